@@ -1,0 +1,21 @@
+# make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
+# Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.cram-installed
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test
+demo: $(STAMP)
+	$(RUN) -m cram.train recipe=bert_demo
+
+test: $(STAMP)
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+$(STAMP): pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -e '.[test]'
+	touch $(STAMP)

@@ -1,0 +1,67 @@
+"""Timing contenders side by side on a machine that is not quiet.
+
+Contenders take turns, round by round in a rotating order, so that whatever else runs on the machine falls on all
+alike; the median and the 20th and 80th percentile are reported, never the best.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cram.device import device_name, synchronize
+
+
+def time_alternating(
+    contenders: dict[str, Callable[[], object]], rounds: int, device: torch.device, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of each call, by contender: `rounds` values each, after `warmup` calls that are not counted."""
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(-warmup, rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            synchronize(device)
+            begin = time.perf_counter()
+            contenders[name]()
+            synchronize(device)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, 20th and 80th percentile of at least two values."""
+    cuts = statistics.quantiles(values, n=5, method="inclusive")
+    return {"median": statistics.median(values), "p20": cuts[0], "p80": cuts[3]}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a figure must be read with: hardware, versions, commit, date."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    described = subprocess.run(git, capture_output=True, text=True, check=False)
+    return {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "load": Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else None,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "commit": described.stdout.strip() or None,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def write_results(results: dict[str, Any], folder: Path, name: str) -> Path:
+    """Write `FOLDER/NAME.json` and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    return path

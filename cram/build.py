@@ -1,0 +1,192 @@
+"""From a config to objects: the one file that knows every choice."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from cram.checkpoint import Checkpoints
+from cram.clock import Budget, Clock, parse_duration
+from cram.config import Config, EvaluationConfig, ModelConfig
+from cram.data.loader import Loader
+from cram.data.shards import ShardSet
+from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.device import pick_device, pick_precision, set_threads
+from cram.errors import CramError
+from cram.held_out import HeldOutDocument, HeldOutSet, evaluate, make_held_out
+from cram.loop import Session
+from cram.model.count import count_parameters, flops_per_position
+from cram.model.transformer import Encoder
+from cram.objectives.masked import MaskedObjective
+from cram.optim.adamw import AdamW
+from cram.optim.groups import parameter_groups
+from cram.optim.schedule import batch_tokens, make_schedule
+from cram.record import Metrics
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of before it has a history: the same whether it starts or resumes."""
+
+    model: Encoder
+    objective: MaskedObjective
+    optimizer: AdamW
+    loader: Loader
+    held_out: HeldOutSet
+    device: torch.device
+    precision: torch.dtype
+    threads: int
+    seeded_weights: str
+
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int, device: torch.device) -> Encoder:
+    """The model with the initial weights of the seed, on a device."""
+    model = Encoder(config, vocab_size)
+    model.initialise(seed)
+    return model.to(device)
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """sha256 of a model's weights, in the order of their names."""
+    state = sorted(model.state_dict().items())
+    digest = hashlib.sha256()
+    for _, tensor in state:
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> MaskedObjective:
+    """The training objective; only a GPU is given batches of a static shape."""
+    special = SpecialTokens.of(tokenizer)
+    return MaskedObjective(
+        config.objective,
+        special=special.ids(),
+        mask_id=special.mask,
+        vocab_size=vocab_size,
+        seq_len=config.data.seq_len,
+        seed=config.seed,
+        static_shapes=device.type == "cuda",
+    )
+
+
+def build_held_out(
+    documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, seq_len: int, config: EvaluationConfig
+) -> HeldOutSet:
+    """Held-out rows of some documents, masked for evaluation."""
+    special = SpecialTokens.of(tokenizer)
+    return make_held_out(
+        documents,
+        tokenizer,
+        special=special.ids(),
+        pad_id=special.pad,
+        mask_id=special.mask,
+        seq_len=seq_len,
+        max_tokens=config.tokens,
+        rate=config.mask_rate,
+    )
+
+
+def check(config: Config) -> None:
+    """Refuse what can be refused before any work is done. Errors: CramError naming the key."""
+    Budget.parse(config.budget)
+    parse_duration(config.checkpoint.interval, "checkpoint.interval")
+    make_schedule(config.schedule)
+    batch_tokens(config.batch)
+    pick_device(config.device)
+    with torch.device("meta"):
+        Encoder(config.model, config.wordpiece.vocab_size)
+    MaskedObjective(config.objective, [], 0, config.wordpiece.vocab_size, config.data.seq_len, config.seed, False)
+
+
+def build_parts(config: Config, shards: ShardSet) -> Parts:
+    """Everything of a run that does not depend on how far it has come."""
+    threads = set_threads(config.threads)
+    device = pick_device(config.device)
+    tokenizer = load_tokenizer(shards.tokenizer_path)
+    model = build_model(config.model, shards.vocab_size, config.seed, device)
+    return Parts(
+        model=model,
+        objective=build_objective(config, tokenizer, shards.vocab_size, device),
+        optimizer=AdamW(parameter_groups(model, config.optimizer), config.optimizer),
+        loader=Loader(shards, config.seed, config.data.epochs),
+        held_out=build_held_out(shards.held_out(), tokenizer, config.data.seq_len, config.evaluation),
+        device=device,
+        precision=pick_precision(config.precision, device),
+        threads=threads,
+        seeded_weights=weights_hash(model),
+    )
+
+
+def build_session(
+    config: Config,
+    parts: Parts,
+    clock: Clock,
+    metrics: Metrics,
+    checkpoints: Checkpoints,
+    show: Callable[[float, dict[str, float]], None],
+    stop_asked: Callable[[], bool],
+) -> Session:
+    """A run at its very start."""
+    return Session(
+        model=parts.model,
+        objective=parts.objective,
+        optimizer=parts.optimizer,
+        loader=parts.loader,
+        clock=clock,
+        metrics=metrics,
+        checkpoints=checkpoints,
+        schedule=make_schedule(config.schedule),
+        batch_tokens=batch_tokens(config.batch),
+        evaluate=lambda: evaluate(parts.model, parts.held_out, parts.device),
+        show=show,
+        device=parts.device,
+        precision=parts.precision,
+        seq_len=config.data.seq_len,
+        micro_rows=1,
+        clip=config.optimizer.clip,
+        log_interval=config.log_interval,
+        checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
+        evaluation_interval=config.evaluation.interval,
+        stop_asked=stop_asked,
+        threads=parts.threads,
+        seeded_weights=parts.seeded_weights,
+        initial_weights=parts.seeded_weights,
+    )
+
+
+def model_figures(config: Config, vocab_size: int, predicted_share: float) -> dict[str, Any]:
+    """Sizes for the receipt: parameters, and floating-point operations per position."""
+    parameters = count_parameters(config.model, vocab_size)
+    return {
+        "parameters": parameters.total,
+        "parameters_without_embedding": parameters.without_embedding,
+        "flops_per_position": flops_per_position(config.model, vocab_size, config.data.seq_len, predicted_share),
+    }
+
+
+def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Encoder, Tokenizer]:
+    """The model and tokenizer of a finished run. Errors: CramError where weights are missing."""
+    weights = run / "model.safetensors"
+    if not weights.is_file():
+        raise CramError(
+            f"run={run}: there is no model.safetensors. Finish the run first: cram.train with the same words."
+        )
+    tokenizer = load_tokenizer(run / "tokenizer.json")
+    model = Encoder(config.model, tokenizer.get_vocab_size())
+    model.load_state_dict(load_file(weights))
+    return model.to(device), tokenizer
+
+
+def load_held_out(run: Path) -> HeldOutSet:
+    """The held-out rows of a finished run. Errors: CramError where they are missing or damaged."""
+    path = run / "held_out.safetensors"
+    if not path.is_file():
+        raise CramError(
+            f"run={run}: there is no held_out.safetensors. Finish the run first: cram.train with the same words."
+        )
+    return HeldOutSet.from_file(path)

@@ -1,0 +1,59 @@
+"""What every door shares: help, errors and exit status."""
+
+import signal
+import sys
+from collections.abc import Callable
+
+from cram.errors import CramError
+from cram.recipe import help_text
+
+INTERRUPTED = 130
+
+
+def run_door(main: Callable[[list[str]], int | None], schema: type, about: str) -> None:
+    """Run a command on the words of the command line and leave with its exit status.
+
+    0 done; 2 the user's words or files are at fault (one or two lines, no traceback);
+    1 a failure of ours (traceback); 130 interrupted.
+    """
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help", "help") for word in words):
+        print(f"{about}\n\nWords are key=value:\n{help_text(schema)}")
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status = main(words)
+    except CramError as error:
+        print(f"cram: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("cram: interrupted.", file=sys.stderr)
+        status = INTERRUPTED
+    sys.exit(status or 0)
+
+
+class StopSignals:
+    """Turns the first SIGINT or SIGTERM into a wish, so that the state can be saved; the second interrupts."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in (signal.SIGINT, signal.SIGTERM):
+            self._before[name] = signal.signal(name, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)  # type: ignore[arg-type]
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this update; the state will be saved (once more: stop at once)", flush=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

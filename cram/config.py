@@ -1,0 +1,156 @@
+"""Every key a user can set, as dataclasses: one for each component, nested in `Config`.
+
+Each field is made by `key(default, help, unit)`, so that `--help` needs no second list.
+A component receives its own dataclass, never the whole. No torch here: `--help` must be quick.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def key(default: Any, help: str, unit: str = "") -> Any:
+    """A dataclass field with its line of help and, where it has one, its unit."""
+    return field(default=default, metadata={"help": help, "unit": unit})
+
+
+def group(kind: type) -> Any:
+    """A nested dataclass, made with its defaults."""
+    return field(default_factory=kind)
+
+
+@dataclass
+class DataConfig:
+    source: str = key(
+        "pydocs",
+        "glob of .txt, .jsonl[.zst|.gz|.xz] or .parquet files; hf:NAME[:CONFIG[:SPLIT]]; or pydocs",
+    )
+    dir: str = key("shards", "folder that holds the prepared shard folders")
+    text_field: str = key("text", "field that holds the text in .jsonl, .parquet and hf: records")
+    document: Literal["file", "blank_line", "line"] = key("file", "what one document is in a .txt file")
+    tokens: int | None = key(None, "stop preparing after so many training tokens (all when null)", "tokens")
+    seq_len: int = key(128, "length of a packed row", "tokens")
+    held_out: float = key(0.005, "share of the documents held out, chosen by a hash of their text", "share")
+    epochs: int = key(1, "passes over the data that are allowed before the run ends", "epochs")
+
+
+@dataclass
+class WordPieceConfig:
+    vocab_size: int = key(32768, "vocabulary, a multiple of 64", "tokens")
+    lowercase: bool = key(True, "lower-case the text")
+    strip_accents: bool = key(True, "drop accents")
+    normalizer: Literal["bert", "cramming"] = key(
+        "bert", "bert: clean and split CJK; cramming: also quotes to ASCII and all else non-ASCII removed"
+    )
+    sample_bytes: int = key(50_000_000, "text that the tokenizer is trained on, spread over the files", "bytes")
+
+
+@dataclass
+class ModelConfig:
+    kind: Literal["encoder"] = key("encoder", "architecture; encoder exports as ModernBERT")
+    layers: int = key(12, "transformer blocks")
+    width: int = key(768, "hidden size, a multiple of heads")
+    heads: int = key(12, "attention heads")
+    mlp_width: int = key(1536, "inner width of the GeGLU block")
+    rope_theta: float = key(10_000.0, "base of the rotary position angles")
+    norm_eps: float = key(1e-5, "epsilon of every LayerNorm")
+    init_std: float = key(0.02, "standard deviation of the initial weights")
+    zero_init: bool = key(True, "start both output projections of each block at zero")
+    attention: Literal["auto", "flash", "varlen", "sdpa", "softmax"] = key(
+        "auto", "attention kernel; auto takes flash-attn, torch's varlen_attn or SDPA, in this order"
+    )
+
+
+@dataclass
+class ObjectiveConfig:
+    kind: Literal["masked"] = key("masked", "what is learned")
+    mask_rate: float = key(0.30, "share of the tokens predicted at the start of the budget", "share")
+    final_mask_rate: float | None = key(0.15, "share at its end, linear between (null: constant)", "share")
+    replace_mask: float = key(1.0, "share of the predicted tokens shown as [MASK]", "share")
+    replace_random: float = key(0.0, "share shown as a random token; what is left is shown as it is", "share")
+
+
+@dataclass
+class OptimizerConfig:
+    lr: float = key(1e-3, "peak learning rate")
+    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)")
+    beta1: float = key(0.9, "decay of the first moment")
+    beta2: float = key(0.98, "decay of the second moment")
+    eps: float = key(1e-8, "added to the root of the second moment")
+    weight_decay: float = key(0.01, "decoupled weight decay of the matrices")
+    clip: float | None = key(1.0, "largest global gradient norm (null: no clipping)")
+
+
+@dataclass
+class ScheduleConfig:
+    kind: Literal["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"] = key(
+        "linear", "learning rate over progress; each lands at zero when the budget is spent"
+    )
+    warmup: float = key(0.02, "rise from zero (linear, cosine, trapezoid)", "share of the budget")
+    peak: float = key(0.5, "where triangle turns", "share of the budget")
+    decay_start: float = key(0.35, "where trapezoid starts to fall", "share of the budget")
+
+
+@dataclass
+class BatchConfig:
+    tokens: int = key(131_072, "batch of one update, reached by accumulation", "tokens")
+    start_tokens: int | None = key(None, "batch at the start of a ramp (null: no ramp)", "tokens")
+    ramp: float = key(0.5, "where a ramp ends", "share of the budget")
+    micro_rows: int | None = key(None, "rows of one forward pass (null: found by a probe)", "rows")
+
+
+@dataclass
+class CheckpointConfig:
+    interval: str = key("10m", "time between checkpoints, as 90s, 10m or 1h")
+
+
+@dataclass
+class EvaluationConfig:
+    interval: float | None = key(
+        None, "held-out evaluation each such share (null: at the end only)", "share of the budget"
+    )
+    tokens: int = key(262_144, "held-out text that is evaluated, at most", "tokens")
+    mask_rate: float = key(0.15, "share of the held-out tokens predicted, all shown as [MASK]", "share")
+
+
+@dataclass
+class Config:
+    """What a recipe holds and `cram.train` and `cram.prepare` take."""
+
+    recipe: str = key("", "a name in recipes/ or a path to a yaml file")
+    budget: str = key("24h", "90s, 10m, 24h (wall clock), 2.5e9tokens or 5000steps")
+    run: str | None = key(None, "run folder (null: runs/RECIPE)")
+    seed: int = key(0, "seed of weights, masks and order")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "where to train; auto takes a GPU if there is one")
+    precision: Literal["auto", "bf16", "fp32"] = key("auto", "auto: bf16 autocast where the device has it, else fp32")
+    threads: int | None = key(None, "CPU threads (null: all cores)", "threads")
+    log_interval: int = key(10, "updates between two lines of metrics.jsonl", "updates")
+    tokenizer: str | None = key(None, "a tokenizer.json to use (null: WordPiece trained on the data)")
+    wordpiece: WordPieceConfig = group(WordPieceConfig)
+    data: DataConfig = group(DataConfig)
+    model: ModelConfig = group(ModelConfig)
+    objective: ObjectiveConfig = group(ObjectiveConfig)
+    optimizer: OptimizerConfig = group(OptimizerConfig)
+    schedule: ScheduleConfig = group(ScheduleConfig)
+    batch: BatchConfig = group(BatchConfig)
+    checkpoint: CheckpointConfig = group(CheckpointConfig)
+    evaluation: EvaluationConfig = group(EvaluationConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """What `cram.evaluate` takes."""
+
+    run: str = key("", "run folder")
+    text: str | None = key(None, "glob of text files to evaluate (null: the run's held-out documents)")
+    text_field: str = key("text", "field that holds the text in .jsonl and .parquet records")
+    document: Literal["file", "blank_line", "line"] = key("file", "what one document is in a .txt file")
+    tokens: int = key(262_144, "text that is evaluated, at most", "tokens")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "where to evaluate")
+
+
+@dataclass
+class ExportConfig:
+    """What `cram.export` takes."""
+
+    run: str = key("", "run folder")
+    to: str | None = key(None, "folder to write (null: RUN/export)")

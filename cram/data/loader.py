@@ -1,0 +1,162 @@
+"""Rows in training order, each once an epoch, read ahead by a thread."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cram.data.shards import ShardSet
+from cram.errors import CramError
+
+BLOCK_ROWS = 256
+BLOCKS_AHEAD = 16
+
+
+@dataclass
+class Rows:
+    """n rows of the shards; all arrays are copies and may be written to."""
+
+    tokens: npt.NDArray[np.int32]  # [n, seq_len]
+    documents: npt.NDArray[np.int32]  # [n, seq_len], index of the document within its row
+    index: npt.NDArray[np.int64]  # [n], number of the row in the shards
+    epoch: npt.NDArray[np.int32]  # [n]
+
+    def __getitem__(self, part: slice) -> "Rows":
+        """A part of the rows, as views."""
+        return Rows(self.tokens[part], self.documents[part], self.index[part], self.epoch[part])
+
+
+def epoch_order(seed: int, data_hash: str, epoch: int, rows: int) -> npt.NDArray[np.int64]:
+    """The order of an epoch: a permutation of `rows` numbers, a pure function of the arguments.
+
+    RandomState, because numpy promises that its stream never changes.
+    """
+    digest = sha256(f"{seed} {data_hash} {epoch}".encode()).digest()
+    state = np.random.RandomState(np.frombuffer(digest, "<u4"))
+    return state.permutation(rows).astype(np.int64, copy=False)
+
+
+class Loader:
+    """Hands out `epochs` passes over the shards; `state` and `resume` are exact to the row."""
+
+    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1):
+        self._shards = shards
+        self._seed = seed
+        self.rows_total = shards.rows * epochs
+        self.rows_taken = 0
+        self._rest: list[Rows] = []
+        self._reader = _Reader(self._blocks(0))
+
+    @property
+    def rows_left(self) -> int:
+        """Rows that `next` can still give."""
+        return self.rows_total - self.rows_taken
+
+    def next(self, n: int) -> Rows:
+        """The next n rows, across the border of an epoch if need be; CramError when fewer are left."""
+        rows = self.peek(n)
+        self.rows_taken += n
+        self._drop(n)
+        return rows
+
+    def peek(self, n: int) -> Rows:
+        """The next n rows (n > 0) without moving on; CramError when fewer are left."""
+        if n > self.rows_left:
+            raise CramError(
+                f"data.source: {n} more rows needed, {self.rows_left} of {self.rows_total} left; "
+                "give more text or set data.epochs higher"
+            )
+        while sum(len(block.index) for block in self._rest) < n:
+            self._rest.append(self._reader.next())
+        return _join(self._rest)[:n]
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, for JSON."""
+        return {"seed": self._seed, "data": self._shards.hash, "rows_taken": self.rows_taken}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go to where `state` was; CramError for a state of other data or another seed."""
+        for name, here in (("data", self._shards.hash), ("seed", self._seed)):
+            if state[name] != here:
+                raise CramError(f"the checkpoint was trained with {name} {state[name]}, not {here}; start another run")
+        if state["rows_taken"] > self.rows_total:
+            raise CramError(
+                f"data.epochs: the checkpoint has taken {state['rows_taken']} rows, "
+                f"these epochs hold {self.rows_total}; set data.epochs higher"
+            )
+        self.close()
+        self.rows_taken = state["rows_taken"]
+        self._rest = []
+        self._reader = _Reader(self._blocks(self.rows_taken))
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._reader.close()
+
+    def _drop(self, n: int) -> None:
+        while n:
+            first = self._rest[0]
+            size = len(first.index)
+            self._rest[:1] = [] if n >= size else [first[n:]]
+            n -= min(n, size)
+
+    def _blocks(self, taken: int) -> Iterator[Rows]:
+        rows = self._shards.rows
+        for epoch in range(taken // max(rows, 1), self.rows_total // max(rows, 1)):
+            order = epoch_order(self._seed, self._shards.hash, epoch, rows)
+            for start in range(max(0, taken - epoch * rows), rows, BLOCK_ROWS):
+                index = order[start : start + BLOCK_ROWS]
+                tokens, documents = self._shards.read(index)
+                yield Rows(tokens, documents, index, np.full(len(index), epoch, np.int32))
+
+
+class _Reader:
+    """A daemon thread that fills a bounded queue from an iterator; its errors come out of `next`."""
+
+    def __init__(self, blocks: Iterator[Rows]):
+        self._queue: queue.Queue[Rows | BaseException] = queue.Queue(BLOCKS_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(blocks,), name="cram-loader", daemon=True)
+        self._thread.start()
+
+    def next(self) -> Rows:
+        block = self._queue.get()
+        if isinstance(block, BaseException):
+            self._queue.put(block)  # asked again, it fails again instead of waiting forever
+            raise block
+        return block
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _fill(self, blocks: Iterator[Rows]) -> None:
+        try:
+            for block in blocks:
+                if not self._put(block):
+                    return
+        except BaseException as error:  # raised where the rows are taken
+            self._put(error)
+
+    def _put(self, item: Rows | BaseException) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+def _join(blocks: list[Rows]) -> Rows:
+    return Rows(
+        np.concatenate([block.tokens for block in blocks]),
+        np.concatenate([block.documents for block in blocks]),
+        np.concatenate([block.index for block in blocks]),
+        np.concatenate([block.epoch for block in blocks]),
+    )

@@ -1,0 +1,133 @@
+"""The machine: which device, its precision, its peak, its memory. Hardware questions are asked here only."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cram.errors import CramError
+
+# Dense half-precision matrix products with fp32 accumulation, FLOP/s, from the makers' datasheets;
+# matched in this order as a part of the device's name.
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "RTX 6000 Ada": 364e12,
+    "A6000": 154.8e12,
+    "A5000": 111e12,
+    "A4000": 76.7e12,
+    "RTX 5090": 209.5e12,
+    "RTX 4090": 165.2e12,
+    "RTX 4080": 97.5e12,
+    "RTX 3090": 71e12,
+    "RTX 3080": 59.5e12,
+    "V100": 125e12,
+    "2080 Ti": 53.8e12,
+}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `auto`, `cpu` or `cuda`. Errors: CramError for `cuda` without one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CramError("device=cuda, but torch finds no CUDA device here. Use device=cpu, or install a driver.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The autocast dtype: bf16 where the device multiplies it in hardware, else fp32 (no autocast)."""
+    if name == "bf16" or (name == "auto" and _has_bf16(device)):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def set_threads(threads: int | None) -> int:
+    """Fix the number of CPU threads (all cores when None) and return it: it decides the order of sums."""
+    torch.set_num_threads(threads or cores())
+    return torch.get_num_threads()
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_name(device: torch.device) -> str:
+    """The maker's name of the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_name() or platform.processor() or platform.machine()
+
+
+def _cpu_name() -> str | None:
+    try:
+        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 (a kernel file, not a path of ours)
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    except OSError:
+        return None
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Datasheet FLOP/s of the device in half precision; None where it is unknown, a CPU's included."""
+    if device.type != "cuda":
+        return None
+    name = device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """Largest memory used so far, in bytes: of the process, and of the GPU."""
+    kilo = 1 if sys.platform == "darwin" else 1024
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
+    return {"host": host, "gpu": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what was asked of it: before time is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch ran out of memory; on a CPU it says so only in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, for environment.json."""
+    from importlib.metadata import version
+
+    packages = ("torch", "numpy", "tokenizers", "safetensors", "omegaconf")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "device": device.type,
+        "device_name": device_name(device),
+        "cores": cores(),
+        "cuda": torch.version.cuda,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the clone this runs from, with `+` where files differ; None outside a clone."""
+    here = Path(__file__).resolve().parent
+    asked = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,66 @@
+"""`python -m cram.evaluate run=DIR [text=FILES]`: held-out loss of a finished run, or its loss on any text."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cram.command import run_door
+from cram.config import EvaluateConfig
+from cram.errors import CramError
+from cram.recipe import load_config, read_words
+
+ABOUT = """Evaluate a finished run: on its held-out documents, or on any text.
+
+    python -m cram.evaluate run=runs/bert_demo
+    python -m cram.evaluate run=runs/bert_demo text='letters/*.txt'"""
+
+
+@dataclass(frozen=True)
+class TextDocument:
+    """A document with the sha256 of its text, as the held-out ones have it."""
+
+    text: str
+    hash: str
+
+
+def main(words: list[str]) -> int:
+    """Print nats per token, bits per masked byte and accuracy."""
+    said = read_words(EvaluateConfig, words)
+    if not said.run:
+        raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
+    run = Path(said.run)
+    config = load_config(run / "recipe.yaml")
+    from cram.build import build_held_out, load_held_out, load_trained
+    from cram.device import pick_device
+    from cram.held_out import evaluate
+
+    device = pick_device(said.device)
+    model, tokenizer = load_trained(run, config, device)
+    if said.text is None:
+        rows = load_held_out(run)
+    else:
+        limits = replace(config.evaluation, tokens=said.tokens)
+        rows = build_held_out(_documents(said), tokenizer, config.data.seq_len, limits)
+    figures = evaluate(model, rows, device)
+    what = said.text or "the held-out documents"
+    print(
+        f"{run} on {what}: {figures['nats']:.4f} nats per token, {figures['bits_per_byte']:.4f} bits per masked byte, "
+        f"accuracy {figures['accuracy']:.1%}, {figures['predicted']:,} tokens predicted "
+        f"({config.evaluation.mask_rate:.0%} of the text, all shown as [MASK])"
+    )
+    return 0
+
+
+def _documents(said: EvaluateConfig) -> Iterator[TextDocument]:
+    from cram.data.sources import open_source
+
+    assert said.text is not None
+    for part in open_source(said.text, said.text_field, said.document).parts:
+        for document in part.documents():
+            if document.text.strip():
+                yield TextDocument(document.text, hashlib.sha256(document.text.encode()).hexdigest())
+
+
+if __name__ == "__main__":
+    run_door(main, EvaluateConfig, ABOUT)

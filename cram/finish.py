@@ -1,0 +1,143 @@
+"""The end of a run: final weights, held-out loss, receipt, export, plot and a short summary."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+
+from cram.build import Parts, model_figures
+from cram.clock import CHARGED
+from cram.config import Config
+from cram.console import clock_time
+from cram.data.shards import ShardSet
+from cram.device import device_name, environment, peak_flops, peak_memory
+from cram.held_out import unigram_nats
+from cram.loop import Session, record_evaluation
+from cram.plot import plot_loss
+from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
+from cram.record import read_metrics, write_atomic, write_json
+from cram.samples import fill_mask_examples
+
+
+def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards: ShardSet) -> dict[str, Any]:
+    """Write everything a finished run leaves behind and return the receipt."""
+    weights = {name: tensor.cpu().contiguous() for name, tensor in session.model.state_dict().items()}
+    write_atomic(run / "model.safetensors", save(weights, metadata={"format": "pt"}))
+    write_atomic(run / "held_out.safetensors", parts.held_out.to_bytes())
+    record_evaluation(session)
+    session.metrics.close()
+    held_out = read_metrics(session.metrics.path)[-1]
+    unigram = unigram_nats(shards.token_counts(), parts.held_out.labels)
+    receipt = make_receipt(config, session, shards, held_out, unigram)
+    write_json(run / "receipt.json", receipt)
+    plot_loss(run, unigram)
+    with session.clock.account("export"):
+        from cram.export import export_run
+
+        export_run(run, run / "export")
+    receipt["time"] = time_table(session.clock.state()["booked"])
+    write_json(run / "receipt.json", receipt)
+    return receipt
+
+
+def make_receipt(
+    config: Config, session: Session, shards: ShardSet, held_out: dict[str, Any], unigram: float
+) -> dict[str, Any]:
+    """What makes a result believable; every field is computed from the run."""
+    clock, loader = session.clock, session.loader
+    spent = clock.spent()
+    update_seconds = clock.seconds("updates")
+    predicted_share = session.predicted / max(clock.positions, 1)
+    figures = model_figures(config, shards.vocab_size, predicted_share)
+    repeated = max(0, loader.rows_taken - shards.rows)
+    peak = peak_flops(session.device)
+    where = environment(session.device)
+    return {
+        "budget": {
+            "clock": clock.budget.clock,
+            "limit": clock.budget.limit,
+            "spent": spent,
+            "overshoot": spent - clock.budget.limit,
+            "progress": session.last_progress,
+        },
+        "time": time_table(clock.state()["booked"]),
+        "positions": clock.positions,
+        "predicted_tokens": session.predicted,
+        "updates": clock.updates,
+        "epochs": loader.rows_taken / shards.rows,
+        "repeated_rows": repeated,
+        "data": {
+            "source": config.data.source,
+            "hash": shards.hash,
+            "tokens": shards.tokens,
+            "rows": shards.rows,
+            "seq_len": shards.seq_len,
+            "vocab_size": shards.vocab_size,
+        },
+        "model": {"kind": config.model.kind, **figures},
+        "held_out": {
+            "nats_per_token": held_out["nats"],
+            "bits_per_masked_byte": held_out["bits_per_byte"],
+            "accuracy": held_out["accuracy"],
+            "predicted_tokens": held_out["predicted"],
+            "unigram_nats_per_token": unigram,
+            "mask_rate": config.evaluation.mask_rate,
+        },
+        "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
+        "mfu": mfu(figures["flops_per_position"], clock.positions, update_seconds, peak),
+        "mfu_formula": MFU_FORMULA,
+        "peak_flops": peak,
+        "peak_memory_bytes": peak_memory(session.device),
+        "device": device_name(session.device),
+        "precision": str(session.precision).removeprefix("torch."),
+        "micro_rows": session.micro_rows,
+        "out_of_memory_halvings": session.out_of_memory,
+        "threads": session.threads,
+        "seed": config.seed,
+        "versions": where["packages"],
+        "commit": where["commit"],
+        "rules": rules(_facts(config, session, shards, repeated)),
+    }
+
+
+def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> Facts:
+    clock = session.clock
+    largest = {"wall": session.longest_update, "tokens": session.largest_update, "steps": 1.0}[clock.budget.clock]
+    return Facts(
+        budget=clock.budget,
+        charged_seconds=sum(clock.seconds(name) for name in CHARGED),
+        overshoot=clock.spent() - clock.budget.limit,
+        largest_update=largest,
+        devices=1,
+        objective=config.objective.kind,
+        tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
+        source=config.data.source,
+        repeated_rows=repeated,
+        held_out_documents=shards.manifest["counts"]["held_out_documents"],
+        initial_weights=session.initial_weights,
+        seeded_weights=session.seeded_weights,
+    )
+
+
+def print_summary(run: Path, receipt: dict[str, Any]) -> None:
+    """What came out, beside the baseline, a few examples, and where everything lies."""
+    held_out, budget = receipt["held_out"], receipt["budget"]
+    nats, unigram = held_out["nats_per_token"], held_out["unigram_nats_per_token"]
+    charged = sum(receipt["time"]["charged"].values())
+    failed = [line["rule"] for line in receipt["rules"] if not line["passed"]]
+    mfu_text = "unknown: no published peak for this device" if receipt["mfu"] is None else f"{receipt['mfu']:.1%}"
+    lines = [
+        ("held-out loss", f"{nats:.3f} nats per token, unigram baseline {unigram:.3f}, perplexity {math.exp(nats):.1f}"),
+        ("", f"{held_out['bits_per_masked_byte']:.3f} bits per masked byte, accuracy {held_out['accuracy']:.1%}"),
+        ("trained", f"{receipt['updates']} updates, {receipt['positions'] / 1e6:.2f} M tokens in {clock_time(charged)} "
+                    f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
+        ("MFU", f"{mfu_text} ({receipt['mfu_formula']})"),
+        ("rules", f"not kept: {'; '.join(failed)}" if failed else "all kept"),
+        *(("fill-mask", line) for line in fill_mask_examples(run / "export")),
+        ("files", f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors, export/"),
+        ("use it", f"transformers.pipeline('fill-mask', '{run}/export')"),
+    ]  # fmt: skip
+    print()
+    for name, text in lines:
+        print(f"{name:<14}{text}")

@@ -1,0 +1,51 @@
+"""A heartbeat each second dates a crash, so that the time it lost can be charged."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+from cram.clock import Clock
+from cram.errors import CramError
+from cram.record import write_atomic
+
+INTERVAL = 1.0  # seconds
+
+
+class Heartbeat:
+    """A thread that writes the charged seconds to `heartbeat.json` each second while a run trains."""
+
+    def __init__(self, run: Path, clock: Clock) -> None:
+        self._path = run / "heartbeat.json"
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._write()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            self._write()
+
+    def _write(self) -> None:
+        beat = {"time": time.time(), "charged": self._clock.charged()}
+        try:
+            write_atomic(self._path, json.dumps(beat).encode())
+        except (CramError, OSError):
+            # A full disk is the checkpoint's to report; a missed beat only dates a crash less well.
+            return
+
+
+def last_beat(run: Path) -> float:
+    """Charged seconds at the last heartbeat of a run; 0 where there was none."""
+    try:
+        return float(json.loads((run / "heartbeat.json").read_text())["charged"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0

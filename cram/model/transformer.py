@@ -1,0 +1,130 @@
+"""The encoder: embedding, blocks and head, computing exactly what `ModernBertForMaskedLM` computes.
+
+Pre-norm blocks with rotary positions, GeGLU and no biases anywhere; the first block has no attention norm,
+because the embedding is normalised already.
+
+Source: arXiv:2412.13663, changed: all layers attend globally, and to their own document only.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cram.config import ModelConfig
+from cram.errors import CramError
+from cram.model.attention import Attention, Packing, choose_backend, pack
+from cram.model.heads import MaskedHead
+from cram.model.layers import GatedMLP, LayerNorm
+
+
+def check_config(config: ModelConfig, vocab_size: int) -> None:
+    """Raise CramError, with the key at fault, for a shape that cannot be built."""
+    for name in ("layers", "width", "heads", "mlp_width"):
+        if getattr(config, name) < 1:
+            raise CramError(f"model.{name}={getattr(config, name)}: give a positive number")
+    if vocab_size < 1:
+        raise CramError(f"wordpiece.vocab_size={vocab_size}: give a positive number")
+    if config.width % config.heads:
+        raise CramError(f"model.width={config.width} is not a multiple of model.heads={config.heads}: change either")
+    if config.width // config.heads % 2:
+        raise CramError(
+            f"model.heads={config.heads} gives heads of {config.width // config.heads}, which is odd: "
+            "rotary positions need an even width, change model.width or model.heads"
+        )
+
+
+class Block(nn.Module):
+    """One pre-norm block: hidden + attention, then hidden + MLP."""
+
+    def __init__(self, config: ModelConfig, first: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.Identity() if first else LayerNorm(config.width, config.norm_eps)
+        self.attention = Attention(config.width, config.heads)
+        self.mlp_norm = LayerNorm(config.width, config.norm_eps)
+        self.mlp = GatedMLP(config.width, config.mlp_width)
+
+    def forward(self, hidden: Tensor, packing: Packing, slots: Tensor | None = None) -> Tensor:
+        """(rows, seq_len, width) -> the same; with slots (N), flat indices: (N, width), those positions alone.
+
+        Attention reads every position, but what follows it works on each position apart, so that leaving
+        out the others changes nothing.
+        """
+        gathered = self.attention(self.attention_norm(hidden), packing)
+        if slots is not None:
+            hidden, gathered = pick(hidden, slots), pick(gathered, slots)
+        hidden = hidden + self.attention.out(gathered)
+        return hidden + self.mlp(self.mlp_norm(hidden))
+
+
+def pick(hidden: Tensor, slots: Tensor) -> Tensor:
+    """(N, width): the positions of hidden (rows, seq_len, width) at slots int64 (N), indices into rows * seq_len.
+
+    A lookup, because its gradient is deterministic and fast where `index_select`'s is not.
+    """
+    return F.embedding(slots, hidden.flatten(0, 1))
+
+
+class Encoder(nn.Module):
+    """The language model of `model.kind: encoder`, with its masked head as `head`.
+
+    Can be built on the meta device; call `initialise` once the parameters have memory.
+
+    Raises:
+        CramError: for a width that the heads do not divide, or heads of odd width.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        check_config(config, vocab_size)
+        self.config = config
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.width)
+        self.embedding_norm = LayerNorm(config.width, config.norm_eps)
+        self.blocks = nn.ModuleList(Block(config, first=index == 0) for index in range(config.layers))
+        self.final_norm = LayerNorm(config.width, config.norm_eps)
+        self.head = MaskedHead(self.embedding, config.norm_eps)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw all weights anew: normal(0, init_std), norms 1, and with `zero_init` zero output projections.
+
+        The numbers are drawn on the CPU from a generator of their own: the same on every device, and the global
+        generators are left alone.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                drawn = torch.empty(module.weight.shape).normal_(0.0, self.config.init_std, generator=generator)
+                module.weight.copy_(drawn)
+            elif isinstance(module, LayerNorm):
+                module.weight.fill_(1.0)
+        if self.config.zero_init:
+            for block in self.blocks:
+                block.attention.out.weight.zero_()
+                block.mlp.down.weight.zero_()
+
+    def forward(self, tokens: Tensor, documents: Tensor, slots: Tensor | None = None) -> Tensor:
+        """Hidden states after the final norm.
+
+        Args:
+            tokens: int64 (rows, seq_len).
+            documents: int (rows, seq_len), the document of each position within its row; documents lie in one
+                piece each, never see each other, and count their positions from their own start.
+            slots: int64 (N), flat indices into rows * seq_len of the positions that are wanted.
+
+        Returns:
+            (N, width) with slots, else (rows * seq_len, width).
+        """
+        hidden = self.embedding_norm(self.embedding(tokens))
+        packing = self._pack(documents)
+        for block in self.blocks[:-1]:
+            hidden = block(hidden, packing)
+        hidden = self.blocks[-1](hidden, packing, slots)
+        return self.final_norm(hidden).view(-1, self.config.width)
+
+    def _pack(self, documents: Tensor) -> Packing:
+        device = documents.device
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else self.embedding.weight.dtype
+        backend = choose_backend(self.config.attention, device, dtype)
+        return pack(documents, self.config.width // self.config.heads, self.config.rope_theta, backend)

@@ -1,0 +1,167 @@
+"""Masked language modelling with a fixed number of predicted slots a row and no random state.
+
+Which tokens are hidden is a hash of (seed, epoch, row, position): the same row in the same epoch
+gets the same masks on every machine and after every resume, and a lower rate hides a subset.
+
+Source: arXiv:1810.04805 (masked LM), arXiv:1907.11692 (masks drawn anew each epoch), arXiv:2305.15096
+(a rate that falls over training), arXiv:2104.07705 (predict only hidden positions); changed: a fixed
+capacity of slots, so that shapes are static while the rate falls.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from cram.config import ObjectiveConfig
+from cram.errors import CramError
+from cram.optim.schedule import linear
+
+IGNORED = -100
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_REPLACE = np.uint64(0x94D049BB133111EB)
+
+
+class Rows(Protocol):
+    """What the objective needs of the loader's rows."""
+
+    tokens: np.ndarray
+    documents: np.ndarray
+    index: np.ndarray
+    epoch: np.ndarray
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """One micro-batch, on the host or a device.
+
+    inputs: int64 [rows, seq_len], masked. documents: int32 [rows, seq_len].
+    slots: int64 [slots], flat positions. labels: int64 [slots], IGNORED where a slot is unused.
+    predicted: how many labels count.
+    """
+
+    inputs: torch.Tensor
+    documents: torch.Tensor
+    slots: torch.Tensor
+    labels: torch.Tensor
+    predicted: int
+
+    def to(self, device: torch.device) -> "MaskedBatch":
+        """The same batch on a device, without waiting for the copy."""
+        if device.type == "cpu":
+            return self
+        tensors = (self.inputs, self.documents, self.slots, self.labels)
+        return MaskedBatch(*(x.pin_memory().to(device, non_blocking=True) for x in tensors), self.predicted)
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Finalizer of SplitMix64: uint64 in, well-mixed uint64 out, elementwise.
+
+    Source: Steele, Lea and Flood, OOPSLA 2014.
+    """
+    with np.errstate(over="ignore"):
+        values = values + _GOLDEN
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return values ^ (values >> np.uint64(31))
+
+
+def row_keys(seed: int, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """uint64 [rows]: a key for each (seed, epoch, row)."""
+    digest = hashlib.sha256(f"masks {seed}".encode()).digest()
+    start = np.frombuffer(digest[:8], "<u8")
+    return mix(mix(start ^ epoch.astype(np.uint64)) ^ index.astype(np.uint64))
+
+
+def choose_slots(maskable: np.ndarray, keys: np.ndarray, rate: float, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose which tokens of each row are predicted: `rate` of the maskable ones, at most `capacity`.
+
+    The share of a row is rounded up or down at random (by its key), so that the rate holds on average.
+
+    Args:
+        maskable: bool [rows, seq_len].
+        keys: uint64 [rows].
+    Returns:
+        positions int64 [rows, capacity] within the row, and used bool [rows, capacity].
+    """
+    seq_len = maskable.shape[1]
+    ranks = mix(keys[:, None] ^ mix(np.arange(1, seq_len + 1, dtype=np.uint64)))
+    ranks[~maskable] = np.iinfo(np.uint64).max
+    order = np.argsort(ranks, axis=1, kind="stable")[:, :capacity]
+    there = maskable.sum(axis=1)
+    rounding = mix(keys) / 2.0**64
+    count = np.minimum(np.floor(rate * there + rounding), np.minimum(there, capacity))
+    return order, np.arange(order.shape[1]) < count[:, None]
+
+
+class MaskedObjective:
+    """Turns packed rows into masked batches and asks the model for the hidden tokens.
+
+    Args:
+        config: rates and the replacement rule.
+        special: ids that are never hidden nor put in as random tokens (padding included).
+        mask_id: id of [MASK].
+        static_shapes: keep unused slots, so that every batch has the same shape. A device that runs
+            eagerly is quicker without them.
+    """
+
+    def __init__(
+        self, config: ObjectiveConfig, special: list[int], mask_id: int, vocab_size: int, seq_len: int,
+        seed: int, static_shapes: bool,
+    ) -> None:  # fmt: skip
+        final = config.mask_rate if config.final_mask_rate is None else config.final_mask_rate
+        _check(config, final)
+        self.rate = linear(config.mask_rate, final)
+        self.capacity = math.ceil(max(config.mask_rate, final) * seq_len)
+        self._config, self._seed, self._static = config, seed, static_shapes
+        self._mask_id = mask_id
+        self._maskable = np.ones(vocab_size, bool)
+        self._maskable[special] = False
+        self._ordinary = np.flatnonzero(self._maskable)
+
+    def prepare(self, rows: Rows, progress: float) -> MaskedBatch:
+        """Hide tokens of the rows at the rate that progress asks for; on the host."""
+        keys = row_keys(self._seed, rows.epoch, rows.index)
+        positions, used = choose_slots(self._maskable[rows.tokens], keys, self.rate(progress), self.capacity)
+        slots = positions + (np.arange(len(rows.tokens)) * rows.tokens.shape[1])[:, None]
+        if self._static:
+            slots, used = slots.ravel(), used.ravel()
+        else:
+            slots, used = slots[used], np.ones(int(used.sum()), bool)
+        inputs = rows.tokens.astype(np.int64)
+        flat = inputs.reshape(-1)
+        labels = np.where(used, flat[slots], IGNORED)
+        hidden = slots[used]
+        flat[hidden] = self._replace(flat[hidden], hidden, keys, rows.tokens.shape[1])
+        return MaskedBatch(
+            torch.from_numpy(inputs), torch.from_numpy(rows.documents), torch.from_numpy(slots),
+            torch.from_numpy(labels), len(hidden),
+        )  # fmt: skip
+
+    def _replace(self, tokens: np.ndarray, slots: np.ndarray, keys: np.ndarray, seq_len: int) -> np.ndarray:
+        """What is shown instead of hidden tokens: [MASK], a random ordinary token, or the token itself."""
+        if self._config.replace_mask == 1.0:
+            return np.full_like(tokens, self._mask_id)
+        bits = mix(keys[slots // seq_len] ^ mix(_REPLACE ^ (slots % seq_len).astype(np.uint64)))
+        draw = bits / 2.0**64
+        random = self._ordinary[mix(bits) % np.uint64(len(self._ordinary))]
+        as_random = draw < self._config.replace_mask + self._config.replace_random
+        return np.where(draw < self._config.replace_mask, self._mask_id, np.where(as_random, random, tokens))
+
+    def loss(self, model: Any, batch: MaskedBatch) -> torch.Tensor:
+        """Sum over the predicted tokens of their negative log-likelihood, nats, fp32 scalar."""
+        return model.head.loss(model(batch.inputs, batch.documents, batch.slots), batch.labels)
+
+
+def _check(config: ObjectiveConfig, final: float) -> None:
+    for name, rate in (("mask_rate", config.mask_rate), ("final_mask_rate", final)):
+        if not 0.0 < rate <= 1.0:
+            raise CramError(f"objective.{name}={rate} is no share of the tokens: give more than 0, at most 1.")
+    if min(config.replace_mask, config.replace_random) < 0 or config.replace_mask + config.replace_random > 1.0:
+        raise CramError(
+            f"objective.replace_mask={config.replace_mask} and objective.replace_random={config.replace_random}: "
+            "both must be 0 or more and their sum at most 1."
+        )

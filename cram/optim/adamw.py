@@ -1,0 +1,52 @@
+"""AdamW."""
+
+from typing import Any
+
+import torch
+
+from cram.config import OptimizerConfig
+
+
+class AdamW:
+    """Torch's fused AdamW over named parameter groups, with a state of named tensors.
+
+    Source: arXiv:1711.05101 (decoupled weight decay).
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
+        betas = (config.beta1, config.beta2)
+        self._torch = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
+
+    def step(self, multiplier: float) -> None:
+        """Update with each group's peak learning rate times `multiplier`."""
+        for group in self._torch.param_groups:
+            group["lr"] = group["peak_lr"] * multiplier
+        self._torch.step()
+
+    def lr(self) -> float:
+        """The learning rate of the first group at the latest update."""
+        return float(self._torch.param_groups[0]["lr"])
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Moments and step counts as tensors named `PARAMETER/ENTRY`."""
+        return {
+            f"{name}/{entry}": value
+            for name, parameter in self._named()
+            for entry, value in self._torch.state[parameter].items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Put back what `state_tensors` gave."""
+        entries: dict[str, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition("/")
+            entries.setdefault(name, {})[entry] = value
+        for name, parameter in self._named():
+            self._torch.state[parameter] = {
+                entry: value.to(parameter.device) for entry, value in entries.get(name, {}).items()
+            }
+
+    def _named(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [
+            pair for group in self._torch.param_groups for pair in zip(group["names"], group["params"], strict=True)
+        ]

@@ -1,0 +1,70 @@
+"""Schedules: pure functions of progress, the spent share of the budget, in [0, 1].
+
+Every learning-rate schedule is a multiplier in [0, 1] of the peak and lands at zero when the budget is spent.
+"""
+
+import math
+from collections.abc import Callable
+
+from cram.config import BatchConfig, ScheduleConfig
+from cram.errors import CramError
+
+Schedule = Callable[[float], float]
+
+
+def make_schedule(config: ScheduleConfig) -> Schedule:
+    """The learning-rate multiplier over progress.
+
+    `linear`, `cosine`: warm-up, then down. `triangle`: up to `peak`, then down. `trapezoid`: warm-up,
+    constant to `decay_start`, then linear to zero. `budget-triangle2`: Cramming's, from 0.25 up to 1
+    at three quarters, then down.
+
+    Source: budget-triangle2 from arXiv:2212.14034 (its code, scheduler of the final recipe); changed:
+    never below zero. Linear to zero: arXiv:2502.15938.
+    Errors: CramError for a share outside [0, 1).
+    """
+    for name in ("warmup", "peak", "decay_start"):
+        if not 0.0 <= getattr(config, name) < 1.0:
+            raise CramError(
+                f"schedule.{name}={getattr(config, name)} is no share of the budget: give 0 or more, below 1."
+            )
+    down: dict[str, Schedule] = {
+        "linear": lambda progress: _fall(progress, config.warmup),
+        "cosine": lambda progress: 0.5 - 0.5 * math.cos(math.pi * _fall(progress, config.warmup)),
+        "trapezoid": lambda progress: _fall(progress, max(config.decay_start, config.warmup)),
+        "triangle": lambda progress: _fall(progress, config.peak),
+        "budget-triangle2": lambda progress: max(0.0, min(0.25 + progress, 4.0 * (1.0 - progress))),
+    }
+    rise = {"triangle": config.peak, "budget-triangle2": 0.0}.get(config.kind, config.warmup)
+    fall = down[config.kind]
+    return lambda progress: min(_rise(progress, rise), fall(progress))
+
+
+def _rise(progress: float, end: float) -> float:
+    """0 at the start, 1 from `end` on."""
+    return min(1.0, progress / end) if end else 1.0
+
+
+def _fall(progress: float, start: float) -> float:
+    """1 up to `start`, 0 at the end of the budget."""
+    return min(1.0, max(0.0, (1.0 - progress) / (1.0 - start)))
+
+
+def linear(start: float, end: float) -> Schedule:
+    """From `start` to `end` over the whole budget."""
+    return lambda progress: start + (end - start) * min(1.0, max(0.0, progress))
+
+
+def batch_tokens(config: BatchConfig) -> Schedule:
+    """Tokens of one update over progress: linear from `start_tokens` to `tokens` until `ramp`, then constant.
+
+    Errors: CramError for sizes that are not positive or a ramp outside [0, 1].
+    """
+    start = config.tokens if config.start_tokens is None else config.start_tokens
+    if min(start, config.tokens) < 1:
+        raise CramError(
+            f"batch.tokens={config.tokens}, batch.start_tokens={config.start_tokens}: both must be above zero."
+        )
+    if not 0.0 <= config.ramp <= 1.0:
+        raise CramError(f"batch.ramp={config.ramp} is no share of the budget: give 0 to 1.")
+    return lambda progress: start + (config.tokens - start) * _rise(progress, config.ramp)

@@ -1,0 +1,40 @@
+"""The loss of a run as a PNG, drawn from its files alone."""
+
+from pathlib import Path
+
+from cram.record import read_metrics
+
+
+def plot_loss(run: Path, unigram: float | None) -> Path:
+    """Draw training and held-out loss over charged time into `loss.png` and return its path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    records = read_metrics(run / "metrics.jsonl")
+    train = [record for record in records if record["kind"] == "train"]
+    held_out = [record for record in records if record["kind"] == "held_out"]
+    scale, unit = _time_unit(max((record["charged_seconds"] for record in records), default=0.0))
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    axes.plot(
+        [r["charged_seconds"] / scale for r in train], [r["loss"] for r in train], linewidth=1.2,
+        label="training (mask rate of the moment)",
+    )  # fmt: skip
+    axes.plot(
+        [r["charged_seconds"] / scale for r in held_out], [r["nats"] for r in held_out], "o", color="C3",
+        label="held-out" + (f" ({held_out[-1]['nats']:.3f})" if held_out else ""),
+    )  # fmt: skip
+    if unigram is not None:
+        axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
+    axes.set(xlabel=f"time charged to the budget, {unit}", ylabel="nats per predicted token", title=run.name)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    path = run / "loss.png"
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
+def _time_unit(seconds: float) -> tuple[float, str]:
+    return (1.0, "s") if seconds < 300 else (60.0, "min") if seconds < 7200 else (3600.0, "h")

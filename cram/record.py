@@ -1,0 +1,138 @@
+"""What is kept on disk: whole files or none, and the metrics of a run."""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cram.errors import CramError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all: temporary name, flush to disk, rename.
+
+    Errors: CramError when the disk is full; the temporary file is gone then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise_if_full(error, path)
+        raise
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def raise_if_full(error: OSError, path: Path) -> None:
+    """Turn a full disk into a CramError that names the file; let any other error pass."""
+    if error.errno in DISK_FULL:
+        raise CramError(
+            f"{path}: the disk is full ({error.strerror}). Free some space and run the same command again."
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Errors: CramError for a missing or broken one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CramError(f"{path}: there is no such file.") from None
+    except (OSError, ValueError) as error:
+        raise CramError(f"{path}: not a readable JSON file ({error}).") from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex digest of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content, read as a stream."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Metrics:
+    """`metrics.jsonl`, one record a line, and the same scalars as TensorBoard files.
+
+    The TensorBoard files are derived: opening a run again drops them and replays the lines that are
+    kept, so that the two never disagree and a resumed run joins without gap or repeat.
+
+    Args:
+        run: the run folder.
+        keep: how many lines of an earlier part of the run to keep (all after them are cut).
+    """
+
+    def __init__(self, run: Path, keep: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = run / "metrics.jsonl"
+        kept = read_metrics(self.path)[:keep] if self.path.exists() else []
+        write_atomic(self.path, "".join(_line(record) for record in kept).encode())
+        self._file = self.path.open("a", encoding="utf-8")
+        for old in (run / "tensorboard").glob("events.*"):
+            old.unlink()
+        self._board = SummaryWriter(str(run / "tensorboard"))
+        self.lines = 0
+        for record in kept:
+            self._to_board(record)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; it must hold `kind`, `step` and `time` (seconds since the epoch)."""
+        try:
+            self._file.write(_line(record))
+            self._file.flush()
+        except OSError as error:
+            raise_if_full(error, self.path)
+            raise
+        self._to_board(record)
+
+    def _to_board(self, record: dict[str, Any]) -> None:
+        self.lines += 1
+        for name, value in record.items():
+            if isinstance(value, int | float) and name not in ("step", "time"):
+                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"], record["time"])
+
+    def flush(self) -> None:
+        """Put every line on the disk: before a checkpoint counts them."""
+        os.fsync(self._file.fileno())
+        self._board.flush()
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self.flush()
+        self._file.close()
+        self._board.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file; a line that a crash cut short ends it."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

@@ -1,0 +1,77 @@
+"""The folder of one run: whose it is, whether it is finished, and that one process at a time writes to it."""
+
+import shutil
+from pathlib import Path
+from typing import IO
+
+from cram.config import Config
+from cram.errors import CramError
+from cram.recipe import keys, load_config, save_config
+from cram.record import write_atomic, write_json
+
+
+class RunFolder:
+    """`runs/NAME/`, opened for the config that trains there.
+
+    Errors: CramError when the folder belongs to another recipe, to something else, or to a process at work.
+    """
+
+    def __init__(self, config: Config) -> None:
+        assert config.run is not None
+        self.path = Path(config.run)
+        self._config = config
+        recipe = self.path / "recipe.yaml"
+        if recipe.exists():
+            self._check_same(load_config(recipe))
+        elif self.path.is_dir() and any(self.path.iterdir()) and not (self.path / ".lock").exists():
+            raise CramError(f"run={self.path}: the folder holds other files. Choose another run=.")
+        elif self.path.exists() and not self.path.is_dir():
+            raise CramError(f"run={self.path} is a file. Choose another run=.")
+        self._lock = self._take_lock()
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything a run leaves behind is there."""
+        return (self.path / "receipt.json").exists() and (self.path / "export").exists()
+
+    def begin(self, tokenizer: Path, environment: dict[str, object]) -> None:
+        """Write what names the run; called when all that the user said has proved usable."""
+        recipe = self.path / "recipe.yaml"
+        if not recipe.exists():
+            shutil.copyfile(tokenizer, self.path / "tokenizer.json")
+            write_json(self.path / "environment.json", environment)
+            write_atomic(recipe, save_config(self._config).encode())
+
+    def _check_same(self, there: Config) -> None:
+        different = [
+            f"{name} is {_value(there, name)} there, {_value(self._config, name)} here"
+            for name in keys(Config)
+            if _value(there, name) != _value(self._config, name) and name != "run"
+        ]
+        if different:
+            raise CramError(
+                f"run={self.path} belongs to another recipe: {'; '.join(different[:3])}.\n"
+                "Choose another run=, or give the words that this run was started with."
+            )
+
+    def _take_lock(self) -> IO[str] | None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this platform
+            return None
+        lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CramError(
+                f"run={self.path}: another process is at work there. Wait for it, or choose another run=."
+            ) from None
+        return lock
+
+
+def _value(config: Config, name: str) -> object:
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

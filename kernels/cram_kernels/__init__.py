@@ -1,0 +1,14 @@
+"""Kernels of cram, drop-in for `torch.nn.functional` where the arguments are the same.
+
+Imports torch and triton only, never cram. Each file reads in one order: formula and source, reference
+implementation, public function.
+"""
+
+from cram_kernels.activations import geglu, swiglu
+from cram_kernels.cross_entropy import cross_entropy
+from cram_kernels.layer_norm import layer_norm
+from cram_kernels.linear_cross_entropy import linear_cross_entropy
+from cram_kernels.rope import rope
+from cram_kernels.softmax import softmax
+
+__all__ = ["cross_entropy", "geglu", "layer_norm", "linear_cross_entropy", "rope", "softmax", "swiglu"]

@@ -1,0 +1,123 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from cram.config import WordPieceConfig
+from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer, make_normalizer, train_tokenizer
+from cram.errors import CramError
+
+ROOT = Path(__file__).parents[3]
+
+# Every pair of letters is equally frequent here: the order of the merges is nothing but ties.
+TIES = "[''.join(p) for p in itertools.permutations('abcdefgh', 4)] * 2"
+TRAIN = f"""
+import itertools, sys
+from cram.config import WordPieceConfig
+from cram.data.tokenizer import train_tokenizer
+texts = [" ".join({TIES}), "Übergröße naïve 漢字 漢字", "caf\\u00e9 ! ? ."] * 3
+sys.stdout.write(train_tokenizer(texts, WordPieceConfig(vocab_size=256)).to_str(pretty=True))
+"""
+WORDS = [
+    f"{start}{middle}{end}"
+    for start in ("un", "re", "pre")
+    for middle in ("do", "play", "test")
+    for end in ("ing", "ed", "able", "s")
+]
+TEXTS = [" ".join(WORDS)] * 3
+
+
+def test_two_processes_train_the_same_file() -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TRAIN], stdout=subprocess.PIPE, env=environment) for _ in range(4)
+    ]
+    outputs = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 4
+    assert len(outputs) == 1
+    assert Tokenizer.from_str(outputs.pop().decode()).get_vocab_size() == 256
+
+
+def test_layout_of_the_vocabulary_and_of_an_encoding() -> None:
+    tokenizer = train_tokenizer(TEXTS, WordPieceConfig(vocab_size=64))
+    assert [tokenizer.id_to_token(number) for number in range(5)] == list(SPECIAL_TOKENS)
+    assert tokenizer.get_vocab_size() == 64
+    encoding = tokenizer.encode("Undoing retests")
+    assert encoding.tokens[0] == "[CLS]" and encoding.tokens[-1] == "[SEP]"
+    assert tokenizer.decode(encoding.ids) == "undoing retests"
+    assert tokenizer.encode("[MASK] ing").tokens[1] == "[MASK]"
+    assert tokenizer.encode("a", "b").type_ids == [0, 0, 0, 1, 1]
+    special = SpecialTokens.of(tokenizer)
+    assert (special.pad, special.unk, special.cls, special.sep, special.mask) == (0, 1, 2, 3, 4)
+    assert special.ids() == [0, 1, 2, 3, 4]
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, WordPieceConfig(vocab_size=64))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path / "tokenizer.json").to_str() == tokenizer.to_str()
+
+
+def test_rare_characters_do_not_eat_the_vocabulary() -> None:
+    rare = "".join(chr(0x4E00 + number) for number in range(3000))
+    tokenizer = train_tokenizer([*TEXTS * 4, rare], WordPieceConfig(vocab_size=128))
+    characters = [piece for piece in tokenizer.get_vocab() if len(piece.removeprefix("##")) == 1]
+    assert len(characters) < 128
+    assert len(tokenizer.encode("pretesting").tokens) <= 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "expected"),
+    [
+        ({}, "Ünïted 漢字\u00a0 “Q”", "united  漢  字   “q”"),
+        ({"strip_accents": False}, "Ünïted", "ünïted"),
+        ({"lowercase": False}, "Ünïted", "United"),
+        ({"normalizer": "cramming"}, "``Ünïted''   漢字 “Q”", '"united"  q'),
+        ({"normalizer": "cramming", "lowercase": False}, "É  ﬁ", "E "),
+        ({"normalizer": "cramming", "strip_accents": False}, "É  ﬁx", " fix"),
+    ],
+)
+def test_normalizers(settings: dict[str, object], text: str, expected: str) -> None:
+    assert make_normalizer(WordPieceConfig(**settings)).normalize_str(text) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(1000, 1024), (0, 64), (65, 64)])
+def test_a_size_that_is_no_multiple_of_64(size: int, nearest: int) -> None:
+    with pytest.raises(CramError, match=f"vocab_size={size} is not a multiple of 64; the nearest is {nearest}"):
+        train_tokenizer(TEXTS, WordPieceConfig(vocab_size=size))
+
+
+def test_a_corpus_too_small_for_the_vocabulary() -> None:
+    with pytest.raises(CramError, match=r"vocab_size=32768: corpus too small .* \d+ pieces\nset .* to \d+ or less"):
+        train_tokenizer(TEXTS, WordPieceConfig())
+
+
+def test_a_vocabulary_too_small_for_the_characters() -> None:
+    text = " ".join(chr(97 + first) + chr(97 + second) for first in range(26) for second in range(26))
+    tight = "".join(map(chr, range(0x430, 0x450)))
+    with pytest.raises(CramError, match=r"vocab_size=64: too small .*characters alone are \d+ pieces\nset .* to 128"):
+        train_tokenizer([text + " " + tight], WordPieceConfig(vocab_size=64))
+
+
+def test_a_tokenizer_that_is_missing_or_none(tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"tokenizer=.*none.json: there is no such file"):
+        load_tokenizer(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(CramError, match=r"tokenizer=.*bad.json: not a tokenizer.json"):
+        load_tokenizer(tmp_path / "bad.json")
+    Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(tmp_path / "other.json"))
+    with pytest.raises(CramError, match=r"no \[CLS\], \[SEP\], \[MASK\] in its vocabulary; give"):
+        load_tokenizer(tmp_path / "other.json")
+
+
+def test_a_given_tokenizer_is_made_to_frame_whole_documents(tmp_path: Path) -> None:
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL_TOKENS, "a"])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path / "tokenizer.json").encode("a a a a a").ids == [2, 5, 5, 5, 5, 5, 3]

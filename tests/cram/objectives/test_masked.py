@@ -1,0 +1,124 @@
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from cram.config import ObjectiveConfig
+from cram.errors import CramError
+from cram.objectives.masked import IGNORED, MaskedObjective, choose_slots, mix, row_keys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SPECIAL, MASK, VOCAB = [0, 1, 2, 3, 4], 4, 512
+
+
+@dataclass
+class Rows:
+    tokens: np.ndarray
+    documents: np.ndarray
+    index: np.ndarray
+    epoch: np.ndarray
+
+
+def make_rows(seed: int, rows: int = 8, seq_len: int = 32, specials: float = 0.2) -> Rows:
+    random = np.random.default_rng(seed)
+    tokens = random.integers(5, VOCAB, (rows, seq_len)).astype(np.int32)
+    tokens[random.random(tokens.shape) < specials] = 0
+    return Rows(tokens, np.zeros_like(tokens), np.arange(rows) + seed, np.zeros(rows, np.int32))
+
+
+def make_objective(static_shapes: bool = True, seq_len: int = 32, seed: int = 0, **config: float) -> MaskedObjective:
+    return MaskedObjective(ObjectiveConfig(**config), SPECIAL, MASK, VOCAB, seq_len, seed, static_shapes)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), rate=st.floats(0.01, 1.0), specials=st.floats(0, 1), static=st.booleans())
+def test_only_ordinary_tokens_are_hidden_and_labels_hold_what_was_there(
+    seed: int, rate: float, specials: float, static: bool
+) -> None:
+    rows = make_rows(seed, specials=specials)
+    objective = make_objective(static, mask_rate=rate, final_mask_rate=None)
+    batch = objective.prepare(rows, 0.5)
+    used = batch.labels != IGNORED
+    slots = batch.slots[used]
+    original = torch.from_numpy(rows.tokens.astype(np.int64)).flatten()
+    assert batch.predicted == int(used.sum()) == len(set(slots.tolist()))
+    assert torch.equal(original[slots], batch.labels[used])
+    assert bool((original[slots] > MASK).all())
+    assert bool((batch.inputs.flatten()[slots] == MASK).all())
+    untouched = torch.ones(len(original), dtype=torch.bool)
+    untouched[slots] = False
+    assert torch.equal(batch.inputs.flatten()[untouched], original[untouched])
+    if static:
+        assert len(batch.slots) == len(rows.tokens) * math.ceil(rate * 32)
+    else:
+        assert len(batch.slots) == batch.predicted
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), low=st.floats(0.05, 0.5), more=st.floats(0, 0.5))
+def test_a_lower_rate_hides_a_subset(seed: int, low: float, more: float) -> None:
+    maskable = make_rows(seed).tokens > MASK
+    keys = row_keys(seed, np.zeros(8, np.int32), np.arange(8))
+    few, few_used = choose_slots(maskable, keys, low, 32)
+    many, many_used = choose_slots(maskable, keys, low + more, 32)
+    for row in range(8):
+        assert set(few[row][few_used[row]]) <= set(many[row][many_used[row]])
+
+
+def test_masks_are_a_function_of_seed_epoch_and_row_alone() -> None:
+    rows = make_rows(1)
+    together = make_objective().prepare(rows, 0.3)
+    alone = make_objective().prepare(Rows(rows.tokens[3:4], rows.documents[3:4], rows.index[3:4], rows.epoch[3:4]), 0.3)
+    assert torch.equal(together.inputs[3:4], alone.inputs)
+    assert not torch.equal(make_objective(seed=1).prepare(rows, 0.3).inputs, together.inputs)
+    rows.epoch += 1
+    assert not torch.equal(make_objective().prepare(rows, 0.3).inputs, together.inputs)
+
+
+def test_the_rate_holds_on_average_and_falls_over_progress() -> None:
+    rows = make_rows(2, rows=4000, specials=0.37)
+    ordinary = int((rows.tokens > MASK).sum())
+    objective = make_objective()
+    for progress, rate in ((0.0, 0.30), (0.5, 0.225), (1.0, 0.15)):
+        assert objective.prepare(rows, progress).predicted / ordinary == pytest.approx(rate, rel=0.01)
+
+
+def test_every_position_is_hidden_equally_often() -> None:
+    keys = row_keys(0, np.zeros(20_000, np.int32), np.arange(20_000))
+    positions, used = choose_slots(np.ones((20_000, 16), bool), keys, 0.25, 4)
+    counts = np.bincount(positions[used], minlength=16)
+    assert counts.sum() == 80_000
+    assert abs(counts / 5000 - 1).max() < 0.06  # five standard deviations of a binomial
+
+
+def test_the_bert_rule_shows_eighty_ten_ten() -> None:
+    rows = make_rows(3, rows=4000, specials=0.0)
+    batch = make_objective(False, replace_mask=0.8, replace_random=0.1).prepare(rows, 0.0)
+    shown = batch.inputs.flatten()[batch.slots]
+    same = shown == batch.labels
+    masked = shown == MASK
+    assert float(masked.float().mean()) == pytest.approx(0.8, abs=0.01)
+    assert float(same.float().mean()) == pytest.approx(0.1, abs=0.01)
+    assert bool((shown[~masked] > MASK).all())  # a random token is never a special one
+
+
+def test_mix_is_splitmix64() -> None:
+    # First outputs of the published generator seeded with 0: the finalizer of successive multiples of the increment.
+    golden = 0x9E3779B97F4A7C15
+    states = np.array([0, golden, 2 * golden % 2**64], np.uint64)
+    assert mix(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"mask_rate": 0.0}, r"objective\.mask_rate=0\.0"),
+        ({"final_mask_rate": 1.5}, r"objective\.final_mask_rate=1\.5"),
+        ({"replace_mask": 0.9, "replace_random": 0.2}, r"objective\.replace_mask=0\.9 and objective\.replace_random=0\.2"),
+    ],
+)
+def test_impossible_rates_are_refused(config: dict[str, float], message: str) -> None:
+    with pytest.raises(CramError, match=message):
+        make_objective(**config)

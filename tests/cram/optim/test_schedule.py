@@ -1,0 +1,75 @@
+import pytest
+from cram.config import BatchConfig, ScheduleConfig
+from cram.errors import CramError
+from cram.optim.schedule import batch_tokens, linear, make_schedule
+from hypothesis import given
+from hypothesis import strategies as st
+
+KINDS = ["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"]
+progresses = st.floats(0, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(progress=progresses)
+def test_a_multiplier_is_never_below_zero_nor_above_one_and_lands_at_zero(kind: str, progress: float) -> None:
+    schedule = make_schedule(ScheduleConfig(kind=kind))
+    assert 0.0 <= schedule(progress) <= 1.0
+    assert schedule(1.0) == pytest.approx(0.0, abs=1e-12)
+    assert max(schedule(step / 1000) for step in range(1001)) == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_end_is_continuous(kind: str) -> None:
+    schedule = make_schedule(ScheduleConfig(kind=kind))
+    steps = [abs(schedule((step + 1) / 10_000) - schedule(step / 10_000)) for step in range(10_000)]
+    assert max(steps) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("kind", "progress", "value"),
+    [
+        ("linear", 0.01, 0.5),
+        ("linear", 0.51, 0.5),
+        ("cosine", 0.51, 0.5),
+        ("trapezoid", 0.2, 1.0),
+        ("trapezoid", 0.675, 0.5),
+        ("triangle", 0.25, 0.5),
+        ("triangle", 0.75, 0.5),
+        ("budget-triangle2", 0.0, 0.25),
+        ("budget-triangle2", 0.5, 0.75),
+        ("budget-triangle2", 0.75, 1.0),
+        ("budget-triangle2", 0.875, 0.5),
+    ],
+)
+def test_known_points(kind: str, progress: float, value: float) -> None:
+    assert make_schedule(ScheduleConfig(kind=kind))(progress) == pytest.approx(value)
+
+
+def test_no_warmup_begins_at_the_peak() -> None:
+    assert make_schedule(ScheduleConfig(kind="linear", warmup=0.0))(0.0) == 1.0
+
+
+@pytest.mark.parametrize("name", ["warmup", "peak", "decay_start"])
+def test_shares_outside_the_budget_are_refused(name: str) -> None:
+    with pytest.raises(CramError, match=rf"schedule\.{name}=1\.5"):
+        make_schedule(ScheduleConfig(**{name: 1.5}))
+
+
+def test_linear_goes_from_start_to_end_and_clamps() -> None:
+    rate = linear(0.3, 0.15)
+    assert [rate(0.0), rate(0.5), rate(1.0), rate(1.2)] == pytest.approx([0.3, 0.225, 0.15, 0.15])
+
+
+def test_the_batch_ramps_to_its_size() -> None:
+    size = batch_tokens(BatchConfig(tokens=1000, start_tokens=200, ramp=0.5))
+    assert [size(0.0), size(0.25), size(0.5), size(1.0)] == pytest.approx([200, 600, 1000, 1000])
+    assert batch_tokens(BatchConfig(tokens=1000))(0.0) == 1000
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [(BatchConfig(tokens=0), r"batch\.tokens=0"), (BatchConfig(ramp=2.0), r"batch\.ramp=2\.0")],
+)
+def test_impossible_batches_are_refused(config: BatchConfig, message: str) -> None:
+    with pytest.raises(CramError, match=message):
+        batch_tokens(config)

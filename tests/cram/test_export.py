@@ -1,0 +1,198 @@
+"""The exported folder, used as a new user would: by stock `transformers` alone."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cram.build import build_held_out
+from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, WordPieceConfig
+from cram.data.tokenizer import train_tokenizer
+from cram.errors import CramError
+from cram.evaluate import TextDocument
+from cram.export import export_run, main, to_stock_names
+from cram.held_out import evaluate
+from cram.model import Encoder
+from cram.recipe import save_config
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
+WORDS += ["and", "old", "mountains", "under", "stars"]
+CONFIG = Config(
+    model=ModelConfig(layers=3, width=32, heads=2, mlp_width=48, rope_theta=5000.0, norm_eps=1e-6, zero_init=False),
+    data=DataConfig(seq_len=24),
+    wordpiece=WordPieceConfig(vocab_size=64),
+)
+
+
+def text(number: int) -> str:
+    return " ".join(WORDS[(number * 7 + i * (number + 3)) % len(WORDS)] for i in range(3 + number * 2 % 40))
+
+
+def receipt(nats: float) -> dict[str, Any]:
+    return {
+        "budget": {"clock": "wall", "limit": 60.0, "spent": 60.1, "overshoot": 0.1, "progress": 1.0},
+        "held_out": {
+            "nats_per_token": nats, "bits_per_masked_byte": 2.5, "accuracy": 0.25, "predicted_tokens": 100,
+            "unigram_nats_per_token": 4.5, "mask_rate": 0.15,
+        },
+        "model": {"kind": "encoder", "parameters": 34_000},
+        "data": {"source": "pydocs", "hash": "abc123", "tokens": 1000, "seq_len": 24, "vocab_size": 64},
+        "positions": 5000, "predicted_tokens": 900, "updates": 12, "epochs": 0.5, "device": "a machine",
+        "precision": "float32", "seed": 0, "versions": {"torch": "2"}, "commit": None,
+        "rules": [{"rule": "one device", "passed": True, "found": "1"},
+                  {"rule": "no sample repeated", "passed": False, "found": "3"}],
+    }  # fmt: skip
+
+
+def make_run(folder: Path) -> Path:
+    """A finished run of a small model whose every weight matters."""
+    folder.mkdir()
+    tokenizer = train_tokenizer([text(number) for number in range(60)], CONFIG.wordpiece)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    documents = [TextDocument(text(number), f"{number:064x}") for number in range(40)]
+    rows = build_held_out(documents, tokenizer, CONFIG.data.seq_len, EvaluationConfig())
+    (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
+    model = Encoder(CONFIG.model, tokenizer.get_vocab_size())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            shift = 1.0 if parameter.ndim == 1 else 0.0
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + shift)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    (folder / "recipe.yaml").write_text(save_config(CONFIG))
+    nats = evaluate(model, rows, torch.device("cpu"))["nats"]
+    (folder / "receipt.json").write_text(json.dumps(receipt(nats)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "small")
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Path:
+    return export_run(run, run / "export")
+
+
+def test_stock_names_are_all_there(run: Path, exported: Path) -> None:
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    stock = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(exported))
+    names = set(load_file(exported / "model.safetensors"))
+    assert names == set(stock.state_dict()) - {"decoder.weight"}
+    assert names == set(to_stock_names(load_file(run / "model.safetensors")))
+
+
+def test_config_says_the_same_to_version_4_and_5(exported: Path) -> None:
+    config = json.loads((exported / "config.json").read_text())
+    assert config["layer_types"] == ["full_attention"] * 3
+    assert config["rope_parameters"]["full_attention"]["rope_theta"] == 5000.0
+    assert config["global_attn_every_n_layers"] == 1
+    assert config["global_rope_theta"] == config["local_rope_theta"] == 5000.0
+    assert config["decoder_bias"] is False
+    assert config["norm_eps"] == 1e-6
+
+
+def test_the_cards_snippet_repeats_the_held_out_loss(
+    run: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (exported / "README.md").read_text()
+    snippet = next(code for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "held_out" in code)
+    monkeypatch.chdir(exported)
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(snippet, {})
+    wanted = json.loads((run / "receipt.json").read_text())["held_out"]["nats_per_token"]
+    assert float(printed.getvalue().split()[0]) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_card_gives_loss_baseline_and_rules(run: Path, exported: Path) -> None:
+    card = (exported / "README.md").read_text()
+    nats = json.loads((run / "receipt.json").read_text())["held_out"]["nats_per_token"]
+    for part in (f"{nats:.4f} nats", "4.5000 nats", "- [x] one device: 1", "- [ ] no sample repeated: 3", "`pydocs`"):
+        assert part in card
+
+
+def test_fill_mask_pipeline(exported: Path) -> None:
+    from transformers import pipeline
+
+    answers = pipeline("fill-mask", str(exported), device="cpu")("the cat sat on a [MASK].", top_k=3)
+    assert len(answers) == 3
+    assert all(answer["token_str"] for answer in answers)
+
+
+def test_tokenizer_adds_and_cuts(exported: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    assert (tokenizer.mask_token, tokenizer.pad_token, tokenizer.model_max_length) == ("[MASK]", "[PAD]", 24)
+    both = tokenizer(["the cat", text(30)], padding=True, truncation=True, return_tensors="pt")
+    assert set(both) == {"input_ids", "attention_mask"}
+    assert both["input_ids"].shape == (2, 24)
+    assert both["input_ids"][0, 0] == tokenizer.cls_token_id
+    assert both["attention_mask"].sum() < both["attention_mask"].numel()
+
+
+def test_sequence_classification_loads_and_trains(exported: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(exported, num_labels=3)
+    ours = load_file(exported / "model.safetensors")
+    for name, parameter in model.state_dict().items():
+        assert name.startswith("classifier.") or torch.equal(parameter, ours[name])
+    loss = model(input_ids=torch.randint(5, 64, (2, 9)), labels=torch.tensor([0, 2])).loss
+    loss.backward()
+    assert model.classifier.weight.grad is not None
+    assert loss.isfinite()
+
+
+def test_the_same_folder_again_is_left_and_another_is_not_overwritten(run: Path, exported: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in exported.iterdir()}
+    assert export_run(run, exported) == exported
+    assert before == {path.name: path.stat().st_mtime_ns for path in exported.iterdir()}
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("mine")
+    with pytest.raises(CramError, match="something else"):
+        export_run(run, other)
+    assert [path.name for path in other.iterdir()] == ["letter.txt"]
+    assert not list(run.parent.glob(".*partial"))
+
+
+def test_wrong_logits_fail_and_leave_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cram.export
+
+    right = cram.export.stock_config
+    monkeypatch.setattr(cram.export, "stock_config", lambda *a: right(*a) | {"norm_eps": 0.1})
+    with pytest.raises(RuntimeError, match="logits differ"):
+        export_run(run, run.parent / "wrong")
+    assert not (run.parent / "wrong").exists()
+
+
+def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
+    with pytest.raises(CramError, match="run= is missing"):
+        main([])
+    with pytest.raises(CramError, match=r"no recipe\.yaml"):
+        main([f"run={tmp_path}"])
+    run = make_run(tmp_path / "small")
+    (run / "receipt.json").unlink()
+    with pytest.raises(CramError, match=r"no receipt\.json"):
+        main([f"run={run}", f"to={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_door(run: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "cram.export", f"run={run}", f"to={tmp_path / 'mine'}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "logits equal" in done.stdout
+    assert (tmp_path / "mine" / "model.safetensors").is_file()
