@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "bench")]
+sys.path.insert(0, str(ROOT))
 
-from timing import machine, spread, time_alternating, write_results  # noqa: E402
-
+from bench.timing import machine, spread, time_alternating, write_results  # noqa: E402
 from cram.config import ModelConfig  # noqa: E402
 from cram.device import peak_flops, pick_device, set_threads  # noqa: E402
 from cram.model import Encoder  # noqa: E402
@@ -92,10 +91,12 @@ def modernbert(size: Size, batch: Batch, sparse: bool) -> tuple[Any, Callable[[]
     """The stock class of the same function, and its loss of the batch."""
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
+    rope = {"rope_type": "default", "rope_theta": ModelConfig().rope_theta}
     config = ModernBertConfig(
         vocab_size=size.vocab_size, hidden_size=size.width, intermediate_size=size.mlp_width,
         num_hidden_layers=size.layers, num_attention_heads=size.heads, max_position_embeddings=size.seq_len,
         layer_types=["full_attention"] * size.layers, decoder_bias=False, sparse_prediction=sparse,
+        rope_parameters={"full_attention": rope, "sliding_attention": rope},
         attn_implementation="sdpa", **SPECIAL,
     )  # fmt: skip
     model = ModernBertForMaskedLM(config).to(batch.tokens.device)
@@ -178,7 +179,12 @@ def main(words: list[str]) -> None:
     device = pick_device("auto")
     set_threads(None)
     asked = {"sizes": "4x256,4x256v32k,12x768", "dtypes": "fp32,bf16", "rates": "0.30,0.15", "rounds": "9"}
-    asked |= {"out": str(ROOT / "bench" / "results")} | dict(word.split("=", 1) for word in words)
+    asked["out"] = str(ROOT / "bench" / "results")
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in asked:
+            raise SystemExit(f"unknown word {word!r}; the words are {', '.join(f'{key}=' for key in asked)}")
+        asked[name] = value
     cases = {}
     for label in asked["sizes"].split(","):
         for dtype in asked["dtypes"].split(","):

@@ -91,6 +91,7 @@ def _windows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of one window each: token ids and their UTF-8 sizes, int64 [rows, seq_len]; keys, uint64 [rows]."""
     tokens, sizes, keys = [], [], []
+    tokenizer.encode_special_tokens = True  # as in training, a "[PAD]" that a document writes is text, no padding
     for document in documents:
         encoding = tokenizer.encode(document.text)
         lengths = [len(document.text[begin:end].encode()) for begin, end in encoding.offsets]

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import torch
 
+from cram.config import Config
 from cram.device import is_out_of_memory, synchronize
 from cram.errors import CramError
-from cram.loop import Session, backward, halve_micro_batch, update_rows
+from cram.loop import Loader, Session, backward, halve_micro_batch, update_rows
 
 # A CPU gains nothing from more positions at once, and its caches lose.
 CPU_POSITIONS = 4096
@@ -15,10 +16,10 @@ PROBE_SECONDS = 1.0
 HEADROOM = 0.9  # share of the GPU's memory a micro-batch may fill: evaluation and fragments need some
 
 
-def check_one_batch(session: Session) -> None:
-    """Errors: CramError where the data does not hold the first update."""
-    tokens = round(session.batch_tokens(0.0))
-    there = session.loader.rows_total * session.seq_len
+def check_one_batch(loader: Loader, config: Config) -> None:
+    """Errors: CramError where the data does not hold the largest update."""
+    tokens = max(config.batch.tokens, config.batch.start_tokens or 0)
+    there = loader.rows_total * config.data.seq_len
     if there < tokens:
         raise CramError(
             f"the corpus is too small for one batch: {there:,} tokens there, batch.tokens asks for {tokens:,}.\n"

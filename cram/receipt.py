@@ -1,5 +1,6 @@
 """The receipt: what a result cost and which of Cramming's rules it kept. Every field is computed."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ def rules(facts: Facts) -> list[dict[str, Any]]:
 
     Source: arXiv:2212.14034 section 2 (the rules); added: budget kept, one epoch, held-out unseen.
     """
-    downstream = sorted(set(facts.source.lower().replace(":", "/").split("/")) & DOWNSTREAM)
+    downstream = sorted(set(re.split("[/:.]", facts.source.lower())) & DOWNSTREAM)
     allowed = max(0.01 * facts.budget.limit, facts.largest_update)
     lines = [
         ("one device", facts.devices == 1, f"{facts.devices}"),

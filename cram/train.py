@@ -64,10 +64,12 @@ def _train(
     from cram.device import environment
     from cram.heartbeat import Heartbeat, last_beat
     from cram.loop import train
+    from cram.probe import check_one_batch
     from cram.record import Metrics
 
     checkpoints = Checkpoints(folder.path)
     checkpoint = checkpoints.newest()
+    check_one_batch(parts.loader, config)
     folder.begin(shards.tokenizer_path, environment(parts.device))
     metrics = Metrics(folder.path, keep=checkpoint.state["metrics_lines"] if checkpoint else 0)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
@@ -84,9 +86,8 @@ def _train(
 
 def _start(config: Config, session: "Session", shards: "ShardSet") -> None:
     """Probe memory and pace, and say whether the data will last."""
-    from cram.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
+    from cram.probe import data_report, find_micro_rows, measure_pace, rows_needed
 
-    check_one_batch(session)
     find_micro_rows(session, config.batch.micro_rows)
     if session.clock.budget.clock == "wall":
         measure_pace(session)

@@ -6,7 +6,7 @@ only, and count from its start.
 
 import functools
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 import cram_kernels as ck
 from cram.errors import CramError
+
+VARIABLE_LENGTH = ("flash", "varlen")
 
 # [CLS], a token and [SEP]: no document that lies whole within a row is shorter.
 _SHORTEST_DOCUMENT = 3
@@ -81,7 +83,7 @@ def _refusal(backend: str, device: torch.device, dtype: torch.dtype) -> str | No
     if device.type != "cuda":
         return f"it needs a GPU, and the device is {device.type}"
     if dtype not in (torch.bfloat16, torch.float16):
-        return f"it needs bf16 or fp16, and the precision is {dtype}".replace("torch.", "")
+        return f"it needs half precision, and this is {dtype}".replace("torch.", "")
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or later"
     return None
@@ -98,8 +100,8 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
         # Two batched products take less than half the time of the CPU's SDPA, which is slow in bf16.
         return "softmax"
     if name == "auto":
-        return next((kernel for kernel in ("flash", "varlen") if _refusal(kernel, device, dtype) is None), "sdpa")
-    reason = _refusal(name, device, dtype) if name in ("flash", "varlen") else None
+        return next((kernel for kernel in VARIABLE_LENGTH if _refusal(kernel, device, dtype) is None), "sdpa")
+    reason = _refusal(name, device, dtype) if name in VARIABLE_LENGTH else None
     if reason:
         raise CramError(f"model.attention={name} cannot run: {reason}; set model.attention=auto")
     return name
@@ -109,7 +111,7 @@ def pack(documents: Tensor, head_dim: int, theta: float, backend: str) -> Packin
     """Derive the `Packing` of documents int (rows, seq_len)."""
     starts = document_starts(documents)
     cos, sin = rotary_table(document_positions(starts), head_dim, theta)
-    if backend in ("flash", "varlen"):
+    if backend in VARIABLE_LENGTH:
         return Packing(backend, cos, sin, None, document_bounds(starts))
     # Only on the CPU is it free to look whether there is anything to hide.
     if documents.device.type == "cpu" and not bool(starts[:, 1:].any()):
@@ -117,17 +119,18 @@ def pack(documents: Tensor, head_dim: int, theta: float, backend: str) -> Packin
     return Packing(backend, cos, sin, (documents[:, :, None] == documents[:, None, :])[:, None], None)
 
 
-def _variable_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+def _variable_length(q: Tensor, k: Tensor, v: Tensor, backend: str, bounds: Tensor) -> Tensor:
     seq_len = q.shape[1]
     flat = (q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
-    if packing.backend == "flash":
+    if backend == "flash":
         from flash_attn import flash_attn_varlen_func
 
-        out = flash_attn_varlen_func(*flat, packing.bounds, packing.bounds, seq_len, seq_len)
+        out = flash_attn_varlen_func(*flat, bounds, bounds, seq_len, seq_len)
     else:
         from torch.nn.attention.varlen import varlen_attn
 
-        out = varlen_attn(*flat, packing.bounds, packing.bounds, seq_len, seq_len)
+        out = varlen_attn(*flat, bounds, bounds, seq_len, seq_len)
+    assert isinstance(out, Tensor)
     return out.view(q.shape)
 
 
@@ -137,16 +140,57 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-    """Attention within documents: q, k, v (rows, seq_len, heads, head_dim) -> the same shape.
+    """Attention within documents: q, k, v (rows, seq_len, heads, head_dim) -> q's shape.
 
     Source: arXiv:1706.03762 eq. 1.
     """
     if packing.bounds is not None:
-        return _variable_length(q, k, v, packing)
+        return _variable_length(q, k, v, packing.backend, packing.bounds)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if packing.backend == "softmax":
         return _explicit(q, k, v, packing.mask).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=packing.mask).transpose(1, 2)
+
+
+def pick(hidden: Tensor, slots: Tensor) -> Tensor:
+    """(N, width): the positions of hidden (rows, seq_len, width) at slots int64 (N), indices into rows * seq_len.
+
+    A lookup, because its gradient is deterministic and fast where `index_select`'s is not.
+    """
+    return F.embedding(slots, hidden.flatten(0, 1))
+
+
+def arrange(slots: Tensor, rows: int, seq_len: int) -> tuple[Tensor, Tensor]:
+    """Arrange slots int64 (N), indices into rows * seq_len, as the same number of queries for each row.
+
+    Returns:
+        places int64 (rows * most), the queries' indices into rows * seq_len, a row with fewer filled up with
+        its first position; answers int64 (N), where among the places each slot is. Waits for the device.
+    """
+    row = slots // seq_len
+    counts = torch.bincount(row, minlength=rows)
+    most = max(1, int(counts.max()))
+    order = row.argsort(stable=True)
+    rank = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[row[order]]
+    answers = torch.empty_like(slots)
+    answers[order] = row[order] * most + rank
+    places = torch.arange(0, rows * seq_len, seq_len, device=slots.device).repeat_interleave(most)
+    places[answers] = slots
+    return places, answers
+
+
+def attend_at(q: Tensor, k: Tensor, v: Tensor, packing: Packing, slots: Tensor) -> Tensor:
+    """What `attend` gives at slots int64 (N), indices into rows * seq_len: (N, heads * head_dim).
+
+    On a CPU the other queries are left out; elsewhere the arranging would wait for the device.
+    """
+    rows, seq_len, heads, head_dim = q.shape
+    if q.device.type != "cpu":
+        return pick(attend(q, k, v, packing).flatten(2), slots)
+    places, answers = arrange(slots, rows, seq_len)
+    mask = None if packing.mask is None else packing.mask.flatten(0, 2)[places].view(rows, 1, -1, seq_len)
+    q = pick(q.flatten(2), places).view(rows, -1, heads, head_dim)
+    return pick(attend(q, k, v, replace(packing, mask=mask)).flatten(2), answers)
 
 
 class Attention(nn.Module):
@@ -161,9 +205,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, hidden: Tensor, packing: Packing) -> Tensor:
-        """(rows, seq_len, width) -> what the heads gathered, (rows, seq_len, width), not yet projected."""
+    def forward(self, hidden: Tensor, packing: Packing, slots: Tensor | None = None) -> Tensor:
+        """(rows, seq_len, width) -> what the heads gathered, of the same shape; with slots (N): (N, width)."""
         rows, seq_len, width = hidden.shape
         q, k, v = self.qkv(hidden).view(rows, seq_len, 3, self.heads, width // self.heads).unbind(2)
         q, k = ck.rope(q, k, packing.cos, packing.sin)
-        return attend(q, k, v, packing).reshape(rows, seq_len, width)
+        return attend(q, k, v, packing).flatten(2) if slots is None else attend_at(q, k, v, packing, slots)

@@ -8,11 +8,10 @@ Source: arXiv:2412.13663, changed: all layers attend globally, and to their own 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cram.config import ModelConfig
 from cram.errors import CramError
-from cram.model.attention import Attention, Packing, choose_backend, pack
+from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
 from cram.model.heads import MaskedHead
 from cram.model.layers import GatedMLP, LayerNorm
 
@@ -49,19 +48,11 @@ class Block(nn.Module):
         Attention reads every position, but what follows it works on each position apart, so that leaving
         out the others changes nothing.
         """
-        gathered = self.attention(self.attention_norm(hidden), packing)
+        gathered = self.attention(self.attention_norm(hidden), packing, slots)
         if slots is not None:
-            hidden, gathered = pick(hidden, slots), pick(gathered, slots)
+            hidden = pick(hidden, slots)
         hidden = hidden + self.attention.out(gathered)
         return hidden + self.mlp(self.mlp_norm(hidden))
-
-
-def pick(hidden: Tensor, slots: Tensor) -> Tensor:
-    """(N, width): the positions of hidden (rows, seq_len, width) at slots int64 (N), indices into rows * seq_len.
-
-    A lookup, because its gradient is deterministic and fast where `index_select`'s is not.
-    """
-    return F.embedding(slots, hidden.flatten(0, 1))
 
 
 class Encoder(nn.Module):
@@ -98,10 +89,10 @@ class Encoder(nn.Module):
                 module.weight.copy_(drawn)
             elif isinstance(module, LayerNorm):
                 module.weight.fill_(1.0)
-        if self.config.zero_init:
-            for block in self.blocks:
-                block.attention.out.weight.zero_()
-                block.mlp.down.weight.zero_()
+        for module in self.modules():
+            if self.config.zero_init and isinstance(module, Block):
+                module.attention.out.weight.zero_()
+                module.mlp.down.weight.zero_()
 
     def forward(self, tokens: Tensor, documents: Tensor, slots: Tensor | None = None) -> Tensor:
         """Hidden states after the final norm.
@@ -126,5 +117,9 @@ class Encoder(nn.Module):
         device = documents.device
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else self.embedding.weight.dtype
-        backend = choose_backend(self.config.attention, device, dtype)
+        name = self.config.attention
+        if name in VARIABLE_LENGTH and not torch.is_grad_enabled():
+            # How a model was trained does not bind its evaluation, which is in fp32 and may be on a CPU.
+            name = "auto"
+        backend = choose_backend(name, device, dtype)
         return pack(documents, self.config.width // self.config.heads, self.config.rope_theta, backend)

@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-# Rows of a chunk: enough that the products are efficient and the weight's gradient is not passed over too often,
-# few enough that the logits are a small part of the memory.
-_CHUNK_ROWS = {"cpu": 512, "cuda": 4096}
+# Most rows of a chunk: enough that the products are efficient and the weight's gradient is passed over once or a
+# few times, few enough that the logits are a small part of the memory.
+_CHUNK_ROWS = {"cpu": 1024, "cuda": 4096}
 
 # On a CPU the passes over a chunk's logits are made in blocks that stay in a core's own cache.
 _BLOCK_BYTES_PER_THREAD = 1 << 20
@@ -38,25 +37,51 @@ class _Terms:
     chunk_rows: int
 
 
-@dataclass
-class _Gradients:
-    """Buffers of the gradients that are wanted; `None` for the others."""
+@dataclass(frozen=True)
+class _Layer:
+    """hidden (N, width), weight (classes, width) and bias (classes) or None, in the dtype of the products."""
 
-    hidden: Tensor | None
-    weight: Tensor | None
+    hidden: Tensor
+    weight: Tensor
     bias: Tensor | None
 
-    @staticmethod
-    def empty(hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...]) -> "_Gradients":
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        return _Gradients(
-            torch.empty_like(hidden) if needs[0] else None,
-            torch.zeros_like(weight, dtype=wide) if needs[1] else None,
-            torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None,
-        )
 
-    def wanted(self) -> bool:
-        return any(part is not None for part in (self.hidden, self.weight, self.bias))
+class _Gradients:
+    """Gradients of a layer's parts, summed over chunks; of those that are not wanted, None.
+
+    Weight and bias keep the dtype of the products as long as there is one chunk, and are summed in fp32.
+    """
+
+    def __init__(self, layer: _Layer, wanted: tuple[bool, ...]) -> None:
+        self._layer = layer
+        self._wanted = wanted
+        self.hidden = torch.empty_like(layer.hidden) if wanted[0] else None
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+
+    @property
+    def any_wanted(self) -> bool:
+        return any(self._wanted)
+
+    def add(self, rows: slice, grad: Tensor, scale: Tensor) -> None:
+        """Add a chunk's part: grad (rows, classes) of each row's loss, scale (rows) of the row in the whole."""
+        if self.hidden is not None:
+            torch.mul(grad @ self._layer.weight, scale[:, None], out=self.hidden[rows])
+        if self._wanted[1]:
+            scaled = (self._layer.hidden[rows] * scale[:, None]).to(grad.dtype)
+            self.weight = _add_product(self.weight, grad.t(), scaled)
+        if self._layer.bias is not None and self._wanted[2]:
+            self.bias = _add_product(self.bias, grad.t(), scale.to(grad.dtype))
+
+
+def _add_product(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:
+    """total + left @ right, in fp32 or wider from the second product on."""
+    if total is None:
+        return left @ right
+    wide = torch.promote_types(left.dtype, torch.float32)
+    if left.dtype == wide and right.ndim == 2:
+        return total.addmm_(left, right)
+    return total.to(wide).add_(left @ right)
 
 
 def _losses(logits: Tensor, target: Tensor, valid: Tensor, terms: _Terms) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,34 +126,27 @@ def _consume(logits: Tensor, target: Tensor, valid: Tensor, terms: _Terms, gradi
     return losses
 
 
-def _add_gradients(grads: _Gradients, rows: slice, grad: Tensor, scale: Tensor, hidden: Tensor, weight: Tensor) -> None:
-    """Add one chunk's part: grad (rows, classes) of each row's loss, scale (rows) of the row in the whole."""
-    if grads.hidden is not None:
-        torch.mul(grad @ weight, scale[:, None], out=grads.hidden[rows])
-    if grads.weight is not None:
-        scaled = (hidden * scale[:, None]).to(grad.dtype)
-        if grads.weight.dtype == grad.dtype:
-            grads.weight.addmm_(grad.t(), scaled)
-        else:
-            grads.weight.add_(grad.t() @ scaled)
-    if grads.bias is not None:
-        grads.bias.add_(scale.to(grad.dtype) @ grad)
-
-
-def _chunks(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, scale: Tensor, grads: _Gradients, terms: _Terms
-) -> Tensor:
-    """Losses (N) of all rows; adds what each chunk gives to `grads`, its rows weighted by `scale` (N)."""
+def _run(layer: _Layer, target: Tensor, scale: Tensor, grads: _Gradients, terms: _Terms) -> Tensor:
+    """Losses (N) of all rows; adds each chunk's part to `grads`, its rows weighted by `scale` (N)."""
     valid = target != terms.ignore_index
     safe = torch.where(valid, target, 0)
-    losses = torch.empty(target.shape, dtype=scale.dtype, device=hidden.device)
-    for start in range(0, len(target), terms.chunk_rows):
-        rows = slice(start, start + terms.chunk_rows)
-        logits = F.linear(hidden[rows], weight, bias)
-        losses[rows] = _consume(logits, safe[rows], valid[rows], terms, grads.wanted())
-        if grads.wanted():
-            _add_gradients(grads, rows, logits, scale[rows], hidden[rows], weight)
+    losses = torch.empty(target.shape, dtype=scale.dtype, device=target.device)
+    count = max(1, -(-len(target) // terms.chunk_rows))
+    step = max(1, -(-len(target) // count))
+    buffer = layer.hidden.new_empty(min(step, len(target)), len(layer.weight))
+    for start in range(0, max(1, len(target)), step):
+        rows = slice(start, start + step)
+        logits = torch.mm(layer.hidden[rows], layer.weight.t(), out=buffer[: len(target[rows])])
+        if layer.bias is not None:
+            logits.add_(layer.bias)
+        losses[rows] = _consume(logits, safe[rows], valid[rows], terms, grads.any_wanted)
+        if grads.any_wanted:
+            grads.add(rows, logits, scale[rows])
     return losses
+
+
+def _cast(part: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if part is None else part.to(dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -136,20 +154,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, terms: _Terms, dtype: torch.dtype
     ) -> Tensor:
-        cast = tuple(None if part is None else part.to(dtype) for part in (hidden, weight, bias))
+        ctx.terms, ctx.dtypes = terms, [None if part is None else part.dtype for part in (hidden, weight, bias)]
+        layer = _Layer(hidden.to(dtype), weight.to(dtype), _cast(bias, dtype))
         valid = target != terms.ignore_index
-        wide = torch.promote_types(dtype, torch.float32)
-        scale = valid.to(wide)
+        scale = valid.to(torch.promote_types(dtype, torch.float32))
         if terms.reduction == "mean":
             scale = scale / valid.sum().clamp(min=1)
         later = terms.reduction == "none"
-        needs = (False, False, False) if later else ctx.needs_input_grad[:3]
-        grads = _Gradients.empty(*cast, needs)
+        grads = _Gradients(layer, (False, False, False) if later else ctx.needs_input_grad[:3])
         with torch.autocast(hidden.device.type, enabled=False):
-            losses = _chunks(*cast, target, scale, grads, terms)
-        ctx.terms, ctx.dtypes = terms, (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+            losses = _run(layer, target, scale, grads, terms)
         if later:
-            ctx.save_for_backward(*cast, target)
+            ctx.save_for_backward(layer.hidden, layer.weight, layer.bias, target)
             return losses
         ctx.save_for_backward(grads.hidden, grads.weight, grads.bias)
         return losses.sum() / valid.sum() if terms.reduction == "mean" else losses.sum()
@@ -157,16 +173,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        parts = ctx.saved_tensors
         if ctx.terms.reduction == "none":
-            hidden, weight, bias, target = ctx.saved_tensors
-            made = _Gradients.empty(hidden, weight, bias, ctx.needs_input_grad[:3])
+            *layer, target = parts
+            grads = _Gradients(_Layer(*layer), ctx.needs_input_grad[:3])
             scale = torch.where(target != ctx.terms.ignore_index, grad, 0.0)
-            _chunks(hidden, weight, bias, target, scale, made, ctx.terms)
-            parts = (made.hidden, made.weight, made.bias)
-        else:
-            parts = tuple(None if part is None else part * grad for part in ctx.saved_tensors)
-        cast = (None if part is None else part.to(kind) for part, kind in zip(parts, ctx.dtypes, strict=True))
-        return (*cast, None, None, None)
+            _run(_Layer(*layer), target, scale, grads, ctx.terms)
+            parts = (grads.hidden, grads.weight, grads.bias)
+            grad = grad.new_ones(())
+        scaled = (_scaled(part, grad, dtype) for part, dtype in zip(parts, ctx.dtypes, strict=True))
+        return (*scaled, None, None, None)
+
+
+def _scaled(part: Tensor | None, factor: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """A new tensor part * factor in `dtype`, multiplied there."""
+    if part is None:
+        return None
+    return part * factor if part.dtype == dtype else part.to(dtype).mul_(factor)
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

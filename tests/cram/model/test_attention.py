@@ -55,6 +55,9 @@ def test_rotary_angles_are_those_of_the_position() -> None:
     torch.testing.assert_close(packing.sin[0], angles.sin())
 
 
-def test_auto_takes_sdpa_on_a_cpu() -> None:
-    assert choose_backend("auto", torch.device("cpu"), torch.bfloat16) == "sdpa"
-    assert choose_backend("softmax", torch.device("cpu"), torch.float32) == "softmax"
+def test_auto_on_a_cpu() -> None:
+    cpu = torch.device("cpu")
+    assert choose_backend("auto", cpu, torch.float32) == "sdpa"
+    assert choose_backend("auto", cpu, torch.bfloat16) == "softmax"
+    assert choose_backend("sdpa", cpu, torch.bfloat16) == "sdpa"
+    assert choose_backend("softmax", cpu, torch.float32) == "softmax"

@@ -190,3 +190,10 @@ def test_gpu_kernels_are_refused_on_a_cpu(attention: str) -> None:
     tokens = random_tokens(1, 8)
     with pytest.raises(CramError, match=f"model.attention={attention}"):
         build(attention=attention)(tokens, one_document(tokens))
+
+
+def test_a_model_trained_with_a_gpu_kernel_is_evaluated_anywhere() -> None:
+    tokens = random_tokens(2, 8)
+    with torch.no_grad():
+        theirs = build(attention="varlen")(tokens, one_document(tokens))
+        assert torch.equal(theirs, build(attention="auto")(tokens, one_document(tokens)))

@@ -116,7 +116,10 @@ def test_mix_is_splitmix64() -> None:
     [
         ({"mask_rate": 0.0}, r"objective\.mask_rate=0\.0"),
         ({"final_mask_rate": 1.5}, r"objective\.final_mask_rate=1\.5"),
-        ({"replace_mask": 0.9, "replace_random": 0.2}, r"objective\.replace_mask=0\.9 and objective\.replace_random=0\.2"),
+        (
+            {"replace_mask": 0.9, "replace_random": 0.2},
+            r"objective\.replace_mask=0\.9 and objective\.replace_random=0\.2",
+        ),
     ],
 )
 def test_impossible_rates_are_refused(config: dict[str, float], message: str) -> None:

@@ -1,0 +1,60 @@
+"""A small corpus with a grammar to learn, and the words of a run that takes seconds on it."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOUNS = "river castle teacher garden letter window soldier winter market doctor engine island painter bridge".split()
+VERBS = "crosses builds teaches waters writes opens guards follows visits heals repairs leaves paints watches".split()
+PLACES = "north south valley harbour village forest library station mountain meadow".split()
+
+
+def sentence(source: random.Random) -> str:
+    """A sentence whose verb and place follow from its noun."""
+    which = source.randrange(len(NOUNS))
+    return f"The {NOUNS[which]} {VERBS[which]} the {source.choice(NOUNS)} in the {PLACES[which % len(PLACES)]}."
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .jsonl file of 600 documents of one to nine sentences."""
+    source = random.Random(0)
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    documents = (" ".join(sentence(source) for _ in range(source.randrange(1, 10))) for _ in range(600))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(corpus: Path) -> Callable[[Path], list[str]]:
+    """The words of a tiny run that writes below a folder only."""
+    return lambda folder: [
+        "recipe=bert_demo",
+        f"data.source={corpus}",
+        f"data.dir={folder / 'shards'}",
+        f"run={folder / 'run'}",
+        "data.tokens=null",
+        "data.seq_len=32",
+        "data.held_out=0.05",
+        "wordpiece.vocab_size=192",
+        "model.layers=2",
+        "model.width=32",
+        "model.heads=2",
+        "model.mlp_width=64",
+        "batch.tokens=256",
+        "batch.micro_rows=4",
+        "evaluation.tokens=2048",
+        "log_interval=5",
+        "device=cpu",
+        "threads=1",
+    ]
+
+
+@pytest.fixture
+def tiny_words(tiny_run: Callable[[Path], list[str]], tmp_path: Path) -> list[str]:
+    """The words of a tiny run below `tmp_path`."""
+    return tiny_run(tmp_path)

@@ -1,0 +1,121 @@
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from cram.config import OptimizerConfig
+from cram.optim.adamw import AdamW
+from cram.optim.groups import parameter_groups
+
+CONFIG = OptimizerConfig(lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
+MULTIPLIERS = [0.1, 0.6, 1.0, 0.7, 0.3, 0.0]
+
+
+def build(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model.to(dtype)
+
+
+def optimizer_of(model: nn.Module) -> AdamW:
+    return AdamW(parameter_groups(model, CONFIG), CONFIG)
+
+
+def set_gradients(model: nn.Module, step: int) -> None:
+    """Gradients that are a function of the step alone."""
+    generator = torch.Generator().manual_seed(1000 + step)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def run(model: nn.Module, optimizer: AdamW, steps: range) -> None:
+    for step in steps:
+        set_gradients(model, step)
+        optimizer.step(MULTIPLIERS[step])
+
+
+def as_bytes(model: nn.Module, optimizer: AdamW) -> tuple[bytes, bytes]:
+    return save(model.state_dict()), save(optimizer.state_tensors())
+
+
+def test_it_is_torch_s_adamw_with_each_group_s_rate_times_the_multiplier() -> None:
+    ours, theirs = build(torch.float64), build(torch.float64)
+    optimizer = optimizer_of(ours)
+    embedding, linear, norm = theirs
+    reference = torch.optim.AdamW(
+        [
+            {"params": [linear.weight], "peak": 0.02, "weight_decay": 0.3},
+            {"params": [embedding.weight], "peak": 0.05, "weight_decay": 0.0},
+            {"params": [linear.bias, norm.weight, norm.bias], "peak": 0.02, "weight_decay": 0.0},
+        ],
+        betas=(0.8, 0.95), eps=1e-6, fused=False, foreach=False,
+    )  # fmt: skip
+    for step, multiplier in enumerate(MULTIPLIERS):
+        for model in (ours, theirs):
+            set_gradients(model, step)
+        optimizer.step(multiplier)
+        for group in reference.param_groups:
+            group["lr"] = group["peak"] * multiplier
+        reference.step()
+        for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12, msg=f"{name} after update {step + 1}")
+    assert not torch.equal(ours[1].weight, build(torch.float64)[1].weight)
+
+
+def test_a_multiplier_of_zero_moves_nothing() -> None:
+    model = build()
+    before = save(model.state_dict())
+    set_gradients(model, 0)
+    optimizer_of(model).step(0.0)
+    assert save(model.state_dict()) == before
+
+
+def test_the_rate_shown_is_that_of_the_latest_update() -> None:
+    model = build()
+    optimizer = optimizer_of(model)
+    run(model, optimizer, range(2))
+    assert optimizer.lr() == 0.02 * 0.6
+
+
+def test_the_state_is_named_by_parameter() -> None:
+    model = build()
+    optimizer = optimizer_of(model)
+    assert optimizer.state_tensors() == {}
+    run(model, optimizer, range(2))
+    state = optimizer.state_tensors()
+    assert set(state) == {
+        f"{name}/{entry}" for name, _ in model.named_parameters() for entry in ("step", "exp_avg", "exp_avg_sq")
+    }
+    assert all(float(value) == 2.0 for name, value in state.items() if name.endswith("/step"))
+
+
+def test_a_state_that_is_loaded_goes_on_bit_for_bit() -> None:
+    model = build()
+    optimizer = optimizer_of(model)
+    run(model, optimizer, range(3))
+    weights, state = as_bytes(model, optimizer)
+    run(model, optimizer, range(3, 6))
+    resumed = build()
+    resumed.load_state_dict(load(weights))
+    again = optimizer_of(resumed)
+    again.load_state_tensors(load(state))
+    assert as_bytes(resumed, again) == (weights, state)
+    run(resumed, again, range(3, 6))
+    assert as_bytes(resumed, again) == as_bytes(model, optimizer)
+
+
+def test_a_state_replaces_the_one_there() -> None:
+    model = build()
+    optimizer = optimizer_of(model)
+    run(model, optimizer, range(2))
+    weights, state = as_bytes(model, optimizer)
+    run(model, optimizer, range(2, 4))
+    expected = as_bytes(model, optimizer)
+    model.load_state_dict(load(weights))
+    optimizer.load_state_tensors(load(state))
+    run(model, optimizer, range(2, 4))
+    assert as_bytes(model, optimizer) == expected
+    optimizer.load_state_tensors({})
+    assert optimizer.state_tensors() == {}

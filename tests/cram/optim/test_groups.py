@@ -1,0 +1,92 @@
+from typing import Any
+
+import pytest
+from torch import nn
+
+from cram.config import ModelConfig, OptimizerConfig
+from cram.model import Encoder
+from cram.model.layers import LayerNorm
+from cram.optim.groups import parameter_groups
+
+CONFIG = OptimizerConfig(lr=0.5, embedding_lr=0.25, weight_decay=0.125)
+
+
+def members(groups: list[dict[str, Any]]) -> dict[str, set[int]]:
+    """The parameters of each group, as identities."""
+    return {group["name"]: {id(parameter) for parameter in group["params"]} for group in groups}
+
+
+def encoder() -> Encoder:
+    return Encoder(ModelConfig(layers=2, width=8, heads=2, mlp_width=8), 64)
+
+
+def test_every_parameter_of_the_encoder_is_in_one_group_and_named() -> None:
+    model = encoder()
+    groups = parameter_groups(model, CONFIG)
+    pairs = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
+    assert len(pairs) == len({name for name, _ in pairs}) == len({id(parameter) for _, parameter in pairs})
+    assert all(dict(model.named_parameters())[name] is parameter for name, parameter in pairs)
+    assert len(pairs) == len(list(model.parameters()))
+
+
+def test_the_encoder_is_split_by_what_its_parameters_do() -> None:
+    model = encoder()
+    found = members(parameter_groups(model, CONFIG))
+    assert found["embeddings"] == {id(model.embedding.weight)}
+    assert found["gains"] == {id(module.weight) for module in model.modules() if isinstance(module, LayerNorm)}
+    assert found["matrices"] == {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+
+
+def test_names_decide_nothing() -> None:
+    linear, norm, embedding = nn.Linear(4, 4), nn.LayerNorm(4), nn.Embedding(4, 4)
+    honest = nn.ModuleDict({"linear": linear, "norm": norm, "embedding": embedding})
+    lying = nn.ModuleDict({"norm": linear, "embedding": norm, "linear_bias": embedding})
+    expected = {
+        "matrices": {id(linear.weight)},
+        "embeddings": {id(embedding.weight)},
+        "gains": {id(linear.bias), id(norm.weight), id(norm.bias)},
+    }
+    assert members(parameter_groups(honest, CONFIG)) == expected
+    assert members(parameter_groups(lying, CONFIG)) == expected
+
+
+@pytest.mark.parametrize("first", ["embedding", "linear"])
+def test_a_tied_weight_is_there_once_with_the_module_that_comes_first(first: str) -> None:
+    embedding, linear = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+    linear.weight = embedding.weight
+    groups = parameter_groups(
+        nn.Sequential(*([embedding, linear] if first == "embedding" else [linear, embedding])), CONFIG
+    )
+    name = "embeddings" if first == "embedding" else "matrices"
+    assert members(groups) == {name: {id(embedding.weight)}}
+    assert groups[0]["names"] == ["0.weight"]
+
+
+def test_a_parameter_outside_of_any_known_module_is_a_gain() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(nn.Linear(4, 4).weight.detach())
+
+    model = Scaled()
+    assert members(parameter_groups(model, CONFIG)) == {"gains": {id(model.scale)}}
+
+
+def test_only_matrices_are_decayed_and_the_embedding_has_its_own_rate() -> None:
+    groups = {group["name"]: group for group in parameter_groups(encoder(), CONFIG)}
+    assert {name: group["peak_lr"] for name, group in groups.items()} == {
+        "matrices": 0.5,
+        "embeddings": 0.25,
+        "gains": 0.5,
+    }
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        "matrices": 0.125,
+        "embeddings": 0.0,
+        "gains": 0.0,
+    }
+
+
+def test_the_embedding_takes_the_common_rate_unless_told_and_zero_is_a_rate() -> None:
+    for said, expected in ((None, 0.5), (0.0, 0.0)):
+        groups = parameter_groups(encoder(), OptimizerConfig(lr=0.5, embedding_lr=said))
+        assert {group["name"]: group["peak_lr"] for group in groups}["embeddings"] == expected

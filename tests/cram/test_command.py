@@ -1,0 +1,114 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cram.command import StopSignals, run_door
+from cram.config import ExportConfig
+from cram.errors import CramError
+
+ROOT = Path(__file__).parents[2]
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Puts back the signal handlers that doors set."""
+    before = {name: signal.getsignal(name) for name in SIGNALS}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+def status_of(main: Callable[[list[str]], int | None], words: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """The exit status of a door."""
+    monkeypatch.setattr(sys, "argv", ["door", *words])
+    with pytest.raises(SystemExit) as left:
+        run_door(main, ExportConfig, "Does things.")
+    return left.value.code
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (130, 130)])
+def test_a_door_leaves_with_what_its_command_returns(
+    monkeypatch: pytest.MonkeyPatch, returned: int | None, status: int
+) -> None:
+    said: list[list[str]] = []
+
+    def main(words: list[str]) -> int | None:
+        said.append(words)
+        return returned
+
+    assert status_of(main, ["run=a", "to=b"], monkeypatch) == status
+    assert said == [["run=a", "to=b"]]
+
+
+def test_a_fault_of_the_user_is_2_and_its_message_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(_: list[str]) -> int:
+        raise CramError("run=a: there is no such folder.")
+
+    assert status_of(main, [], monkeypatch) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "cram: run=a: there is no such folder.\n")
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+def test_an_interrupt_is_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: signal.Signals
+) -> None:
+    def main(_: list[str]) -> int:
+        signal.raise_signal(name)
+        return 0
+
+    assert status_of(main, [], monkeypatch) == 130
+    assert capsys.readouterr().err == "cram: interrupted.\n"
+
+
+def test_a_failure_of_ours_is_1_with_a_traceback() -> None:
+    code = "from cram.command import run_door\nrun_door(lambda words: 1 // 0, object, '')"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: integer division or modulo by zero\n")
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_shows_the_keys_and_does_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    def main(_: list[str]) -> int:
+        raise AssertionError("the command ran")
+
+    monkeypatch.setattr(sys, "argv", ["door", "run=a", word])
+    run_door(main, ExportConfig, "Does things.")
+    out = capsys.readouterr().out
+    assert out.startswith("Does things.\n")
+    assert "  run " in out and "  to " in out
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("second", SIGNALS)
+def test_the_first_signal_asks_and_the_second_interrupts(
+    name: signal.Signals, second: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StopSignals() as stop:
+        assert not stop.asked
+        signal.raise_signal(name)
+        assert stop.asked
+        assert "the state will be saved" in capsys.readouterr().out
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(second)
+
+
+def test_the_handlers_before_are_put_back() -> None:
+    before = [signal.getsignal(name) for name in SIGNALS]
+    with pytest.raises(RuntimeError), StopSignals():
+        assert [signal.getsignal(name) for name in SIGNALS] != before
+        raise RuntimeError
+    assert [signal.getsignal(name) for name in SIGNALS] == before

@@ -1,0 +1,81 @@
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cram import heartbeat
+from cram.clock import Budget, Clock
+from cram.errors import CramError
+from cram.heartbeat import Heartbeat, last_beat
+
+
+class Time:
+    """A clock hand that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.005)
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until, "no beat within ten seconds"
+        time.sleep(0.005)
+
+
+def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> None:
+    hand = Time()
+    clock = Clock(Budget("wall", 100), now=hand)
+    with clock.account("updates"), Heartbeat(tmp_path, clock):
+        for hand.now in (3.0, 8.0):
+            wait_for(lambda: last_beat(tmp_path) == hand.now)
+        with clock.account("evaluation"):
+            hand.now = 50.0
+        hand.now = 51.0
+    assert last_beat(tmp_path) == 9.0  # the end is dated too; the evaluation is not charged
+    assert abs(json.loads((tmp_path / "heartbeat.json").read_text())["time"] - time.time()) < 60
+    assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]
+
+
+def test_the_thread_ends_with_the_run(tmp_path: Path) -> None:
+    with Heartbeat(tmp_path, Clock(Budget("wall", 100))):
+        assert "heartbeat" in {thread.name for thread in threading.enumerate()}
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("error", [CramError("full"), OSError("gone")])
+def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    failed = threading.Event()
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise error
+
+    hand = Time()
+    clock = Clock(Budget("wall", 100), now=hand)
+    with clock.account("updates"), Heartbeat(tmp_path, clock):
+        with monkeypatch.context() as patch:
+            patch.setattr(heartbeat, "write_atomic", fail)
+            assert failed.wait(10)
+        hand.now = 2.0
+        wait_for(lambda: last_beat(tmp_path) == 2.0)
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b'{"charged": null}'])
+def test_no_beat_and_a_torn_one_are_zero(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "heartbeat.json").write_bytes(content)
+    assert last_beat(tmp_path) == 0.0

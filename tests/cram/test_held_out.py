@@ -1,0 +1,221 @@
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from tokenizers import Tokenizer
+from torch.nn import functional as F
+
+from cram import held_out
+from cram.config import ModelConfig, WordPieceConfig
+from cram.data.tokenizer import SpecialTokens, train_tokenizer
+from cram.errors import CramError
+from cram.held_out import HeldOutSet, evaluate, make_held_out, unigram_nats
+from cram.model import Encoder
+from cram.objectives.masked import IGNORED
+
+SEQ_LEN = 16
+VOCAB = 64
+WORDS = (
+    *("the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "over"),
+    *("old", "towns", "and", "café", "naïve", "readers", "slept"),
+)
+
+
+@dataclass
+class Document:
+    text: str
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def write(seed: int, words: int) -> Document:
+    """A document of words drawn by a seed."""
+    drawn = np.random.default_rng(seed).integers(len(WORDS), size=words)
+    return Document(" ".join(WORDS[number] for number in drawn))
+
+
+# Shorter than a row, of several rows, and everything between.
+DOCUMENTS = [write(seed, words) for seed, words in enumerate([1, 3, 8, 14, 15, 40, 90, 7, 25])]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    texts = [document.text + " [ mask ] pad" for document in DOCUMENTS] * 3
+    return train_tokenizer(texts, WordPieceConfig(vocab_size=VOCAB))
+
+
+def make(
+    documents: Iterable[Document], tokenizer: Tokenizer, rate: float = 0.15, max_tokens: int = 100_000
+) -> HeldOutSet:
+    special = SpecialTokens.of(tokenizer)
+    return make_held_out(documents, tokenizer, special.ids(), special.pad, special.mask, SEQ_LEN, max_tokens, rate)
+
+
+def masked_rows(rows: HeldOutSet) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The rows and their labels, whatever their order."""
+    pairs = zip(rows.tokens.tolist(), rows.labels.tolist(), strict=True)
+    return {(tuple(tokens), tuple(labels)) for tokens, labels in pairs}
+
+
+def test_masks_depend_on_the_text_of_the_document_alone(tokenizer: Tokenizer) -> None:
+    together = masked_rows(make(DOCUMENTS, tokenizer))
+    assert masked_rows(make(reversed(DOCUMENTS), tokenizer)) == together
+    alone = [masked_rows(make([document], tokenizer)) for document in DOCUMENTS if len(document.text) > 100]
+    assert len(alone) >= 3
+    assert all(rows <= together for rows in alone)
+
+
+def test_windows_of_one_document_and_other_documents_have_masks_of_their_own(tokenizer: Tokenizer) -> None:
+    window = " ".join(["cat"] * (SEQ_LEN - 1))
+    repeated = make([Document(window + " cat" * (10 * SEQ_LEN))], tokenizer)
+    patterns = {tuple(row) for row in (repeated.labels[1:-1] != IGNORED).tolist()}
+    assert len(patterns) > 5
+    mine, other = (make([Document(window + tail)], tokenizer).labels[0] for tail in (" sat", " mat"))
+    assert not torch.equal(mine, other)
+
+
+def test_a_row_holds_one_window_of_one_document_and_padding(tokenizer: Tokenizer) -> None:
+    special = SpecialTokens.of(tokenizer)
+    rows = make(DOCUMENTS, tokenizer)
+    begin = 0
+    for document in DOCUMENTS:
+        ids = tokenizer.encode(document.text).ids
+        count = math.ceil(len(ids) / SEQ_LEN)
+        padded = ids + [special.pad] * (count * SEQ_LEN - len(ids))
+        assert rows.tokens[begin : begin + count].flatten().tolist() == padded
+        padding = [0] * len(ids) + [1] * (len(padded) - len(ids))
+        assert rows.documents[begin : begin + count].flatten().tolist() == padding
+        begin += count
+    assert begin == len(rows.tokens)
+    assert (rows.tokens.dtype, rows.inputs.dtype, rows.labels.dtype) == (torch.int64,) * 3
+    assert rows.documents.dtype == torch.int32
+
+
+def test_hidden_tokens_are_shown_as_mask_and_no_special_one_is_hidden(tokenizer: Tokenizer) -> None:
+    special = SpecialTokens.of(tokenizer)
+    rows = make(DOCUMENTS, tokenizer)
+    hidden = rows.labels != IGNORED
+    assert torch.equal(rows.labels[hidden], rows.tokens[hidden])
+    assert (rows.inputs[hidden] == special.mask).all()
+    assert torch.equal(rows.inputs[~hidden], rows.tokens[~hidden])
+    ordinary = ~torch.isin(rows.tokens, torch.tensor(special.ids()))
+    assert not (hidden & ~ordinary).any()
+    share = 0.15 * ordinary.sum(1)
+    assert ((hidden.sum(1) >= share.floor()) & (hidden.sum(1) <= share.ceil())).all()
+
+
+def test_a_rate_of_one_hides_every_ordinary_token(tokenizer: Tokenizer) -> None:
+    rows = make(DOCUMENTS, tokenizer, rate=1.0)
+    ordinary = ~torch.isin(rows.tokens, torch.tensor(SpecialTokens.of(tokenizer).ids()))
+    assert torch.equal(rows.labels != IGNORED, ordinary)
+
+
+def test_the_names_of_special_tokens_in_a_text_are_text(tokenizer: Tokenizer) -> None:
+    special = SpecialTokens.of(tokenizer)
+    rows = make([Document("the [PAD] sat [MASK] on [SEP] a mat")], tokenizer)
+    count = int((rows.documents == 0).sum())
+    flat = rows.tokens.flatten()[:count]
+    assert (flat[0], flat[-1]) == (special.cls, special.sep)
+    assert not torch.isin(flat[1:-1], torch.tensor([special.pad, special.mask, special.cls, special.sep])).any()
+    assert rows.documents.flatten().tolist() == sorted(rows.documents.flatten().tolist())
+
+
+def test_masked_bytes_are_those_of_the_text_behind_the_masks(tokenizer: Tokenizer) -> None:
+    accented = Document("Café naïve the CAT")
+    unknown = SpecialTokens.of(tokenizer).unk
+    assert unknown not in tokenizer.encode(accented.text).ids
+    everything = make([accented], tokenizer, rate=1.0)
+    assert everything.masked_bytes == len("CafénaïvetheCAT".encode())
+    plain = [Document(document.text.replace("é", "e").replace("ï", "i")) for document in DOCUMENTS]
+    rows = make(plain, tokenizer)
+    pieces = [tokenizer.id_to_token(number) for number in rows.labels[rows.labels != IGNORED].tolist()]
+    assert rows.masked_bytes == sum(len(piece.removeprefix("##")) for piece in pieces) > 0
+
+
+@pytest.mark.parametrize(("max_tokens", "rows"), [(5 * SEQ_LEN, 5), (5 * SEQ_LEN + 1, 5), (1, 1)])
+def test_the_cap_cuts_at_whole_rows_and_leaves_the_first_as_they_are(
+    tokenizer: Tokenizer, max_tokens: int, rows: int
+) -> None:
+    longest_first = DOCUMENTS[::-1]
+    capped, whole = make(longest_first, tokenizer, max_tokens=max_tokens), make(longest_first, tokenizer)
+    assert len(capped.tokens) == rows < len(whole.tokens)
+    assert torch.equal(capped.inputs, whole.inputs[:rows])
+    assert torch.equal(capped.labels, whole.labels[:rows])
+    assert capped.masked_bytes < whole.masked_bytes
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
+def test_a_rate_that_is_no_share_is_refused(tokenizer: Tokenizer, rate: float) -> None:
+    with pytest.raises(CramError, match=r"evaluation\.mask_rate="):
+        make(DOCUMENTS, tokenizer, rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"), [([], "no held-out document"), ([Document("")], "no token to predict")]
+)
+def test_nothing_to_evaluate_is_refused(tokenizer: Tokenizer, documents: list[Document], message: str) -> None:
+    with pytest.raises(CramError, match=rf"{message}.*data\.held_out"):
+        make(documents, tokenizer)
+
+
+def test_figures_are_those_of_a_plain_cross_entropy(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make([Document("a"), Document("on"), *DOCUMENTS], tokenizer)
+    model = Encoder(ModelConfig(layers=2, width=16, heads=2, mlp_width=16, init_std=0.3, zero_init=False), VOCAB)
+    model.initialise(0)
+    with torch.no_grad():
+        whole = model.head(model(rows.inputs, rows.documents)).double()
+    slots = (rows.labels.flatten() != IGNORED).nonzero().squeeze(1)
+    labels = rows.labels.flatten().scatter(0, slots[::3], whole.argmax(-1)[slots[::3]])  # a third is predicted well
+    rows = replace(rows, labels=labels.view_as(rows.labels))
+    nats = F.cross_entropy(whole, labels, ignore_index=IGNORED, reduction="sum").item()
+    # Two rows at a time: some parts have nothing to predict.
+    monkeypatch.setattr(held_out, "BATCH_ROWS", 2)
+    assert any(not (part != IGNORED).any() for part in rows.labels.split(2))
+    figures = evaluate(model, rows, torch.device("cpu"))
+    assert figures["nats"] == pytest.approx(nats / len(slots), rel=1e-5)
+    assert figures["bits_per_byte"] == pytest.approx(nats / math.log(2) / rows.masked_bytes, rel=1e-5)
+    assert figures["accuracy"] == (whole.argmax(-1) == labels).sum().item() / len(slots) > 0.3
+    assert figures["predicted"] == len(slots)
+
+
+def test_the_unigram_baseline_is_that_of_smoothed_frequencies() -> None:
+    labels = torch.tensor([[0, IGNORED, 1], [2, 0, IGNORED]])
+    expected = -(2 * math.log(4 / 8) + math.log(1 / 8) + math.log(3 / 8)) / 4
+    assert unigram_nats(np.array([3, 0, 2]), labels) == pytest.approx(expected)
+
+
+def test_rows_are_read_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = make(DOCUMENTS, tokenizer)
+    (tmp_path / "rows").write_bytes(rows.to_bytes())
+    back = HeldOutSet.from_file(tmp_path / "rows")
+    assert back.to_bytes() == rows.to_bytes()
+    assert back.masked_bytes == rows.masked_bytes
+    assert torch.equal(back.documents, rows.documents)
+
+
+def test_a_damaged_file_of_rows_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    whole = make(DOCUMENTS, tokenizer).to_bytes()
+    one = {"tokens": torch.zeros(1, 1)}
+    all_four = {name: torch.zeros(1, 1) for name in ("tokens", "inputs", "labels", "documents")}
+    damaged = [
+        b"",
+        whole[:-1],
+        whole[:20],
+        b"\xff" + whole[1:],
+        save(one, metadata={"masked_bytes": "1"}),
+        save(all_four),
+        save(all_four, metadata={"masked_bytes": "many"}),
+        save(all_four | {"more": torch.zeros(1)}, metadata={"masked_bytes": "1"}),
+    ]
+    for content in damaged:
+        (tmp_path / "rows").write_bytes(content)
+        with pytest.raises(CramError, match="rows: not a readable file of held-out rows"):
+            HeldOutSet.from_file(tmp_path / "rows")

@@ -1,0 +1,240 @@
+"""The loop over fake parts: what it asks of them, in which order, and with which numbers."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cram.checkpoint import Checkpoints
+from cram.clock import Budget, Clock
+from cram.errors import CramError
+from cram.loop import Session, accumulate, predicted_progress, train, update_rows
+from cram.record import Metrics, read_metrics
+
+SEQ_LEN = 4
+
+
+class FakeLoader:
+    """Rows that hold their own number."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows_total, self.rows_taken = rows, 0
+
+    @property
+    def rows_left(self) -> int:
+        return self.rows_total - self.rows_taken
+
+    def peek(self, n: int) -> "FakeRows":
+        return FakeRows(np.arange(self.rows_taken, self.rows_taken + n, dtype=np.float32))
+
+    def next(self, n: int) -> "FakeRows":
+        rows = self.peek(n)
+        self.rows_taken += n
+        return rows
+
+    def state(self) -> dict[str, Any]:
+        return {"taken": self.rows_taken}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.rows_taken = state["taken"]
+
+
+@dataclass
+class FakeRows:
+    tokens: np.ndarray
+
+    def __getitem__(self, part: slice) -> "FakeRows":
+        return FakeRows(self.tokens[part])
+
+
+@dataclass
+class FakeBatch:
+    values: torch.Tensor
+    predicted: int
+
+    def to(self, device: torch.device) -> "FakeBatch":
+        return self
+
+
+class FakeObjective:
+    """Row n has n % 3 predicted tokens; its loss is the weight times the row's number, for each."""
+
+    def __init__(self) -> None:
+        self.progress: list[float] = []
+        self.largest = 10**9
+
+    def prepare(self, rows: FakeRows, progress: float) -> FakeBatch:
+        self.progress.append(progress)
+        return FakeBatch(torch.from_numpy(rows.tokens), int((rows.tokens % 3).sum()))
+
+    def loss(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
+        if len(batch.values) > self.largest:
+            raise torch.OutOfMemoryError("fake")
+        return (model.weight * batch.values * (batch.values % 3)).sum()
+
+
+class FakeOptimizer:
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.multipliers: list[float] = []
+        self.gradients: list[float] = []
+        self._model = model
+
+    def step(self, multiplier: float) -> None:
+        self.multipliers.append(multiplier)
+        self.gradients.append(sum(float(p.grad.sum()) for p in self._model.parameters() if p.grad is not None))
+
+    def lr(self) -> float:
+        return self.multipliers[-1]
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        pass
+
+
+def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: int = 8, **changes: Any) -> Session:
+    model = torch.nn.Linear(1, 1, bias=False)
+    parts: dict[str, Any] = {
+        "model": model, "objective": FakeObjective(), "optimizer": FakeOptimizer(model), "loader": FakeLoader(rows),
+        "clock": Clock(Budget.parse(budget)), "checkpoints": Checkpoints(run),
+        "schedule": lambda progress: 1.0 - progress, "batch_tokens": lambda progress: batch * SEQ_LEN,
+        "evaluate": lambda: {"nats": 1.0}, "show": lambda progress, figures: None, "device": torch.device("cpu"),
+        "precision": torch.float32, "seq_len": SEQ_LEN, "micro_rows": 2, "clip": None, "log_interval": 3,
+        "checkpoint_seconds": 1e9, "evaluation_interval": None, "stop_asked": lambda: False, "threads": 1,
+        "seeded_weights": "", "initial_weights": "",
+    }  # fmt: skip
+    metrics = changes.pop("metrics", None) or Metrics(run)
+    return Session(**{**parts, "metrics": metrics, **changes})
+
+
+def test_the_gradient_is_the_sum_over_predicted_tokens_divided_by_their_count(tmp_path: Path) -> None:
+    rows = FakeRows(np.arange(8, dtype=np.float32))
+    count = (rows.tokens % 3).sum()
+    expected = (rows.tokens * (rows.tokens % 3)).sum() / count
+    for micro in (1, 2, 4, 8):  # a mean of micro-batch means would differ
+        session = make_session(tmp_path / str(micro), micro_rows=micro)
+        predicted, nats = accumulate(session, rows, 0.5)
+        assert predicted == count
+        assert float(session.model.weight.grad) == pytest.approx(expected)  # type: ignore[arg-type, union-attr]
+        assert float(nats) == pytest.approx(float(session.model.weight.detach()) * expected * count, rel=1e-5)  # type: ignore[arg-type]
+
+
+def test_an_update_without_a_predicted_token_is_no_division_by_zero(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    predicted, nats = accumulate(session, FakeRows(np.zeros(4, np.float32)), 0.5)
+    assert (predicted, float(nats)) == (0, 0.0)
+    assert float(session.model.weight.grad) == 0.0  # type: ignore[arg-type, union-attr]
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_no_gradient(tmp_path: Path) -> None:
+    session = make_session(tmp_path / "a", micro_rows=8)
+    session.objective.largest = 3  # type: ignore[attr-defined]
+    roomy = make_session(tmp_path / "b", micro_rows=8)
+    roomy.model.load_state_dict(session.model.state_dict())
+    rows = FakeRows(np.arange(8, dtype=np.float32))
+    accumulate(session, rows, 0.5)
+    accumulate(roomy, rows, 0.5)
+    assert (session.micro_rows, session.out_of_memory) == (2, 2)
+    assert torch.equal(session.model.weight.grad, roomy.model.weight.grad)  # type: ignore[arg-type]
+
+
+def test_a_row_that_does_not_fit_is_told_to_the_user(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    session.objective.largest = 0  # type: ignore[attr-defined]
+    with pytest.raises(CramError, match=r"one row of 4 tokens does not fit.*data\.seq_len"):
+        accumulate(session, FakeRows(np.ones(2, np.float32)), 0.5)
+
+
+def test_other_errors_are_not_swallowed(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    session.objective.loss = lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ"))  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        accumulate(session, FakeRows(np.ones(2, np.float32)), 0.5)
+
+
+def test_each_update_takes_the_schedule_at_its_predicted_end(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    assert train(session)
+    expected = [1.0 - (step + 1) / 10 for step in range(10)]
+    assert session.optimizer.multipliers == pytest.approx(expected)  # type: ignore[attr-defined]
+    assert session.optimizer.multipliers[-1] == 0.0  # type: ignore[attr-defined]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=st.integers(8, 300), batch=st.integers(2, 20), micro=st.integers(1, 4))
+def test_data_that_ends_first_lands_the_schedule_and_repeats_no_row(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, batch: int, micro: int
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    session = make_session(run, budget="100000steps", rows=rows, batch=batch, micro_rows=micro)
+    assert train(session)
+    assert session.last_progress == 1.0
+    assert session.loader.rows_left < micro
+    progress = session.objective.progress  # type: ignore[attr-defined]
+    assert progress == sorted(progress)
+
+
+def test_progress_is_the_larger_of_the_clocks_and_the_datas_share(tmp_path: Path) -> None:
+    session = make_session(tmp_path, budget="10steps", rows=1000)
+    assert predicted_progress(session, 8) == pytest.approx(0.1)
+    session.loader.rows_taken = 500
+    assert predicted_progress(session, 8) == pytest.approx(0.508)
+
+
+def test_the_ramp_gives_whole_micro_batches(tmp_path: Path) -> None:
+    session = make_session(tmp_path, batch_tokens=lambda progress: SEQ_LEN * (2 + 18 * progress), micro_rows=4)
+    assert [update_rows(session, progress) for progress in (0.0, 0.5, 1.0)] == [4, 12, 20]
+
+
+def test_lines_of_metrics_sum_up_their_window(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    train(session)
+    session.metrics.close()
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [3, 6, 9, 10]
+    assert lines[-1]["progress"] == 1.0
+    rows = np.arange(24, dtype=np.float32)
+    weight = float(session.model.weight.detach())  # type: ignore[arg-type]
+    assert lines[0]["loss"] == pytest.approx(weight * (rows * (rows % 3)).sum() / (rows % 3).sum(), rel=1e-5)
+    assert lines[0]["batch_tokens"] == 8 * SEQ_LEN
+
+
+def test_evaluation_comes_at_each_share_and_is_not_charged(tmp_path: Path) -> None:
+    session = make_session(tmp_path, evaluation_interval=0.25)
+    train(session)
+    session.metrics.close()
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "held_out"] == [3, 5, 8]
+    assert session.clock.seconds("evaluation") > 0
+    assert session.clock.charged() == pytest.approx(
+        session.clock.seconds("updates") + session.clock.seconds("waiting"), abs=1e-3
+    )
+
+
+def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> None:
+    straight = make_session(tmp_path / "a")
+    train(straight)
+    asked = iter([False, False, False, True])
+    first = make_session(tmp_path / "b", stop_asked=lambda: next(asked))
+    assert not train(first)
+    first.metrics.close()
+    checkpoint = Checkpoints(tmp_path / "b").newest()
+    assert checkpoint is not None
+    assert checkpoint.step == 4
+    metrics = Metrics(tmp_path / "b", keep=checkpoint.state["metrics_lines"])
+    second = make_session(tmp_path / "b", metrics=metrics)
+    second.resume(checkpoint)
+    assert train(second)
+    second.metrics.close()
+    assert second.clock.updates == 10
+    assert second.optimizer.multipliers == straight.optimizer.multipliers[4:]  # type: ignore[attr-defined]
+    lines = read_metrics(tmp_path / "b" / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [3, 6, 9, 10]
+    assert all(math.isfinite(line["loss"]) for line in lines)

@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cram.plot import plot_loss
+
+
+def write_metrics(run: Path, seconds: float) -> None:
+    records = [{"kind": "train", "charged_seconds": seconds * n / 4, "loss": 9.0 - n} for n in (1, 2, 3, 4)]
+    records.append({"kind": "held_out", "charged_seconds": seconds, "nats": 5.5})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that were drawn."""
+    from matplotlib import pyplot
+
+    drawn: list[Any] = []
+    close = pyplot.close
+    monkeypatch.setattr(pyplot, "close", lambda figure: (drawn.append(figure), close(figure)))
+    return drawn
+
+
+@pytest.mark.parametrize(("seconds", "scale", "unit"), [(60, 1, "s"), (600, 60, "min"), (86400, 3600, "h")])
+def test_a_run_is_drawn_over_its_charged_time(
+    tmp_path: Path, figures: list[Any], seconds: float, scale: float, unit: str
+) -> None:
+    write_metrics(tmp_path, seconds)
+    path = plot_loss(tmp_path, unigram=7.0)
+    assert path == tmp_path / "loss.png"
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    (axes,) = figures[0].axes
+    train, held_out, baseline = axes.lines
+    assert list(train.get_xdata()) == [seconds * n / 4 / scale for n in (1, 2, 3, 4)]
+    assert list(train.get_ydata()) == [8.0, 7.0, 6.0, 5.0]
+    assert (list(held_out.get_xdata()), list(held_out.get_ydata())) == ([seconds / scale], [5.5])
+    assert list(baseline.get_ydata()) == [7.0, 7.0]
+    assert axes.get_xlabel().endswith(f", {unit}")
+    assert [text.get_text() for text in axes.get_legend().get_texts()][1:] == [
+        "held-out (5.500)",
+        "unigram baseline (7.000)",
+    ]
+
+
+def test_a_run_without_records_or_baseline_is_drawn_too(tmp_path: Path, figures: list[Any]) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert plot_loss(tmp_path, unigram=None).stat().st_size > 0
+    assert len(figures[0].axes[0].lines) == 2

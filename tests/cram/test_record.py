@@ -1,0 +1,170 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cram.errors import CramError
+from cram.record import Metrics, read_json, read_metrics, sha256_bytes, sha256_file, write_atomic, write_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def break_call(monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException) -> None:
+    """Make a function of `os` fail."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, call, fail)
+
+
+def test_a_file_is_written_whole_with_its_folders_and_readable_by_all(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"first")
+    write_atomic(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert names(path.parent) == ["file"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    write_atomic(tmp_path / "weights", b"old")
+    with monkeypatch.context() as patch:
+        break_call(patch, call, OSError(number, os.strerror(number)))
+        for name in ("weights", "new"):
+            with pytest.raises(CramError, match=rf"{name}: the disk is full \({os.strerror(number)}\)"):
+                write_atomic(tmp_path / name, b"new")
+    assert names(tmp_path) == ["weights"]
+    assert (tmp_path / "weights").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_another_failure_passes_and_leaves_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    with monkeypatch.context() as patch:
+        break_call(patch, "fsync", error)
+        with pytest.raises(type(error)) as caught:
+            write_atomic(tmp_path / "file", b"new")
+    assert caught.value is error
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_the_system_does_not_let_grow_is_a_full_disk(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom cram.errors import CramError\n"
+        "from cram.record import write_atomic\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    write_atomic(Path(sys.argv[1]), bytes(5000))\nexcept CramError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "big")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.stdout.startswith(f"{tmp_path / 'big'}: the disk is full")
+    assert names(tmp_path) == []
+
+
+def test_json_is_read_back(tmp_path: Path) -> None:
+    value = {"a": [1, 0.1, None], "b": "é"}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), (b"{", "not a readable JSON"), (b'"\xff"', "not a readable JSON")]
+)
+def test_a_json_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(CramError, match=rf"x\.json: .*{message}"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_file_and_its_bytes_have_one_digest(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "x") == sha256_bytes(b"abc")
+    assert sha256_bytes(b"abc").startswith("ba7816bf")
+
+
+def record(step: int, part: int = 1) -> dict[str, Any]:
+    """A line of metrics; `part` tells the part of the run that wrote it."""
+    return {"kind": "train", "step": step, "time": 1000.0 + step, "loss": 10.0 * part + step}
+
+
+def board(run: Path) -> dict[str, list[tuple[int, float, float]]]:
+    """(step, seconds, value) of every scalar in the TensorBoard files, by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    return {tag: [(e.step, e.wall_time, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_record_is_on_the_disk_at_once_and_on_the_board_after_close(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.write(record(1))
+    metrics.write({"kind": "held_out", "step": 1, "time": 5.0, "nats": 2.5, "note": "text stays off the board"})
+    assert [line["kind"] for line in read_metrics(tmp_path / "metrics.jsonl")] == ["train", "held_out"]
+    assert metrics.lines == 2
+    metrics.close()
+    assert board(tmp_path) == {"train/loss": [(1, 1001.0, 11.0)], "held_out/nats": [(1, 5.0, 2.5)]}
+
+
+def test_a_resumed_run_joins_without_gap_or_repeat(tmp_path: Path) -> None:
+    first = Metrics(tmp_path)
+    for step in range(1, 6):
+        first.write(record(step))
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # a crash cut this line short
+    second = Metrics(tmp_path, keep=3)
+    assert second.lines == 3
+    for step in range(4, 7):
+        second.write(record(step, part=2))
+    second.close()
+    expected = [record(step) for step in (1, 2, 3)] + [record(step, part=2) for step in (4, 5, 6)]
+    assert read_metrics(tmp_path / "metrics.jsonl") == expected
+    assert (tmp_path / "metrics.jsonl").read_text() == "".join(json.dumps(line) + "\n" for line in expected)
+    assert board(tmp_path) == {"train/loss": [(line["step"], line["time"], line["loss"]) for line in expected]}
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    whole = json.dumps(record(1)) + "\n"
+    for torn in (json.dumps(record(2))[:-1], "{", "\0\0\0"):
+        (tmp_path / "metrics.jsonl").write_text(whole + torn)
+        assert read_metrics(tmp_path / "metrics.jsonl") == [record(1)]
+
+
+def test_a_run_that_starts_anew_keeps_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        metrics = Metrics(tmp_path)
+        metrics.write(record(1))
+        metrics.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [record(1)]
+    assert board(tmp_path) == {"train/loss": [(1, 1001.0, 11.0)]}
+
+
+def test_a_disk_that_fills_up_under_the_metrics_is_named(tmp_path: Path) -> None:
+    class Full:
+        def write(self, _: str) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    metrics = Metrics(tmp_path)
+    file, metrics._file = metrics._file, Full()  # type: ignore[assignment]
+    with pytest.raises(CramError, match=r"metrics\.jsonl: the disk is full"):
+        metrics.write(record(1))
+    assert metrics.lines == 0
+    metrics._file = file
+    metrics.close()

@@ -1,0 +1,128 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cram.config import Config
+from cram.errors import CramError
+from cram.recipe import load_config
+from cram.record import read_json
+from cram.run_folder import RunFolder
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    config = Config(recipe="mine", run=str(tmp_path / "runs" / "a"))
+    config.model.layers = 3
+    return config
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    path = tmp_path / "made.json"
+    path.write_text('{"version": "1.0"}')
+    return path
+
+
+def begin(config: Config, tokenizer: Path) -> Path:
+    """A run that has begun and ended, unfinished. Its folder is given back."""
+    folder = RunFolder(config)
+    folder.begin(tokenizer, {"python": "3"})
+    return folder.path
+
+
+def test_a_run_is_named_by_what_it_was_started_with(config: Config, tokenizer: Path) -> None:
+    path = begin(config, tokenizer)
+    assert load_config(path / "recipe.yaml") == config
+    assert read_json(path / "environment.json") == {"python": "3"}
+    assert (path / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
+
+
+def test_the_same_words_open_it_again_and_change_nothing(config: Config, tokenizer: Path, tmp_path: Path) -> None:
+    path = begin(config, tokenizer)
+    before = {name: (path / name).read_bytes() for name in ("recipe.yaml", "environment.json", "tokenizer.json")}
+    tokenizer.write_text("{}")
+    config.run = str(tmp_path / "runs" / ".." / "runs" / "a")  # the same folder, said otherwise
+    folder = RunFolder(config)
+    folder.begin(tokenizer, {"python": "4"})
+    assert {name: (path / name).read_bytes() for name in before} == before
+
+
+def test_another_recipe_is_refused_with_the_keys_that_differ(config: Config, tokenizer: Path) -> None:
+    begin(config, tokenizer)
+    config.model.layers = 4
+    config.tokenizer = "mine.json"
+    with pytest.raises(CramError, match=r"runs/a belongs to another recipe") as caught:
+        RunFolder(config)
+    message = str(caught.value)
+    assert "model.layers is 3 there, 4 here" in message
+    assert "tokenizer is None there, mine.json here" in message
+    assert "run is" not in message
+    assert len(message.splitlines()) == 2
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "a"
+    path.mkdir(parents=True)
+    (path / "letters.txt").write_text("mine")
+    with pytest.raises(CramError, match=r"run=.*runs/a: the folder holds other files"):
+        RunFolder(config)
+    assert [there.name for there in path.iterdir()] == ["letters.txt"]
+
+
+def test_an_empty_folder_and_one_of_a_run_that_never_began_are_taken(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    for _ in range(2):  # the first leaves its lock file
+        assert not RunFolder(config).finished
+
+
+def test_a_file_is_no_run_folder(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a").write_text("mine")
+    with pytest.raises(CramError, match=r"run=.*runs/a is a file"):
+        RunFolder(config)
+    assert (tmp_path / "runs" / "a").read_text() == "mine"
+
+
+def test_a_damaged_recipe_is_named(config: Config, tokenizer: Path) -> None:
+    path = begin(config, tokenizer)
+    (path / "recipe.yaml").write_text("model: [")
+    with pytest.raises(CramError, match=r"recipe\.yaml: not a readable yaml file"):
+        RunFolder(config)
+
+
+def test_one_run_at_a_time_writes_there(config: Config) -> None:
+    first = RunFolder(config)
+    with pytest.raises(CramError, match=r"run=.*runs/a: another process is at work there"):
+        RunFolder(config)
+    del first
+    RunFolder(config)
+
+
+def test_a_process_that_was_killed_holds_nothing(config: Config, tmp_path: Path) -> None:
+    lock = tmp_path / "runs" / "a" / ".lock"
+    lock.parent.mkdir(parents=True)
+    code = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code + "print('held', flush=True)\ntime.sleep(60)", str(lock)], stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    with holder.stdout:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(CramError, match="another process is at work"):
+            RunFolder(config)
+        holder.kill()
+        holder.wait()
+    RunFolder(config)
+
+
+def test_a_run_is_finished_once_receipt_and_export_are_there(config: Config) -> None:
+    folder = RunFolder(config)
+    assert not folder.finished
+    (folder.path / "receipt.json").write_text("{}")
+    assert not folder.finished
+    (folder.path / "export").mkdir()
+    assert folder.finished
+    (folder.path / "receipt.json").unlink()
+    assert not folder.finished

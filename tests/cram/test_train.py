@@ -1,0 +1,214 @@
+"""The main job as a user runs it: from text to an exported model, killed, interrupted and misused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cram.record import read_json, read_metrics
+from cram.train import main
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "cram.train"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """`python -m cram.train` to its end."""
+    return subprocess.run(COMMAND + words, capture_output=True, text=True, env=ENVIRONMENT, timeout=200, check=False)
+
+
+def start(words: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        COMMAND + words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+
+
+def wait_for(condition: object, process: "subprocess.Popen[str]", seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def checkpoints(run_folder: Path) -> list[int]:
+    folder = run_folder / "checkpoints"
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.exists() else []
+
+
+def with_run(words: list[str], folder: Path) -> list[str]:
+    return [word for word in words if not word.startswith("run=")] + [f"run={folder}"]
+
+
+LEARNING = ["budget=200steps", "optimizer.lr=1e-2", "data.epochs=3", "evaluation.interval=0.25"]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tiny_run: Callable[[Path], list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path, str]:
+    """The words, the folder and the output of a run of 200 updates."""
+    folder = tmp_path_factory.mktemp("finished")
+    words = [*tiny_run(folder), *LEARNING]
+    answer = run(words)
+    assert answer.returncode == 0, answer.stderr
+    return words, folder / "run", answer.stdout
+
+
+def test_a_run_leaves_all_that_is_promised_and_learns(finished: tuple[list[str], Path, str]) -> None:
+    _, folder, said = finished
+    for name in (
+        "recipe.yaml", "environment.json", "metrics.jsonl", "tokenizer.json", "model.safetensors", "receipt.json",
+        "held_out.safetensors", "loss.png", "export/config.json", "export/README.md",
+    ):  # fmt: skip
+        assert (folder / name).exists(), name
+    assert list((folder / "tensorboard").glob("events.*"))
+    receipt = read_json(folder / "receipt.json")
+    held_out = receipt["held_out"]
+    assert held_out["nats_per_token"] < held_out["unigram_nats_per_token"] - 0.3
+    assert receipt["updates"] == 200
+    assert receipt["positions"] == 200 * 256
+    assert receipt["budget"] == {"clock": "steps", "limit": 200.0, "spent": 200, "overshoot": 0.0, "progress": 1.0}
+    assert receipt["repeated_rows"] == max(0, 200 * 8 - receipt["data"]["rows"]) > 0
+    assert [line["rule"] for line in receipt["rules"] if not line["passed"]] == ["no sample repeated"]
+    assert "unigram baseline" in said
+    assert "fill-mask" in said
+
+
+def test_metrics_hold_training_and_held_out_lines(finished: tuple[list[str], Path, str]) -> None:
+    records = read_metrics(finished[1] / "metrics.jsonl")
+    train = [record["step"] for record in records if record["kind"] == "train"]
+    assert train == list(range(5, 201, 5))
+    assert [record["step"] for record in records if record["kind"] == "held_out"] == [50, 100, 150, 200]
+
+
+def test_the_same_command_on_a_finished_run_does_nothing(
+    finished: tuple[list[str], Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def times() -> dict[Path, int]:
+        files = (path for path in finished[1].rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
+    assert main(finished[0]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert times() == before
+
+
+def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: Path) -> None:
+    words = [*tiny_words, "budget=200steps", "checkpoint.interval=0.15s", "evaluation.interval=0.1"]
+    straight = tmp_path / "straight"
+    assert run(with_run(words, straight)).returncode == 0
+    killed = tmp_path / "killed"
+    process = start(with_run(words, killed))
+    wait_for(lambda: len(checkpoints(killed)) >= 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = run(with_run(words, killed))
+    assert resumed.returncode == 0, resumed.stderr
+    step = int(resumed.stdout.split("at update ")[1].split(",")[0])
+    assert 0 < step < 200
+    assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    figures = [
+        [(r["kind"], r["step"], r.get("loss"), r.get("nats")) for r in read_metrics(folder / "metrics.jsonl")]
+        for folder in (straight, killed)
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_words: list[str], tmp_path: Path) -> None:
+    words = [*tiny_words, "budget=200steps", "checkpoint.interval=0.15s"]
+    process = start(words)
+    wait_for(lambda: len(checkpoints(tmp_path / "run")) >= 2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    older, newest = checkpoints(tmp_path / "run")
+    weights = tmp_path / "run" / "checkpoints" / str(newest) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    resumed = run(words)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"checkpoint {newest} is damaged and passed over" in resumed.stdout
+    assert f"at update {older}," in resumed.stdout
+
+
+def test_a_wall_clock_run_keeps_its_budget(tiny_words: list[str], tmp_path: Path) -> None:
+    assert main([*tiny_words, "budget=4s", "data.epochs=500"]) == 0
+    receipt = read_json(tmp_path / "run" / "receipt.json")
+    assert receipt["budget"]["progress"] == 1.0
+    assert next(line for line in receipt["rules"] if line["rule"].startswith("budget kept"))["passed"]
+    charged = receipt["time"]["charged"]
+    assert charged["compilation"] > 0
+    assert charged["probe"] > 0
+    assert sum(charged.values()) == pytest.approx(receipt["budget"]["spent"], abs=0.01)
+    assert receipt["repeated_rows"] > 0
+    assert not next(line for line in receipt["rules"] if line["rule"] == "no sample repeated")["passed"]
+
+
+def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
+    tiny_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*tiny_words, "budget=100000tokens"]) == 0
+    said = capsys.readouterr().out
+    assert "M tokens there, about 0.1 M needed for the budget: it will run out at about" in said
+    assert "data.epochs=" in said
+    last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "train"][-1]
+    assert last["progress"] == 1.0
+    assert last["lr"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["budget=10 parsecs"], "budget=10 parsecs is no budget"),
+        (["batch.tokens=10000000"], "the corpus is too small for one batch"),
+        (["data.source=nowhere/*.txt"], "nowhere/*.txt"),
+        (["model.heads=5"], "model.heads=5"),
+        (["wordpiece.vocab_size=30016"], "wordpiece.vocab_size"),
+        (["checkpoint.interval=soon"], "checkpoint.interval=soon"),
+    ],
+)
+def test_bad_words_end_with_status_two_and_no_traceback(
+    tiny_words: list[str], tmp_path: Path, words: list[str], message: str
+) -> None:
+    answer = run([*tiny_words, "budget=5steps", *words])
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) <= 2
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_run_folder_of_another_recipe_is_refused(finished: tuple[list[str], Path, str]) -> None:
+    answer = run([*finished[0], "budget=70steps"])
+    assert answer.returncode == 2
+    assert "belongs to another recipe: budget is 200steps there, 70steps here" in answer.stderr
+
+
+def test_a_damaged_shard_is_named(tiny_words: list[str], tmp_path: Path) -> None:
+    assert main([*tiny_words, "budget=2steps"]) == 0
+    shutil.rmtree(tmp_path / "run")
+    shard = next((tmp_path / "shards").glob("*/shard-00000.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    answer = run([*tiny_words, "budget=2steps"])
+    assert answer.returncode == 2
+    assert "shard-00000.safetensors" in answer.stderr
+
+
+def test_an_interrupted_preparation_leaves_nothing(tiny_words: list[str], tmp_path: Path) -> None:
+    big = tmp_path / "big.jsonl"
+    big.write_text((json.dumps({"text": "A river crosses the garden. " * 200}) + "\n") * 20_000)
+    process = start([*tiny_words, f"data.source={big}"])
+    wait_for(lambda: list((tmp_path / "shards").glob(".*partial*")), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    assert list((tmp_path / "shards").iterdir()) == []

@@ -1,0 +1,118 @@
+"""The rules of the house, held by reading the sources: imports only go down, and nothing is too large."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted([*(ROOT / "cram").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
+
+# Floors, the lowest first; a module imports from its own floor and below. A package stands for all in it.
+GROUND = ["errors", "config", "recipe", "record", "clock", "device", "console", "command"]
+PARTS = ["checkpoint", "data", "model", "optim", "objectives", "held_out", "heartbeat", "receipt", "run_folder", "plot",
+         "samples", "model_card"]  # fmt: skip
+RHYTHM = ["loop", "probe"]
+WIRING = ["build"]
+DOORS = ["export", "finish", "prepare", "evaluate", "train"]
+FLOORS = [GROUND, PARTS, RHYTHM, WIRING, DOORS]
+FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
+
+FORBIDDEN = {
+    "data": {"model", "objectives", "optim"},
+    "optim": {"model", "objectives", "data"},
+    "model": {"data", "objectives", "optim"},
+    "plot": {"loop", "build"},
+}
+MOST_LINES, MOST_FUNCTION_LINES, MOST_KERNEL_LINES = 320, 60, 90
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def room(module: str) -> str:
+    """`cram.data.loader` -> `data`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cram").rglob("*.py")), ids=module_name)
+def test_imports_only_go_down(path: Path) -> None:
+    here = room(module_name(path))
+    if not here:
+        return
+    for module in imported(path):
+        there = room(module) if module.startswith("cram.") else ""
+        if there and there != here:
+            assert FLOOR[there] <= FLOOR[here], f"{module_name(path)} imports {module}, which is above it"
+            assert there not in FORBIDDEN.get(here, set()), f"{here} must not know {there}"
+
+
+def test_there_is_no_import_circle() -> None:
+    graph = {
+        module_name(path): {name for name in imported(path) if name.startswith("cram.")}
+        for path in (ROOT / "cram").rglob("*.py")
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module in graph and module not in done:
+            for below in graph[module]:
+                visit(below, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_kernels_know_only_torch_and_triton() -> None:
+    for path in (ROOT / "kernels" / "cram_kernels").glob("*.py"):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert not roots & {"cram", "transformers", "datasets", "numpy"}, path.name
+
+
+def test_the_loop_knows_no_optimizer_objective_or_method() -> None:
+    rooms = {room(name) for name in imported(ROOT / "cram" / "loop.py") if name.startswith("cram.")}
+    assert not rooms & {"optim", "objectives", "methods", "model", "data"}
+
+
+def test_torch_is_absent_from_what_help_needs() -> None:
+    for name in ("__init__", "errors", "config", "recipe", "command"):
+        assert not {module.split(".")[0] for module in imported(ROOT / "cram" / f"{name}.py")} & {"torch", "numpy"}
+
+
+def test_no_init_files_where_they_break_the_hub_package_kernels() -> None:
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+    assert not list(ROOT.rglob("cram/**/utils.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            kernel = any("jit" in ast.unparse(mark) for mark in node.decorator_list)
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= (MOST_KERNEL_LINES if kernel else MOST_FUNCTION_LINES), f"{node.name}: {lines} lines"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cram").rglob("*.py")), ids=module_name)
+def test_no_pickle(path: Path) -> None:
+    text = path.read_text()
+    assert "torch.load(" not in text
+    assert "torch.save(" not in text
+    assert not {name.split(".")[0] for name in imported(path)} & {"pickle", "dill", "joblib"}

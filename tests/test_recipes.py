@@ -1,0 +1,44 @@
+"""Every recipe parses, builds at its full size on the meta device, and trains at a reduced one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cram.build import check
+from cram.config import Config
+from cram.model.count import count_parameters
+from cram.model.transformer import Encoder
+from cram.recipe import read_config, recipe_names
+from cram.record import read_json
+from cram.train import main
+
+DAY = 24 * 3600
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_parses_and_builds_at_full_size(name: str) -> None:
+    config = read_config([f"recipe={name}"])
+    check(config)
+    with torch.device("meta"):
+        model = Encoder(config.model, config.wordpiece.vocab_size)
+    counted = count_parameters(config.model, config.wordpiece.vocab_size)
+    assert sum(parameter.numel() for parameter in model.parameters()) == counted.total
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_takes_two_steps_at_a_reduced_size(
+    name: str, tiny_run: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    small = [word for word in tiny_run(tmp_path) if not word.startswith("recipe=")]
+    assert main([f"recipe={name}", *small, "batch.start_tokens=null", "budget=2steps"]) == 0
+    receipt = read_json(tmp_path / "run" / "receipt.json")
+    assert receipt["updates"] == 2
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_tokens_prepared_cover_the_batches_of_the_recipe(name: str) -> None:
+    config: Config = read_config([f"recipe={name}"])
+    assert config.data.tokens is not None
+    assert config.data.tokens > 100 * config.batch.tokens
