@@ -1,6 +1,5 @@
 """The end of a run: final weights, held-out loss, receipt, export, plot and a short summary."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> None:
     failed = [line["rule"] for line in receipt["rules"] if not line["passed"]]
     mfu_text = "unknown: no published peak for this device" if receipt["mfu"] is None else f"{receipt['mfu']:.1%}"
     lines = [
-        ("held-out loss", f"{nats:.3f} nats per token, unigram baseline {unigram:.3f}, perplexity {math.exp(nats):.1f}"),
+        ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
         ("", f"{held_out['bits_per_masked_byte']:.3f} bits per masked byte, accuracy {held_out['accuracy']:.1%}"),
         ("trained", f"{receipt['updates']} updates, {receipt['positions'] / 1e6:.2f} M tokens in {clock_time(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),

@@ -22,10 +22,12 @@ BATCH_ROWS = 64
 
 
 class HeldOutDocument(Protocol):
-    """A document with the sha256 of its text."""
+    """A document with the sha256 of its text, in hex."""
 
-    text: str
-    hash: str
+    @property
+    def text(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
 
 
 @dataclass(frozen=True)

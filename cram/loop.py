@@ -24,8 +24,9 @@ class Loader(Protocol):
 
     rows_total: int
     rows_taken: int
-    rows_left: int
 
+    @property
+    def rows_left(self) -> int: ...
     def next(self, n: int) -> Any: ...
     def peek(self, n: int) -> Any: ...
     def state(self) -> dict[str, Any]: ...
@@ -175,11 +176,16 @@ def update(session: Session) -> None:
     session.window.add(total, predicted, rows * session.seq_len, seconds)
 
 
-def update_rows(session: Session, progress: float) -> int:
-    """Rows of the next update: whole micro-batches nearest to the ramp's size, never more than are left."""
+def wanted_rows(session: Session, progress: float) -> int:
+    """Rows of an update at some progress: whole micro-batches, nearest to the ramp's size."""
     micro = session.micro_rows
-    wanted = max(1, round(session.batch_tokens(progress) / (micro * session.seq_len)))
-    return min(wanted, session.loader.rows_left // micro) * micro
+    return max(1, round(session.batch_tokens(progress) / (micro * session.seq_len))) * micro
+
+
+def update_rows(session: Session, progress: float) -> int:
+    """Rows of the next update: as many as wanted, never more than there are whole micro-batches left."""
+    left = session.loader.rows_left
+    return min(wanted_rows(session, progress), left - left % session.micro_rows)
 
 
 def predicted_progress(session: Session, rows: int) -> float:

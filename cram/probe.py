@@ -1,14 +1,13 @@
 """Two short measurements before training, both charged to the budget: what fits, and how fast it is."""
 
 import time
-from dataclasses import replace
 
 import torch
 
 from cram.config import Config
 from cram.device import is_out_of_memory, synchronize
 from cram.errors import CramError
-from cram.loop import Loader, Session, backward, halve_micro_batch, update_rows
+from cram.loop import Loader, Session, backward, halve_micro_batch, wanted_rows
 
 # A CPU gains nothing from more positions at once, and its caches lose.
 CPU_POSITIONS = 4096
@@ -108,17 +107,7 @@ def rows_needed(session: Session) -> int:
     if clock.budget.clock == "wall":
         left = clock.budget.limit - clock.charged()
         return round(left / (clock.seconds_per_position or 1.0) / session.seq_len)
-    endless = replace(session, loader=_Endless(session.loader))
-    return sum(update_rows(endless, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
-
-
-class _Endless:
-    """A loader's size without its end."""
-
-    rows_left = 2**62
-
-    def __init__(self, loader: object) -> None:
-        self._loader = loader
+    return sum(wanted_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:

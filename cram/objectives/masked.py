@@ -53,8 +53,11 @@ class MaskedBatch:
         """The same batch on a device, without waiting for the copy."""
         if device.type == "cpu":
             return self
-        tensors = (self.inputs, self.documents, self.slots, self.labels)
-        return MaskedBatch(*(x.pin_memory().to(device, non_blocking=True) for x in tensors), self.predicted)
+        inputs, documents, slots, labels = (
+            tensor.pin_memory().to(device, non_blocking=True)
+            for tensor in (self.inputs, self.documents, self.slots, self.labels)
+        )
+        return MaskedBatch(inputs, documents, slots, labels, self.predicted)
 
 
 def mix(values: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         "embeddings": {"peak_lr": embedding_lr, "weight_decay": 0.0},
         "gains": {"peak_lr": config.lr, "weight_decay": 0.0},
     }
-    owners = {}
+    owners: dict[nn.Parameter, nn.Module] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(parameter, module)

@@ -1,8 +1,9 @@
 import pytest
-from cram.clock import Budget, Clock, parse_duration
-from cram.errors import CramError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cram.clock import Budget, Clock, parse_duration
+from cram.errors import CramError
 
 
 class Time:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from cram.config import Config, ExportConfig
 from cram.errors import CramError
 from cram.recipe import help_text, keys, load_config, read_config, read_words, recipe_names, save_config
@@ -64,7 +65,7 @@ def test_bad_recipe_files_are_named(tmp_path: Path, text: str, message: str) -> 
 
 def test_other_doors_read_their_own_words() -> None:
     assert read_words(ExportConfig, ["run=runs/a"]).run == "runs/a"
-    with pytest.raises(CramError, match="unknown key 'rum'.*Nearest: run"):
+    with pytest.raises(CramError, match=r"unknown key 'rum'.*Nearest: run"):
         read_words(ExportConfig, ["rum=a"])
 
 

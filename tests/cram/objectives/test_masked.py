@@ -4,11 +4,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cram.config import ObjectiveConfig
 from cram.errors import CramError
 from cram.objectives.masked import IGNORED, MaskedObjective, choose_slots, mix, row_keys
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SPECIAL, MASK, VOCAB = [0, 1, 2, 3, 4], 4, 512
 

@@ -1,9 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cram.config import BatchConfig, ScheduleConfig
 from cram.errors import CramError
 from cram.optim.schedule import batch_tokens, linear, make_schedule
-from hypothesis import given
-from hypothesis import strategies as st
 
 KINDS = ["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"]
 progresses = st.floats(0, 1)
