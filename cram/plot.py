@@ -28,6 +28,7 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     if unigram is not None:
         axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
     axes.set(xlabel=f"time charged to the budget, {unit}", ylabel="nats per predicted token", title=run.name)
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     path = run / "loss.png"

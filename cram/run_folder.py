@@ -7,7 +7,7 @@ from typing import IO
 from cram.config import Config
 from cram.errors import CramError
 from cram.recipe import keys, load_config, save_config
-from cram.record import write_atomic, write_json
+from cram.record import read_json, write_atomic, write_json
 
 
 class RunFolder:
@@ -34,12 +34,24 @@ class RunFolder:
         """Whether everything a run leaves behind is there."""
         return (self.path / "receipt.json").exists() and (self.path / "export").exists()
 
-    def begin(self, tokenizer: Path, environment: dict[str, object]) -> None:
+    @property
+    def shards(self) -> Path | None:
+        """The shard folder this run began with, if it has begun and the folder is still there.
+
+        A source that changes, or a hub that is out of reach, must not keep a run from being resumed.
+        """
+        if not (self.path / "recipe.yaml").exists():
+            return None
+        folder = Path(read_json(self.path / "environment.json")["shards"])
+        return folder if folder.is_dir() else None
+
+    def begin(self, shards: Path, environment: dict[str, object]) -> None:
         """Write what names the run; called when all that the user said has proved usable."""
         recipe = self.path / "recipe.yaml"
         if not recipe.exists():
-            shutil.copyfile(tokenizer, self.path / "tokenizer.json")
-            write_json(self.path / "environment.json", environment)
+            shutil.copyfile(shards / "tokenizer.json", self.path / "tokenizer.json")
+            facts = {"seed": self._config.seed, "shards": str(shards.resolve())}
+            write_json(self.path / "environment.json", environment | facts)
             write_atomic(recipe, save_config(self._config).encode())
 
     def _check_same(self, there: Config) -> None:

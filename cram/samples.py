@@ -13,7 +13,9 @@ SHOWN = 4
 def fill_mask_examples(export: Path) -> list[str]:
     """The likeliest words for the [MASK] of some sentences, by the stock fill-mask pipeline."""
     from transformers import pipeline
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     fill = pipeline("fill-mask", str(export), device="cpu")
     lines = []
     for sentence in SENTENCES:

@@ -28,6 +28,7 @@ def main(words: list[str]) -> int:
     from cram.clock import Budget, Clock
     from cram.console import Progress
     from cram.data.prepare import prepare_shards
+    from cram.data.shards import ShardSet
     from cram.finish import finish_run, print_summary
     from cram.record import read_json
     from cram.run_folder import RunFolder
@@ -40,7 +41,10 @@ def main(words: list[str]) -> int:
         return 0
     clock = Clock(Budget.parse(config.budget))
     with clock.account("preparation"):
-        shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress())
+        if folder.shards:
+            shards = ShardSet.open(folder.shards)
+        else:
+            shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress())
         shards.verify()
         parts = build_parts(config, shards)
     session, finished = _train(config, folder, clock, shards, parts)
@@ -70,7 +74,7 @@ def _train(
     checkpoints = Checkpoints(folder.path)
     checkpoint = checkpoints.newest()
     check_one_batch(parts.loader, config)
-    folder.begin(shards.tokenizer_path, environment(parts.device))
+    folder.begin(shards.folder, environment(parts.device))
     metrics = Metrics(folder.path, keep=checkpoint.state["metrics_lines"] if checkpoint else 0)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
         session = build_session(config, parts, clock, metrics, checkpoints, bar.show, lambda: stop.asked)

@@ -21,6 +21,9 @@ from cram.errors import CramError
 from cram.optim.schedule import linear
 
 IGNORED = -100
+# Without static shapes the number of slots still comes in steps: libraries prepare and keep a matrix product for
+# each shape, and a new one at each batch costs time and gigabytes.
+SLOT_MULTIPLE = 64
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _REPLACE = np.uint64(0x94D049BB133111EB)
 
@@ -107,7 +110,7 @@ class MaskedObjective:
         config: rates and the replacement rule.
         special: ids that are never hidden nor put in as random tokens (padding included).
         mask_id: id of [MASK].
-        static_shapes: keep unused slots, so that every batch has the same shape. A device that runs
+        static_shapes: keep all unused slots, so that every batch has the same shape. A device that runs
             eagerly is quicker without them.
     """
 
@@ -130,10 +133,9 @@ class MaskedObjective:
         keys = row_keys(self._seed, rows.epoch, rows.index)
         positions, used = choose_slots(self._maskable[rows.tokens], keys, self.rate(progress), self.capacity)
         slots = positions + (np.arange(len(rows.tokens)) * rows.tokens.shape[1])[:, None]
-        if self._static:
-            slots, used = slots.ravel(), used.ravel()
-        else:
-            slots, used = slots[used], np.ones(int(used.sum()), bool)
+        slots, used = slots.ravel(), used.ravel()
+        if not self._static:
+            slots, used = _drop_unused(slots, used)
         inputs = rows.tokens.astype(np.int64)
         flat = inputs.reshape(-1)
         labels = np.where(used, flat[slots], IGNORED)
@@ -157,6 +159,13 @@ class MaskedObjective:
     def loss(self, model: Any, batch: MaskedBatch) -> torch.Tensor:
         """Sum over the predicted tokens of their negative log-likelihood, nats, fp32 scalar."""
         return model.head.loss(model(batch.inputs, batch.documents, batch.slots), batch.labels)
+
+
+def _drop_unused(slots: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The used slots, and unused ones up to a multiple of `SLOT_MULTIPLE`."""
+    count = int(used.sum())
+    kept = min(len(slots), -(-count // SLOT_MULTIPLE) * SLOT_MULTIPLE)
+    return np.concatenate([slots[used], slots[~used]])[:kept], np.arange(kept) < count
 
 
 def _check(config: ObjectiveConfig, final: float) -> None:

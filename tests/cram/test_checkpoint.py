@@ -143,12 +143,13 @@ def test_checkpoints_that_are_all_damaged_are_an_error(checkpoints: Checkpoints)
 
 def test_a_checkpoint_that_a_crash_left_half_written_is_never_used(checkpoints: Checkpoints) -> None:
     shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".3.partial")
-    (checkpoints.folder / ".3.partial" / "optimizer.safetensors").unlink()
+    (checkpoints.folder / ".3.partial" / "optimizer.safetensors").rename(checkpoints.folder / ".3.partial" / "half")
     assert checkpoints.steps() == [2, 1]
     check(checkpoints.newest(), 2)
     save_step(checkpoints, 3)
     check(checkpoints.newest(), 3)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in (checkpoints.folder / "3").iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("written", [0, 1, 2])

@@ -17,8 +17,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Puts back the signal handlers that doors set."""
+    """Puts back the signal handlers that doors set; meanwhile no signal ends the tests."""
     before = {name: signal.getsignal(name) for name in SIGNALS}
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     yield
     for name, handler in before.items():
         signal.signal(name, handler)

@@ -10,6 +10,7 @@ from cram import heartbeat
 from cram.clock import Budget, Clock
 from cram.errors import CramError
 from cram.heartbeat import Heartbeat, last_beat
+from cram.record import write_atomic
 
 
 class Time:
@@ -48,9 +49,18 @@ def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]
 
 
-def test_the_thread_ends_with_the_run(tmp_path: Path) -> None:
+def test_a_beat_on_its_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def write_slowly(path: Path, data: bytes) -> None:
+        if threading.current_thread().name == "heartbeat":
+            begun.set()
+            time.sleep(0.1)
+        write_atomic(path, data)
+
+    monkeypatch.setattr(heartbeat, "write_atomic", write_slowly)
     with Heartbeat(tmp_path, Clock(Budget("wall", 100))):
-        assert "heartbeat" in {thread.name for thread in threading.enumerate()}
+        assert begun.wait(10)
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 

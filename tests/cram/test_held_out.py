@@ -1,6 +1,6 @@
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,8 +144,13 @@ def test_masked_bytes_are_those_of_the_text_behind_the_masks(tokenizer: Tokenize
 def test_the_cap_cuts_at_whole_rows_and_leaves_the_first_as_they_are(
     tokenizer: Tokenizer, max_tokens: int, rows: int
 ) -> None:
-    longest_first = DOCUMENTS[::-1]
-    capped, whole = make(longest_first, tokenizer, max_tokens=max_tokens), make(longest_first, tokenizer)
+    longest_first = sorted(DOCUMENTS, key=lambda document: -len(document.text))
+
+    def read() -> Iterator[Document]:
+        yield longest_first[0]
+        raise AssertionError("more was read than is wanted")
+
+    capped, whole = make(read(), tokenizer, max_tokens=max_tokens), make(longest_first, tokenizer)
     assert len(capped.tokens) == rows < len(whole.tokens)
     assert torch.equal(capped.inputs, whole.inputs[:rows])
     assert torch.equal(capped.labels, whole.labels[:rows])

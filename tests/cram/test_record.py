@@ -140,9 +140,9 @@ def test_a_resumed_run_joins_without_gap_or_repeat(tmp_path: Path) -> None:
     assert board(tmp_path) == {"train/loss": [(line["step"], line["time"], line["loss"]) for line in expected]}
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+def test_a_torn_line_ends_the_metrics(tmp_path: Path) -> None:
     whole = json.dumps(record(1)) + "\n"
-    for torn in (json.dumps(record(2))[:-1], "{", "\0\0\0"):
+    for torn in (json.dumps(record(2))[:-1], "{", "\0\0\0", "{\n" + json.dumps(record(3))):
         (tmp_path / "metrics.jsonl").write_text(whole + torn)
         assert read_metrics(tmp_path / "metrics.jsonl") == [record(1)]
 

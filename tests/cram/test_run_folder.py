@@ -19,38 +19,48 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def tokenizer(tmp_path: Path) -> Path:
-    path = tmp_path / "made.json"
-    path.write_text('{"version": "1.0"}')
-    return path
+def shards(tmp_path: Path) -> Path:
+    """What a run takes from its shard folder: the tokenizer."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+    return folder
 
 
-def begin(config: Config, tokenizer: Path) -> Path:
+def begin(config: Config, shards: Path) -> Path:
     """A run that has begun and ended, unfinished. Its folder is given back."""
     folder = RunFolder(config)
-    folder.begin(tokenizer, {"python": "3"})
+    folder.begin(shards, {"python": "3"})
     return folder.path
 
 
-def test_a_run_is_named_by_what_it_was_started_with(config: Config, tokenizer: Path) -> None:
-    path = begin(config, tokenizer)
+def test_a_run_is_named_by_what_it_was_started_with(config: Config, shards: Path) -> None:
+    path = begin(config, shards)
     assert load_config(path / "recipe.yaml") == config
-    assert read_json(path / "environment.json") == {"python": "3"}
-    assert (path / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
+    assert read_json(path / "environment.json") == {"python": "3", "seed": config.seed, "shards": str(shards)}
+    assert (path / "tokenizer.json").read_bytes() == (shards / "tokenizer.json").read_bytes()
 
 
-def test_the_same_words_open_it_again_and_change_nothing(config: Config, tokenizer: Path, tmp_path: Path) -> None:
-    path = begin(config, tokenizer)
+def test_a_run_that_has_begun_keeps_its_shards_while_they_are_there(config: Config, shards: Path) -> None:
+    assert RunFolder(config).shards is None
+    begin(config, shards)
+    assert RunFolder(config).shards == shards
+    shards.rename(shards.with_name("moved"))
+    assert RunFolder(config).shards is None
+
+
+def test_the_same_words_open_it_again_and_change_nothing(config: Config, shards: Path, tmp_path: Path) -> None:
+    path = begin(config, shards)
     before = {name: (path / name).read_bytes() for name in ("recipe.yaml", "environment.json", "tokenizer.json")}
-    tokenizer.write_text("{}")
+    (shards / "tokenizer.json").write_text("{}")
     config.run = str(tmp_path / "runs" / ".." / "runs" / "a")  # the same folder, said otherwise
     folder = RunFolder(config)
-    folder.begin(tokenizer, {"python": "4"})
+    folder.begin(shards, {"python": "4"})
     assert {name: (path / name).read_bytes() for name in before} == before
 
 
-def test_another_recipe_is_refused_with_the_keys_that_differ(config: Config, tokenizer: Path) -> None:
-    begin(config, tokenizer)
+def test_another_recipe_is_refused_with_the_keys_that_differ(config: Config, shards: Path) -> None:
+    begin(config, shards)
     config.model.layers = 4
     config.tokenizer = "mine.json"
     with pytest.raises(CramError, match=r"runs/a belongs to another recipe") as caught:
@@ -85,8 +95,8 @@ def test_a_file_is_no_run_folder(config: Config, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "a").read_text() == "mine"
 
 
-def test_a_damaged_recipe_is_named(config: Config, tokenizer: Path) -> None:
-    path = begin(config, tokenizer)
+def test_a_damaged_recipe_is_named(config: Config, shards: Path) -> None:
+    path = begin(config, shards)
     (path / "recipe.yaml").write_text("model: [")
     with pytest.raises(CramError, match=r"recipe\.yaml: not a readable yaml file"):
         RunFolder(config)
