@@ -26,7 +26,10 @@ from cram.objectives.masked import MaskedObjective
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.schedule import batch_tokens, make_schedule
-from cram.record import Metrics
+from cram.record import Metrics, read_json, sha256_file
+
+# What a finished run is: the receipt has their checksums.
+RESULTS = ("model.safetensors", "tokenizer.json", "held_out.safetensors")
 
 
 @dataclass(frozen=True)
@@ -170,13 +173,8 @@ def model_figures(config: Config, vocab_size: int, predicted_share: float) -> di
 
 
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Encoder, Tokenizer]:
-    """The model and tokenizer of a finished run. Errors: CramError where weights are missing."""
-    weights = run / "model.safetensors"
-    if not weights.is_file():
-        raise CramError(
-            f"run={run}: there is no model.safetensors. Finish the run first: cram.train with the same words."
-        )
-    tokenizer = load_tokenizer(run / "tokenizer.json")
+    """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
+    weights, tokenizer = result(run, "model.safetensors"), load_tokenizer(result(run, "tokenizer.json"))
     model = Encoder(config.model, tokenizer.get_vocab_size())
     model.load_state_dict(load_file(weights))
     return model.to(device), tokenizer
@@ -184,9 +182,17 @@ def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Encod
 
 def load_held_out(run: Path) -> HeldOutSet:
     """The held-out rows of a finished run. Errors: CramError where they are missing or damaged."""
-    path = run / "held_out.safetensors"
-    if not path.is_file():
-        raise CramError(
-            f"run={run}: there is no held_out.safetensors. Finish the run first: cram.train with the same words."
-        )
-    return HeldOutSet.from_file(path)
+    return HeldOutSet.from_file(result(run, "held_out.safetensors"))
+
+
+def result(run: Path, name: str) -> Path:
+    """The path of one of a finished run's RESULTS, its checksum compared with the receipt's.
+
+    Errors: CramError where the run is not finished or the file is not what the run wrote.
+    """
+    for needed in ("receipt.json", name):
+        if not (run / needed).is_file():
+            raise CramError(f"run={run}: there is no {needed}. Finish the run first: cram.train with the same words.")
+    if sha256_file(run / name) != read_json(run / "receipt.json")["files"][name]:
+        raise CramError(f"{run / name}: damaged, its content is not what the receipt's sha256 says.")
+    return run / name

@@ -38,12 +38,13 @@ class Checkpoints:
         self.folder = run / "checkpoints"
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
-        """Write checkpoint `step` and drop all but the newest two.
+        """Write checkpoint `step` and drop all but the newest two; later ones were passed over, so they go too.
 
         Errors: CramError when the disk is full; nothing half-written is left.
         """
         temporary = self.folder / f".{step}.partial"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in self.folder.glob(".*.partial"):  # by a crash
+            shutil.rmtree(left)
         try:
             sums = {}
             for name, tensors in (("model", model), ("optimizer", optimizer)):
@@ -57,8 +58,9 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        for old in self.steps()[KEPT:]:
-            shutil.rmtree(self.folder / str(old))
+        kept = [there for there in self.steps() if there <= step][:KEPT]
+        for other in set(self.steps()).difference(kept):
+            shutil.rmtree(self.folder / str(other))
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, newest first."""

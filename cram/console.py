@@ -84,11 +84,10 @@ class BudgetBar:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            self._bar = Bar(
-                TextColumn("{task.fields[name]}"), BarColumn(), TextColumn("{task.description}"), refresh_per_second=4
-            )
+            # The bar takes what the figures leave of the line: twelve columns of the usual eighty.
+            self._bar = Bar(BarColumn(bar_width=None), TextColumn("{task.description}"), expand=True)
             self._bar.start()
-            self._task = self._bar.add_task("starting", total=1.0, name=self._name)
+            self._task = self._bar.add_task(f"{self._name}: starting", total=1.0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,15 +98,19 @@ class BudgetBar:
         """Show progress in [0, 1] and a line of training metrics."""
         elapsed = figures["charged_seconds"]
         remaining = clock_time(elapsed * (1 - progress) / progress) if progress else "?"
-        text = (
-            f"{progress:.1%} of {self._limit}, {clock_time(elapsed)} elapsed, {remaining} left, "
-            f"loss {figures['loss']:.3f}, {figures['tokens_per_second']:,.0f} tokens/s, lr {figures['lr']:.2e}"
-        )
+        loss, pace, lr = (figures[name] for name in ("loss", "tokens_per_second", "lr"))
         if self._bar:
-            self._bar.update(self._task, completed=progress, description=text)
+            text = (
+                f"{clock_time(elapsed)}, {remaining} left, loss {loss:.3f}, {_count(round(pace))} tokens/s, lr {lr:.1e}"
+            )
+            self._bar.update(self._task, completed=progress, description=f"{progress:.1%} {text}")
         elif progress == 1.0 or time.monotonic() - self._said >= LINE_INTERVAL:
             self._said = time.monotonic()
-            print(f"{self._name}: {text}", flush=True)
+            print(
+                f"{self._name}: {progress:.1%} of {self._limit}, {clock_time(elapsed)} elapsed, {remaining} left, "
+                f"loss {loss:.3f}, {pace:,.0f} tokens/s, lr {lr:.2e}",
+                flush=True,
+            )
 
 
 def clock_time(seconds: float) -> str:
@@ -118,7 +121,7 @@ def clock_time(seconds: float) -> str:
 
 
 def _count(number: int) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= size:
-            return f"{number / (1e3 if letter == 'k' else size):.1f}{letter}"
+    for least, size, letter in ((999.95e6, 1e9, "G"), (999.95e3, 1e6, "M"), (1e4, 1e3, "k")):
+        if number >= least:
+            return f"{number / size:.1f}{letter}"
     return str(number)

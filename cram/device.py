@@ -30,8 +30,10 @@ PEAK_FLOPS = {
     "RTX 3090": 71e12,
     "RTX 3080": 59.5e12,
     "V100": 125e12,
-    "2080 Ti": 53.8e12,
+    "RTX 2080 Ti": 53.8e12,
 }
+# Words that make another device of a name above, with another peak.
+VARIANTS = frozenset({"Ti", "SUPER", "Super", "D", "NVL", "Laptop", "Max-Q", "Mobile"})
 
 
 def pick_device(name: str) -> torch.device:
@@ -85,7 +87,10 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    part = next((part for part in PEAK_FLOPS if part in name), None)
+    if part is None or VARIANTS.intersection(name.replace(part, "").split()):
+        return None
+    return PEAK_FLOPS[part]
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:

@@ -45,8 +45,9 @@ def main(words: list[str]) -> int:
     figures = evaluate(model, rows, device)
     what = said.text or "the held-out documents"
     print(
-        f"{run} on {what}: {figures['nats']:.4f} nats per token, {figures['bits_per_byte']:.4f} bits per masked byte, "
-        f"accuracy {figures['accuracy']:.1%}, {figures['predicted']:,} tokens predicted "
+        f"{run} on {what}: {figures['nats_per_token']:.4f} nats per token, "
+        f"{figures['bits_per_masked_byte']:.4f} bits per masked byte, "
+        f"accuracy {figures['accuracy']:.1%}, {figures['predicted_tokens']:,} tokens predicted "
         f"({config.evaluation.mask_rate:.0%} of the text, all shown as [MASK])"
     )
     return 0

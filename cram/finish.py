@@ -5,17 +5,17 @@ from typing import Any
 
 from safetensors.torch import save
 
-from cram.build import Parts, model_figures
+from cram.build import RESULTS, Parts, model_figures
 from cram.clock import CHARGED
 from cram.config import Config
 from cram.console import clock_time
 from cram.data.shards import ShardSet
 from cram.device import device_name, environment, peak_flops, peak_memory
-from cram.held_out import unigram_nats
+from cram.held_out import HELD_OUT_FIGURES, unigram_nats
 from cram.loop import Session, record_evaluation
 from cram.plot import plot_loss
 from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
-from cram.record import read_metrics, write_atomic, write_json
+from cram.record import read_metrics, sha256_file, write_atomic, write_json
 from cram.samples import fill_mask_examples
 
 
@@ -28,7 +28,7 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     session.metrics.close()
     held_out = read_metrics(session.metrics.path)[-1]
     unigram = unigram_nats(shards.token_counts(), parts.held_out.labels)
-    receipt = make_receipt(config, session, shards, held_out, unigram)
+    receipt = make_receipt(config, run, session, shards, held_out, unigram)
     write_json(run / "receipt.json", receipt)
     plot_loss(run, unigram)
     with session.clock.account("export"):
@@ -41,7 +41,7 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
 
 
 def make_receipt(
-    config: Config, session: Session, shards: ShardSet, held_out: dict[str, Any], unigram: float
+    config: Config, run: Path, session: Session, shards: ShardSet, held_out: dict[str, Any], unigram: float
 ) -> dict[str, Any]:
     """What makes a result believable; every field is computed from the run."""
     clock, loader = session.clock, session.loader
@@ -76,10 +76,7 @@ def make_receipt(
         },
         "model": {"kind": config.model.kind, **figures},
         "held_out": {
-            "nats_per_token": held_out["nats"],
-            "bits_per_masked_byte": held_out["bits_per_byte"],
-            "accuracy": held_out["accuracy"],
-            "predicted_tokens": held_out["predicted"],
+            **{name: held_out[name] for name in HELD_OUT_FIGURES},
             "unigram_nats_per_token": unigram,
             "mask_rate": config.evaluation.mask_rate,
         },
@@ -96,6 +93,7 @@ def make_receipt(
         "seed": config.seed,
         "versions": where["packages"],
         "commit": where["commit"],
+        "files": {name: sha256_file(run / name) for name in RESULTS},
         "rules": rules(_facts(config, session, shards, repeated)),
     }
 

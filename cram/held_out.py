@@ -19,6 +19,7 @@ from cram.errors import CramError
 from cram.objectives.masked import IGNORED, choose_slots, mix
 
 BATCH_ROWS = 64
+HELD_OUT_FIGURES = ("nats_per_token", "bits_per_masked_byte", "accuracy", "predicted_tokens")
 
 
 class HeldOutDocument(Protocol):
@@ -112,7 +113,7 @@ def _windows(
 
 @torch.no_grad()
 def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, float]:
-    """Held-out figures of a model, in fp32: `nats` per predicted token, `bits_per_byte`, `accuracy`, `predicted`."""
+    """The HELD_OUT_FIGURES of a model, in fp32."""
     nats = correct = 0.0
     for begin in range(0, len(rows.tokens), BATCH_ROWS):
         part = slice(begin, begin + BATCH_ROWS)
@@ -123,12 +124,8 @@ def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, fl
         nats += float(loss.double().sum())
         correct += float(right.sum())
     predicted = int((rows.labels != IGNORED).sum())
-    return {
-        "nats": nats / predicted,
-        "bits_per_byte": nats / math.log(2) / max(rows.masked_bytes, 1),
-        "accuracy": correct / predicted,
-        "predicted": predicted,
-    }
+    bits = nats / math.log(2) / max(rows.masked_bytes, 1)
+    return dict(zip(HELD_OUT_FIGURES, (nats / predicted, bits, correct / predicted, predicted), strict=True))
 
 
 def unigram_nats(counts: np.ndarray, labels: torch.Tensor) -> float:

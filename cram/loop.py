@@ -101,6 +101,7 @@ class Session:
     out_of_memory: int = 0
     longest_update: float = 0.0
     largest_update: int = 0
+    saved: int | None = None  # update of the checkpoint last written or read
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs beside tensors, as JSON."""
@@ -122,6 +123,7 @@ class Session:
         self.window = Window(**state["window"])
         for name in _CARRIED:
             setattr(self, name, state[name])
+        self.saved = checkpoint.step
         torch.set_num_threads(self.threads)
 
 
@@ -149,7 +151,7 @@ def train(session: Session) -> bool:
             if time.monotonic() - saved_at >= session.checkpoint_seconds:
                 save(session)
                 saved_at = time.monotonic()
-        if session.clock.updates not in session.checkpoints.steps()[:1]:
+        if session.clock.updates != session.saved:
             save(session)
     return True
 
@@ -282,6 +284,7 @@ def save(session: Session) -> None:
         model = {name: tensor.cpu() for name, tensor in session.model.state_dict().items()}
         optimizer = {name: tensor.cpu() for name, tensor in session.optimizer.state_tensors().items()}
         session.checkpoints.save(session.clock.updates, model, optimizer, session.state())
+    session.saved = session.clock.updates
 
 
 def _crosses(interval: float | None, before: float, after: float) -> bool:

@@ -1,8 +1,9 @@
 """The loss of a run as a PNG, drawn from its files alone."""
 
+from io import BytesIO
 from pathlib import Path
 
-from cram.record import read_metrics
+from cram.record import read_metrics, write_atomic
 
 
 def plot_loss(run: Path, unigram: float | None) -> Path:
@@ -22,8 +23,8 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
         label="training (mask rate of the moment)",
     )  # fmt: skip
     axes.plot(
-        [r["charged_seconds"] / scale for r in held_out], [r["nats"] for r in held_out], "o", color="C3",
-        label="held-out" + (f" ({held_out[-1]['nats']:.3f})" if held_out else ""),
+        [r["charged_seconds"] / scale for r in held_out], [r["nats_per_token"] for r in held_out], "o", color="C3",
+        label="held-out" + (f" ({held_out[-1]['nats_per_token']:.3f})" if held_out else ""),
     )  # fmt: skip
     if unigram is not None:
         axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
@@ -31,9 +32,11 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    path = run / "loss.png"
-    figure.savefig(path, dpi=130)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
     pyplot.close(figure)
+    path = run / "loss.png"
+    write_atomic(path, picture.getvalue())
     return path
 
 

@@ -4,7 +4,8 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,29 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all: temporary name, flush to disk, rename.
 
-    Errors: CramError when the disk is full; the temporary file is gone then.
+    One writer at a time to a path. Errors: CramError when the disk is full; the temporary file is gone then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")  # what a crash left there is written over
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn a full disk met in the `with` body into a CramError that names the file."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        yield
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         raise_if_full(error, path)
-        raise
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
         raise
 
 
@@ -97,13 +104,10 @@ class Metrics:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it must hold `kind`, `step` and `time` (seconds since the epoch)."""
-        try:
+        with naming_full_disk(self.path):
             self._file.write(_line(record))
             self._file.flush()
-        except OSError as error:
-            raise_if_full(error, self.path)
-            raise
-        self._to_board(record)
+            self._to_board(record)
 
     def _to_board(self, record: dict[str, Any]) -> None:
         self.lines += 1
@@ -113,8 +117,9 @@ class Metrics:
 
     def flush(self) -> None:
         """Put every line on the disk: before a checkpoint counts them."""
-        os.fsync(self._file.fileno())
-        self._board.flush()
+        with naming_full_disk(self.path):
+            os.fsync(self._file.fileno())
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close both."""

@@ -1,6 +1,5 @@
 """The folder of one run: whose it is, whether it is finished, and that one process at a time writes to it."""
 
-import shutil
 from pathlib import Path
 from typing import IO
 
@@ -49,7 +48,7 @@ class RunFolder:
         """Write what names the run; called when all that the user said has proved usable."""
         recipe = self.path / "recipe.yaml"
         if not recipe.exists():
-            shutil.copyfile(shards / "tokenizer.json", self.path / "tokenizer.json")
+            write_atomic(self.path / "tokenizer.json", (shards / "tokenizer.json").read_bytes())
             facts = {"seed": self._config.seed, "shards": str(shards.resolve())}
             write_json(self.path / "environment.json", environment | facts)
             write_atomic(recipe, save_config(self._config).encode())
@@ -66,19 +65,22 @@ class RunFolder:
                 "Choose another run=, or give the words that this run was started with."
             )
 
-    def _take_lock(self) -> IO[str] | None:
-        self.path.mkdir(parents=True, exist_ok=True)
+    def _take_lock(self) -> IO[str]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise CramError(f"run={self.path}: cannot be written ({error}). Choose another run=.") from None
         try:
             import fcntl
-        except ImportError:  # no such locks on this platform
-            return None
-        lock = (self.path / ".lock").open("w")
-        try:
+
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise CramError(
                 f"run={self.path}: another process is at work there. Wait for it, or choose another run=."
             ) from None
+        except (ImportError, OSError):  # this platform or file system has no such locks
+            pass
         return lock
 
 

@@ -12,6 +12,7 @@ SUBJECTS = {
     "river": "crosses", "castle": "guards", "teacher": "teaches", "garden": "feeds", "letter": "reaches",
     "window": "opens", "soldier": "leaves", "winter": "visits", "market": "follows", "doctor": "heals",
     "engine": "moves", "island": "hides", "painter": "paints", "bridge": "watches",
+    "farmer": "ploughs", "sailor": "steers", "singer": "praises", "kitchen": "warms",
 }  # fmt: skip
 NOUNS = list(SUBJECTS)
 PLACES = ["north", "south", "valley", "harbour", "village", "forest", "library", "station", "mountain", "meadow"]

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -49,8 +50,7 @@ class Loader:
         self._seed = seed
         self.rows_total = shards.rows * epochs
         self.rows_taken = 0
-        self._rest: list[Rows] = []
-        self._reader = _Reader(self._blocks(0))
+        self._read_ahead()
 
     @property
     def rows_left(self) -> int:
@@ -91,12 +91,15 @@ class Loader:
             )
         self.close()
         self.rows_taken = state["rows_taken"]
-        self._rest = []
-        self._reader = _Reader(self._blocks(self.rows_taken))
+        self._read_ahead()
 
     def close(self) -> None:
         """Stop reading ahead."""
         self._reader.close()
+
+    def _read_ahead(self) -> None:
+        self._rest: list[Rows] = []
+        self._reader = _Reader(_blocks(self._shards, self._seed, self.rows_taken, self.rows_total))
 
     def _drop(self, n: int) -> None:
         while n:
@@ -105,24 +108,31 @@ class Loader:
             self._rest[:1] = [] if n >= size else [first[n:]]
             n -= min(n, size)
 
-    def _blocks(self, taken: int) -> Iterator[Rows]:
-        rows = self._shards.rows
-        for epoch in range(taken // max(rows, 1), self.rows_total // max(rows, 1)):
-            order = epoch_order(self._seed, self._shards.hash, epoch, rows)
-            for start in range(max(0, taken - epoch * rows), rows, BLOCK_ROWS):
-                index = order[start : start + BLOCK_ROWS]
-                tokens, documents = self._shards.read(index)
-                yield Rows(tokens, documents, index, np.full(len(index), epoch, np.int32))
+
+def _blocks(shards: ShardSet, seed: int, taken: int, total: int) -> Iterator[Rows]:
+    """The rows in training order from number `taken` to `total`, which ends an epoch."""
+    rows = shards.rows
+    for epoch in range(taken // max(rows, 1), total // max(rows, 1)):
+        order = epoch_order(seed, shards.hash, epoch, rows)
+        for start in range(max(0, taken - epoch * rows), rows, BLOCK_ROWS):
+            index = order[start : start + BLOCK_ROWS]
+            tokens, documents = shards.read(index)
+            yield Rows(tokens, documents, index, np.full(len(index), epoch, np.int32))
 
 
 class _Reader:
-    """A daemon thread that fills a bounded queue from an iterator; its errors come out of `next`."""
+    """A thread that fills a bounded queue from an iterator; its errors come out of `next`.
+
+    It ends with the reader or with the program, whichever is first: an interpreter that shuts down while a thread
+    reads inside numpy aborts.
+    """
 
     def __init__(self, blocks: Iterator[Rows]):
         self._queue: queue.Queue[Rows | BaseException] = queue.Queue(BLOCKS_AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fill, args=(blocks,), name="cram-loader", daemon=True)
-        self._thread.start()
+        stop = threading.Event()
+        thread = threading.Thread(target=_fill, args=(blocks, self._queue, stop), name="cram-loader", daemon=True)
+        self.close = weakref.finalize(self, _end, thread, stop)
+        thread.start()
 
     def next(self) -> Rows:
         block = self._queue.get()
@@ -131,26 +141,29 @@ class _Reader:
             raise block
         return block
 
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
-    def _fill(self, blocks: Iterator[Rows]) -> None:
+def _fill(blocks: Iterator[Rows], ahead: "queue.Queue[Rows | BaseException]", stop: threading.Event) -> None:
+    try:
+        for block in blocks:
+            if not _put(block, ahead, stop):
+                return
+    except BaseException as error:  # raised where the rows are taken
+        _put(error, ahead, stop)
+
+
+def _put(item: Rows | BaseException, ahead: "queue.Queue[Rows | BaseException]", stop: threading.Event) -> bool:
+    while not stop.is_set():
         try:
-            for block in blocks:
-                if not self._put(block):
-                    return
-        except BaseException as error:  # raised where the rows are taken
-            self._put(error)
+            ahead.put(item, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False
 
-    def _put(self, item: Rows | BaseException) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+
+def _end(thread: threading.Thread, stop: threading.Event) -> None:
+    stop.set()
+    thread.join()
 
 
 def _join(blocks: list[Rows]) -> Rows:

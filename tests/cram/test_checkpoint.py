@@ -134,6 +134,14 @@ def test_a_state_that_was_edited_is_passed_over(checkpoints: Checkpoints, edited
     check(checkpoints.newest(), 1)
 
 
+def test_a_damaged_one_makes_room_for_those_that_follow_the_one_before_it(checkpoints: Checkpoints) -> None:
+    save_step(checkpoints, 9)
+    (checkpoints.folder / "9" / "state.json").unlink()
+    check(checkpoints.newest(), 2)
+    save_step(checkpoints, 5)
+    assert checkpoints.steps() == [5, 2]
+
+
 def test_checkpoints_that_are_all_damaged_are_an_error(checkpoints: Checkpoints) -> None:
     for step in ("1", "2"):
         (checkpoints.folder / step / "model.safetensors").unlink()
@@ -146,6 +154,7 @@ def test_a_checkpoint_that_a_crash_left_half_written_is_never_used(checkpoints: 
     (checkpoints.folder / ".3.partial" / "optimizer.safetensors").rename(checkpoints.folder / ".3.partial" / "half")
     assert checkpoints.steps() == [2, 1]
     check(checkpoints.newest(), 2)
+    shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".7.partial")
     save_step(checkpoints, 3)
     check(checkpoints.newest(), 3)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "3"]

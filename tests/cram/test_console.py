@@ -94,15 +94,16 @@ def test_the_end_is_said_even_right_after_another_line(time: Time, capsys: pytes
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["99.0%", "100.0%"]
 
 
-def test_training_on_a_terminal_shows_the_same_figures(
+def test_training_on_a_terminal_shows_a_bar_and_all_figures_in_eighty_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    with BudgetBar("demo", "90s", terminal=True) as bar:
-        bar.show(0.5, figures(45))
-    out = " ".join(capsys.readouterr().out.split())
-    assert "demo" in out
-    assert "50.0% of 90s" in out
+    monkeypatch.setenv("COLUMNS", "80")
+    with BudgetBar("demo", "24h", terminal=True) as bar:
+        bar.show(0.5, figures(43_200) | {"tokens_per_second": 999_999.0})
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "50.0% 12:00:00, 12:00:00 left, loss 5.432, 1.0M tokens/s, lr 1.0e-03" in line
+    assert len(line) <= 80
+    assert "━" in line
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,11 @@ def test_other_errors_are_not_taken_for_it() -> None:
         ("NVIDIA RTX 6000 Ada Generation", 364e12),
         ("NVIDIA GeForce RTX 2080 Ti", 53.8e12),
         ("Some Other GPU", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 3080 Ti", None),
+        ("NVIDIA GeForce RTX 4080 SUPER", None),
+        ("NVIDIA H100 NVL", None),
     ],
 )
 def test_the_peak_is_that_of_the_device_or_unknown(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cram.build import build_held_out
+from cram.build import RESULTS, build_held_out
 from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, WordPieceConfig
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
@@ -22,6 +22,7 @@ from cram.export import export_run, main, to_stock_names
 from cram.held_out import evaluate
 from cram.model import Encoder
 from cram.recipe import save_config
+from cram.record import sha256_file
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
 WORDS += ["and", "old", "mountains", "under", "stars"]
@@ -68,8 +69,9 @@ def make_run(folder: Path) -> Path:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + shift)
     save_file(model.state_dict(), folder / "model.safetensors")
     (folder / "recipe.yaml").write_text(save_config(CONFIG))
-    nats = evaluate(model, rows, torch.device("cpu"))["nats"]
-    (folder / "receipt.json").write_text(json.dumps(receipt(nats)))
+    nats = evaluate(model, rows, torch.device("cpu"))["nats_per_token"]
+    files = {name: sha256_file(folder / name) for name in RESULTS}
+    (folder / "receipt.json").write_text(json.dumps(receipt(nats) | {"files": files}))
     return folder
 
 
@@ -188,6 +190,31 @@ def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"no receipt\.json"):
         main([f"run={run}", f"to={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_file_that_the_run_did_not_write_is_refused(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "small")
+    data = bytearray((run / name).read_bytes())
+    data[-20] ^= 1
+    (run / name).write_bytes(data)
+    with pytest.raises(CramError, match=f"{name}: damaged, .*the receipt's sha256"):
+        main([f"run={run}", f"to={tmp_path / 'out'}"])
+    (run / name).unlink()
+    with pytest.raises(CramError, match=f"there is no {name}"):
+        main([f"run={run}", f"to={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_logits_may_round_differently(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "small")
+    weights = load_file(run / "model.safetensors")
+    weights["head.norm.weight"] *= 200.0  # logits in the hundreds differ by more than 1e-4 in fp32
+    save_file(weights, run / "model.safetensors")
+    receipt = json.loads((run / "receipt.json").read_text())
+    receipt["files"]["model.safetensors"] = sha256_file(run / "model.safetensors")
+    (run / "receipt.json").write_text(json.dumps(receipt))
+    assert export_run(run, tmp_path / "out").is_dir()
 
 
 def test_the_door(run: Path, tmp_path: Path) -> None:

@@ -185,10 +185,10 @@ def test_figures_are_those_of_a_plain_cross_entropy(tokenizer: Tokenizer, monkey
     monkeypatch.setattr(held_out, "BATCH_ROWS", 2)
     assert any(not (part != IGNORED).any() for part in rows.labels.split(2))
     figures = evaluate(model, rows, torch.device("cpu"))
-    assert figures["nats"] == pytest.approx(nats / len(slots), rel=1e-5)
-    assert figures["bits_per_byte"] == pytest.approx(nats / math.log(2) / rows.masked_bytes, rel=1e-5)
+    assert figures["nats_per_token"] == pytest.approx(nats / len(slots), rel=1e-5)
+    assert figures["bits_per_masked_byte"] == pytest.approx(nats / math.log(2) / rows.masked_bytes, rel=1e-5)
     assert figures["accuracy"] == (whole.argmax(-1) == labels).sum().item() / len(slots) > 0.3
-    assert figures["predicted"] == len(slots)
+    assert figures["predicted_tokens"] == len(slots)
 
 
 def test_the_unigram_baseline_is_that_of_smoothed_frequencies() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cram.checkpoint import Checkpoints
 from cram.clock import Budget, Clock
 from cram.errors import CramError
-from cram.loop import Session, accumulate, predicted_progress, train, update_rows
+from cram.loop import Session, accumulate, predicted_progress, save, train, update_rows
 from cram.record import Metrics, read_metrics
 
 SEQ_LEN = 4
@@ -105,7 +105,8 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "model": model, "objective": FakeObjective(), "optimizer": FakeOptimizer(model), "loader": FakeLoader(rows),
         "clock": Clock(Budget.parse(budget)), "checkpoints": Checkpoints(run),
         "schedule": lambda progress: 1.0 - progress, "batch_tokens": lambda progress: batch * SEQ_LEN,
-        "evaluate": lambda: {"nats": 1.0}, "show": lambda progress, figures: None, "device": torch.device("cpu"),
+        "evaluate": lambda: {"nats_per_token": 1.0}, "show": lambda progress, figures: None,
+        "device": torch.device("cpu"),
         "precision": torch.float32, "seq_len": SEQ_LEN, "micro_rows": 2, "clip": None, "log_interval": 3,
         "checkpoint_seconds": 1e9, "evaluation_interval": None, "stop_asked": lambda: False, "threads": 1,
         "seeded_weights": "", "initial_weights": "",
@@ -238,3 +239,26 @@ def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> Non
     lines = read_metrics(tmp_path / "b" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [3, 6, 9, 10]
     assert all(math.isfinite(line["loss"]) for line in lines)
+
+
+def test_what_was_trained_over_a_damaged_checkpoint_is_saved_again(tmp_path: Path) -> None:
+    first = make_session(tmp_path)
+    save(first)
+    train(first)
+    (tmp_path / "checkpoints" / "10" / "state.json").unlink()
+    found = first.checkpoints.newest()
+    assert found is not None and found.step == 0
+    second = make_session(tmp_path, metrics=first.metrics)
+    second.resume(found)
+    assert train(second)
+    assert first.checkpoints.newest().step == 10  # type: ignore[union-attr]
+
+
+def test_a_run_resumed_at_its_end_is_not_saved_again(tmp_path: Path) -> None:
+    first = make_session(tmp_path)
+    train(first)
+    written = (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns
+    second = make_session(tmp_path, metrics=first.metrics)
+    second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
+    assert train(second)
+    assert (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns == written

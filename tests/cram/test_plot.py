@@ -9,7 +9,7 @@ from cram.plot import plot_loss
 
 def write_metrics(run: Path, seconds: float) -> None:
     records = [{"kind": "train", "charged_seconds": seconds * n / 4, "loss": 9.0 - n} for n in (1, 2, 3, 4)]
-    records.append({"kind": "held_out", "charged_seconds": seconds, "nats": 5.5})
+    records.append({"kind": "held_out", "charged_seconds": seconds, "nats_per_token": 5.5})
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 

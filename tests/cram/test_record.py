@@ -51,6 +51,18 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "weights").read_bytes() == b"old"
 
 
+def test_what_a_crash_left_is_written_over(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom cram.record import write_atomic\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\nwrite_atomic(Path(sys.argv[1]), b'half')"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], cwd=ROOT, check=False)
+        assert names(tmp_path) == [".file.partial"]
+    write_atomic(tmp_path / "file", b"whole")
+    assert names(tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
 def test_another_failure_passes_and_leaves_nothing_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -61,6 +73,12 @@ def test_another_failure_passes_and_leaves_nothing_either(
             write_atomic(tmp_path / "file", b"new")
     assert caught.value is error
     assert names(tmp_path) == []
+
+
+def test_a_disk_without_space_for_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(CramError, match="file: the disk is full"):
+        break_call(patch, "mkdir", OSError(errno.ENOSPC, "No space left on device"))
+        write_atomic(tmp_path / "new" / "file", b"new")
 
 
 def test_a_file_that_the_system_does_not_let_grow_is_a_full_disk(tmp_path: Path) -> None:
@@ -115,11 +133,13 @@ def board(run: Path) -> dict[str, list[tuple[int, float, float]]]:
 def test_a_record_is_on_the_disk_at_once_and_on_the_board_after_close(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     metrics.write(record(1))
-    metrics.write({"kind": "held_out", "step": 1, "time": 5.0, "nats": 2.5, "note": "text stays off the board"})
+    metrics.write(
+        {"kind": "held_out", "step": 1, "time": 5.0, "nats_per_token": 2.5, "note": "text stays off the board"}
+    )
     assert [line["kind"] for line in read_metrics(tmp_path / "metrics.jsonl")] == ["train", "held_out"]
     assert metrics.lines == 2
     metrics.close()
-    assert board(tmp_path) == {"train/loss": [(1, 1001.0, 11.0)], "held_out/nats": [(1, 5.0, 2.5)]}
+    assert board(tmp_path) == {"train/loss": [(1, 1001.0, 11.0)], "held_out/nats_per_token": [(1, 5.0, 2.5)]}
 
 
 def test_a_resumed_run_joins_without_gap_or_repeat(tmp_path: Path) -> None:
@@ -156,7 +176,7 @@ def test_a_run_that_starts_anew_keeps_nothing(tmp_path: Path) -> None:
     assert board(tmp_path) == {"train/loss": [(1, 1001.0, 11.0)]}
 
 
-def test_a_disk_that_fills_up_under_the_metrics_is_named(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_under_the_metrics_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def write(self, _: str) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -167,4 +187,7 @@ def test_a_disk_that_fills_up_under_the_metrics_is_named(tmp_path: Path) -> None
         metrics.write(record(1))
     assert metrics.lines == 0
     metrics._file = file
+    with monkeypatch.context() as patch, pytest.raises(CramError, match=r"metrics\.jsonl: the disk is full"):
+        break_call(patch, "fsync", OSError(errno.ENOSPC, "No space left on device"))
+        metrics.flush()
     metrics.close()

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_a_file_is_no_run_folder(config: Config, tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"run=.*runs/a is a file"):
         RunFolder(config)
     assert (tmp_path / "runs" / "a").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_told(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the folder of the runs should be")
+    with pytest.raises(CramError, match=r"run=.*runs/a: cannot be written .*Choose another run="):
+        RunFolder(config)
+
+
+def test_a_file_system_without_locks_is_no_obstacle(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert not RunFolder(config).finished
 
 
 def test_a_damaged_recipe_is_named(config: Config, shards: Path) -> None:

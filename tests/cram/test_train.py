@@ -118,7 +118,7 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: P
     assert 0 < step < 200
     assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
     figures = [
-        [(r["kind"], r["step"], r.get("loss"), r.get("nats")) for r in read_metrics(folder / "metrics.jsonl")]
+        [(r["kind"], r["step"], r.get("loss"), r.get("nats_per_token")) for r in read_metrics(folder / "metrics.jsonl")]
         for folder in (straight, killed)
     ]
     assert figures[0] == figures[1]
