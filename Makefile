@@ -14,6 +14,7 @@ test: $(STAMP)
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 CRAM_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels
 
 $(STAMP): pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

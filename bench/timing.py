@@ -9,8 +9,8 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +43,50 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "p20": cuts[0], "p80": cuts[3]}
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a figure must be read with: hardware, versions, commit, date."""
+def machine(device: torch.device, packages: Sequence[str] = ("torch", "transformers")) -> dict[str, Any]:
+    """What a figure must be read with: hardware, driver, versions of the packages that are there, commit, date."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     described = subprocess.run(git, capture_output=True, text=True, check=False)
     return {
         "device": device_name(device),
+        "gpu": _gpu(device),
         "threads": torch.get_num_threads(),
         "load": Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "versions": {name: found for name in packages if (found := _version(name))},
         "commit": described.stdout.strip() or None,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu(device: torch.device) -> dict[str, Any] | None:
+    """Driver, CUDA, compute capability and size of a GPU."""
+    if device.type != "cuda":
+        return None
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "capability": f"{properties.major}.{properties.minor}",
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+    }
+
+
+def _driver() -> str | None:
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
 
 
 def write_results(results: dict[str, Any], folder: Path, name: str) -> Path:

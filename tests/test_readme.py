@@ -71,6 +71,14 @@ def test_every_command_of_the_readme_runs(folder: Path, tiny_run: Callable[[Path
         assert "token_str" in answer.stdout
 
 
+def test_the_example_of_the_kernels_runs_without_the_rest(tmp_path: Path) -> None:
+    text = (ROOT / "kernels" / "README.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "kernels"), "OMP_NUM_THREADS": "1"}
+    code = f"{block}\nassert loss.isfinite()\nimport sys\nassert 'cram' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+
+
 def test_every_recipe_is_in_the_table() -> None:
     for recipe in (ROOT / "recipes").glob("*.yaml"):
         assert f"| `{recipe.stem}` |" in README

@@ -15,7 +15,12 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=eps, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> the same, normalised."""
         return ck.layer_norm(hidden, self.weight, eps=self.eps)  # type: ignore[return-value]
+
+    def add(self, change: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a block's change to the hidden states, both (..., width): the sum normalised, and the sum."""
+        return ck.layer_norm(change, self.weight, eps=self.eps, residual=hidden)  # type: ignore[return-value]
 
 
 class GatedMLP(nn.Module):

@@ -33,7 +33,11 @@ def check_config(config: ModelConfig, vocab_size: int) -> None:
 
 
 class Block(nn.Module):
-    """One pre-norm block: hidden + attention, then hidden + MLP."""
+    """One pre-norm block: hidden + attention, then hidden + MLP.
+
+    The second sum is left to whoever normalises it next, the following block or the final norm, because there it
+    is one kernel with the norm.
+    """
 
     def __init__(self, config: ModelConfig, first: bool) -> None:
         super().__init__()
@@ -42,17 +46,28 @@ class Block(nn.Module):
         self.mlp_norm = LayerNorm(config.width, config.norm_eps)
         self.mlp = GatedMLP(config.width, config.mlp_width)
 
-    def forward(self, hidden: Tensor, packing: Packing, slots: Tensor | None = None) -> Tensor:
-        """(rows, seq_len, width) -> the same; with slots (N), flat indices: (N, width), those positions alone.
+    def forward(
+        self, hidden: Tensor, change: Tensor | None, packing: Packing, slots: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One block's work on `hidden + change`, both (rows, seq_len, width); None for the first, without a change.
 
         Attention reads every position, but what follows it works on each position apart, so that leaving
         out the others changes nothing.
+
+        Returns:
+            hidden and change of the same shape, still to be added; with slots (N), flat indices, (N, width) of those
+            positions alone.
         """
-        gathered = self.attention(self.attention_norm(hidden), packing, slots)
+        if change is None:
+            normal = self.attention_norm(hidden)
+        else:
+            assert isinstance(self.attention_norm, LayerNorm)
+            normal, hidden = self.attention_norm.add(change, hidden)
+        gathered = self.attention(normal, packing, slots)
         if slots is not None:
             hidden = pick(hidden, slots)
-        hidden = hidden + self.attention.out(gathered)
-        return hidden + self.mlp(self.mlp_norm(hidden))
+        normal, hidden = self.mlp_norm.add(self.attention.out(gathered), hidden)
+        return hidden, self.mlp(normal)
 
 
 class Encoder(nn.Module):
@@ -108,10 +123,11 @@ class Encoder(nn.Module):
         """
         hidden = self.embedding_norm(self.embedding(tokens))
         packing = self._pack(documents)
+        change = None
         for block in self.blocks[:-1]:
-            hidden = block(hidden, packing)
-        hidden = self.blocks[-1](hidden, packing, slots)
-        return self.final_norm(hidden).view(-1, self.config.width)
+            hidden, change = block(hidden, change, packing)
+        hidden, change = self.blocks[-1](hidden, change, packing, slots)
+        return self.final_norm.add(change, hidden)[0].view(-1, self.config.width)
 
     def _pack(self, documents: Tensor) -> Packing:
         device = documents.device

@@ -1,7 +1,7 @@
 """Kernels of cram, drop-in for `torch.nn.functional` where the arguments are the same.
 
-Imports torch and triton only, never cram. Each file reads in one order: formula and source, reference
-implementation, public function.
+Imports torch and triton only, never cram. Each file reads in one order: formula and source, reference, kernels,
+launchers, op with fake and autograd, public function.
 """
 
 from cram_kernels.activations import geglu, swiglu

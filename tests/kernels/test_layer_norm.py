@@ -1,4 +1,6 @@
-"""layer_norm against torch's."""
+"""layer_norm against torch's in float64."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -6,51 +8,225 @@ from torch.nn import functional as F
 
 import cram_kernels as ck
 
+# The interpreter cuts fp32 to bf16 where hardware rounds, so bf16 gets a whole unit in the last place.
+TOLERANCE = {torch.float32: 5e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float64: 1e-10}
+HALF = [torch.float16, torch.bfloat16]
+
+
+def yardstick(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, residual: torch.Tensor | None
+) -> torch.Tensor:
+    total = x if residual is None else x + residual
+    return F.layer_norm(total, total.shape[-1:], weight, bias, 1e-5)
+
+
+def check(
+    x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+) -> None:  # fmt: skip
+    """Values and gradients of all inputs against float64, within the dtype's tolerance of the largest entry."""
+    mine = [None if part is None else part.detach().requires_grad_() for part in (x, weight, bias, residual)]
+    theirs = [None if part is None else part.detach().double().requires_grad_() for part in mine]
+    tolerance = TOLERANCE[x.dtype]
+    ours = ck.layer_norm(*mine[:3], residual=mine[3])  # type: ignore[misc]
+    wanted = yardstick(*theirs)  # type: ignore[arg-type]
+    if residual is not None:
+        ours, total = ours
+        assert total.dtype == x.dtype
+        torch.testing.assert_close(total.double(), theirs[0] + theirs[3], atol=tolerance, rtol=tolerance)
+    assert isinstance(ours, torch.Tensor)
+    assert ours.dtype == x.dtype
+    torch.testing.assert_close(ours.double(), wanted, atol=tolerance, rtol=tolerance)
+    upstream = torch.randn(wanted.shape, device=x.device).to(x.dtype)
+    found = torch.autograd.grad(ours, [part for part in mine if part is not None], upstream)
+    right = torch.autograd.grad(wanted, [part for part in theirs if part is not None], upstream.double())
+    for one, other in zip(found, right, strict=True):
+        largest = float(other.abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one.double(), other, atol=tolerance * max(1.0, largest), rtol=tolerance)
+
+
+def randn(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device) -> torch.Tensor:
+    return torch.randn(*shape, device=device).to(dtype)
+
 
 @pytest.mark.parametrize("with_weight", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("with_residual", [False, True])
-def test_values_and_gradients(with_weight: bool, with_bias: bool, with_residual: bool) -> None:
-    def make(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-    x, residual = make(3, 5, 8), make(3, 5, 8) if with_residual else None
-    weight, bias = make(8) if with_weight else None, make(8) if with_bias else None
-    total = x if residual is None else x + residual
-    wanted = F.layer_norm(total, (8,), weight, bias, 1e-5)
-    ours = ck.layer_norm(x, weight, bias, residual=residual)
-    if with_residual:
-        torch.testing.assert_close(ours, (wanted, total))
-        ours, wanted = ours[0] * 2 + ours[1], wanted * 2 + total
-    else:
-        torch.testing.assert_close(ours, wanted)
-    parts = [part for part in (x, residual, weight, bias) if part is not None]
-    upstream = torch.randn_like(wanted)
-    for mine, theirs in zip(
-        torch.autograd.grad(ours, parts, upstream), torch.autograd.grad(wanted, parts, upstream), strict=True
-    ):
-        torch.testing.assert_close(mine, theirs)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_values_and_gradients(
+    with_weight: bool, with_bias: bool, with_residual: bool, dtype: torch.dtype, device: torch.device, home: str
+) -> None:
+    rows = 4099 if home == "gpu" else 21
+    x = randn(rows, 64, dtype=dtype, device=device)
+    residual = randn(rows, 64, dtype=dtype, device=device) if with_residual else None
+    weight, bias = (randn(64, device=device) if there else None for there in (with_weight, with_bias))
+    check(x, weight, bias, residual)
 
 
-@pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.no_launch
+def test_float64_is_served_by_the_reference(device: torch.device) -> None:
+    check(*(torch.randn(*shape, dtype=torch.float64, device=device) for shape in ((3, 8), (8,), (8,), (3, 8))))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 17, 100, 768, 1000, 1024, 5000, 8192])
+def test_every_width(width: int, device: torch.device) -> None:
+    check(randn(5, width, device=device), randn(width, device=device), randn(width, device=device))
+
+
+@pytest.mark.no_launch
+@pytest.mark.parametrize("width", [8193, 65_537])
+def test_a_row_too_wide_to_be_held_is_the_references(width: int, device: torch.device) -> None:
+    check(randn(3, width, device=device), randn(width, device=device))
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (3, 5, 8), (2, 3, 5, 8)])
+def test_one_to_four_dimensions(shape: tuple[int, ...], device: torch.device) -> None:
+    check(randn(*shape, device=device), randn(8, device=device), residual=randn(*shape, device=device))
+
+
+@pytest.mark.no_launch
+@pytest.mark.parametrize("shape", [(0, 8), (3, 0, 8)])
+def test_no_rows_give_no_rows_and_zero_gradients(shape: tuple[int, ...], device: torch.device) -> None:
+    x, weight = randn(*shape, device=device).requires_grad_(), randn(8, device=device).requires_grad_()
+    y = ck.layer_norm(x, weight)
+    assert isinstance(y, torch.Tensor)
+    y.sum().backward()
+    assert y.shape == x.shape
+    assert x.grad is not None and x.grad.shape == shape
+    assert weight.grad is not None and not weight.grad.any()
+
+
+def test_any_strides(strided: Callable[[], torch.Tensor], device: torch.device) -> None:
+    check(strided(), *randn(16, 2, device=device).unbind(1))
+    check(strided(), randn(16, device=device), residual=strided())
+
+
+def test_an_upstream_gradient_of_any_strides(device: torch.device) -> None:
+    x, weight = randn(5, 16, device=device).requires_grad_(), randn(16, device=device).requires_grad_()
+    for upstream in (torch.ones((), device=device).expand(5, 16), randn(16, 5, device=device).t()):
+        ours = torch.autograd.grad(ck.layer_norm(x, weight), (x, weight), upstream)  # type: ignore[arg-type]
+        wanted = torch.autograd.grad(F.layer_norm(x, (16,), weight), (x, weight), upstream)
+        for one, other in zip(ours, wanted, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["x", "residual", "weight", "bias"])
+def test_a_gradient_for_one_input_alone(which: str, device: torch.device) -> None:
+    parts = {name: randn(*shape, device=device) for name, shape in
+             (("x", (4, 8)), ("residual", (4, 8)), ("weight", (8,)), ("bias", (8,)))}  # fmt: skip
+    parts[which].requires_grad_()
+    ours, total = ck.layer_norm(parts["x"], parts["weight"], parts["bias"], residual=parts["residual"])
+    upstream = torch.randn_like(ours)
+    (found,) = torch.autograd.grad(ours, (parts[which],), upstream)
+    wanted = yardstick(parts["x"], parts["weight"], parts["bias"], parts["residual"])
+    (right,) = torch.autograd.grad(wanted, (parts[which],), upstream)
+    torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-5)
+    assert total.requires_grad == (which in ("x", "residual")) or which in ("weight", "bias")
+
+
+@pytest.mark.parametrize("used", ["both", "normal", "sum"])
+def test_either_output_may_be_left_unused(used: str, device: torch.device) -> None:
+    x, residual = (randn(4, 8, device=device).requires_grad_() for _ in range(2))
+    factors = {"both": (2.0, 3.0), "normal": (2.0, 0.0), "sum": (0.0, 3.0)}[used]
+
+    def loss(outputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return sum((f * out.pow(3).sum() for f, out in zip(factors, outputs, strict=True) if f), torch.zeros(()))
+
+    ours = torch.autograd.grad(loss(ck.layer_norm(x, residual=residual)), (x, residual))  # type: ignore[arg-type]
+    total = x + residual
+    wanted = torch.autograd.grad(loss((F.layer_norm(total, (8,)), total)), (x, residual))
+    for one, other in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
+
+
+def test_backward_twice_gives_the_same_and_harms_nothing(device: torch.device) -> None:
+    x, weight = randn(40, 96, device=device).requires_grad_(), randn(96, device=device).requires_grad_()
+    before = x.detach().clone()
+    y = ck.layer_norm(x, weight)
+    assert isinstance(y, torch.Tensor)
+    upstream = torch.randn_like(y)
+    first = torch.autograd.grad(y, (x, weight), upstream, retain_graph=True)
+    second = torch.autograd.grad(y, (x, weight), upstream)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert torch.equal(x, before)
+
+
+def test_a_second_derivative_is_refused(device: torch.device) -> None:
+    x = randn(4, 8, device=device).requires_grad_()
+    y = ck.layer_norm(x)
+    assert isinstance(y, torch.Tensor)
+    (grad,) = torch.autograd.grad(y.pow(2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="layer_norm can be differentiated once, not twice"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("x_dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_keeps_the_input_dtype_and_computes_wide(
-    x_dtype: torch.dtype, weight_dtype: torch.dtype, autocast: bool
+    x_dtype: torch.dtype, weight_dtype: torch.dtype, autocast: bool, device: torch.device
 ) -> None:
-    x = (torch.randn(6, 64) + 30).to(x_dtype)
-    weight = torch.randn(64).to(weight_dtype)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    x = (torch.randn(6, 64, device=device) + 30).to(x_dtype).requires_grad_()
+    weight = torch.randn(64, device=device).to(weight_dtype).requires_grad_()
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         ours = ck.layer_norm(x, weight)
+    assert isinstance(ours, torch.Tensor)
     assert ours.dtype == x_dtype
     wanted = F.layer_norm(x.double(), (64,), weight.double())
-    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[x_dtype]
+    tolerance = TOLERANCE[x_dtype]
     torch.testing.assert_close(ours.double(), wanted, atol=tolerance, rtol=tolerance)
+    ours.sum().backward()
+    assert (x.grad.dtype, weight.grad.dtype) == (x_dtype, weight_dtype)  # type: ignore[union-attr]
 
 
-def test_eps_and_nan() -> None:
-    x = torch.zeros(2, 4)
-    x[1, 2] = float("nan")
+def test_an_offset_common_to_a_row_costs_only_the_digits_of_its_mean(device: torch.device) -> None:
+    x = randn(4, 64, device=device)
+    for offset in (1e4, -1e4):
+        torch.testing.assert_close(
+            ck.layer_norm(x + offset), F.layer_norm((x + offset).double(), (64,)).float(), atol=2e-3, rtol=1e-3
+        )
+
+
+def test_eps_and_not_a_number(device: torch.device) -> None:
+    x = torch.zeros(3, 4, device=device)
+    x[1, 2], x[2, 0] = float("nan"), float("inf")
     ours = ck.layer_norm(x, eps=0.5)
+    assert isinstance(ours, torch.Tensor)
     assert not ours[0].any()
-    assert ours[1].isnan().all()
+    assert ours[1:].isnan().all()
+
+
+def test_a_residual_that_broadcasts_or_has_another_dtype(device: torch.device) -> None:
+    x, residual = randn(4, 8, device=device), randn(8, device=device)
+    check(x, residual=residual)
+    y, s = ck.layer_norm(x.to(torch.bfloat16), residual=x)
+    assert y.dtype == s.dtype == torch.float32
+
+
+@pytest.mark.no_launch
+def test_what_does_not_fit_is_refused(device: torch.device) -> None:
+    with pytest.raises(ValueError, match=r"weight \(3,\) does not fit x \(2, 8\): it must be \(8,\)"):
+        ck.layer_norm(randn(2, 8, device=device), torch.ones(3))
+    with pytest.raises(ValueError, match="x is a scalar"):
+        ck.layer_norm(torch.ones(()))
+
+
+HUGE_STRIDE = 2**30 + 16
+
+
+def test_rows_far_apart_do_not_overflow(home: str, run_apart: Callable[[str], None]) -> None:
+    """Offsets beyond 2^31 elements, in a process of its own: with 32 bits it would end by a signal."""
+    rows, dtype, where = (3, "torch.bfloat16", "cuda" if home == "gpu" else "cpu")
+    code = f"""
+import torch, cram_kernels as ck
+x = torch.empty({rows} * {HUGE_STRIDE}, dtype={dtype}, device="{where}").as_strided(({rows}, 16), ({HUGE_STRIDE}, 1))
+values = torch.randn({rows}, 16).to({dtype})
+x = x.copy_(values).requires_grad_()
+y = ck.layer_norm(x)
+y.backward(torch.ones_like(y))
+assert x.grad.abs().max() < 0.1
+y = y.detach()
+wanted = torch.nn.functional.layer_norm(values.float(), (16,))
+torch.testing.assert_close(y.cpu().float(), wanted, atol=2e-2, rtol=2e-2)
+"""
+    run_apart(code)

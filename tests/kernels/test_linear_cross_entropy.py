@@ -1,6 +1,8 @@
 """linear_cross_entropy against torch's linear and cross-entropy in float64."""
 
 import itertools
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,24 +12,30 @@ from torch.nn import functional as F
 
 import cram_kernels as ck
 
+MODULE = sys.modules["cram_kernels.linear_cross_entropy"]  # the package has the function under this name
 N, WIDTH, CLASSES = 13, 8, 11
 OPTIONS = [
     {"reduction": reduction, "label_smoothing": smoothing, "z_loss": z_loss}
     for reduction, smoothing, z_loss in itertools.product(("none", "sum", "mean"), (0.0, 0.1), (0.0, 1e-2))
 ]
+# Half precision rounds logits, their gradient and the products of both; the interpreter cuts instead of rounding.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2, torch.float64: 1e-10}
+HALF = [torch.float16, torch.bfloat16]
+NAN = float("nan")
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def make(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def make(device: torch.device, dtype: torch.dtype = torch.float32, classes: int = CLASSES, rows: int = N) -> Inputs:
     """hidden, weight, bias that want gradients, and a target with ignored rows."""
-    generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((N, WIDTH), (CLASSES, WIDTH))]
-    bias = torch.randn(CLASSES, generator=generator, dtype=dtype)
-    target = torch.randint(0, CLASSES, (N,), generator=generator)
-    target[[0, 5, 6]] = -100
-    return *(part.requires_grad_() for part in (*parts, bias)), target
+    parts = [torch.randn(*shape, device=device) for shape in ((rows, WIDTH), (classes, WIDTH), (classes,))]
+    target = torch.randint(0, classes, (rows,), device=device)
+    target[::6] = -100
+    hidden, weight, bias = (part.to(dtype).requires_grad_() for part in parts)
+    return hidden, weight, bias, target
 
 
-def expected(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, **options: Any) -> Tensor:
+def yardstick(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, **options: Any) -> Tensor:
     z_loss, reduction = options.pop("z_loss", 0.0), options.pop("reduction", "mean")
     logits = F.linear(hidden, weight, bias)
     losses = F.cross_entropy(logits, target, reduction="none", **options)
@@ -36,26 +44,55 @@ def expected(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor
     return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / valid.sum()}[reduction]
 
 
+def close(found: Tensor, right: Tensor, tolerance: float) -> None:
+    """Within the tolerance of the largest entry."""
+    largest = float(right.detach().nan_to_num().abs().max()) if right.numel() else 1.0
+    bound = tolerance * max(largest, 1e-3)
+    torch.testing.assert_close(found.double(), right, atol=bound, rtol=tolerance, equal_nan=True)
+
+
+def check(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, chunk_rows: int | None = None, **options: Any
+) -> Tensor:
+    """Value and gradients of all parts against float64; returns the value."""
+    mine = [None if part is None else part.detach().requires_grad_() for part in (hidden, weight, bias)]
+    theirs = [None if part is None else part.detach().double().requires_grad_() for part in mine]
+    tolerance = TOLERANCE[hidden.dtype]
+    ours = ck.linear_cross_entropy(*mine[:2], target, bias=mine[2], chunk_rows=chunk_rows, **options)  # type: ignore
+    wanted = yardstick(*theirs, target, **options)  # type: ignore[arg-type]
+    assert ours.dtype == torch.promote_types(hidden.dtype, torch.float32)
+    assert ours.shape == wanted.shape
+    close(ours, wanted, tolerance)
+    upstream = torch.randn(wanted.shape, device=hidden.device)
+    found = torch.autograd.grad(ours, [part for part in mine if part is not None], upstream.to(ours.dtype))
+    right = torch.autograd.grad(wanted, [part for part in theirs if part is not None], upstream.double())
+    for one, other, part in zip(found, right, (hidden, weight, bias), strict=False):
+        assert part is not None
+        assert (one.dtype, one.shape) == (part.dtype, part.shape)
+        close(one, other, tolerance)
+    return ours
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("chunk_rows", [1, 5, None])
+@pytest.mark.parametrize("chunk_rows", [5, None])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_values_and_gradients(options: dict[str, Any], chunk_rows: int | None, with_bias: bool) -> None:
-    hidden, weight, bias, target = make()
-    chosen = bias if with_bias else None
-    ours = ck.linear_cross_entropy(hidden, weight, target, bias=chosen, chunk_rows=chunk_rows, **options)
-    wanted = expected(hidden, weight, chosen, target, **options)
-    torch.testing.assert_close(ours, wanted)
-    parts = [hidden, weight, bias] if with_bias else [hidden, weight]
-    upstream = torch.randn_like(wanted)
-    for mine, theirs in zip(
-        torch.autograd.grad(ours, parts, upstream), torch.autograd.grad(wanted, parts, upstream), strict=True
-    ):
-        torch.testing.assert_close(mine, theirs)
+def test_values_and_gradients(
+    options: dict[str, Any], chunk_rows: int | None, with_bias: bool, device: torch.device
+) -> None:
+    hidden, weight, bias, target = make(device)
+    check(hidden, weight, bias if with_bias else None, target, chunk_rows, **options)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_gradcheck(reduction: str) -> None:
-    hidden, weight, bias, target = make()
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision(reduction: str, dtype: torch.dtype, device: torch.device) -> None:
+    check(*make(device, dtype), chunk_rows=5, reduction=reduction, label_smoothing=0.1, z_loss=1e-2)
+
+
+@pytest.mark.no_launch
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_gradcheck_in_float64_which_the_reference_serves(reduction: str, device: torch.device) -> None:
+    hidden, weight, bias, target = make(device, torch.float64)
     assert torch.autograd.gradcheck(
         lambda h, w, b: ck.linear_cross_entropy(
             h, w, target, bias=b, reduction=reduction, label_smoothing=0.1, z_loss=1e-2, chunk_rows=4
@@ -64,91 +101,215 @@ def test_gradcheck(reduction: str) -> None:
     )
 
 
+@pytest.mark.parametrize("classes", [1, 2, 17, 1000, 8193, 32_768, 50_257, 65_537])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_number_of_classes(classes: int, dtype: torch.dtype, device: torch.device) -> None:
+    check(*make(device, dtype, classes, rows=4), reduction="sum", label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_chunks_of_any_size_give_the_same(reduction: str, device: torch.device) -> None:
+    hidden, weight, bias, target = make(device)
+
+    def run(chunk_rows: int) -> list[Tensor]:
+        loss = ck.linear_cross_entropy(hidden, weight, target, bias=bias, reduction=reduction, chunk_rows=chunk_rows)
+        return [loss.detach(), *torch.autograd.grad(loss.sum(), (hidden, weight, bias))]
+
+    whole = run(N)
+    for chunk_rows in (1, 3, 100):
+        for one, other in zip(run(chunk_rows), whole, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("reduction", ["none", "sum"])
-@pytest.mark.parametrize("wanted", ["hidden", "weight"])
-def test_gradient_of_one_input_alone(wanted: str, reduction: str) -> None:
-    hidden, weight, _, target = make()
-    other = {"hidden": weight, "weight": hidden}[wanted].requires_grad_(False)
-    loss = ck.linear_cross_entropy(hidden, weight, target, reduction=reduction).sum()
-    loss.backward()
-    assert other.grad is None
-    part = {"hidden": hidden, "weight": weight}[wanted]
-    reference = torch.autograd.grad(expected(hidden, weight, None, target, reduction="sum"), part)[0]
-    torch.testing.assert_close(part.grad, reference)
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["hidden", "weight", "bias"])
+def test_a_gradient_for_one_input_alone(which: int, reduction: str, device: torch.device) -> None:
+    hidden, weight, bias, target = make(device)
+    for n, part in enumerate((hidden, weight, bias)):
+        part.requires_grad_(n == which)
+    ck.linear_cross_entropy(hidden, weight, target, bias=bias, reduction=reduction, chunk_rows=5).sum().backward()
+    wanted = yardstick(hidden, weight, bias, target, reduction="sum")
+    (right,) = torch.autograd.grad(wanted, (hidden, weight, bias)[which])
+    for n, part in enumerate((hidden, weight, bias)):
+        assert (part.grad is not None) == (n == which)
+    torch.testing.assert_close((hidden, weight, bias)[which].grad, right, atol=1e-5, rtol=1e-5)
 
 
-def test_autocast_computes_in_bf16_and_returns_fp32() -> None:
-    hidden, weight, bias, target = make(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = ck.linear_cross_entropy(hidden, weight, target, bias=bias, reduction="sum")
+def test_without_a_gradient_the_loss_is_the_same_and_none_is_formed(device: torch.device) -> None:
+    hidden, weight, bias, target = make(device)
+    loss = ck.linear_cross_entropy(hidden, weight, target, bias=bias)
+    with torch.no_grad():
+        scored = ck.linear_cross_entropy(hidden, weight, target, bias=bias)
+    assert not scored.requires_grad
+    torch.testing.assert_close(scored, loss.detach(), atol=1e-6, rtol=1e-6)
+    parts = torch.ops.cram.linear_cross_entropy(
+        *(part.detach() for part in (hidden, weight, bias)), target, -100, 0.0, 0.0, 5, "sum", False, True, False
+    )
+    assert [part.numel() for part in parts] == [1, 0, weight.numel(), 0]
+
+
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
+def test_autocast_computes_in_bf16_and_returns_fp32(
+    hidden_dtype: torch.dtype, weight_dtype: torch.dtype, device: torch.device
+) -> None:
+    hidden, weight, bias, target = make(device)
+    hidden = hidden.detach().to(hidden_dtype).requires_grad_()
+    weight = weight.detach().to(weight_dtype).requires_grad_()
+    with torch.autocast(device.type, torch.bfloat16):
+        loss = ck.linear_cross_entropy(hidden, weight, target, bias=bias, reduction="sum", chunk_rows=5)
     assert loss.dtype == torch.float32
     loss.backward()
-    reference = expected(hidden, weight, bias, target, reduction="sum")
-    torch.testing.assert_close(loss, reference, atol=0.05, rtol=0.01)
-    for part, wanted in zip(
-        (hidden, weight, bias), torch.autograd.grad(reference, (hidden, weight, bias)), strict=True
-    ):
-        assert part.grad is not None
-        assert part.grad.dtype == torch.float32
-        torch.testing.assert_close(part.grad, wanted, atol=0.05, rtol=0.05)
+    parts = (hidden, weight, bias)
+    doubles = [part.detach().double().requires_grad_() for part in parts]
+    wanted = yardstick(*doubles, target, reduction="sum")
+    close(loss, wanted, 1e-2)
+    for part, right in zip(parts, torch.autograd.grad(wanted, doubles), strict=True):
+        assert part.grad is not None and part.grad.dtype == part.dtype
+        close(part.grad, right, TOLERANCE[torch.bfloat16])
 
 
-def test_a_confident_target_keeps_its_gradient_in_bf16() -> None:
-    hidden = torch.tensor([[7.0]], dtype=torch.bfloat16, requires_grad=True)
-    weight = torch.tensor([[1.0], [0.0]], dtype=torch.bfloat16)
-    ck.linear_cross_entropy(hidden, weight, torch.tensor([0]), reduction="sum").backward()
-    assert hidden.grad is not None
-    # softmax = 0.99909, which bf16 rounds to 1: the gradient would be 0.
-    torch.testing.assert_close(hidden.grad.float(), torch.tensor([[-9.1e-4]]), atol=1e-5, rtol=0.02)
+@pytest.mark.no_launch
+def test_autocast_leaves_float64_alone(device: torch.device) -> None:
+    hidden, weight, bias, target = make(device, torch.float64)
+    with torch.autocast(device.type, torch.bfloat16):
+        loss = ck.linear_cross_entropy(hidden, weight, target, bias=bias)
+    torch.testing.assert_close(loss, yardstick(hidden, weight, bias, target))
 
 
-def test_no_valid_row_is_nan_as_a_mean_and_gives_no_gradient() -> None:
-    hidden, weight, _, target = make()
-    target = torch.full_like(target, -100)
+@pytest.mark.parametrize("ignored", ["none", "some", "all"])
+@pytest.mark.parametrize("ignore_index", [-100, 3])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_ignored_rows(ignored: str, ignore_index: int, reduction: str, device: torch.device) -> None:
+    hidden, weight, bias, _ = make(device)
+    target = torch.arange(N, device=device) % 3
+    target[{"none": slice(0), "some": slice(2, 7), "all": slice(None)}[ignored]] = ignore_index
+    ours = check(hidden, weight, bias, target, 4, reduction=reduction, ignore_index=ignore_index, label_smoothing=0.1)
+    if ignored == "all":
+        assert ours.isnan() if reduction == "mean" else not ours.any()
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("held", [NAN, float("inf")])
+def test_what_an_ignored_row_holds_counts_nothing(reduction: str, held: float, device: torch.device) -> None:
+    hidden, weight, bias, target = make(device)
+    clean = torch.where(target[:, None] == -100, 0.0, hidden.detach())
+    dirty = torch.where(target[:, None] == -100, held, hidden.detach())
+    found = []
+    for rows in (clean.requires_grad_(), dirty.requires_grad_()):
+        loss = ck.linear_cross_entropy(rows, weight, target, bias=bias, reduction=reduction, z_loss=1e-2)
+        found.append([loss.detach(), *torch.autograd.grad(loss.sum(), (rows, weight, bias))])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert not found[0][1][target == -100].any()
+
+
+@pytest.mark.no_launch
+def test_a_target_out_of_range_is_no_silent_garbage(device: torch.device, home: str) -> None:
+    hidden, weight, _, target = make(device)
+    target[2] = CLASSES
+    if home == "reference":
+        with pytest.raises(IndexError, match=f"target {CLASSES} is out of range: there are {CLASSES} classes"):
+            ck.linear_cross_entropy(hidden, weight, target)
+        return
     loss = ck.linear_cross_entropy(hidden, weight, target)
+    loss.backward()
+    assert hidden.grad is not None and weight.grad is not None
     assert loss.isnan()
-    assert ck.linear_cross_entropy(hidden, weight, target, reduction="sum") == 0
-    loss.backward()
-    assert hidden.grad is not None
-    assert not hidden.grad.any()
+    assert hidden.grad.isnan().any(1).tolist() == [n == 2 for n in range(N)]
+    assert weight.grad.isnan().all()
 
 
-def test_extreme_logits() -> None:
-    weight = torch.eye(3, dtype=torch.float64)
-    hidden = torch.tensor([[1e4, 0.0, -1e4], [float("nan"), 0, 0], [-1e30, -1e30, -1e30]], dtype=torch.float64)
-    target = torch.tensor([2, 0, 1])
-    ours = ck.linear_cross_entropy(hidden, weight, target, reduction="none")
-    torch.testing.assert_close(ours, expected(hidden, weight, None, target, reduction="none"), equal_nan=True)
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_extreme_logits(reduction: str, device: torch.device) -> None:
+    inf = float("inf")
+    hidden = torch.tensor(
+        [[1e4, 0.0, -1e4], [NAN, 0, 0], [-1e30, -1e30, -1e30], [1e4, 1e4 + 1, 1e4 + 2], [-1e4, -1e4 + 1, -1e4]],
+        device=device,
+    )
+    target = torch.tensor([2, 0, 1, 1, 0], device=device)
+    check(hidden, torch.eye(3, device=device), None, target, reduction=reduction)
+    finite = torch.tensor([0, 3, 4], device=device)
+    options = {"reduction": reduction, "label_smoothing": 0.1}
+    check(hidden[finite], torch.eye(3, device=device), None, target[finite], 2, **options)
+    # A bias of -inf is how a class is excluded.
+    bias = torch.tensor([0.0, 0.0, -inf], device=device)
+    check(hidden[3:], torch.eye(3, device=device), bias, target[3:], reduction=reduction)
 
 
-def test_empty_input() -> None:
-    hidden, weight = torch.zeros(0, 4, requires_grad=True), torch.zeros(5, 4, requires_grad=True)
-    target = torch.zeros(0, dtype=torch.int64)
-    loss = ck.linear_cross_entropy(hidden, weight, target, reduction="sum")
-    loss.backward()
-    assert loss == 0
-    assert weight.grad is not None
-    assert not weight.grad.any()
+@pytest.mark.no_launch
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_no_rows_give_zero_gradients(reduction: str, device: torch.device) -> None:
+    hidden, weight = (torch.zeros(rows, 4, device=device).requires_grad_() for rows in (0, 5))
+    target = torch.zeros(0, dtype=torch.int64, device=device)
+    loss = ck.linear_cross_entropy(hidden, weight, target, reduction=reduction)
+    loss.sum().backward()
+    assert {"none": loss.shape == (0,), "sum": loss.sum() == 0, "mean": loss.isnan().all()}[reduction]
+    assert weight.grad is not None and not weight.grad.any()
+    assert hidden.grad is not None and hidden.grad.shape == (0, 4)
 
 
-def test_other_ignore_index() -> None:
-    hidden, weight, _, target = make()
-    target[target == -100] = 3
-    ours = ck.linear_cross_entropy(hidden, weight, target, ignore_index=3)
-    torch.testing.assert_close(ours, expected(hidden, weight, None, target, ignore_index=3))
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_any_strides(reduction: str, device: torch.device) -> None:
+    _, _, bias, target = make(device)
+    hidden, weight = torch.randn(WIDTH, N, device=device).t(), torch.randn(CLASSES, 2 * WIDTH, device=device)[:, ::2]
+    check(hidden, weight, bias, target, 5, reduction=reduction)
+    unaligned = torch.randn(N * WIDTH + 1, device=device)[1:].view(N, WIDTH)
+    check(unaligned, weight, bias, torch.tensor(4, device=device).expand(N), 5, reduction=reduction)
+    check(hidden[:1].expand(N, WIDTH), weight, None, target.repeat_interleave(2)[::2], 5, reduction=reduction)
 
 
-def test_backward_twice_gives_the_same() -> None:
-    hidden, weight, _, target = make()
-    loss = ck.linear_cross_entropy(hidden, weight, target)
-    first = torch.autograd.grad(loss, weight, retain_graph=True)[0]
-    second = torch.autograd.grad(loss * 2, weight)[0]
-    torch.testing.assert_close(second, first * 2)
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_backward_twice_gives_the_same_bits_and_harms_nothing(reduction: str, device: torch.device) -> None:
+    hidden, weight, bias, target = parts = make(device)
+    before = [part.detach().clone() for part in parts]
+
+    def loss() -> Tensor:
+        return ck.linear_cross_entropy(hidden, weight, target, bias=bias, reduction=reduction, chunk_rows=5)
+
+    one, other = loss(), loss()
+    assert torch.equal(one, other)
+    upstream = torch.randn_like(one)
+    first = torch.autograd.grad(one, parts[:3], upstream, retain_graph=True)
+    for again in (torch.autograd.grad(loss, parts[:3], upstream) for loss in (one, other)):
+        assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(parts, before, strict=True))
 
 
-def test_bad_words() -> None:
-    hidden, weight, _, target = make()
-    with pytest.raises(ValueError, match="reduction"):
+@pytest.mark.no_launch
+def test_what_does_not_fit_is_refused(device: torch.device) -> None:
+    hidden, weight, bias, target = make(device)
+    with pytest.raises(ValueError, match="reduction must be none, sum or mean, not 'max'"):
         ck.linear_cross_entropy(hidden, weight, target, reduction="max")
-    with pytest.raises(ValueError, match="chunk_rows"):
+    with pytest.raises(ValueError, match="chunk_rows must be positive, not 0"):
         ck.linear_cross_entropy(hidden, weight, target, chunk_rows=0)
+    with pytest.raises(TypeError, match="target must hold class indices as int64"):
+        ck.linear_cross_entropy(hidden, weight, target.float())
+    for parts in ((hidden[0], weight, target), (hidden, weight[:, 1:], target), (hidden, weight, target[1:])):
+        with pytest.raises(ValueError, match=r"do not fit: they must be \(N, width\), \(classes, width\) and \(N\)"):
+            ck.linear_cross_entropy(*parts)
+    with pytest.raises(ValueError, match=r"bias \(10,\) does not fit weight \(11, 8\)"):
+        ck.linear_cross_entropy(hidden, weight, target, bias=bias[1:])
+
+
+HUGE_STRIDE = 2**30 + 16
+
+
+def test_logits_far_apart_do_not_overflow(home: str, device: torch.device, run_apart: Callable[[str], None]) -> None:
+    """A chunk's buffer beyond 2^31 elements, in a process of its own: with 32 bits it would end by a signal."""
+    where = "cuda" if home == "gpu" else "cpu"
+    code = f"""
+import sys, torch, cram_kernels
+from cram_kernels.cross_entropy import Terms
+module = sys.modules["cram_kernels.linear_cross_entropy"]
+x = torch.empty(3 * {HUGE_STRIDE}, dtype=torch.bfloat16, device="{where}").as_strided((3, 16), ({HUGE_STRIDE}, 1))
+values = torch.randn(3, 16, device="{where}").to(torch.bfloat16)
+target, wanted = torch.tensor([3, 0, 15], device="{where}"), values.double().requires_grad_()
+x.copy_(values)
+losses = module._consume(x, target, Terms(-100, 0.0, 0.0), True, module.use_triton(x))
+right = torch.nn.functional.cross_entropy(wanted, target, reduction="none")
+torch.testing.assert_close(losses.double(), right, atol=1e-5, rtol=1e-5)
+right.sum().backward()
+torch.testing.assert_close(x.double(), wanted.grad, atol=1e-2, rtol=1e-2)
+"""
+    run_apart(code)

@@ -1,0 +1,45 @@
+"""A training step of the model with each implementation of the kernels."""
+
+import pytest
+import torch
+
+from cram.config import ModelConfig
+from cram.model import Encoder
+from cram_kernels._launch import HAS_TRITON, launches
+
+
+def step(model: Encoder, precision: torch.dtype, device: torch.device) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Loss and gradients of a packed batch."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(5, 64, (4, 16), generator=generator).to(device)
+    documents = (torch.arange(16) >= torch.tensor([16, 3, 9, 12])[:, None]).int().to(device)
+    slots = torch.tensor([1, 5, 17, 20, 40, 63], device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        loss = model.head.loss(model(tokens, documents, slots), tokens.flatten()[slots]) / len(slots)
+    return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.parametrize("attention", ["sdpa", "softmax"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_each_implementation_gives_the_same_loss_and_gradients(
+    attention: str, precision: torch.dtype, device: torch.device, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home == "reference":
+        pytest.skip("Triton runs on a GPU, or in its interpreter")
+    config = ModelConfig(layers=2, width=32, heads=2, mlp_width=48, zero_init=False, init_std=0.2, attention=attention)  # type: ignore[arg-type]
+    model = Encoder(config, 64)
+    model.initialise(seed=0)
+    model.to(device)
+    found, before = {}, launches.copy()
+    for implementation in ("reference", "triton"):
+        monkeypatch.setenv("CRAM_KERNELS", implementation)
+        found[implementation] = step(model, precision, device)
+    ops = ("layer_norm", "gated", "rope", "linear_cross_entropy", *(["softmax"] if attention == "softmax" else []))
+    assert all(any(op in kernel for kernel in launches - before) for op in ops)
+    # bf16 keeps eight bits of each product; the implementations round at other places.
+    tolerance = 1e-4 if precision == torch.float32 else 5e-2
+    torch.testing.assert_close(found["triton"][0], found["reference"][0], atol=tolerance, rtol=tolerance)
+    for ours, theirs in zip(found["triton"][1], found["reference"][1], strict=True):
+        scale = float(theirs.abs().max())
+        torch.testing.assert_close(ours, theirs, atol=tolerance * scale, rtol=tolerance)
