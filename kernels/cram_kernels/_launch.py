@@ -69,7 +69,8 @@ def launch(kernel: Any, programs: int, *arguments: Any, settings: Settings, **co
         _recorded.append(Launch(kernel, arguments, constants, settings))
     elif programs:
         launches[kernel.__name__] += 1
-        kernel[(programs,)](*arguments, **constants, num_warps=settings.warps)
+        with torch.cuda.device_of(arguments[0]):  # Triton launches on the current GPU, wherever the tensors are
+            kernel[(programs,)](*arguments, **constants, num_warps=settings.warps)
 
 
 @contextmanager

@@ -70,8 +70,8 @@ def gradients(found: tuple[torch.Tensor, ...], inputs: Inputs) -> tuple[torch.Te
 
 @pytest.mark.no_launch  # compiled graphs may hold the launch apart from this process's count
 @each
-def test_a_whole_graph_compiles_with_its_backward(name: str) -> None:
-    inputs = CASES[name][1]("cpu")
+def test_a_whole_graph_compiles_with_its_backward(name: str, device: torch.device) -> None:
+    inputs = CASES[name][1](device)
     compiled = torch.compile(CASES[name][0], fullgraph=True, backend="aot_eager")
     torch._dynamo.reset()
     found = compiled(*inputs)
@@ -99,8 +99,8 @@ def test_gradients_on_the_meta_device_have_the_shapes_of_real_ones(name: str) ->
 
 
 @each
-def test_a_second_derivative_is_refused(name: str) -> None:
-    inputs = CASES[name][1]("cpu")
+def test_a_second_derivative_is_refused(name: str, device: torch.device) -> None:
+    inputs = CASES[name][1](device)
     wanted = [part for part in inputs if part.requires_grad]
     found = outputs(name, inputs)
     grads = torch.autograd.grad([part.sin().sum() for part in found], wanted, create_graph=True)
@@ -122,8 +122,8 @@ class Recorder(TorchDispatchMode):
 
 
 @each
-def test_opcheck_of_every_op_that_a_step_calls(name: str) -> None:
-    inputs = CASES[name][1]("cpu")
+def test_opcheck_of_every_op_that_a_step_calls(name: str, device: torch.device) -> None:
+    inputs = CASES[name][1](device)
     with Recorder() as recorder:
         gradients(outputs(name, inputs), inputs)
     assert recorder.calls
@@ -136,9 +136,9 @@ def test_opcheck_of_every_op_that_a_step_calls(name: str) -> None:
 
 
 @each
-def test_vmap_maps_the_function_over_stacked_inputs(name: str) -> None:
+def test_vmap_maps_the_function_over_stacked_inputs(name: str, device: torch.device) -> None:
     function, make = CASES[name]
-    several = [tuple(part.detach() for part in make("cpu")) for _ in range(3)]
+    several = [tuple(part.detach() for part in make(device)) for _ in range(3)]
     stacked = tuple(torch.stack(parts) for parts in zip(*several, strict=True))
     mapped = torch.func.vmap(function)(*stacked)
     mapped = mapped if isinstance(mapped, tuple) else (mapped,)
