@@ -116,7 +116,7 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
         model=model,
         objective=build_objective(config, tokenizer, shards.vocab_size, device),
         optimizer=AdamW(parameter_groups(model, config.optimizer), config.optimizer),
-        loader=Loader(shards, config.seed, config.data.epochs),
+        loader=Loader(shards, config.seed, config.data.epochs, config.data.order),
         held_out=build_held_out(shards.held_out(), tokenizer, config.data.seq_len, config.evaluation),
         device=device,
         precision=pick_precision(config.precision, device),

@@ -10,8 +10,10 @@ from cram.recipe import help_text
 INTERRUPTED = 130
 
 
-def run_door(main: Callable[[list[str]], int | None], schema: type, about: str) -> None:
+def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, instead: type | None = None) -> None:
     """Run a command on the words of the command line and leave with its exit status.
+
+    `--help` lists the keys of `schema`, and those of `instead`, which a command may take in their place.
 
     0 done; 2 the user's words or files are at fault (one or two lines, no traceback);
     1 a failure of ours (traceback); 130 interrupted.
@@ -19,6 +21,8 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str) 
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
         print(f"{about}\n\nWords are key=value:\n{help_text(schema)}")
+        if instead:
+            print(f"\nOr, instead of all these:\n{help_text(instead)}")
         return
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -19,6 +19,32 @@ def group(kind: type) -> Any:
 
 
 @dataclass
+class FilterConfig:
+    min_words: int = key(10, "shortest document kept (0: any)", "words")
+    max_words: int | None = key(None, "longest document kept (null: any)", "words")
+    symbols: float | None = key(
+        0.15, "most characters that are no letters, digits, spaces or ordinary punctuation (null: off)", "share"
+    )
+    digits: float | None = key(0.2, "most characters that are digits (null: off)", "share")
+    repetition: bool = key(True, "drop documents that repeat lines, paragraphs or n-grams as Gopher's rules say")
+    boilerplate: bool = key(True, "cut lines of cookie, terms-of-use and script notices out of documents")
+    compressibility: float | None = key(
+        0.3, "most tokens, Cramming's filter; 0.3 suits 32768 pieces, 0.4 suits 4096 (null: off)", "tokens a character"
+    )
+
+
+@dataclass
+class DedupeConfig:
+    exact: bool = key(True, "drop documents whose words have occurred in the same order before")
+    near: float | None = key(
+        0.8, "drop documents whose 5-word shingles overlap an earlier document's by as much (null: off)", "Jaccard"
+    )
+    decontaminate: str | None = key(
+        None, "glob of GLUE .tsv files; documents that share 13 words in a row with one are dropped"
+    )
+
+
+@dataclass
 class DataConfig:
     source: str = key(
         "pydocs",
@@ -31,6 +57,16 @@ class DataConfig:
     seq_len: int = key(128, "length of a packed row", "tokens")
     held_out: float = key(0.005, "share of the documents held out, chosen by a hash of their text", "share")
     epochs: int = key(1, "passes over the data that are allowed before the run ends", "epochs")
+    order: Literal["shuffled", "likely_first", "unlikely_first"] = key(
+        "shuffled", "rows at random, or sorted by the mean unigram likelihood of their tokens"
+    )
+    packing: Literal["greedy", "best_fit"] = key(
+        "greedy", "greedy: documents one after the other, cut at the ends of rows; best_fit: none cut that fits a row"
+    )
+    on_error: Literal["stop", "skip"] = key("stop", "what to do with broken records and files; skip counts them")
+    processes: int | None = key(None, "processes that prepare (null: one a core)", "processes")
+    filters: FilterConfig = group(FilterConfig)
+    dedupe: DedupeConfig = group(DedupeConfig)
 
 
 @dataclass
@@ -134,6 +170,15 @@ class Config:
     batch: BatchConfig = group(BatchConfig)
     checkpoint: CheckpointConfig = group(CheckpointConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
+
+
+@dataclass
+class ShardsConfig:
+    """What `cram.prepare` takes instead of a recipe, to look at shards that are there."""
+
+    verify: str | None = key(None, "shard folder: compare every checksum, and every row with what must hold of it")
+    show: str | None = key(None, "shard folder: print its figures, what was dropped, rows as text; draw its plots")
+    row: int | None = key(None, "with show=: the row to print (null: some from all over)", "row")
 
 
 @dataclass

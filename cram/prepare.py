@@ -1,28 +1,62 @@
-"""`python -m cram.prepare recipe=R`: text to tokenized, packed and checksummed shards, outside the budget."""
+"""`python -m cram.prepare recipe=R`: text to tokenized, packed and checksummed shards, outside the budget.
+
+`verify=DIR` and `show=DIR` look at shards that are there.
+"""
 
 from cram.command import run_door
-from cram.config import Config
-from cram.recipe import read_config
+from cram.config import Config, ShardsConfig
+from cram.errors import CramError
+from cram.recipe import keys, read_config, read_words
 
 ABOUT = """Turn raw text into shards that cram.train reads; what is there already is not made again.
 
-    python -m cram.prepare recipe=bert_24h data.source='texts/*.jsonl.zst' data.dir=/big/disk"""
+    python -m cram.prepare recipe=bert_24h data.source='texts/*.jsonl.zst' data.dir=/big/disk
+    python -m cram.prepare verify=/big/disk/texts-0123456789ab
+    python -m cram.prepare show=/big/disk/texts-0123456789ab row=7"""
 
 
 def main(words: list[str]) -> int:
-    """Prepare the data of a recipe and say what came out."""
-    config = read_config(words)
-    from cram.console import Progress
-    from cram.data.prepare import prepare_shards
-
-    shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress())
-    counts = shards.manifest["counts"]
-    print(
-        f"{shards.folder}: {counts['documents']:,} documents, {counts['held_out_documents']:,} held out, "
-        f"{shards.tokens:,} training tokens in {shards.rows:,} rows of {shards.seq_len}"
-    )
+    """Prepare the data of a recipe and say what came out; or look at shards that are there."""
+    said = {word.partition("=")[0] for word in words}
+    if said & set(keys(ShardsConfig)):
+        _look(words, said)
+    else:
+        _prepare(words)
     return 0
 
 
+def _prepare(words: list[str]) -> None:
+    config = read_config(words)
+    from cram.console import Progress
+    from cram.data.prepare import prepare_shards
+    from cram.data.show import print_account
+
+    print_account(prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress()), short=True)
+
+
+def _look(words: list[str], said: set[str]) -> None:
+    if others := sorted(said & set(keys(Config))):
+        raise CramError(
+            f"{others[0]}= prepares shards; verify=, show= and row= look at some that are there. Say one or the other."
+        )
+    config = read_words(ShardsConfig, words)
+    if config.row is not None and not config.show:
+        raise CramError(f"row={config.row} is a row of which shards? Say show=DIR row={config.row}.")
+    if not config.verify and not config.show:
+        raise CramError("verify= and show= name no shard folder. Say verify=DIR or show=DIR.")
+    if config.verify:
+        from cram.data.verify import verify
+
+        shards = verify(config.verify)
+        print(
+            f"{shards.folder}: {shards.rows:,} rows, {shards.tokens:,} tokens, "
+            f"{len(shards.manifest['shards']):,} shard(s): all checksums and rows hold"
+        )
+    if config.show:
+        from cram.data.show import show
+
+        show(config.show, config.row)
+
+
 if __name__ == "__main__":
-    run_door(main, Config, ABOUT)
+    run_door(main, Config, ABOUT, instead=ShardsConfig)

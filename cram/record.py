@@ -14,7 +14,7 @@ from cram.errors import CramError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that it is there whole or not at all: temporary name, flush to disk, rename.
 
     One writer at a time to a path. Errors: CramError when the disk is full; the temporary file is gone then.
@@ -66,7 +66,7 @@ def read_json(path: Path) -> Any:
         raise CramError(f"{path}: not a readable JSON file ({error}).") from None
 
 
-def sha256_bytes(data: bytes) -> str:
+def sha256_bytes(data: bytes | memoryview) -> str:
     """Hex digest of bytes."""
     return hashlib.sha256(data).hexdigest()
 

@@ -3,38 +3,94 @@
 import gzip
 import json
 import lzma
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
+from textwrap import shorten
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from cram.errors import CramError
 
 DocumentRule: TypeAlias = Literal["file", "blank_line", "line"]
+OnError: TypeAlias = Literal["stop", "skip"]
 
 EXTENSIONS = (".txt", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".jsonl.xz", ".parquet")
 CHUNK_BYTES = 1 << 16  # a read from the disk; text decompresses about 4-fold, so pieces stay small
 PARQUET_ROWS = 512
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+LONGEST_LIST = 200  # characters of a message
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it came from, such as `books/a.jsonl.zst:17`, for messages."""
+    """A text and where it came from, such as `books/a.jsonl.zst:17`, for messages.
+
+    What cannot be read keeps its place: its text is empty, and `fault` says where and what is wrong, and what to do.
+    """
 
     text: str
     origin: str
+    fault: str | None = None
 
 
-def read_documents(raw: BinaryIO, name: str, text_field: str, document: DocumentRule) -> Iterator[Document]:
+def size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def fault(origin: str, what: str) -> Document:
+    """What stands in the place of something at `origin` that cannot be read; `what` is wrong and to be done."""
+    return Document("", origin, f"{origin}: {what}")
+
+
+class _DamagedFile(Exception):
+    """The file cannot be read any further."""
+
+
+def read_documents(
+    raw: BinaryIO, name: str, text_field: str, document: DocumentRule, on_error: OnError = "stop"
+) -> Iterator[Document]:
     """The documents of an open file whose `name` ends in one of `EXTENSIONS`.
 
-    `document` says what one document is in a .txt file; records hold theirs in `text_field`.
-    Raises CramError, naming the file and line, for damaged files, records without text and text that is not UTF-8.
+    `document` says what one document is in a .txt file; records hold theirs in `text_field`. With `on_error` "skip" a
+    record without text, or whose text is not UTF-8, is a document with a fault, and so is the place from which on a
+    file is damaged. Every reading of a file gives the same sequence, faults included.
+
+    Raises CramError, naming the file and line, at the first fault if `on_error` is "stop".
     """
+    return checked(_until_damage(raw, name, text_field, document), on_error)
+
+
+def checked(documents: Iterable[Document], on_error: OnError) -> Iterator[Document]:
+    """The documents as they come; CramError at the first fault if `on_error` is "stop"."""
+    for document in documents:
+        if document.fault is not None and on_error == "stop":
+            raise stopped(document.fault)
+        yield document
+
+
+def stopped(fault: str) -> CramError:
+    """What to tell the user where a fault is not to be skipped."""
+    return CramError(f"{fault}\nor set data.on_error=skip, which leaves such records and files out")
+
+
+def batch_documents(batch: Any, fields: Sequence[str], text_field: str, where: str, first: int) -> Iterator[Document]:
+    """A document, or a fault, for each record of an Arrow record batch or table.
+
+    `fields` are those of the records; of them the batch need hold `text_field` alone. The origins are `where` and a
+    number, that of the first record being `first`.
+    """
+    origins = (f"{where}{number}" for number in range(first, first + batch.num_rows))
+    if text_field in fields:
+        for text, origin in zip(_values(batch.column(text_field)), origins, strict=True):
+            yield _text_document(text, text_field, origin)
+    else:
+        for origin in origins:
+            yield _record_document(dict.fromkeys(fields), text_field, origin)
+
+
+def _until_damage(raw: BinaryIO, name: str, text_field: str, document: DocumentRule) -> Iterator[Document]:
     try:
         if name.endswith(".parquet"):
             yield from _parquet(raw, name, text_field)
@@ -42,30 +98,14 @@ def read_documents(raw: BinaryIO, name: str, text_field: str, document: Document
             yield from _plain(_chunks(raw, name), name, document)
         else:
             yield from _json_lines(_chunks(raw, name), name, text_field)
-    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise CramError(f"{name}: damaged or not readable ({error}); replace the file or leave it out") from error
-
-
-def text_of(record: Any, text_field: str, origin: str) -> Document:
-    """The document of one record (a mapping); CramError at `origin` where it has no text in `text_field`."""
-    if not isinstance(record, dict):
-        raise CramError(f"{origin}: a record must be an object, found {type(record).__name__}")
-    if text_field not in record:
-        found = ", ".join(map(str, record)) or "none"
-        raise CramError(f"{origin}: no field {text_field!r}; fields found: {found}. Set data.text_field")
-    text = record[text_field]
-    if not isinstance(text, str):
-        raise CramError(
-            f"{origin}: field {text_field!r} must be a string, found {type(text).__name__}; set data.text_field"
-        )
-    if _SURROGATE.search(text):
-        raise CramError(f"{origin}: not UTF-8 (half of an escaped surrogate pair); repair or remove the record")
-    return Document(text, origin)
+    except (_DamagedFile, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        yield fault(name, f"damaged or not readable ({reason}); replace the file or leave it out")
 
 
 def _chunks(raw: BinaryIO, name: str) -> Iterator[bytes]:
     if name.endswith(".zst"):
-        yield from _zstandard(raw, name)
+        yield from _zstandard(raw)
         return
     openers: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".xz": lzma.open}
     opener = openers.get(name[-3:], nullcontext)
@@ -74,7 +114,7 @@ def _chunks(raw: BinaryIO, name: str) -> Iterator[bytes]:
             yield chunk
 
 
-def _zstandard(raw: BinaryIO, name: str) -> Iterator[bytes]:
+def _zstandard(raw: BinaryIO) -> Iterator[bytes]:
     """Frame by frame: the library's own stream reader takes a truncated file for a complete one."""
     import zstandard
 
@@ -88,75 +128,120 @@ def _zstandard(raw: BinaryIO, name: str) -> Iterator[bytes]:
             if complete:
                 frame = decompressor.decompressobj()
     except zstandard.ZstdError as error:
-        raise CramError(f"{name}: damaged zstd file ({error}); replace the file or leave it out") from error
+        raise _DamagedFile(error) from error
     if not complete:
-        raise CramError(f"{name}: zstd file ends in mid-frame (truncated); replace the file or leave it out")
+        raise _DamagedFile("truncated: it ends in mid-frame")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
+    pieces: list[bytes] = []  # of a line that goes through many chunks: joined once, not at each
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    if rest:
+        first, *lines = chunk.split(b"\n")
+        pieces.append(first)
+        if lines:
+            yield b"".join(pieces)
+            yield from lines[:-1]
+            pieces = lines[-1:]
+    if rest := b"".join(pieces):
         yield rest
-
-
-def _decode(data: bytes, origin: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = data[error.start]
-        raise CramError(
-            f"{origin}: not UTF-8 (byte 0x{byte:02x} at byte offset {error.start}); convert the file to UTF-8"
-        ) from error
 
 
 def _json_lines(chunks: Iterable[bytes], name: str, text_field: str) -> Iterator[Document]:
     for number, line in enumerate(_lines(chunks), start=1):
-        if not line.strip():
-            continue
-        origin = f"{name}:{number}"
-        try:
-            record = json.loads(_decode(line, origin))
-        except json.JSONDecodeError as error:
-            raise CramError(f"{origin}: broken JSON line ({error}); repair or remove it") from error
-        yield text_of(record, text_field, origin)
+        if line.strip():
+            yield _json_document(line, text_field, f"{name}:{number}")
+
+
+def _json_document(line: bytes, text_field: str, origin: str) -> Document:
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return _not_utf8(error, origin)
+    except (ValueError, RecursionError) as error:  # broken JSON, a number of 5000 digits, 1000 nested lists
+        return fault(origin, f"broken JSON line ({error}); repair or remove it")
+    return _record_document(record, text_field, origin)
+
+
+def _record_document(record: Any, text_field: str, origin: str) -> Document:
+    if not isinstance(record, dict):
+        return fault(origin, f"a record must be an object, found {type(record).__name__}")
+    if text_field in record:
+        return _text_document(record[text_field], text_field, origin)
+    found = shorten(", ".join(record) or "none", LONGEST_LIST, placeholder=" ...")
+    return fault(origin, f"no field {text_field!r}; fields found: {found}. Set data.text_field")
+
+
+def _text_document(text: Any, text_field: str, origin: str) -> Document:
+    if isinstance(text, UnicodeDecodeError):
+        return _not_utf8(text, origin)
+    if not isinstance(text, str):
+        found = type(text).__name__
+        return fault(origin, f"field {text_field!r} must be a string, found {found}; set data.text_field")
+    try:
+        text.encode()  # an eighth of the time of a search for surrogates
+    except UnicodeEncodeError:
+        return fault(origin, "not UTF-8 (half of an escaped surrogate pair); repair or remove the record")
+    return Document(text, origin)
+
+
+def _not_utf8(error: UnicodeDecodeError, origin: str) -> Document:
+    where = f"byte 0x{error.object[error.start]:02x} at byte offset {error.start}"
+    return fault(origin, f"not UTF-8 ({where}); convert the file to UTF-8")
 
 
 def _plain(chunks: Iterable[bytes], name: str, document: DocumentRule) -> Iterator[Document]:
     if document == "file":
-        yield Document(_decode(b"".join(chunks), name).removeprefix("\ufeff"), name)
+        yield _plain_document(b"".join(chunks), name)
         return
-    paragraph: list[str] = []
-    number = 0
-    for number, line in enumerate(_lines(chunks), start=1):
-        text = _decode(line, f"{name}:{number}").removeprefix("\ufeff").rstrip("\r")
-        if document == "line":
-            yield Document(text, f"{name}:{number}")
-        elif text.strip():
-            paragraph.append(text)
+    lines = (_plain_document(line.rstrip(b"\r"), f"{name}:{n}") for n, line in enumerate(_lines(chunks), start=1))
+    yield from lines if document == "line" else _paragraphs(lines)
+
+
+def _plain_document(data: bytes, origin: str) -> Document:
+    try:
+        return Document(data.decode().removeprefix("\ufeff"), origin)
+    except UnicodeDecodeError as error:
+        return _not_utf8(error, origin)
+
+
+def _paragraphs(lines: Iterable[Document]) -> Iterator[Document]:
+    """Lines joined up to the next blank one; a fault in one of them is that of the paragraph."""
+    paragraph: list[Document] = []
+    for line in chain(lines, [Document("", "")]):
+        if line.fault is not None or line.text.strip():
+            paragraph.append(line)
         elif paragraph:
-            yield Document("\n".join(paragraph), f"{name}:{number - len(paragraph)}")
+            faults = (line.fault for line in paragraph if line.fault is not None)
+            broken, origin = next(faults, None), paragraph[0].origin
+            yield Document("\n".join(line.text for line in paragraph) if broken is None else "", origin, broken)
             paragraph = []
-    if paragraph:
-        yield Document("\n".join(paragraph), f"{name}:{number - len(paragraph) + 1}")
 
 
 def _parquet(raw: BinaryIO, name: str, text_field: str) -> Iterator[Document]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    row = 0
+    row = 1
     try:
         table = pq.ParquetFile(raw)
-        columns = [text_field] if text_field in table.schema_arrow.names else None
-        for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=columns):
-            for record in batch.to_pylist():
-                row += 1
-                yield text_of(record, text_field, f"{name}:{row}")
-    except UnicodeDecodeError as error:
-        where = f"one of the {PARQUET_ROWS} records from {row + 1} on"
-        raise CramError(f"{name}: not UTF-8 ({where}: {error.reason}); convert the text to UTF-8") from error
+        fields = table.schema_arrow.names
+        for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field] if text_field in fields else []):
+            yield from batch_documents(batch, fields, text_field, f"{name}:", row)
+            row += batch.num_rows
     except pa.ArrowException as error:
-        raise CramError(f"{name}: damaged parquet file ({error}); replace the file or leave it out") from error
+        raise _DamagedFile(error) from error
+
+
+def _values(column: Any) -> Iterable[Any]:
+    """The values of an Arrow column; in place of one that is not UTF-8, the error."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return map(_value, column)
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        return error

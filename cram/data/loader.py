@@ -5,17 +5,18 @@ import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cram.data.order import Kind, open_order
 from cram.data.shards import ShardSet
 from cram.errors import CramError
 
-BLOCK_ROWS = 256
-BLOCKS_AHEAD = 16
+# Rows at random are gathered shard by shard, so a block must hold many of each; a token takes 3 to 8 bytes.
+BLOCK_TOKENS = 1 << 20
+BLOCKS_AHEAD = 4
 
 
 @dataclass
@@ -32,22 +33,28 @@ class Rows:
         return Rows(self.tokens[part], self.documents[part], self.index[part], self.epoch[part])
 
 
-def epoch_order(seed: int, data_hash: str, epoch: int, rows: int) -> npt.NDArray[np.int64]:
-    """The order of an epoch: a permutation of `rows` numbers, a pure function of the arguments.
+@dataclass
+class _Block:
+    """Rows as they are stored, in integers of any size; what of them is still to be handed out starts at `start`."""
 
-    RandomState, because numpy promises that its stream never changes.
-    """
-    digest = sha256(f"{seed} {data_hash} {epoch}".encode()).digest()
-    state = np.random.RandomState(np.frombuffer(digest, "<u4"))
-    return state.permutation(rows).astype(np.int64, copy=False)
+    tokens: npt.NDArray[np.integer]
+    documents: npt.NDArray[np.integer]
+    index: npt.NDArray[np.int64]
+    epoch: int
+    start: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.index) - self.start
 
 
 class Loader:
     """Hands out `epochs` passes over the shards; `state` and `resume` are exact to the row."""
 
-    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1):
+    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: Kind = "shuffled"):
         self._shards = shards
         self._seed = seed
+        self._order: Kind = order
         self.rows_total = shards.rows * epochs
         self.rows_taken = 0
         self._read_ahead()
@@ -71,17 +78,18 @@ class Loader:
                 f"data.source: {n} more rows needed, {self.rows_left} of {self.rows_total} left; "
                 "give more text or set data.epochs higher"
             )
-        while sum(len(block.index) for block in self._rest) < n:
+        while sum(block.left for block in self._rest) < n:
             self._rest.append(self._reader.next())
-        return _join(self._rest)[:n]
+        return _join(self._rest, n)
 
     def state(self) -> dict[str, Any]:
         """Where it stands, for JSON."""
-        return {"seed": self._seed, "data": self._shards.hash, "rows_taken": self.rows_taken}
+        return {"seed": self._seed, "data": self._shards.hash, "order": self._order, "rows_taken": self.rows_taken}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was; CramError for a state of other data or another seed."""
-        for name, here in (("data", self._shards.hash), ("seed", self._seed)):
+        """Go to where `state` was; CramError for a state of other data, another seed or another order."""
+        state = {"order": "shuffled"} | state  # there was no other when checkpoints did not say
+        for name, here in (("data", self._shards.hash), ("seed", self._seed), ("order", self._order)):
             if state[name] != here:
                 raise CramError(f"the checkpoint was trained with {name} {state[name]}, not {here}; start another run")
         if state["rows_taken"] > self.rows_total:
@@ -98,26 +106,46 @@ class Loader:
         self._reader.close()
 
     def _read_ahead(self) -> None:
-        self._rest: list[Rows] = []
-        self._reader = _Reader(_blocks(self._shards, self._seed, self.rows_taken, self.rows_total))
+        self._rest: list[_Block] = []
+        blocks = _blocks(self._shards, self._order, self._seed, self.rows_taken, self.rows_total)
+        self._reader = _Reader(blocks)
 
     def _drop(self, n: int) -> None:
         while n:
             first = self._rest[0]
-            size = len(first.index)
-            self._rest[:1] = [] if n >= size else [first[n:]]
-            n -= min(n, size)
+            dropped = min(n, first.left)
+            first.start += dropped
+            n -= dropped
+            if not first.left:
+                del self._rest[0]
 
 
-def _blocks(shards: ShardSet, seed: int, taken: int, total: int) -> Iterator[Rows]:
+def _blocks(shards: ShardSet, order: Kind, seed: int, taken: int, total: int) -> Iterator[_Block]:
     """The rows in training order from number `taken` to `total`, which ends an epoch."""
     rows = shards.rows
+    size = max(1, BLOCK_TOKENS // shards.seq_len)
+    numbers = None
     for epoch in range(taken // max(rows, 1), total // max(rows, 1)):
-        order = epoch_order(seed, shards.hash, epoch, rows)
-        for start in range(max(0, taken - epoch * rows), rows, BLOCK_ROWS):
-            index = order[start : start + BLOCK_ROWS]
-            tokens, documents = shards.read(index)
-            yield Rows(tokens, documents, index, np.full(len(index), epoch, np.int32))
+        if numbers is None or order == "shuffled":
+            numbers = open_order(shards, order, seed, epoch)
+        for start in range(max(0, taken - epoch * rows), rows, size):
+            index = numbers[start : start + size].astype(np.int64)
+            yield _Block(*shards.read(index), index, epoch)
+
+
+def _join(blocks: list[_Block], n: int) -> Rows:
+    """The first n rows of the blocks, copied."""
+    parts: list[tuple[_Block, slice]] = []
+    for block in blocks:
+        taken = min(n, block.left)
+        parts.append((block, slice(block.start, block.start + taken)))
+        n -= taken
+    return Rows(
+        np.concatenate([block.tokens[part] for block, part in parts], dtype=np.int32),
+        np.concatenate([block.documents[part] for block, part in parts], dtype=np.int32),
+        np.concatenate([block.index[part] for block, part in parts]),
+        np.concatenate([np.full(part.stop - part.start, block.epoch, np.int32) for block, part in parts]),
+    )
 
 
 class _Reader:
@@ -127,14 +155,14 @@ class _Reader:
     reads inside numpy aborts.
     """
 
-    def __init__(self, blocks: Iterator[Rows]):
-        self._queue: queue.Queue[Rows | BaseException] = queue.Queue(BLOCKS_AHEAD)
+    def __init__(self, blocks: Iterator[_Block]):
+        self._queue: queue.Queue[_Block | BaseException] = queue.Queue(BLOCKS_AHEAD)
         stop = threading.Event()
         thread = threading.Thread(target=_fill, args=(blocks, self._queue, stop), name="cram-loader", daemon=True)
         self.close = weakref.finalize(self, _end, thread, stop)
         thread.start()
 
-    def next(self) -> Rows:
+    def next(self) -> _Block:
         block = self._queue.get()
         if isinstance(block, BaseException):
             self._queue.put(block)  # asked again, it fails again instead of waiting forever
@@ -142,7 +170,7 @@ class _Reader:
         return block
 
 
-def _fill(blocks: Iterator[Rows], ahead: "queue.Queue[Rows | BaseException]", stop: threading.Event) -> None:
+def _fill(blocks: Iterator[_Block], ahead: "queue.Queue[_Block | BaseException]", stop: threading.Event) -> None:
     try:
         for block in blocks:
             if not _put(block, ahead, stop):
@@ -151,7 +179,7 @@ def _fill(blocks: Iterator[Rows], ahead: "queue.Queue[Rows | BaseException]", st
         _put(error, ahead, stop)
 
 
-def _put(item: Rows | BaseException, ahead: "queue.Queue[Rows | BaseException]", stop: threading.Event) -> bool:
+def _put(item: _Block | BaseException, ahead: "queue.Queue[_Block | BaseException]", stop: threading.Event) -> bool:
     while not stop.is_set():
         try:
             ahead.put(item, timeout=0.1)
@@ -164,12 +192,3 @@ def _put(item: Rows | BaseException, ahead: "queue.Queue[Rows | BaseException]",
 def _end(thread: threading.Thread, stop: threading.Event) -> None:
     stop.set()
     thread.join()
-
-
-def _join(blocks: list[Rows]) -> Rows:
-    return Rows(
-        np.concatenate([block.tokens for block in blocks]),
-        np.concatenate([block.documents for block in blocks]),
-        np.concatenate([block.index for block in blocks]),
-        np.concatenate([block.epoch for block in blocks]),
-    )

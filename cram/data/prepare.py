@@ -1,31 +1,53 @@
-"""Text -> tokenizer -> packed rows -> a shard folder, once for each source and settings."""
+"""Text -> tokenizer -> filters and deduplication -> packed rows -> a shard folder, once for each source and settings.
+
+Every stage keeps what it has done in a hidden folder, so that a preparation that was killed, anywhere, goes on there
+and ends with the same bytes; when all is done the folder gets its name.
+"""
 
 import json
 import os
 import re
+import resource
 import shutil
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
+import numpy as np
+from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
 from cram.config import DataConfig, WordPieceConfig
 from cram.console import Progress
-from cram.data.pack import Packer
-from cram.data.shards import FORMAT_VERSION, ShardSet, ShardWriter
-from cram.data.sources import Document, Source, open_source, spread
-from cram.data.split import HeldOutSplit
-from cram.data.tokenizer import SpecialTokens, load_tokenizer, train_tokenizer
+from cram.data.account import STATISTICS, account
+from cram.data.decide import Decision, decide
+from cram.data.decontaminate import Contamination
+from cram.data.dedupe import banding
+from cram.data.encode import Encoder, KeptDocuments
+from cram.data.filters import Filters
+from cram.data.order import write_orders
+from cram.data.pack import make_packer
+from cram.data.rows import RowWriter
+from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT
+from cram.data.segments import Segments
+from cram.data.shards import FORMAT_VERSION, HeldOut, ShardSet, ShardWriter
+from cram.data.sources import Source, open_source
+from cram.data.timing import TIMING
+from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
+from cram.data.workers import Workers
 from cram.errors import CramError
-from cram.record import raise_if_full, sha256_bytes, sha256_file
+from cram.record import raise_if_full, sha256_bytes, sha256_file, write_json
 
-BATCH_DOCUMENTS = 1000
-BATCH_BYTES = 2_000_000  # an encoding takes hundreds of bytes a token, so documents of books come in fewer
-BYTES_PER_TOKEN = 4.5  # English in WordPiece: the first guess at what a batch that is not yet encoded holds
+SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
+MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample
+NOT_CONTENT = ("source", "dir", "epochs", "order", "on_error", "processes")  # settings the shards do not depend on
+JOURNAL = "journal"  # what the stages keep for a preparation that goes on; gone when the shards are done
 
 
 def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str | None, report: Progress) -> ShardSet:
@@ -33,174 +55,174 @@ def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str 
 
     The folder's name in `data.dir` ends in a hash of the source's content and of all settings that matter, so
     that a change of either gives another folder. `tokenizer` is the path of a tokenizer.json, None to train one.
+    Of several processes that want the same shards one makes them and the others wait.
 
     Raises CramError for sources, settings and tokenizers at fault, and when the disk is full.
     """
+    _check(data)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # left out, the library may encode on one core
+    source = open_source(data.source, data.text_field, data.document, data.on_error)
+    about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer)}
+    digest = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    folder = Path(data.dir) / f"{_slug(data.source)}-{digest[:12]}"
+    if not folder.is_dir():
+        with _naming_disk_errors(folder.parent), _alone(folder):
+            if not folder.is_dir():
+                _Preparation(source, data, wordpiece, tokenizer, folder, report).run(about)
+    shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+    shards = ShardSet.open(folder)
+    if data.on_error == "stop" and (broken := shards.manifest["dropped"].get("broken")):
+        raise CramError(
+            f"{folder}: prepared with {broken['documents']} broken record(s) or file(s) left out\n"
+            f"repair data.source={data.source!r}, or accept it with data.on_error=skip"
+        )
+    return shards
+
+
+class _Preparation:
+    """The stages, in order, in a folder that is renamed when they are done."""
+
+    def __init__(
+        self,
+        source: Source,
+        data: DataConfig,
+        wordpiece: WordPieceConfig,
+        tokenizer: str | None,
+        folder: Path,
+        report: Progress,
+    ):
+        self._source = source
+        self._data = data
+        self._wordpiece = wordpiece
+        self._tokenizer = tokenizer
+        self._final = folder
+        self._folder = folder.with_name(f".{folder.name}.partial")
+        self._journal = self._folder / JOURNAL
+        self._report = report
+        self._wall: dict[str, float] = {}
+        size = sum(part.size for part in source.parts)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._processes = data.processes or (1 if 0 < size < SMALL_BYTES else cores)
+
+    def run(self, about: dict[str, Any]) -> None:
+        """Do what is missing, and give the folder its name."""
+        if self._journal.is_dir():
+            print(f"going on with the preparation of {self._final}", flush=True)
+        self._journal.mkdir(parents=True, exist_ok=True)
+        with self._timed("tokenizer"):
+            vocabulary = self._vocabulary()
+        segments = Segments(self._journal)
+        with self._timed("scan"):
+            limit = self._data.tokens and int(self._data.tokens * vocabulary.bytes_per_token * MARGIN)
+            segments.scan(self._source, limit, self._data, self._processes, self._report)
+        if not sum(segments.taken):
+            raise self._nothing_left(0, 0)
+        with self._timed("duplicates"):
+            decision = decide(segments, self._data, self._journal, self._report)
+        with self._timed("pack"):
+            writer, rows = self._pack(vocabulary, segments, decision)
+        if not rows.counts.documents:
+            readable = ~np.isin(decision.fates, (EMPTY, BROKEN))
+            raise self._nothing_left(int(readable.sum()), int((decision.fates == HELD_OUT).sum()))
+        found = segments.found()
+        documents, statistics = account(self._source, segments, decision, found, rows, self._data)
+        writer.file(STATISTICS, json.dumps(statistics, indent=1).encode())
+        definition = vocabulary.definition.encode()
+        trained = {"sha256": sha256_bytes(definition), "trained_here": self._tokenizer is None}
+        manifest = about | {"tokenizer": trained} | documents
+        held_out = [HeldOut(text, sha256(text.encode()).hexdigest()) for text in found.held_out.values()]
+        writer.finish(definition, held_out, manifest, rows.lengths)
+        with self._timed("orders"):
+            write_orders(ShardSet.open(self._folder))
+        self._write_timing(found.seconds, rows.counts.seconds)
+        self._folder.rename(self._final)
+
+    def _vocabulary(self) -> Vocabulary:
+        try:
+            return make_vocabulary(
+                self._source, self._data, self._wordpiece, self._tokenizer, self._journal, self._report
+            )
+        except CramError:  # the first stage: there is nothing to go on with
+            shutil.rmtree(self._folder)
+            raise
+
+    def _nothing_left(self, documents: int, held_out: int) -> CramError:
+        """The error, after the folder is gone: there is nothing to go on with."""
+        shutil.rmtree(self._folder)
+        return nothing_left(self._data, documents, held_out)
+
+    def _pack(self, vocabulary: Vocabulary, segments: Segments, decision: Decision) -> tuple[ShardWriter, RowWriter]:
+        """The second pass over the documents; returns what it wrote with, the last rows written."""
+        data, definition = self._data, vocabulary.definition
+        tokenizer = Tokenizer.from_str(definition)
+        pad = SpecialTokens.of(tokenizer).pad
+        writer = ShardWriter(self._folder, data.seq_len, tokenizer.get_vocab_size(), pad)
+        kept = decision.fates == KEPT
+        packer = make_packer(data.packing, data.seq_len, pad)
+        rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)
+        shown = {number for pair in decision.pairs for number in pair[:2]}
+        documents = KeptDocuments(self._source.parts, kept, segments.taken, shown, rows.cursor)
+        total = sum(part.size for part in self._source.parts) or None
+        with (
+            self._report.stage("tokenizing and packing", total, "bytes") as stage,
+            Workers(Encoder(definition, data.filters), self._processes) as workers,
+        ):
+            for note, encoded in workers.map(documents):
+                rows.add(encoded, note)
+                stage.advance(note.progress)
+            rows.counts.excerpts |= documents.excerpts
+            rows.finish()
+        if data.tokens and rows.counts.tokens < data.tokens and not segments.exhausted:
+            print(
+                f"data.tokens={data.tokens}: {rows.counts.tokens} are left of the text that was read for them, more of "
+                "it was dropped than its beginning promised; ask for more, or see why with show=",
+                flush=True,
+            )
+        return writer, rows
+
+    def _write_timing(self, scanned: dict[str, float], packed: dict[str, float]) -> None:
+        """`timing.json`: what a report needs and no reader of the shards; it differs from run to run."""
+        kilobytes = 1 if sys.platform == "darwin" else 1024
+        peak = {
+            name: resource.getrusage(who).ru_maxrss * kilobytes
+            for name, who in (("this process", resource.RUSAGE_SELF), ("a worker", resource.RUSAGE_CHILDREN))
+        }
+        timing = {"processes": self._processes, "wall_seconds": self._wall, "peak_bytes": peak}
+        timing |= {"scan_seconds": scanned, "pack_seconds": packed}
+        write_json(self._folder / TIMING, timing)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self._wall[stage] = perf_counter() - began
+
+
+def _check(data: DataConfig) -> None:
+    """Refuse settings that can be refused before any work."""
     if not 0.0 <= data.held_out < 1.0:
         raise CramError(f"data.held_out={data.held_out} is no share; give a number from 0 to less than 1")
     if data.seq_len < 2:
         raise CramError(f"data.seq_len={data.seq_len} is too short for a row; give 2 or more")
     if data.tokens is not None and data.tokens < 1:
         raise CramError(f"data.tokens={data.tokens} leaves nothing to train on; give 1 or more, or null for all")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # left out, the library may encode on one core
-    source = open_source(data.source, data.text_field, data.document)
-    about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer)}
-    digest = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    folder = Path(data.dir) / f"{_slug(data.source)}-{digest[:12]}"
-    if not folder.is_dir():
-        with _appearing_whole(folder) as temporary:
-            _prepare(temporary, source, data, wordpiece, tokenizer, about, report)
-    return ShardSet.open(folder)
-
-
-def _prepare(
-    folder: Path,
-    source: Source,
-    data: DataConfig,
-    wordpiece: WordPieceConfig,
-    tokenizer_path: str | None,
-    about: dict[str, Any],
-    report: Progress,
-) -> None:
-    with report.stage(f"reading {data.source}", None, "parts") as stage:
-        stage.advance(len(source.parts))
-    if tokenizer_path is None:
-        tokenizer = _train_tokenizer(source, data, wordpiece, report)
-    else:
-        tokenizer = load_tokenizer(tokenizer_path)
-    definition = tokenizer.to_str(pretty=True).encode()
-    writer = ShardWriter(folder, data.seq_len, tokenizer.get_vocab_size(), SpecialTokens.of(tokenizer).pad)
-    rows = _RowMaker(tokenizer, writer, data.seq_len, data.tokens)
-    split = HeldOutSplit(data.held_out)
-    empty = _pack(source, split, rows, data, report)
-    manifest = about | {
-        "sources": [{"name": Path(part.name).name, "bytes": part.size} for part in source.parts],
-        "tokenizer": {"sha256": sha256_bytes(definition), "trained_here": tokenizer_path is None},
-        "counts": {
-            "documents": rows.documents,
-            "held_out_documents": split.found,
-            "empty_documents": empty + rows.empty,
-            "bytes": rows.bytes,
-        },
-    }
-    writer.finish(definition, split.stored(), manifest)
-
-
-def _train_tokenizer(source: Source, data: DataConfig, wordpiece: WordPieceConfig, report: Progress) -> Tokenizer:
-    """Trained on a sample spread over the source, without held-out documents."""
-    filled = _NonEmpty()
-    split = HeldOutSplit(data.held_out)
-    with report.stage("training the tokenizer", None, "bytes") as stage:
-
-        def texts() -> Iterator[str]:
-            sample = spread(source, wordpiece.sample_bytes, lambda: filled.bytes)
-            for document in split.training(filled(sample)):
-                stage.advance(_size(document))
-                yield document.text
-            _require_text(data.source, filled.documents - split.found, split.found)
-
-        return train_tokenizer(texts(), wordpiece)
-
-
-def _pack(source: Source, split: HeldOutSplit, rows: "_RowMaker", data: DataConfig, report: Progress) -> int:
-    """Make rows of the source's training documents; returns how many documents were empty."""
-    filled = _NonEmpty()
-    total, unit = (data.tokens, "tokens") if data.tokens else (sum(part.size for part in source.parts) or None, "bytes")
-    done = 0
-    for part in source.parts:
-        part.position = 0  # the tokenizer's sample has moved it
-    with report.stage("tokenizing and packing", total, unit) as stage:
-        for document in split.training(filled(spread(source, data.tokens, rows.taken))):
-            rows.add(document)
-            now = rows.tokens if data.tokens else sum(part.position for part in source.parts)
-            stage.advance(now - done)
-            done = now
-        rows.finish()
-    _require_text(data.source, rows.documents, split.found)
-    return filled.empty
-
-
-class _NonEmpty:
-    """Passes on the documents that hold more than white space, and counts."""
-
-    def __init__(self) -> None:
-        self.documents = self.empty = self.bytes = 0
-
-    def __call__(self, documents: Iterable[Document]) -> Iterator[Document]:
-        for document in documents:
-            if document.text and not document.text.isspace():
-                self.documents += 1
-                self.bytes += _size(document)
-                yield document
-            else:
-                self.empty += 1
-
-
-class _RowMaker:
-    """Tokenizes documents in batches and packs them into the rows of a writer."""
-
-    def __init__(self, tokenizer: Tokenizer, writer: ShardWriter, seq_len: int, limit: int | None):
-        self._tokenizer = tokenizer
-        # `[MASK]` in a text is text here: as a special token it would be an input that is never predicted.
-        self._tokenizer.encode_special_tokens = True
-        self._writer = writer
-        self._packer = Packer(seq_len, SpecialTokens.of(tokenizer).pad)
-        self._limit = limit
-        self._batch: list[str] = []
-        self._batch_bytes = 0
-        self.documents = self.empty = self.bytes = self.tokens = 0
-
-    def taken(self) -> int:
-        """Tokens so far, those of the waiting batch estimated."""
-        bytes_per_token = self.bytes / self.tokens if self.tokens else BYTES_PER_TOKEN
-        return self.tokens + int(self._batch_bytes / bytes_per_token)
-
-    def add(self, document: Document) -> None:
-        """Take a document; rows are written when a batch is full or the limit comes near."""
-        self._batch.append(document.text)
-        self._batch_bytes += _size(document)
-        full = len(self._batch) >= BATCH_DOCUMENTS or self._batch_bytes >= BATCH_BYTES
-        # Half of what is missing at most: so a poor estimate does not carry far beyond the limit.
-        if full or (self._limit is not None and 2 * self.taken() >= self._limit + self.tokens):
-            self._encode()
-
-    def finish(self) -> None:
-        """Write what is left, the last row padded."""
-        self._encode()
-        self._writer.write(*self._packer.finish())
-
-    def _encode(self) -> None:
-        for encoding in self._tokenizer.encode_batch_fast(self._batch):
-            ids = encoding.ids
-            if len(ids) > 2:  # more than [CLS] and [SEP]: the normalizer left something of the text
-                self._packer.add(ids)
-                self.documents += 1
-                self.tokens += len(ids)
-            else:
-                self.empty += 1
-        self.bytes += self._batch_bytes
-        self._batch, self._batch_bytes = [], 0
-        self._writer.write(*self._packer.take())
-
-
-def _require_text(source: str, training: int, held_out: int) -> None:
-    if not training and not held_out:
-        raise CramError(f"data.source={source!r}: the files hold no text; give other ones")
-    if not training:
-        raise CramError(
-            f"data.source={source!r}: nothing is left to train on, its {held_out} document(s) are held out\n"
-            "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
-        )
+    if data.processes is not None and data.processes < 1:
+        raise CramError(f"data.processes={data.processes}: give 1 or more, or null for one a core")
+    if data.dedupe.near is not None:
+        banding(data.dedupe.near)
+    Filters(data.filters)
 
 
 def _settings(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str | None) -> dict[str, Any]:
     """What the content of the shards depends on, beside the source."""
-    chosen = ("text_field", "document", "tokens", "seq_len", "held_out")
     if tokenizer is not None:
         load_tokenizer(tokenizer)  # refuse a bad path before it is hashed
+    chosen = {name: value for name, value in asdict(data).items() if name not in NOT_CONTENT}
+    if data.dedupe.decontaminate:
+        chosen["dedupe"]["decontaminate"] = Contamination(data.dedupe.decontaminate).fingerprint
     return {
         "format": FORMAT_VERSION,
-        **{name: value for name, value in asdict(data).items() if name in chosen},
+        **chosen,
         "tokenizer": asdict(wordpiece) if tokenizer is None else sha256_file(Path(tokenizer)),
     }
 
@@ -211,24 +233,25 @@ def _slug(source: str) -> str:
 
 
 @contextmanager
-def _appearing_whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well, and is removed when it does not."""
-    temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing the same folder meanwhile; wait for the one that does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if not folder.is_dir():  # else another process was faster, with the same content
-            temporary.rename(folder)
-    except OSError as error:
-        raise_if_full(error, folder.parent)
-        raise CramError(
-            f"data.dir={str(folder.parent)!r}: cannot be written ({error}); choose another folder"
-        ) from error
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is preparing {folder}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
 
 
-def _size(document: Document) -> int:
-    """Bytes of a document's text."""
-    text = document.text
-    return len(text) if text.isascii() else len(text.encode())
+@contextmanager
+def _naming_disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise_if_full(error, folder)
+        raise CramError(f"data.dir={str(folder)!r}: cannot be written ({error}); choose another folder") from error

@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from cram.data.formats import Document
+from cram.data.formats import Document, fault
 
 LARGEST_FILE = 1_000_000  # bytes; beyond lie generated tables
 SKIPPED_FOLDERS = frozenset(("__pycache__", "test", "tests", "testing", "_vendor", "vendored", "idle_test", "lib2to3"))
@@ -48,19 +48,27 @@ def documentation_files() -> list[tuple[str, Path]]:
 
 
 def prose(files: list[tuple[str, Path]]) -> dict[str, list[Document]]:
-    """The documents of each top-level package or module: one a file, paragraphs that occurred before left out."""
+    """The documents of each top-level package or module: one a file, paragraphs that occurred before left out.
+
+    A file that cannot be read is a document with a fault.
+    """
     seen: set[str] = set()  # blocks as they stand, which saves cleaning them again, and paragraphs
     packages: dict[str, list[Document]] = {}
     for name, path in files:
-        text = path.read_text(encoding="utf-8", errors="ignore")
+        documents = packages.setdefault(name.partition("/")[0], [])
+        try:
+            text = path.read_text(encoding="utf-8", errors="ignore")
+        except OSError as error:
+            documents.append(fault(name, f"cannot be read ({error.strerror}); reinstall its package"))
+            continue
         blocks = dict.fromkeys(docstrings(text) if path.suffix == ".py" else [text])
         found = (paragraph for block in blocks if block not in seen for paragraph in paragraphs(block))
         fresh = [paragraph for paragraph in dict.fromkeys(found) if paragraph not in seen]
         seen.update(blocks, fresh)
         document = "\n".join(fresh)
         if len(document) >= SHORTEST_DOCUMENT:
-            packages.setdefault(name.partition("/")[0], []).append(Document(document, name))
-    return packages
+            documents.append(Document(document, name))
+    return {package: documents for package, documents in packages.items() if documents}
 
 
 def docstrings(code: str) -> Iterator[str]:
@@ -148,5 +156,5 @@ def _readable(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS and name != "site-packages"]
         for name in names:
             path = Path(folder, name)
-            if name.endswith(SUFFIXES) and path.stat().st_size <= LARGEST_FILE:
+            if name.endswith(SUFFIXES) and path.is_file() and path.stat().st_size <= LARGEST_FILE:
                 yield path

@@ -2,15 +2,16 @@
 
 manifest.json             version, sources, settings, counts, sha256 of every other file
 shard-00000.safetensors   tokens uint16 (int32 above 65536 pieces) and documents uint8 or uint16, [rows, seq_len]
-counts.safetensors        counts int64 [vocab]: how often each token occurs in the rows
+counts.safetensors        counts int64 [vocab]: how often each token occurs; lengths int64: documents by their tokens
 held_out.jsonl            {"text", "hash"}: documents that are not in the rows, in the order of their hashes
 tokenizer.json
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
+from cram.data.arrays import map_arrays
 from cram.errors import CramError
 from cram.record import read_json, sha256_bytes, sha256_file, write_atomic, write_json
 
-FORMAT_VERSION = 1
-ROWS_PER_SHARD = 32_768
+FORMAT_VERSION = 2
 MANIFEST, COUNTS, HELD_OUT, TOKENIZER = "manifest.json", "counts.safetensors", "held_out.jsonl", "tokenizer.json"
-DTYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32}
 REMEDY = "delete the folder and run the same command again"
+TOKENS_AT_ONCE = 1 << 20
+NO_LENGTHS = np.zeros(1, np.int64)
 
 Array = npt.NDArray[np.int32]
 
@@ -39,7 +41,10 @@ class HeldOut:
 
 
 class ShardWriter:
-    """Writes rows as shards, then the files beside them, the manifest last: without it a folder is none."""
+    """Writes rows as shards, then the files beside them, the manifest last: without it a folder is none.
+
+    A shard is what was written between two calls of `flush`; `state` after it is enough to go on in another process.
+    """
 
     def __init__(self, folder: Path, seq_len: int, vocab_size: int, pad_id: int):
         self._folder = folder
@@ -47,30 +52,57 @@ class ShardWriter:
         self._pad_id = pad_id
         self._token_dtype = np.uint16 if vocab_size <= 1 << 16 else np.int32
         self._buffer: list[tuple[Array, Array]] = []
-        self._buffered = 0
         self._counts = np.zeros(vocab_size, np.int64)
         self._files: dict[str, str] = {}
         self._shards: list[dict[str, Any]] = []
-        self.rows = 0
+        self.buffered = 0  # rows that no shard holds yet
 
     def write(self, tokens: Array, documents: Array) -> None:
-        """Append rows, int [rows, seq_len]; CramError when the disk is full."""
-        self._buffer.append((tokens, documents))
-        self._buffered += len(tokens)
-        self._counts += np.bincount(tokens.ravel(), minlength=len(self._counts))
-        self.rows += len(tokens)
-        while self._buffered >= ROWS_PER_SHARD:
-            self._shard(ROWS_PER_SHARD)
+        """Append rows, int [rows, seq_len]."""
+        if len(tokens):
+            self._buffer.append((tokens.astype(self._token_dtype), documents.astype(np.uint16)))
+            self.buffered += len(tokens)
+            self._counts += np.bincount(tokens.ravel(), minlength=len(self._counts))
 
-    def finish(self, tokenizer: bytes, held_out: Iterable[HeldOut], manifest: dict[str, Any]) -> None:
-        """Write what is left, and the manifest: the given entries and the writer's own."""
-        if self._buffered:
-            self._shard(self._buffered)
+    @property
+    def rows(self) -> int:
+        """Rows that are in shards."""
+        return sum(shard["rows"] for shard in self._shards)
+
+    def flush(self) -> None:
+        """Write the buffered rows, if any, as one shard; CramError when the disk is full."""
+        if not self.buffered:
+            return
+        tokens, documents = (np.concatenate(parts) for parts in zip(*self._buffer, strict=True))
+        smallest = np.uint8 if documents.max() < 1 << 8 else np.uint16
+        data = save({"tokens": tokens, "documents": documents.astype(smallest, copy=False)})
+        name = f"shard-{len(self._shards):05}.safetensors"
+        self.file(name, data)
+        self._shards.append({"file": name, "rows": len(tokens), "bytes": len(data)})
+        self._buffer, self.buffered = [], 0
+
+    def file(self, name: str, data: bytes) -> None:
+        """Write a file that the manifest lists with its checksum."""
+        write_atomic(self._folder / name, data)
+        self._files[name] = sha256_bytes(data)
+
+    def finish(
+        self,
+        tokenizer: bytes,
+        held_out: Iterable[HeldOut],
+        manifest: dict[str, Any],
+        lengths: npt.NDArray[np.int64] = NO_LENGTHS,
+    ) -> None:
+        """Write what is left, and the manifest: the given entries and the writer's own.
+
+        `lengths` is how many documents have each number of tokens.
+        """
+        self.flush()
         lines = (json.dumps({"text": document.text, "hash": document.hash}) + "\n" for document in held_out)
         self._counts[self._pad_id] = 0
-        self._file(TOKENIZER, tokenizer)
-        self._file(HELD_OUT, "".join(lines).encode())
-        self._file(COUNTS, save({"counts": self._counts}))
+        self.file(TOKENIZER, tokenizer)
+        self.file(HELD_OUT, "".join(lines).encode())
+        self.file(COUNTS, save({"counts": self._counts, "lengths": lengths}))
         own = {
             "format": FORMAT_VERSION,
             "seq_len": self._seq_len,
@@ -82,20 +114,18 @@ class ShardWriter:
         }
         write_json(self._folder / MANIFEST, own | manifest)
 
-    def _shard(self, rows: int) -> None:
-        tokens, documents = (np.concatenate(parts) for parts in zip(*self._buffer, strict=True))
-        self._buffer = [(tokens[rows:], documents[rows:])]
-        self._buffered -= rows
-        tokens, documents = tokens[:rows], documents[:rows]
-        smallest = np.uint8 if documents.max() < 1 << 8 else np.uint16
-        data = save({"tokens": tokens.astype(self._token_dtype), "documents": documents.astype(smallest)})
-        name = f"shard-{len(self._shards):05}.safetensors"
-        self._file(name, data)
-        self._shards.append({"file": name, "rows": rows, "bytes": len(data)})
+    def state(self) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
+        """What has been written, when nothing is buffered: token counts int64 [vocab], and the rest for JSON."""
+        assert not self.buffered
+        return self._counts, {"shards": self._shards, "files": self._files}
 
-    def _file(self, name: str, data: bytes) -> None:
-        write_atomic(self._folder / name, data)
-        self._files[name] = sha256_bytes(data)
+    def load(self, counts: npt.NDArray[np.int64], state: dict[str, Any]) -> None:
+        """Go on behind the shards of a state; ValueError when one of them is not there as it was written."""
+        for name, expected in state["files"].items():
+            path = self._folder / name
+            if not path.is_file() or sha256_file(path) != expected:
+                raise ValueError(f"{path} is missing or damaged")
+        self._counts, self._shards, self._files = counts, state["shards"], state["files"]
 
 
 class ShardSet:
@@ -112,6 +142,7 @@ class ShardSet:
         self.documents: int = manifest["counts"]["documents"]
         self.tokenizer_path = folder / TOKENIZER
         self._shards = [self._map(shard) for shard in manifest["shards"]]
+        self._dtypes = [np.result_type(np.uint8, *(pair[i].dtype for pair in self._shards)) for i in (0, 1)]
         self._ends = np.cumsum([shard["rows"] for shard in manifest["shards"]])
         files = manifest["files"]
         hashes = [files[shard["file"]] for shard in manifest["shards"]]
@@ -132,18 +163,38 @@ class ShardSet:
         except (KeyError, TypeError) as error:
             raise CramError(f"{folder / MANIFEST}: damaged ({error!r}); {REMEDY}") from error
 
-    def read(self, indices: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-        """Rows by number, in the given order: tokens and documents, int32 [len(indices), seq_len]."""
-        tokens = np.empty((len(indices), self.seq_len), np.int32)
-        documents = np.empty_like(tokens)
-        homes = np.searchsorted(self._ends, indices, side="right")
-        for home in np.unique(homes):
-            here = np.flatnonzero(homes == home)
-            stored_tokens, stored_documents = self._shards[home]
-            rows = indices[here] - (self._ends[home] - len(stored_tokens))
-            tokens[here] = stored_tokens[rows]
-            documents[here] = stored_documents[rows]
-        return tokens, documents
+    def read(self, indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+        """Rows by number, in the given order: tokens and documents, [len(indices), seq_len], as they are stored.
+
+        Tokens are uint16, int32 above 65536 pieces; documents uint8, or uint16 where a row holds more.
+        """
+        order = np.argsort(indices)  # so that each shard is read once, forward
+        ordered = indices[order]
+        homes = np.searchsorted(self._ends, ordered, side="right")
+        tokens, documents = (np.empty((len(indices), self.seq_len), dtype) for dtype in self._dtypes)
+        for begin, end in pairwise([*np.flatnonzero(np.diff(homes, prepend=-1)).tolist(), len(homes)]):
+            shard = self._shards[homes[begin]]
+            rows = ordered[begin:end] - (self._ends[homes[begin]] - len(shard[0]))
+            for stored, found in zip(shard, (tokens, documents), strict=True):
+                if stored.dtype == found.dtype:
+                    # Without `clip`, take would fill a buffer of its own first; rows are in range by searchsorted.
+                    np.take(stored, rows, axis=0, out=found[begin:end], mode="clip")
+                else:  # narrower than in another shard
+                    found[begin:end] = stored[rows]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return tokens[back], documents[back]
+
+    def blocks(self) -> Iterator[tuple[Path, npt.NDArray[np.integer], npt.NDArray[np.integer]]]:
+        """All rows, some at a time: the shard they are in, tokens and documents as stored.
+
+        A shard is mapped only while it is read: the pages of maps that are kept would fill the memory.
+        """
+        step = max(1, TOKENS_AT_ONCE // self.seq_len)
+        for shard in self.manifest["shards"]:
+            tokens, documents = self._map(shard)
+            for start in range(0, shard["rows"], step):
+                yield self.folder / shard["file"], tokens[start : start + step], documents[start : start + step]
 
     def verify(self) -> None:
         """Compare every file with its sha256; CramError naming the first that differs."""
@@ -158,30 +209,27 @@ class ShardSet:
         """How often each token occurs in the rows, padding not counted: int64 [vocab]."""
         return load_file(self.folder / COUNTS)["counts"]
 
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many documents have each number of tokens, longer ones counted in the last place."""
+        return load_file(self.folder / COUNTS)["lengths"]
+
     def held_out(self) -> list[HeldOut]:
         """The held-out documents in the order of their hashes."""
         with (self.folder / HELD_OUT).open(encoding="utf-8") as lines:
             return [HeldOut(**json.loads(line)) for line in lines]
 
     def _map(self, shard: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Views of the two payloads of a shard's memory map, behind its 8-byte header length and JSON header."""
+        """The tokens and documents of a shard, as views of its memory map."""
         path = self.folder / shard["file"]
         if not path.is_file():
             raise CramError(f"{path}: missing; {REMEDY}")
         if path.stat().st_size != shard["bytes"]:
             raise CramError(f"{path}: {path.stat().st_size} bytes, expected {shard['bytes']} (truncated?); {REMEDY}")
-        data = np.memmap(path, np.uint8, mode="r")
-        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         try:
-            header = json.loads(data[8:start].tobytes())
-            tokens, documents = (self._payload(data[start:], header[name]) for name in ("tokens", "documents"))
-        except (ValueError, KeyError, TypeError) as error:
+            arrays, _ = map_arrays(path)
+            tokens, documents = arrays["tokens"], arrays["documents"]
+        except (ValueError, KeyError) as error:
             raise CramError(f"{path}: damaged header ({error}); {REMEDY}") from error
         if tokens.shape != documents.shape or tokens.shape != (shard["rows"], self.seq_len):
             raise CramError(f"{path}: shape {tokens.shape}, expected {(shard['rows'], self.seq_len)}; {REMEDY}")
         return tokens, documents
-
-    @staticmethod
-    def _payload(data: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
-        begin, end = entry["data_offsets"]
-        return data[begin:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])

@@ -1,24 +1,37 @@
-"""`data.source` -> parts (a file each, or one stream) that yield documents.
+"""`data.source` -> parts (a file, a package or a shard each) that yield documents.
 
 Parts are read one at a time: a zstd window may take 128 MiB, and a corpus has hundreds of files.
 """
 
 import glob
 import hashlib
+import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cram.data import pydocs
-from cram.data.formats import EXTENSIONS, Document, DocumentRule, read_documents, text_of
+from cram.data.formats import (
+    EXTENSIONS,
+    Document,
+    DocumentRule,
+    OnError,
+    batch_documents,
+    checked,
+    fault,
+    read_documents,
+    stopped,
+)
 from cram.errors import CramError
 
-__all__ = ["Document", "Part", "Source", "open_source", "spread"]
+__all__ = ["Document", "Part", "Source", "open_source"]
 
 HUB_SECONDS = 5.0
+HUB_RECORDS = 256  # of a stream that are turned into text at once
+UNREADABLE = bytes(32)  # in place of the digest of a file that cannot be read
 
 
 class Part(ABC):
@@ -34,7 +47,10 @@ class Part(ABC):
 
     @abstractmethod
     def documents(self) -> Iterator[Document]:
-        """The documents in order, streamed; CramError for content that is at fault."""
+        """The documents in order, streamed, the same whenever they are read.
+
+        What is at fault is a CramError, or a document with a fault if the source was opened to skip errors.
+        """
 
 
 class Source(ABC):
@@ -50,73 +66,53 @@ class Source(ABC):
         """A sha256 in hex that changes when the content does."""
 
 
-def open_source(spec: str, text_field: str = "text", document: DocumentRule = "file") -> Source:
+def open_source(
+    spec: str, text_field: str = "text", document: DocumentRule = "file", on_error: OnError = "stop"
+) -> Source:
     """The source that `data.source` names: a glob of files, `hf:NAME[:CONFIG[:SPLIT]]` or `pydocs`.
 
+    With `on_error` "skip" the parts yield a document with a fault in place of a record or file that cannot be read.
     Raises CramError when nothing matches, a file's extension is not supported, or the name is malformed.
     Content is read later, by the parts.
     """
     if spec == "pydocs":
-        return PydocsSource()
+        return PydocsSource(on_error)
     if spec.startswith("hf:"):
-        return HubSource(spec, text_field)
-    return FileSource(spec, text_field, document)
-
-
-def spread(source: Source, limit: int | None, size: Callable[[], int]) -> Iterator[Document]:
-    """Documents until `size()`, the amount taken so far, reaches `limit` (all when None), from every part its share.
-
-    A part's share of the limit is its share of the source's bytes; what an earlier part left of its share goes
-    to the later ones. Where the shares do not reach the limit, a second round reads on in the parts that hold more.
-    """
-    if limit is None:
-        for part in source.parts:
-            yield from part.documents()
-        return
-    total = sum(part.size for part in source.parts)
-    unfinished: list[tuple[Part, int]] = []
-    reached = 0
-    for part in source.parts:
-        reached += part.size
-        share = limit * reached // total if total else limit
-        for taken, document in enumerate(part.documents()):
-            if size() >= share:
-                unfinished.append((part, taken))
-                break
-            yield document
-    for part, taken in unfinished:
-        for document in islice(part.documents(), taken, None):
-            if size() >= limit:
-                return
-            yield document
+        return HubSource(spec, text_field, on_error)
+    return FileSource(spec, text_field, document, on_error)
 
 
 class FilePart(Part):
     """A file."""
 
-    def __init__(self, path: Path, text_field: str, document: DocumentRule):
-        super().__init__(str(path), path.stat().st_size)
+    def __init__(self, path: Path, text_field: str, document: DocumentRule, on_error: OnError):
+        super().__init__(str(path), _size(path))
         self._path = path
         self._text_field = text_field
         self._document: DocumentRule = document
+        self._on_error: OnError = on_error
 
     def documents(self) -> Iterator[Document]:
-        """The documents of the file; CramError for damaged files and bad records."""
+        """The documents of the file, streamed."""
+        self.position = 0
         try:
             with self._path.open("rb") as raw:
-                for document in read_documents(raw, self.name, self._text_field, self._document):
+                for document in read_documents(raw, self.name, self._text_field, self._document, self._on_error):
                     self.position = raw.tell()
                     yield document
         except OSError as error:
-            raise CramError(f"{self.name}: cannot be read ({error.strerror})") from error
+            what = f"cannot be read ({error.strerror}); make it readable or leave it out"
+            yield from checked([fault(self.name, what)], self._on_error)
         self.position = self.size
 
 
 class FileSource(Source):
     """The files that match a glob (`**` goes into folders), in the order of their names."""
 
-    def __init__(self, pattern: str, text_field: str, document: DocumentRule):
-        paths = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
+    def __init__(self, pattern: str, text_field: str, document: DocumentRule, on_error: OnError):
+        found = glob.glob(pattern, recursive=True)  # noqa: PTH207
+        # What is neither, such as a link to a disk that is not there, is for its part to report.
+        paths = sorted(Path(name) for name in found if not os.path.isdir(name))  # noqa: PTH112  # this one never fails
         if not paths:
             raise CramError(
                 f"data.source={pattern!r} matches no file (in {Path.cwd()}); "
@@ -128,7 +124,8 @@ class FileSource(Source):
                     f"data.source={pattern!r}: {path} is of no supported format; supported: {', '.join(EXTENSIONS)}"
                 )
         self._paths = paths
-        self._parts: list[Part] = [FilePart(path, text_field, document) for path in paths]
+        self._on_error: OnError = on_error
+        self._parts: list[Part] = [FilePart(path, text_field, document, on_error) for path in paths]
 
     @property
     def parts(self) -> list[Part]:
@@ -137,20 +134,21 @@ class FileSource(Source):
 
     def fingerprint(self) -> str:
         """sha256 over the files' names and contents; the folders they lie in do not matter."""
-        return content_hash("files", [(path.name, path) for path in self._paths])
+        return content_hash("files", [(path.name, path) for path in self._paths], self._on_error)
 
 
 class PydocsPart(Part):
     """The prose of one package of the Python installation."""
 
-    def __init__(self, name: str, documents: list[Document]):
+    def __init__(self, name: str, documents: list[Document], on_error: OnError):
         super().__init__(name, sum(len(document.text) for document in documents))
         self._documents = documents
+        self._on_error: OnError = on_error
 
     def documents(self) -> Iterator[Document]:
         """A document for each module and documentation file."""
         self.position = 0
-        for document in self._documents:
+        for document in checked(self._documents, self._on_error):
             self.position += len(document.text)
             yield document
 
@@ -158,27 +156,29 @@ class PydocsPart(Part):
 class PydocsSource(Source):
     """The English prose in the documentation of the running Python and its packages."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_error: OnError) -> None:
         self._files = pydocs.documentation_files()
+        self._on_error: OnError = on_error
         self._parts: list[Part] = []
 
     @property
     def parts(self) -> list[Part]:
         """A part for each package, made at the first call and kept: about 10 MB that take seconds to clean."""
         if not self._parts:
-            self._parts = [PydocsPart(name, documents) for name, documents in pydocs.prose(self._files).items()]
+            packages = pydocs.prose(self._files)
+            self._parts = [PydocsPart(name, documents, self._on_error) for name, documents in packages.items()]
         return self._parts
 
     def fingerprint(self) -> str:
         """sha256 over the Python version, the files' names and contents, and the code that cleans them."""
         cleaner = ("", Path(pydocs.__file__))
-        return content_hash(f"pydocs {platform.python_version()}", [cleaner, *self._files])
+        return content_hash(f"pydocs {platform.python_version()}", [cleaner, *self._files], self._on_error)
 
 
 class HubSource(Source):
-    """A Hugging Face data set, streamed; NAME may also be a local folder."""
+    """A Hugging Face data set, streamed; NAME may also be a local folder. Loaded when its parts are asked for."""
 
-    def __init__(self, spec: str, text_field: str):
+    def __init__(self, spec: str, text_field: str, on_error: OnError):
         name, *rest = spec.removeprefix("hf:").split(":")
         if not name or len(rest) > 2:
             raise CramError(f"data.source={spec!r}: expected hf:NAME[:CONFIG[:SPLIT]]")
@@ -186,24 +186,37 @@ class HubSource(Source):
         self._name = name
         self._config = (rest[0] if rest else "") or None
         self._split = (rest[1] if len(rest) == 2 else "") or "train"
-        self._parts: list[Part] = [HubPart(self, spec, text_field)]
+        self._text_field = text_field
+        self._on_error: OnError = on_error
 
-    @property
+    @cached_property
     def parts(self) -> list[Part]:
-        """One part, the stream."""
-        return self._parts
+        """A part for each shard, as the data set was uploaded; CramError when it cannot be loaded."""
+        import datasets
+
+        revision = self.revision
+        try:
+            stream = datasets.load_dataset(
+                self._name, self._config, split=self._split, streaming=True, revision=revision
+            ).with_format("arrow")  # several times quicker than a mapping for each record
+        except Exception as error:  # each loader raises what the library beneath it does
+            raise self._refused(error) from error
+        shards: int = stream.num_shards
+        return [HubPart(self._spec, stream, index, shards, self._text_field, self._on_error) for index in range(shards)]
 
     def fingerprint(self) -> str:
         """sha256 over name, configuration, split and the revision (a local folder's contents), if it can be asked."""
         folder = Path(self._name)
         heading = f"hf {folder.name if folder.is_dir() else self._name} {self._config} {self._split}"
         if folder.is_dir():
-            return content_hash(heading, [(str(p.relative_to(folder)), p) for p in folder.rglob("*") if p.is_file()])
+            files = [(str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file()]
+            return content_hash(heading, files, self._on_error)
         try:
-            return content_hash(f"{heading} {self.revision()}", [])
+            return content_hash(f"{heading} {self.revision}", [], self._on_error)
         except CramError:
-            return content_hash(heading, [])
+            return content_hash(heading, [], self._on_error)
 
+    @cached_property
     def revision(self) -> str | None:
         """The commit of the data set on the Hub (None for a local folder); CramError when it cannot be asked."""
         if Path(self._name).is_dir():
@@ -214,54 +227,72 @@ class HubSource(Source):
         try:
             return HfApi().dataset_info(self._name, timeout=HUB_SECONDS).sha
         except Exception as error:
-            raise self.refused(error) from error
+            raise self._refused(error) from error
 
-    def stream(self) -> Iterator[dict[str, Any]]:
-        """The records of the split; CramError when the data set cannot be loaded."""
-        revision = self.revision()
-        import datasets
-
-        try:
-            yield from datasets.load_dataset(
-                self._name, self._config, split=self._split, streaming=True, revision=revision
-            )
-        except Exception as error:  # each loader raises what the library beneath it does
-            raise self.refused(error) from error
-
-    def refused(self, error: Exception) -> CramError:
-        """What to tell the user when the data set cannot be had."""
-        reason = (str(error).strip().splitlines() or [""])[0]
+    def _refused(self, error: Exception) -> CramError:
         return CramError(
-            f"data.source={self._spec!r} cannot be loaded ({type(error).__name__}: {reason})\n"
+            f"data.source={self._spec!r} cannot be loaded ({_reason(error)})\n"
             "check the name, configuration and split, and the network; or give local files"
         )
 
 
 class HubPart(Part):
-    """The one stream of a Hugging Face data set; its size is not known."""
+    """A shard of a streamed Hugging Face data set; its size is not known."""
 
-    def __init__(self, source: HubSource, name: str, text_field: str):
-        super().__init__(name, 0)
-        self._source = source
+    def __init__(self, spec: str, stream: Any, index: int, shards: int, text_field: str, on_error: OnError):
+        super().__init__(f"{spec} shard {index + 1}/{shards}", 0)
+        self._stream = stream
+        self._index = index
+        self._shards = shards
         self._text_field = text_field
+        self._on_error: OnError = on_error
 
     def documents(self) -> Iterator[Document]:
-        """The records' texts in the order of the stream."""
-        for number, record in enumerate(self._source.stream(), start=1):
-            yield text_of(record, self._text_field, f"{self.name} record {number}")
+        """The records' texts in the order of the shard; CramError when the stream breaks off, also with "skip"."""
+        record = 1
+        try:
+            shard = self._stream.shard(num_shards=self._shards, index=self._index)
+            for table in shard.iter(batch_size=HUB_RECORDS):
+                found = batch_documents(table, table.column_names, self._text_field, f"{self.name} record ", record)
+                yield from checked(found, self._on_error)
+                record += table.num_rows
+        except CramError:
+            raise
+        except Exception as error:  # each loader raises what the library beneath it does
+            # To go on without the rest would leave out, unnoticed, as much as the network happens to fail for.
+            raise CramError(
+                f"{self.name} breaks off behind record {record - 1} ({_reason(error)})\n"
+                "run the same command again to continue; a shard that breaks off there again is damaged"
+            ) from error
 
 
-def content_hash(heading: str, files: Iterable[tuple[str, Path]]) -> str:
-    """sha256 in hex over `heading` and the files' names and contents, whatever their order."""
+def content_hash(heading: str, files: Iterable[tuple[str, Path]], on_error: OnError = "stop") -> str:
+    """sha256 in hex over `heading` and the files' names and contents, whatever their order.
+
+    A file that cannot be read is a CramError, or counts as such with "skip".
+    """
     total = hashlib.sha256(heading.encode())
-    for name, digest in sorted((name.encode(), _digest(path)) for name, path in files):
+    for name, digest in sorted((name.encode(), _digest(path, on_error)) for name, path in files):
         total.update(len(name).to_bytes(4, "little") + name + digest)
     return total.hexdigest()
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path, on_error: OnError) -> bytes:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise CramError(f"{path}: cannot be read ({error.strerror})") from error
+        if on_error == "skip":
+            return UNREADABLE
+        raise stopped(f"{path}: cannot be read ({error.strerror}); make it readable or leave it out") from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reported where the file is read
+        return 0
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

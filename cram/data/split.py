@@ -1,65 +1,43 @@
 """Which documents are held out: decided by a hash of the text, so that it is the same everywhere."""
 
-import heapq
-from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
-from cram.data.shards import HeldOut
-from cram.data.sources import Document
+import numpy as np
+import numpy.typing as npt
 
-MOST_STORED = 4000  # documents: about two million tokens to evaluate on, in a file of some megabytes
+from cram.data.formats import size
 
-
-class HeldOutSplit:
-    """Takes the held-out documents out of a stream: those whose text's hash, read as a share, lies below `share`.
-
-    Exact duplicates have one hash and go together. Where no hash is that low, the lowest of all is held out
-    instead, so that two different documents suffice: the lowest so far is kept back until a lower one comes.
-    """
-
-    def __init__(self, share: float):
-        self._limit = int(share * 2**64)
-        self._lowest: list[tuple[int, str]] = []  # heap of (-hash, text): its top has the highest of the hashes
-        self._stored: set[int] = set()
-        self.found = 0  # held-out documents, duplicates and those that are not stored included
-
-    def training(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """The documents that are not held out, in order but for the one kept back."""
-        kept_back: list[Document] = []
-        lowest = 2**64
-        for document in documents:
-            number = _hash(document.text)
-            if number == lowest:
-                kept_back.append(document)
-                continue
-            if number < lowest:
-                yield from kept_back
-                kept_back = []
-                lowest = number
-            if number < self._limit:
-                self._hold_out(number, document)
-                lowest = -1
-            elif number == lowest:
-                kept_back = [document]
-            else:
-                yield document
-        for document in kept_back:
-            self._hold_out(lowest, document)
-
-    def stored(self) -> list[HeldOut]:
-        """The held-out documents with the lowest hashes, each text once, in the order of the hashes."""
-        texts = (text for _, text in sorted(self._lowest, reverse=True))
-        return [HeldOut(text, sha256(text.encode()).hexdigest()) for text in texts]
-
-    def _hold_out(self, number: int, document: Document) -> None:
-        self.found += 1
-        if number in self._stored:
-            return
-        self._stored.add(number)
-        heapq.heappush(self._lowest, (-number, document.text))
-        if len(self._lowest) > MOST_STORED:
-            self._stored.remove(-heapq.heappop(self._lowest)[0])
+# What is stored of the held-out texts: about two million tokens to evaluate on, in a file of some megabytes.
+MOST_STORED, MOST_BYTES = 4000, 16_000_000
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """The first 64 bits of a text's sha256, as a number."""
     return int.from_bytes(sha256(text.encode()).digest()[:8])
+
+
+def held_out_limit(share: float) -> int:
+    """Texts whose `text_hash` lies below it are held out."""
+    return int(share * 2**64)
+
+
+def held_out_mask(hashes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
+    """Which of some texts are held out, by their hashes: bool [n].
+
+    Those below `held_out_limit`; where there is none, those with the lowest hash of all, so that two different
+    texts suffice. Equal texts go together.
+    """
+    chosen = hashes < np.uint64(held_out_limit(share))
+    return chosen if chosen.any() or not len(hashes) else hashes == hashes.min()
+
+
+def lowest(texts: dict[int, str]) -> dict[int, str]:
+    """Of texts by their hashes those that are stored, the lowest hashes first: the same whatever is added when."""
+    chosen: dict[int, str] = {}
+    bytes = 0
+    for number, text in sorted(texts.items())[:MOST_STORED]:
+        if bytes >= MOST_BYTES:
+            break
+        chosen[number] = text
+        bytes += size(text)
+    return chosen

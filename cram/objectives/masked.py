@@ -24,7 +24,9 @@ IGNORED = -100
 # Without static shapes the number of slots still comes in steps: libraries prepare and keep a matrix product for
 # each shape, and a new one at each batch costs time and gigabytes.
 SLOT_MULTIPLE = 64
+CACHED = 1 << 14  # numbers of 8 bytes at once that stay in a core's cache
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_LAST = np.uint64(2**64 - 1)
 _REPLACE = np.uint64(0x94D049BB133111EB)
 
 
@@ -64,15 +66,17 @@ class MaskedBatch:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """Finalizer of SplitMix64: uint64 in, well-mixed uint64 out, elementwise.
+    """Finalizer of SplitMix64: uint64 array in, well-mixed uint64 array out, elementwise.
 
     Source: Steele, Lea and Flood, OOPSLA 2014.
     """
-    with np.errstate(over="ignore"):
-        values = values + _GOLDEN
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+    values = values + _GOLDEN
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
 
 
 def row_keys(seed: int, epoch: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -94,13 +98,43 @@ def choose_slots(maskable: np.ndarray, keys: np.ndarray, rate: float, capacity: 
         positions int64 [rows, capacity] within the row, and used bool [rows, capacity].
     """
     seq_len = maskable.shape[1]
-    ranks = mix(keys[:, None] ^ mix(np.arange(1, seq_len + 1, dtype=np.uint64)))
-    ranks[~maskable] = np.iinfo(np.uint64).max
-    order = np.argsort(ranks, axis=1, kind="stable")[:, :capacity]
+    places = mix(np.arange(1, seq_len + 1, dtype=np.uint64))
+    order = np.empty((len(maskable), min(capacity, seq_len)), np.int64)
+    step = max(1, CACHED // seq_len)
+    for start in range(0, len(maskable), step):
+        part = slice(start, start + step)
+        ranks = mix(keys[part, None] ^ places)
+        ranks[~maskable[part]] = _LAST
+        order[part] = smallest(ranks, capacity)
     there = maskable.sum(axis=1)
     rounding = mix(keys) / 2.0**64
     count = np.minimum(np.floor(rate * there + rounding), np.minimum(there, capacity))
     return order, np.arange(order.shape[1]) < count[:, None]
+
+
+def smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Places of the smallest values of each row: `np.argsort(values, axis=1, kind="stable")[:, :count]`, but quicker.
+
+    The place of a value is put where its lower bits were, and these numbers are sorted instead of places. It can
+    come out otherwise only where two values of a row have the same upper bits: such rows are sorted again.
+
+    Args:
+        values: uint64 [rows, n], n at most 2**32.
+    Returns:
+        int64 [rows, min(count, n)].
+    """
+    n = values.shape[1]
+    low = np.uint32((1 << (n - 1).bit_length()) - 1)
+    marked = (values >> np.uint64(32)).astype(np.uint32)
+    marked &= ~low
+    marked |= np.arange(n, dtype=np.uint32)
+    marked.sort(axis=1)
+    places = (marked[:, :count] & low).astype(np.int64)
+    alike = (marked[:, : min(count, n - 1)] ^ marked[:, 1 : count + 1]) <= low
+    if alike.any():
+        again = alike.any(axis=1)
+        places[again] = np.argsort(values[again], axis=1, kind="stable")[:, :count]
+    return places
 
 
 class MaskedObjective:
@@ -131,25 +165,26 @@ class MaskedObjective:
     def prepare(self, rows: Rows, progress: float) -> MaskedBatch:
         """Hide tokens of the rows at the rate that progress asks for; on the host."""
         keys = row_keys(self._seed, rows.epoch, rows.index)
-        positions, used = choose_slots(self._maskable[rows.tokens], keys, self.rate(progress), self.capacity)
+        positions, used = choose_slots(np.take(self._maskable, rows.tokens), keys, self.rate(progress), self.capacity)
         slots = positions + (np.arange(len(rows.tokens)) * rows.tokens.shape[1])[:, None]
         slots, used = slots.ravel(), used.ravel()
         if not self._static:
             slots, used = _drop_unused(slots, used)
         inputs = rows.tokens.astype(np.int64)
         flat = inputs.reshape(-1)
-        labels = np.where(used, flat[slots], IGNORED)
+        labels = flat[slots]
         hidden = slots[used]
-        flat[hidden] = self._replace(flat[hidden], hidden, keys, rows.tokens.shape[1])
+        flat[hidden] = self._replace(labels[used], hidden, keys, rows.tokens.shape[1])
+        labels[~used] = IGNORED
         return MaskedBatch(
             torch.from_numpy(inputs), torch.from_numpy(rows.documents), torch.from_numpy(slots),
             torch.from_numpy(labels), len(hidden),
         )  # fmt: skip
 
-    def _replace(self, tokens: np.ndarray, slots: np.ndarray, keys: np.ndarray, seq_len: int) -> np.ndarray:
+    def _replace(self, tokens: np.ndarray, slots: np.ndarray, keys: np.ndarray, seq_len: int) -> np.ndarray | int:
         """What is shown instead of hidden tokens: [MASK], a random ordinary token, or the token itself."""
         if self._config.replace_mask == 1.0:
-            return np.full_like(tokens, self._mask_id)
+            return self._mask_id
         bits = mix(keys[slots // seq_len] ^ mix(_REPLACE ^ (slots % seq_len).astype(np.uint64)))
         draw = bits / 2.0**64
         random = self._ordinary[mix(bits) % np.uint64(len(self._ordinary))]
@@ -163,9 +198,10 @@ class MaskedObjective:
 
 def _drop_unused(slots: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The used slots, and unused ones up to a multiple of `SLOT_MULTIPLE`."""
-    count = int(used.sum())
+    count = int(np.count_nonzero(used))
     kept = min(len(slots), -(-count // SLOT_MULTIPLE) * SLOT_MULTIPLE)
-    return np.concatenate([slots[used], slots[~used]])[:kept], np.arange(kept) < count
+    spare = slots[~used][: kept - count]
+    return np.concatenate([slots[used], spare]), np.arange(kept) < count
 
 
 def _check(config: ObjectiveConfig, final: float) -> None:

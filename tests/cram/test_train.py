@@ -204,11 +204,11 @@ def test_a_damaged_shard_is_named(tiny_words: list[str], tmp_path: Path) -> None
     assert "shard-00000.safetensors" in answer.stderr
 
 
-def test_an_interrupted_preparation_leaves_nothing(tiny_words: list[str], tmp_path: Path) -> None:
+def test_an_interrupted_preparation_shows_no_shards(tiny_words: list[str], tmp_path: Path) -> None:
     big = tmp_path / "big.jsonl"
     big.write_text((json.dumps({"text": "A river crosses the garden. " * 200}) + "\n") * 20_000)
     process = start([*tiny_words, f"data.source={big}"])
     wait_for(lambda: list((tmp_path / "shards").glob(".*partial*")), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
-    assert list((tmp_path / "shards").iterdir()) == []
+    assert all(path.name.startswith(".") for path in (tmp_path / "shards").iterdir())

@@ -1,15 +1,22 @@
 import gzip
+import io
 import json
 import lzma
+import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cram.data.formats import Document, DocumentRule, read_documents
+from cram.data import formats
+from cram.data.formats import Document, DocumentRule, OnError, read_documents, size
 from cram.errors import CramError
 
 TEXTS = ["First text.", "Zweiter Text, größer.", "third\nwith a line break", "x" * 300_000]
@@ -21,9 +28,26 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def read(path: Path, text_field: str = "text", document: DocumentRule = "file") -> list[Document]:
+def read(
+    path: Path, text_field: str = "text", document: DocumentRule = "file", on_error: OnError = "stop"
+) -> list[Document]:
     with path.open("rb") as raw:
-        return list(read_documents(raw, path.name, text_field, document))
+        return list(read_documents(raw, path.name, text_field, document, on_error))
+
+
+def skipping(path: Path, document: DocumentRule = "file") -> list[Document]:
+    """The documents with the faults among them; two readings must agree."""
+    documents = read(path, document=document, on_error="skip")
+    assert documents == read(path, document=document, on_error="skip")
+    for one in documents:
+        assert one.fault is None or (one.text == "" and one.fault.startswith(f"{path.name}:") and "\n" not in one.fault)
+    return documents
+
+
+def text_column(values: list[bytes]) -> pa.StringArray:
+    """A column of strings that pyarrow does not look into."""
+    offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
+    return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(values)))
 
 
 def json_lines(texts: list[str]) -> bytes:
@@ -45,7 +69,7 @@ def test_damaged_compression_names_the_file(tmp_path: Path, suffix: str, damage:
     path = tmp_path / f"a.jsonl{suffix}"
     whole = COMPRESS[suffix](json_lines([str(number) for number in range(5000)]))
     path.write_bytes(whole[: len(whole) - 9] if damage == "truncated" else b"not compressed at all")
-    with pytest.raises(CramError, match=rf"^a.jsonl{suffix}: .*(damaged|truncated)"):
+    with pytest.raises(CramError, match=rf"^a.jsonl{suffix}: damaged or not readable .*\nor set data.on_error=skip"):
         read(path)
 
 
@@ -69,7 +93,7 @@ def test_parquet_streams_row_groups(tmp_path: Path) -> None:
 def test_damaged_parquet_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 and then nothing of the kind")
-    with pytest.raises(CramError, match=r"^a.parquet: damaged parquet file"):
+    with pytest.raises(CramError, match=r"^a.parquet: damaged or not readable \(Parquet magic bytes not found"):
         read(path)
     pq.write_table(pa.table({"text": [str(number) for number in range(9000)]}), path)
     whole = path.read_bytes()
@@ -79,11 +103,13 @@ def test_damaged_parquet_names_the_file(tmp_path: Path) -> None:
 
 
 def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
-    offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0")
-    column = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff"))
-    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(CramError, match=r"^a.parquet: not UTF-8 \(one of the 512 records from 1 on"):
-        read(tmp_path / "a.parquet")
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": text_column([b"one", b"tw\xff", b"three"])}), path)
+    with pytest.raises(CramError, match=r"^a.parquet:2: not UTF-8 \(byte 0xff at byte offset 2\); convert"):
+        read(path)
+    assert [(document.text, document.fault is None) for document in skipping(path)] == [
+        ("one", True), ("", False), ("three", True)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -96,6 +122,21 @@ def test_missing_field_names_those_found(tmp_path: Path, name: str) -> None:
     with pytest.raises(CramError, match=rf"^{name}:1: no field 'text'; fields found: content, id. Set data.text_field"):
         read(path)
     assert read(path, text_field="content") == [Document("x", f"{name}:1")]
+
+
+def test_parquet_without_the_field_has_a_fault_for_each_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": range(700)}), path)
+    faults = skipping(path)
+    assert [broken.origin for broken in faults] == [f"a.parquet:{number}" for number in range(1, 701)]
+    assert faults[600].fault == "a.parquet:601: no field 'text'; fields found: id. Set data.text_field"
+
+
+def test_of_many_fields_the_message_names_some(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({f"field\n{number}": 0 for number in range(1000)}))
+    (broken,) = skipping(path)
+    assert broken.fault and "field 0, field 1, " in broken.fault and len(broken.fault) < 300
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -113,6 +154,10 @@ def test_text_that_is_no_string(tmp_path: Path, name: str) -> None:
     ("line", "message"),
     [
         (b'{"text": "cut', r"a.jsonl:2: broken JSON line \(Unterminated string"),
+        (b'{"text": "x", "id": ' + b"9" * 5000 + b"}", r"a.jsonl:2: broken JSON line \(Exceeds the limit"),
+        (b"[" * 100_000, r"a.jsonl:2: broken JSON line \(maximum recursion depth"),
+        (b'{"id": "x"}', r"a.jsonl:2: no field 'text'; fields found: id"),
+        (b'{"text": null}', r"a.jsonl:2: field 'text' must be a string, found NoneType"),
         (b'["text"]', r"a.jsonl:2: a record must be an object, found list"),
         (b'{"text": "\xff"}', r"a.jsonl:2: not UTF-8 \(byte 0xff at byte offset 10\)"),
         (b'{"text": "\\ud83d alone"}', r"a.jsonl:2: not UTF-8 \(half of an escaped surrogate pair\)"),
@@ -120,9 +165,12 @@ def test_text_that_is_no_string(tmp_path: Path, name: str) -> None:
 )
 def test_bad_lines_are_named(tmp_path: Path, line: bytes, message: str) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"text": "good"}\n' + line + b"\n")
-    with pytest.raises(CramError, match=f"^{message}"):
+    path.write_bytes(b'{"text": "good"}\n' + line + b'\n{"text": "good as well"}\n')
+    with pytest.raises(CramError, match=f"^{message}.*\nor set data.on_error=skip, which leaves such records .* out$"):
         read(path)
+    good, broken, good_as_well = skipping(path)
+    assert broken.fault and re.match(message, broken.fault) and broken.origin == "a.jsonl:2"
+    assert (good, good_as_well) == (Document("good", "a.jsonl:1"), Document("good as well", "a.jsonl:3"))
 
 
 def test_blank_lines_between_records_are_passed_over(tmp_path: Path) -> None:
@@ -151,3 +199,67 @@ def test_text_that_is_not_utf8(tmp_path: Path, rule: DocumentRule, where: str) -
     path.write_bytes("gut\nschön\n".encode("latin-1"))
     with pytest.raises(CramError, match=f"^{where}not UTF-8 .byte 0xf6 at byte offset"):
         read(path, document=rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("file", [("", "a.txt", True)]),
+        ("line", [("a", "a.txt:1", False), ("", "a.txt:2", True), ("", "a.txt:3", False), ("c", "a.txt:4", False)]),
+        ("blank_line", [("", "a.txt:1", True), ("c", "a.txt:4", False)]),
+    ],
+)
+def test_a_line_that_is_not_utf8_is_skipped_with_its_document(
+    tmp_path: Path, rule: DocumentRule, expected: list[tuple[str, str, bool]]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\nb\xff\n\nc\n")
+    found = skipping(path, rule)
+    assert [(document.text, document.origin, document.fault is not None) for document in found] == expected
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", "parquet"])
+def test_a_truncated_file_ends_in_one_fault(tmp_path: Path, suffix: str) -> None:
+    texts = [random.Random(number).randbytes(70).hex() for number in range(5000)]  # hardly compressible
+    path = tmp_path / ("a.parquet" if suffix == "parquet" else f"a.jsonl{suffix}")
+    if suffix == "parquet":
+        pq.write_table(pa.table({"text": texts}), path, row_group_size=1000, use_dictionary=False, compression="gzip")
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 4) + whole[len(whole) * 3 // 4 :])
+    else:
+        whole = COMPRESS[suffix](json_lines(texts))
+        path.write_bytes(whole[: len(whole) // 2])
+    *documents, last = skipping(path)
+    assert [document.text for document in documents] == texts[: len(documents)]
+    assert 1000 < len(documents) < 3000
+    assert last.fault and last.fault.startswith(f"{path.name}: damaged or not readable (")
+
+
+@given(st.sampled_from(sorted([*COMPRESS, "parquet"])), st.integers(0), st.binary(min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_damage_anywhere_is_a_fault_and_no_exception(suffix: str, place: int, damage: bytes) -> None:
+    texts = [f"{number} größer" for number in range(300)]
+    if suffix == "parquet":
+        buffer = io.BytesIO()
+        pq.write_table(pa.table({"text": texts}), buffer, row_group_size=100)
+        name, whole = "a.parquet", buffer.getvalue()
+    else:
+        name, whole = f"a.jsonl{suffix}", COMPRESS[suffix](json_lines(texts))
+    place %= len(whole)
+    damaged = whole[:place] + damage + whole[place + len(damage) :]
+    first, second = (list(read_documents(io.BytesIO(damaged), name, "text", "file", "skip")) for _ in range(2))
+    assert first == second
+    if any(document.fault for document in first):
+        with pytest.raises(CramError):
+            list(read_documents(io.BytesIO(damaged), name, "text", "file"))
+
+
+@given(st.lists(st.binary(max_size=6).map(lambda data: data.replace(b"a", b"\n"))))
+def test_lines_do_not_depend_on_how_they_come_in_chunks(chunks: list[bytes]) -> None:
+    whole = b"".join(chunks)
+    assert list(formats._lines(chunks)) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])
+
+
+@given(st.text())
+def test_size_is_in_bytes(text: str) -> None:
+    assert size(text) == len(text.encode())

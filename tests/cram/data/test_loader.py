@@ -9,14 +9,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
-from cram.data.loader import BLOCK_ROWS, Loader, Rows, epoch_order
+from cram.data import loader as module
+from cram.data.loader import Loader, Rows
+from cram.data.order import SORTED, Kind, epoch_order, open_order
 from cram.data.shards import ShardSet, ShardWriter
+from cram.data.tokenizer import SPECIAL_TOKENS
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[3]
-ROWS = 2 * BLOCK_ROWS + 44
-SEQ_LEN = 4
+BLOCK_ROWS, ROWS, SEQ_LEN = 256, 556, 4
+ORDERS: list[Kind] = ["shuffled", *SORTED]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "BLOCK_TOKENS", BLOCK_ROWS * SEQ_LEN)
+    yield
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +36,12 @@ def shard_set(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     folder = tmp_path_factory.mktemp("set")
     tokens = np.arange(ROWS * SEQ_LEN, dtype=np.int32).reshape(ROWS, SEQ_LEN)
     writer = ShardWriter(folder, SEQ_LEN, ROWS * SEQ_LEN, 0)
-    writer.write(tokens, tokens % SEQ_LEN)
-    writer.finish(b"{}", [], {"counts": {"documents": 1}})
+    for part in np.split(tokens, [100, 500]):
+        writer.write(part, part % SEQ_LEN)
+        writer.flush()
+    words = {word: number for number, word in enumerate(SPECIAL_TOKENS)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    writer.finish(tokenizer.to_str().encode(), [], {"counts": {"documents": 1}})
     return ShardSet.open(folder)
 
 
@@ -38,22 +54,6 @@ def loader(shard_set: ShardSet) -> Iterator[Loader]:
 
 def same(a: Rows, b: Rows) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
-
-
-@given(st.integers(0, 2**31), st.text(max_size=8), st.integers(0, 9), st.integers(1, 500))
-def test_the_order_is_a_permutation_and_pure(seed: int, data_hash: str, epoch: int, rows: int) -> None:
-    order = epoch_order(seed, data_hash, epoch, rows)
-    assert order.dtype == np.int64
-    assert sorted(order.tolist()) == list(range(rows))
-    np.random.seed(1)
-    assert (order == epoch_order(seed, data_hash, epoch, rows)).all()
-
-
-def test_the_order_is_the_same_for_ever_and_depends_on_each_argument() -> None:
-    known = [1, 0, 6, 7, 5, 2, 8, 9, 4, 3]
-    assert epoch_order(0, "hash", 0, 10).tolist() == known
-    for arguments in ((1, "hash", 0), (0, "other", 0), (0, "hash", 1)):
-        assert epoch_order(*arguments, 10).tolist() != known
 
 
 def test_each_row_once_an_epoch_with_its_own_tokens(loader: Loader) -> None:
@@ -69,10 +69,45 @@ def test_each_row_once_an_epoch_with_its_own_tokens(loader: Loader) -> None:
     assert (rows.documents == np.arange(SEQ_LEN)).all()
 
 
-@settings(max_examples=20, deadline=None)
-@given(steps=st.lists(st.integers(1, 2 * BLOCK_ROWS), min_size=1, max_size=8), taken=st.integers(0, 2 * ROWS - 1))
-def test_resumed_anywhere_it_goes_on_as_a_straight_run(shard_set: ShardSet, steps: list[int], taken: int) -> None:
-    straight, stopped, resumed = (Loader(shard_set, seed=3, epochs=2) for _ in range(3))
+def test_shuffled_rows_come_as_they_did_before_orders_were_files(loader: Loader, shard_set: ShardSet) -> None:
+    rows = loader.next(2 * ROWS)
+    expected = [epoch_order(0, shard_set.hash, epoch, ROWS) for epoch in (0, 1)]
+    assert np.array_equal(rows.index, np.concatenate(expected))
+    assert rows.index.dtype == np.int64
+
+
+@pytest.mark.parametrize("order", SORTED)
+def test_sorted_rows_come_in_the_same_order_in_every_epoch_and_for_every_seed(shard_set: ShardSet, order: Kind) -> None:
+    for seed in (0, 1):
+        loader = Loader(shard_set, seed, 2, order)
+        rows = loader.next(2 * ROWS)
+        loader.close()
+        assert np.array_equal(rows.index, np.tile(open_order(shard_set, order, 0, 0), 2))
+        assert rows.epoch.tolist() == [0] * ROWS + [1] * ROWS
+        assert (rows.tokens == rows.index[:, None] * SEQ_LEN + np.arange(SEQ_LEN)).all()
+
+
+def test_rows_are_copies(loader: Loader) -> None:
+    looked = loader.peek(10)
+    before = looked.tokens.copy()
+    for array in vars(looked).values():
+        array[:] = -1
+    taken, later = loader.next(5), loader.next(5)
+    assert np.array_equal(np.concatenate([taken.tokens, later.tokens]), before)
+    taken.tokens[:] = -1
+    assert np.array_equal(later.tokens, before[5:])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    order=st.sampled_from(ORDERS),
+    steps=st.lists(st.integers(1, 2 * BLOCK_ROWS), min_size=1, max_size=8),
+    taken=st.integers(0, 2 * ROWS - 1),
+)
+def test_resumed_anywhere_it_goes_on_as_a_straight_run(
+    shard_set: ShardSet, order: Kind, steps: list[int], taken: int
+) -> None:
+    straight, stopped, resumed = (Loader(shard_set, 3, 2, order) for _ in range(3))
     try:
         for loader in (straight, stopped):
             if taken:
@@ -101,14 +136,28 @@ def test_counts_and_the_end(loader: Loader) -> None:
     assert loader.rows_taken == 100
 
 
-def test_a_state_of_other_data_or_seed_is_refused(loader: Loader) -> None:
+def test_a_state_of_other_data_seed_or_order_is_refused(loader: Loader) -> None:
     state = loader.state()
     with pytest.raises(CramError, match=r"the checkpoint was trained with data x, not"):
         loader.resume(state | {"data": "x"})
     with pytest.raises(CramError, match=r"the checkpoint was trained with seed 9, not 0"):
         loader.resume(state | {"seed": 9})
+    with pytest.raises(CramError, match=r"the checkpoint was trained with order likely_first, not shuffled; start"):
+        loader.resume(state | {"order": "likely_first"})
     with pytest.raises(CramError, match=r"data.epochs: the checkpoint has taken 9999 rows"):
         loader.resume(state | {"rows_taken": 9999})
+
+
+def test_a_state_from_before_there_were_orders_is_a_shuffled_one(loader: Loader, shard_set: ShardSet) -> None:
+    loader.next(7)
+    state = loader.state()
+    del state["order"]
+    loader.resume(state)
+    assert loader.next(3).index.tolist() == epoch_order(0, shard_set.hash, 0, ROWS)[7:10].tolist()
+    by_likelihood = Loader(shard_set, 0, order="likely_first")
+    with pytest.raises(CramError, match=r"trained with order shuffled, not likely_first"):
+        by_likelihood.resume(state)
+    by_likelihood.close()
 
 
 def test_global_random_state_is_left_alone(shard_set: ShardSet) -> None:

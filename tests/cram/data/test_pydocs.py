@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from cram.data.formats import Document
 from cram.data.pydocs import docstrings, documentation_files, paragraphs, prose
 
@@ -59,6 +61,18 @@ def test_repeated_paragraphs_are_kept_once(tmp_path: Path) -> None:
     assert prose([("p/a.md", tmp_path / "a.md"), ("q/b.rst", tmp_path / "b.rst")]) == {
         "p": [Document("\n".join(map(sentence.format, ("one", "two", "three", "four"))), "p/a.md")]
     }
+
+
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    (broken,) = prose([("p/a.md", tmp_path / "gone.md")])["p"]
+    assert broken == Document("", "p/a.md", "p/a.md: cannot be read (No such file or directory); reinstall its package")
+
+
+def test_a_link_to_nothing_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.md").write_text("")
+    (tmp_path / "b.md").symlink_to(tmp_path / "gone.md")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    assert documentation_files() == [("a.md", tmp_path / "a.md")]
 
 
 def test_the_files_of_this_installation() -> None:

@@ -1,75 +1,24 @@
 import json
+import pickle
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cram.data import sources
-from cram.data.sources import Document, Part, Source, open_source, spread
+from cram.data.formats import OnError
+from cram.data.sources import Document, Source, open_source
 from cram.errors import CramError
 
 
-class ListPart(Part):
-    opened = 0
-
-    def __init__(self, name: str, texts: list[str], size: int):
-        super().__init__(name, size)
-        self.texts = texts
-
-    def documents(self):
-        type(self).opened += 1
-        try:
-            for number, text in enumerate(self.texts):
-                assert type(self).opened == 1, "one part at a time"
-                yield Document(text, f"{self.name}:{number}")
-        finally:
-            type(self).opened -= 1
-
-
-class ListSource(Source):
-    def __init__(self, *parts: ListPart):
-        self._parts: list[Part] = list(parts)
-
-    @property
-    def parts(self) -> list[Part]:
-        return self._parts
-
-    def fingerprint(self) -> str:
-        return ""
-
-
-def take(source: Source, limit: int | None) -> list[str]:
-    taken: list[str] = []
-    for document in spread(source, limit, lambda: sum(map(len, taken))):
-        taken.append(document.text)
-    return taken
-
-
-def test_spread_takes_from_each_part_its_share() -> None:
-    source = ListSource(
-        ListPart("a", ["a"] * 1000, 100), ListPart("b", ["b"] * 1000, 300), ListPart("c", ["c"] * 1000, 600)
-    )
-    taken = take(source, 500)
-    assert [taken.count(letter) for letter in "abc"] == [50, 150, 300]
-
-
-def test_spread_carries_what_a_part_lacks_to_the_later_ones() -> None:
-    source = ListSource(ListPart("a", ["a"] * 10, 500), ListPart("b", ["b"] * 1000, 500))
-    taken = take(source, 200)
-    assert [taken.count(letter) for letter in "ab"] == [10, 190]
-
-
-def test_spread_reads_on_in_earlier_parts_where_the_last_ones_are_short() -> None:
-    letters = ["a", "A", "ɑ"] * 300
-    source = ListSource(ListPart("a", letters, 500), ListPart("b", ["b"] * 10, 500))
-    taken = take(source, 200)
-    assert len(taken) == 200
-    assert [text for text in taken if text != "b"] == letters[:190], "in order, none twice"
-
-
-def test_spread_without_a_limit_or_with_one_too_large_takes_all() -> None:
-    parts = ListPart("a", ["a"] * 10, 0), ListPart("b", ["b"] * 10, 0)
-    assert take(ListSource(*parts), None) == take(ListSource(*parts), 10**9) == ["a"] * 10 + ["b"] * 10
+def texts(source: Source) -> list[str]:
+    return [document.text for part in source.parts for document in part.documents()]
 
 
 def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -77,7 +26,7 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     source = open_source(f"{tmp_path}/**/*.txt")
-    assert [document.text for document in spread(source, None, int)] == ["a.txt", "b.txt", "sub/c.txt"]
+    assert texts(source) == ["a.txt", "b.txt", "sub/c.txt"]
     assert all(part.position == part.size > 0 for part in source.parts)
 
 
@@ -130,21 +79,170 @@ def test_the_hub_out_of_reach_answers_soon(monkeypatch: pytest.MonkeyPatch) -> N
     began = time.monotonic()
     assert source.fingerprint() == source.fingerprint() != open_source("hf:some/other").fingerprint()
     with pytest.raises(CramError, match=r"^data.source='hf:some/dataset:config:train' cannot be loaded .*\n.*network"):
-        list(source.parts[0].documents())
+        texts(source)
     assert time.monotonic() - began < 5 * sources.HUB_SECONDS
 
 
-def test_a_local_folder_as_a_hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three files of 5, 6 and 7 records."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "corpus"
     folder.mkdir()
-    (folder / "train.jsonl").write_text("".join(json.dumps({"body": f"text {i}"}) + "\n" for i in range(5)))
-    source = open_source(f"hf:{folder}", text_field="body")
-    assert [document.text for document in spread(source, None, int)] == [f"text {i}" for i in range(5)]
+    for number in range(3):
+        records = [{"body": f"text {number} {i}", "id": i} for i in range(5 + number)]
+        (folder / f"train-{number}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def test_a_local_folder_as_a_hub_data_set(corpus: Path) -> None:
+    source = open_source(f"hf:{corpus}", text_field="body")
+    assert texts(source) == [f"text {number} {i}" for number in range(3) for i in range(5 + number)]
     before = source.fingerprint()
-    (folder / "train.jsonl").write_text('{"body": "changed"}\n')
+    (corpus / "train-1.jsonl").write_text('{"body": "changed", "id": 0}\n')
     assert source.fingerprint() != before
-    with pytest.raises(CramError, match=r"hf:.* record 1: no field 'text'; fields found: body"):
-        list(open_source(f"hf:{folder}").parts[0].documents())
+    with pytest.raises(CramError, match=r"hf:.* shard 1/3 record 1: no field 'text'; fields found: body, id"):
+        texts(open_source(f"hf:{corpus}"))
     with pytest.raises(CramError, match=r"hf:.*:nowhere' cannot be loaded"):
-        list(open_source(f"hf:{folder}::nowhere").parts[0].documents())
+        texts(open_source(f"hf:{corpus}::nowhere"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_hub_data_set_has_a_part_for_each_of_its_files(
+    corpus: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    if kind == "parquet":
+        for path in corpus.iterdir():
+            pq.write_table(pa.Table.from_pylist([*map(json.loads, path.open())]), path.with_suffix(".parquet"))
+            path.unlink()
+    loaded: list[Any] = []
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: loaded.append(a) or load(*a, **k))  # type: ignore[func-returns-value]
+    source = open_source(f"hf:{corpus}", text_field="body")
+    assert not loaded
+    assert [part.name for part in source.parts] == [f"hf:{corpus} shard {number}/3" for number in (1, 2, 3)]
+    assert [part.size for part in source.parts] == [0, 0, 0]
+    last = list(source.parts[2].documents())
+    assert [document.text for document in last] == [f"text 2 {i}" for i in range(7)]
+    assert last[6].origin == f"hf:{corpus} shard 3/3 record 7"
+    assert last == list(source.parts[2].documents())
+    assert len(loaded) == 1
+
+
+def test_broken_records_of_a_hub_data_set_are_skipped(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "HUB_RECORDS", 2)
+    with (corpus / "train-0.jsonl").open("a") as file:
+        file.write('{"body": null, "id": 5}\n{"body": "the last", "id": 6}\n')
+    part = open_source(f"hf:{corpus}", text_field="body", on_error="skip").parts[0]
+    *_, broken, last = part.documents()
+    where = f"hf:{corpus} shard 1/3 record"
+    assert broken == Document(
+        "", f"{where} 6", f"{where} 6: field 'body' must be a string, found NoneType; set data.text_field"
+    )
+    assert last == Document("the last", f"{where} 7")
+    with pytest.raises(CramError, match=rf"^{where} 6: field 'body' must be .*\nor set data.on_error=skip"):
+        list(open_source(f"hf:{corpus}", text_field="body").parts[0].documents())
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_stream_that_breaks_off_is_never_passed_over(monkeypatch: pytest.MonkeyPatch, on_error: OnError) -> None:
+    import datasets
+
+    def records(shards: list[int]) -> Iterator[dict[str, str]]:
+        for shard in shards:
+            yield from ({"text": f"{shard} {i}"} for i in range(1000))
+            if shard == 1:
+                raise ConnectionError("reset by peer\nand a long story")
+
+    stream = datasets.IterableDataset.from_generator(records, gen_kwargs={"shards": [0, 1, 2]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    monkeypatch.setattr(sources.HubSource, "revision", "abc")
+    parts = open_source("hf:some/dataset", on_error=on_error).parts
+    assert [len(list(parts[number].documents())) for number in (0, 2)] == [1000, 1000]
+    documents = parts[1].documents()
+    assert [document.text for document in islice(documents, 768)] == [f"1 {i}" for i in range(768)]
+    with pytest.raises(CramError) as caught:
+        list(documents)
+    assert str(caught.value).splitlines() == [
+        "hf:some/dataset shard 2/3 breaks off behind record 768 (ConnectionError: reset by peer)",
+        "run the same command again to continue; a shard that breaks off there again is damaged",
+    ]
+
+
+def test_the_revision_is_asked_once_and_given_to_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    asked: list[str] = []
+    loaded: list[str | None] = []
+
+    def dataset_info(_: object, name: str, **__: object) -> SimpleNamespace:
+        asked.append(name)
+        return SimpleNamespace(sha=f"revision {len(asked)}")
+
+    def load_dataset(*_: object, revision: str | None, **__: object) -> datasets.IterableDataset:
+        loaded.append(revision)
+        return datasets.Dataset.from_list([{"text": "a"}]).to_iterable_dataset()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = open_source("hf:some/dataset")
+    first = source.fingerprint()
+    assert texts(source) == texts(source) == ["a"] and source.fingerprint() == first
+    assert (asked, loaded) == (["some/dataset"], ["revision 1"])
+    assert open_source("hf:some/dataset").fingerprint() != first, "of another revision"
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "good"}\n')
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    (tmp_path / "c.jsonl").write_text('{"text": "good as well"}\n')
+    pattern = f"{tmp_path}/*.jsonl"
+    stop = open_source(pattern)
+    message = rf"^{tmp_path}/b.jsonl: cannot be read \(No such file.*leave it out\nor set data.on_error=skip"
+    with pytest.raises(CramError, match=message):
+        texts(stop)
+    with pytest.raises(CramError, match=message):
+        stop.fingerprint()
+    skip = open_source(pattern, on_error="skip")
+    good, broken, good_as_well = (list(part.documents()) for part in skip.parts)
+    assert [document.text for document in good + good_as_well] == ["good", "good as well"]
+    where = f"{tmp_path}/b.jsonl"
+    reason = "cannot be read (No such file or directory); make it readable or leave it out"
+    assert broken == [Document("", where, f"{where}: {reason}")]
+    fingerprint = skip.fingerprint()
+    assert fingerprint == open_source(pattern, on_error="skip").fingerprint()
+    (tmp_path / "gone.jsonl").write_text("")
+    assert skip.fingerprint() != fingerprint, "the file is there again"
+
+
+def test_a_file_of_the_installation_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.pydocs, "documentation_files", lambda: [("p/a.md", tmp_path / "gone.md")])
+    with pytest.raises(CramError, match=r"^p/a.md: cannot be read \(No such file.*\nor set data.on_error=skip"):
+        texts(open_source("pydocs"))
+    skip = open_source("pydocs", on_error="skip")
+    assert texts(skip) == [""] and skip.fingerprint()
+
+
+def test_broken_records_and_files_among_good_ones_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text"\n{"text": "two"}\n')
+    (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
+    (tmp_path / "c.txt").write_text("three")
+    source = open_source(f"{tmp_path}/*", on_error="skip")
+    found = [document for part in source.parts for document in part.documents()]
+    assert [document.text for document in found] == ["one", "", "two", "", "three"]
+    assert [Path(document.origin).name for document in found if document.fault] == ["a.jsonl:2", "b.jsonl.gz"]
+    assert all(part.position == part.size for part in source.parts)
+    with pytest.raises(CramError, match="no supported format"):
+        open_source(f"{__file__}", on_error="skip")
+    with pytest.raises(CramError, match="matches no file"):
+        open_source(f"{tmp_path}/none", on_error="skip")
+
+
+@pytest.mark.parametrize("spec", ["{}/*.jsonl", "hf:{}"])
+def test_a_source_reads_the_same_after_pickling(corpus: Path, spec: str) -> None:
+    source = open_source(spec.format(corpus), text_field="body")
+    assert len(texts(source)) == 18
+    assert texts(pickle.loads(pickle.dumps(source))) == texts(source)

@@ -1,46 +1,44 @@
 from hashlib import sha256
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.data import split as module
-from cram.data.sources import Document
-from cram.data.split import HeldOutSplit
+from cram.data import split
+from cram.data.split import held_out_limit, held_out_mask, text_hash
+
+some_hashes = st.lists(st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 20)), max_size=30)
 
 
-def run(texts: list[str], share: float) -> tuple[list[str], HeldOutSplit]:
-    split = HeldOutSplit(share)
-    return [document.text for document in split.training(Document(text, "") for text in texts)], split
+@given(st.text())
+def test_the_hash_begins_like_the_sha256(text: str) -> None:
+    assert f"{text_hash(text):016x}" == sha256(text.encode()).hexdigest()[:16]
 
 
-def hash_of(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+@given(some_hashes, st.sampled_from([0.0, 1e-18, 0.02, 0.5, 1 - 1e-16]))
+def test_below_the_limit_or_the_lowest(hashes: list[int], share: float) -> None:
+    mask = held_out_mask(np.array(hashes, np.uint64), share)
+    assert mask.dtype == bool and mask.shape == (len(hashes),)
+    below = [number for number in hashes if number < int(share * 2**64)]
+    held_out = [number for number, out in zip(hashes, mask, strict=True) if out]
+    assert held_out == (below or [number for number in hashes if number == min(hashes)])
 
 
-@given(st.lists(st.sampled_from("abcdefghijklmnop"), max_size=40), st.sampled_from([0.0, 0.02, 0.3, 0.9]))
-def test_a_text_is_on_one_side_only_and_nothing_is_lost(texts: list[str], share: float) -> None:
-    training, split = run(texts, share)
-    held_out = [document.text for document in split.stored()]
-    assert not set(training) & set(held_out)
-    assert set(training) | set(held_out) == set(texts)
-    assert len(training) + split.found == len(texts)
-    below = {text for text in texts if int(hash_of(text)[:16], 16) < int(share * 2**64)}
-    assert set(held_out) == (below or set(sorted(texts, key=hash_of)[:1]))
-    assert [document.hash for document in split.stored()] == sorted(map(hash_of, set(held_out)))
+@pytest.mark.parametrize("share", [0.005, 0.3])
+def test_the_share_is_met(share: float) -> None:
+    hashes = np.array([text_hash(f"document {number}") for number in range(20_000)], np.uint64)
+    assert abs(held_out_mask(hashes, share).mean() - share) < 5 * (share / len(hashes)) ** 0.5
+    assert held_out_limit(0.25) == 1 << 62
 
 
-def test_the_share_is_met() -> None:
-    texts = [f"document {number}" for number in range(20_000)]
-    training, split = run(texts, 0.05)
-    assert 0.04 < split.found / len(texts) < 0.06
-    kept = set(training)
-    assert sorted(training) == sorted(text for text in texts if text in kept)
-
-
-def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_STORED", 10)
-    texts = [f"document {number}" for number in range(500)] * 2
-    _, split = run(texts, 0.999999)
-    assert [document.text for document in split.stored()] == sorted(set(texts), key=hash_of)[:10]
-    assert split.found == 1000
+@given(st.dictionaries(st.integers(0, 2**64 - 1), st.text(min_size=1), max_size=12), st.integers(0, 12))
+def test_what_is_stored_is_bounded_and_does_not_depend_on_when_texts_come(texts: dict[int, str], cut: int) -> None:
+    first, second = dict(list(texts.items())[:cut]), dict(list(texts.items())[cut:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split, "MOST_STORED", 5)
+        patch.setattr(split, "MOST_BYTES", 10)
+        stored = split.lowest(texts)
+        assert split.lowest({**split.lowest(first), **split.lowest(second)}) == stored
+    assert list(stored) == sorted(texts)[: len(stored)] and (stored or not texts)
+    assert len(stored) <= 5 and sum(len(text.encode()) for text in list(stored.values())[:-1]) < 10

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from cram.config import ObjectiveConfig
 from cram.errors import CramError
-from cram.objectives.masked import IGNORED, SLOT_MULTIPLE, MaskedObjective, choose_slots, mix, row_keys
+from cram.objectives.masked import (
+    CACHED,
+    IGNORED,
+    SLOT_MULTIPLE,
+    MaskedObjective,
+    choose_slots,
+    mix,
+    row_keys,
+    smallest,
+)
 
 SPECIAL, MASK, VOCAB = [0, 1, 2, 3, 4], 4, 512
 
@@ -112,6 +121,92 @@ def test_mix_is_splitmix64() -> None:
     golden = 0x9E3779B97F4A7C15
     states = np.array([0, golden, 2 * golden % 2**64], np.uint64)
     assert mix(states).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+def plain_mix(values: np.ndarray) -> np.ndarray:
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def plain_slots(maskable: np.ndarray, keys: np.ndarray, rate: float, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """How slots were chosen at first: whole rows of places sorted by their ranks."""
+    ranks = plain_mix(keys[:, None] ^ plain_mix(np.arange(1, maskable.shape[1] + 1, dtype=np.uint64)))
+    ranks[~maskable] = np.iinfo(np.uint64).max
+    order = np.argsort(ranks, axis=1, kind="stable")[:, :capacity]
+    there = maskable.sum(axis=1)
+    count = np.minimum(np.floor(rate * there + plain_mix(keys) / 2.0**64), np.minimum(there, capacity))
+    return order, np.arange(order.shape[1]) < count[:, None]
+
+
+def plain_batch(rows: Rows, config: ObjectiveConfig, static: bool) -> list[np.ndarray]:
+    """Inputs, slots and labels as they were made at first, for seed 0 and progress 0."""
+    seq_len = rows.tokens.shape[1]
+    keys = row_keys(0, rows.epoch, rows.index)
+    capacity = math.ceil(max(config.mask_rate, config.final_mask_rate or 0.0) * seq_len)
+    order, used = plain_slots(~np.isin(rows.tokens, SPECIAL), keys, config.mask_rate, capacity)
+    slots, used = (order + (np.arange(len(order)) * seq_len)[:, None]).ravel(), used.ravel()
+    if not static:
+        kept = min(len(slots), -(-int(used.sum()) // SLOT_MULTIPLE) * SLOT_MULTIPLE)
+        slots, used = np.concatenate([slots[used], slots[~used]])[:kept], np.arange(kept) < used.sum()
+    flat = rows.tokens.astype(np.int64).ravel()
+    labels = np.where(used, flat[slots], IGNORED)
+    hidden = slots[used]
+    bits = plain_mix(
+        keys[hidden // seq_len] ^ plain_mix(np.uint64(0x94D049BB133111EB) ^ (hidden % seq_len).astype(np.uint64))
+    )
+    ordinary = np.arange(len(SPECIAL), VOCAB)
+    random = ordinary[plain_mix(bits) % np.uint64(len(ordinary))]
+    as_random = bits / 2.0**64 < config.replace_mask + config.replace_random
+    flat[hidden] = np.where(bits / 2.0**64 < config.replace_mask, MASK, np.where(as_random, random, flat[hidden]))
+    return [flat.reshape(rows.tokens.shape), slots, labels]
+
+
+seq_lens = st.one_of(st.integers(1, 40), st.sampled_from([127, 128, 129, 512, 1024]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), seq_len=seq_lens, rate=st.floats(0.01, 1.0) | st.sampled_from([0.15, 0.3, 1.0]),
+    specials=st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]), static=st.booleans(), bert=st.booleans(),
+)  # fmt: skip
+def test_masks_are_bit_for_bit_what_they_have_always_been(
+    seed: int, seq_len: int, rate: float, specials: float, static: bool, bert: bool
+) -> None:
+    rows = make_rows(seed, rows=seed % 20 + 1, seq_len=seq_len, specials=specials)
+    shown = {"replace_mask": 0.8, "replace_random": 0.1} if bert else {}
+    config = ObjectiveConfig(mask_rate=rate, **shown)
+    batch = MaskedObjective(config, SPECIAL, MASK, VOCAB, seq_len, 0, static).prepare(rows, 0.0)
+    for here, before in zip((batch.inputs, batch.slots, batch.labels), plain_batch(rows, config, static), strict=True):
+        assert here.dtype == torch.int64 and np.array_equal(here.numpy(), before)
+
+
+@pytest.mark.parametrize("seq_len", [128, 1000, 2 * CACHED])
+def test_rows_beyond_one_cache_full_get_their_own_masks(seq_len: int) -> None:
+    maskable = make_rows(0, rows=3 * max(1, CACHED // seq_len) + 1, seq_len=seq_len).tokens > MASK
+    keys = row_keys(0, np.zeros(len(maskable), np.int32), np.arange(len(maskable)))
+    capacity = math.ceil(0.3 * seq_len)
+    for here, before in zip(
+        choose_slots(maskable, keys, 0.3, capacity), plain_slots(maskable, keys, 0.3, capacity), strict=True
+    ):
+        assert here.dtype == before.dtype and np.array_equal(here, before)
+
+
+# Upper halves that are often the same, and lower ones that then decide, or do not.
+alike = st.builds(
+    lambda upper, lower: upper << 32 | lower,
+    st.sampled_from([0, 1, 7, 8, 2**31, 2**32 - 1]),
+    st.sampled_from([0, 1, 2**31, 2**32 - 1]),
+)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 70), st.integers(0, 80), st.data())
+def test_smallest_is_a_stable_argsort_where_values_are_alike(n: int, count: int, data: st.DataObject) -> None:
+    values = np.array(data.draw(st.lists(st.lists(alike, min_size=n, max_size=n), min_size=1, max_size=4)), np.uint64)
+    expected = np.argsort(values, axis=1, kind="stable")[:, :count]
+    assert np.array_equal(smallest(values, count), expected)
 
 
 @pytest.mark.parametrize(

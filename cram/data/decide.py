@@ -1,0 +1,58 @@
+"""Between the passes: which of the scanned documents are held out, kept or dropped as duplicates."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save
+
+from cram.config import DataConfig
+from cram.console import Progress
+from cram.data.arrays import map_arrays
+from cram.data.dedupe import find_duplicates
+from cram.data.scan import FATE, HELD_OUT, KEPT
+from cram.data.segments import Segments
+from cram.data.split import held_out_mask
+from cram.record import write_atomic
+
+NAME = "fates.safetensors"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """fates: uint8 [documents] in the order of (part, record), see `scan.FATES`. pairs: examples of duplicates."""
+
+    fates: npt.NDArray[np.uint8]
+    pairs: list[tuple[int, int, float]]
+
+
+def decide(segments: Segments, data: DataConfig, folder: Path, report: Progress) -> Decision:
+    """Decide on every document, and keep the decision in `folder`."""
+    path = folder / NAME
+    if not path.is_file():
+        with report.stage("finding duplicates", None, "documents") as stage:
+            decision = _decide(segments, data)
+            stage.advance(len(decision.fates))
+        write_atomic(path, save({"fates": decision.fates}, metadata={"pairs": json.dumps(decision.pairs)}))
+    arrays, metadata = map_arrays(path)
+    return Decision(arrays["fates"], [tuple(pair) for pair in json.loads(metadata["pairs"])])
+
+
+def _decide(segments: Segments, data: DataConfig) -> Decision:
+    fates = segments.joined("fate")
+    if not (fates == HELD_OUT).any():
+        kept = np.flatnonzero(fates == KEPT)
+        fates[kept[held_out_mask(segments.joined("hash")[kept], data.held_out)]] = HELD_OUT
+    found = find_duplicates(
+        segments.maps("exact") if data.dedupe.exact else None,
+        segments.maps("minhash"),
+        held_out=fates == HELD_OUT,
+        candidates=fates <= HELD_OUT,
+        threshold=data.dedupe.near,
+        order=segments.order,
+    )
+    for name in ("exact", "near", "near_held_out"):
+        fates[getattr(found, name)] = FATE[name]
+    return Decision(fates, found.pairs)

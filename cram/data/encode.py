@@ -1,0 +1,120 @@
+"""The second pass reads the kept documents again and tokenizes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from cram.config import FilterConfig
+from cram.data.filters import Filters
+from cram.data.formats import size
+from cram.data.scan import Sample, Samples, add_samples, chunks, sample
+from cram.data.sources import Document, Part
+from cram.data.timing import Stopwatch
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Encoded:
+    """Documents as tokens, `[CLS] text [SEP]`, one behind the other; one that was dropped has length 0."""
+
+    ids: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    bytes: npt.NDArray[np.int64]
+    dropped: dict[str, list[int]]  # reason -> bytes of each dropped document
+    samples: Samples
+    seconds: dict[str, float]
+
+
+class Encoder:
+    """Tokenizes documents, in a worker process or here; the tokenizer is made at first use."""
+
+    def __init__(self, tokenizer: str, filters: FilterConfig):
+        self._definition = tokenizer
+        self._filters = Filters(filters)
+        self._tokenizer: Tokenizer | None = None
+
+    def __call__(self, documents: list[Document]) -> Encoded:
+        """The tokens of some documents."""
+        if not self._tokenizer:
+            self._tokenizer = Tokenizer.from_str(self._definition)
+            # `[MASK]` in a text is text here: as a special token it would be an input that is never predicted.
+            self._tokenizer.encode_special_tokens = True
+        stopwatch = Stopwatch()
+        texts = [self._filters.clean(document.text) for document in documents]
+        stopwatch.lap("cleaning")
+        encodings = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        stopwatch.lap("tokenizing")
+        dropped: dict[str, list[int]] = {}
+        samples: Samples = {}
+        for i, (document, text) in enumerate(zip(documents, texts, strict=True)):
+            tokens = len(encodings[i]) - 2  # [CLS] and [SEP]
+            reason = "empty" if tokens <= 0 else self._filters.refuse_tokens(tokens, len(text))
+            if reason:
+                encodings[i] = []
+                dropped.setdefault(reason, []).append(size(document.text))
+                add_samples(samples, {reason: [sample(document, text)]})
+        lengths = np.array([len(ids) for ids in encodings], np.int64)
+        ids = np.fromiter(chain.from_iterable(encodings), np.int32, int(lengths.sum()))
+        sizes = np.array([size(text) for text in texts], np.int64)
+        stopwatch.lap("gathering")
+        return Encoded(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What belongs to a chunk of documents and stays in this process."""
+
+    parts: list[int]  # the part of each document
+    cursor: tuple[int, int]  # part and record of the last one
+    excerpts: dict[int, Sample]  # documents met on the way that are to be shown, by number
+    progress: int  # bytes on the disk since the chunk before
+
+
+@dataclass
+class KeptDocuments:
+    """Reads the kept documents by the chunk.
+
+    kept: bool [documents], in the order of (part, record). taken: how many documents of each part those are.
+    shown: numbers of documents of which an excerpt is wanted. cursor: part and record behind which to start.
+    """
+
+    parts: list[Part]
+    kept: npt.NDArray[np.bool_]
+    taken: list[int]
+    shown: set[int]
+    cursor: tuple[int, int] = (0, -1)
+    excerpts: dict[int, Sample] = field(default_factory=dict)  # those met behind the last chunk
+
+    def __iter__(self) -> Iterator[tuple[list[Document], Note]]:
+        for i, part in enumerate(self.parts):  # the first pass has moved them
+            part.position = part.size if i < self.cursor[0] else 0
+        shown = 0
+        for chunk in chunks((document.text, (part, record, document)) for part, record, document in self._read()):
+            parts = [part for part, _, _ in chunk]
+            now = sum(part.position for part in self.parts)
+            note = Note(parts, (parts[-1], chunk[-1][1]), self.excerpts, max(0, now - shown))
+            shown, self.excerpts = max(shown, now), {}
+            yield [document for _, _, document in chunk], note
+
+    def _read(self) -> Iterator[tuple[int, int, Document]]:
+        first, last_record = self.cursor
+        start = 0
+        for i, (part, taken) in enumerate(zip(self.parts, self.taken, strict=True)):
+            if taken and i >= first:
+                done = last_record + 1 if i == first else 0
+                yield from ((i, record, document) for record, document in self._wanted(i, part, start, done))
+            start += taken
+
+    def _wanted(self, i: int, part: Part, start: int, done: int) -> Iterator[tuple[int, Document]]:
+        """The kept ones of a part's documents from number `done` on; the part's first has the number `start` of all."""
+        for record, document in zip(range(self.taken[i]), part.documents(), strict=False):
+            if record >= done:
+                if start + record in self.shown:
+                    self.excerpts[start + record] = sample(document, document.text)
+                if self.kept[start + record]:
+                    yield record, document

@@ -1,0 +1,109 @@
+"""The first stage: a tokenizer, given or trained on a sample of the source, and how much text makes a token."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from cram.config import DataConfig, WordPieceConfig
+from cram.console import Progress
+from cram.data.filters import Filters
+from cram.data.formats import size
+from cram.data.scan import chunks
+from cram.data.sources import Source
+from cram.data.split import held_out_mask, text_hash
+from cram.data.spread import Spread
+from cram.data.tokenizer import load_tokenizer, train_tokenizer
+from cram.data.words import hash_words, split_words
+from cram.errors import CramError
+from cram.record import read_json, write_json
+
+MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
+NAME = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer.json, and how many bytes of the source's text, dropped documents included, give one token."""
+
+    definition: str
+    bytes_per_token: float
+
+
+def make_vocabulary(
+    source: Source, data: DataConfig, wordpiece: WordPieceConfig, path: str | None, folder: Path, report: Progress
+) -> Vocabulary:
+    """Load the tokenizer of `path`, or train one on documents that may be trained on; kept in `folder`.
+
+    Errors: CramError when there is too little text, or the tokenizer is at fault.
+    """
+    if (folder / NAME).is_file():
+        return Vocabulary(**read_json(folder / NAME))
+    if path is None:
+        with report.stage("training the tokenizer", None, "bytes") as stage:
+            texts, taken = _sample(source, wordpiece.sample_bytes, data)
+            tokenizer = train_tokenizer(texts, wordpiece)
+            stage.advance(taken)
+    else:
+        tokenizer = load_tokenizer(path)
+        texts, taken = _sample(source, MEASURED_BYTES, data)
+    found = Vocabulary(tokenizer.to_str(pretty=True), _bytes_per_token(tokenizer, texts, taken, Filters(data.filters)))
+    write_json(folder / NAME, {"definition": found.definition, "bytes_per_token": found.bytes_per_token})
+    return found
+
+
+def _sample(source: Source, limit: int, data: DataConfig) -> tuple[list[str], int]:
+    """Texts spread over the source that are neither held out nor filtered, and the bytes of all that were read."""
+    filters = Filters(data.filters)
+    spread = Spread(source, limit)
+    texts = (document.text for _, _, document in spread if document.text and not document.text.isspace())
+    found: list[str] = []
+    hashes: list[int] = []
+    readable = 0
+    for chunk in chunks((text, text) for text in texts):
+        readable += len(chunk)
+        cleaned = [filters.clean(text) for text in chunk]
+        words = hash_words([split_words(text) for text in cleaned])
+        for raw, text, its_words in zip(chunk, cleaned, words, strict=True):
+            if its_words.words and not filters.refuse(text, its_words):
+                found.append(text)
+                hashes.append(text_hash(raw))
+    held_out = held_out_mask(np.array(hashes, np.uint64), data.held_out)
+    if not found or held_out.all():
+        raise nothing_left(data, readable, int(held_out.sum()))
+    return [text for text, out in zip(found, held_out, strict=True) if not out], spread.bytes
+
+
+def _bytes_per_token(tokenizer: Tokenizer, texts: list[str], taken: int, filters: Filters) -> float:
+    """Measured on texts from all over the sample, and corrected by the share of it that was dropped."""
+    total = sum(map(size, texts))
+    some = texts[:: max(1, total // MEASURED_BYTES)]
+    lengths = map(len, tokenizer.encode_batch_fast(some))
+    kept = (
+        length
+        for length, text in zip(lengths, some, strict=True)
+        if not filters.refuse_tokens(length - 2, len(text))  # [CLS] and [SEP]
+    )
+    return taken / total * sum(map(size, some)) / max(1, sum(kept))
+
+
+def nothing_left(data: DataConfig, documents: int, held_out: int) -> CramError:
+    """What to tell the user of a source without a training document."""
+    if not documents:
+        return CramError(f"data.source={data.source!r}: the files hold no text; give other ones")
+    if held_out == documents:
+        return CramError(
+            f"data.source={data.source!r}: nothing is left to train on, its {held_out} document(s) are held out\n"
+            "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
+        )
+    if held_out:
+        return CramError(
+            f"data.source={data.source!r}: nothing is left to train on, "
+            f"of {documents} documents {held_out} are held out and the others dropped\n"
+            "give more documents, see data.filters and data.dedupe, or lower data.held_out"
+        )
+    return CramError(
+        f"data.source={data.source!r}: nothing is left to train on, all {documents} document(s) are dropped\n"
+        "see data.filters and data.dedupe: data.filters.min_words=0 keeps short ones, for example"
+    )
