@@ -2,7 +2,7 @@
 
     python bench/bench_prepare.py data.source='texts/*.jsonl.zst' [processes=2] [rounds=3] [vocab_size=32768] [out=DIR]
 
-Bare: `tokenizers.encode_batch_fast` on text that lies in memory, in N processes of one thread each, and nothing else.
+Bare: the time in `tokenizers.encode_batch_fast` alone, in N processes of one thread each that run together.
 Ours: the second pass of a preparation without filters and deduplication, that is reading, tokenizing, packing and
 writing. What filters and deduplication cost is in the time table of `python -m cram.prepare show=DIR`.
 """
@@ -33,23 +33,29 @@ NO_DEDUPE = DedupeConfig(exact=False, near=None)
 
 
 def encode_bare(source: str, share: int, shares: int, tokenizer: str, ready: Any, done: Any) -> None:
-    """One process of the bare run: read its share of the chunks, wait for the others, encode."""
+    """One process of the bare run: encode its share of the chunks; reading them is not timed.
+
+    They are read on the way: hundreds of megabytes of waiting text make encoding slower where memory is tight.
+    """
     os.environ["RAYON_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from tokenizers import Tokenizer
 
     encoder = Tokenizer.from_file(tokenizer)
     documents = (document.text for part in open_source(source).parts for document in part.documents())
-    mine = [chunk for i, chunk in enumerate(chunks((text, text) for text in documents)) if i % shares == share]
+    amount, seconds = 0, 0.0
     ready.wait()
-    began = time.perf_counter()
-    for chunk in mine:
-        encoder.encode_batch_fast(chunk)
-    done.put((sum(size(text) for chunk in mine for text in chunk), time.perf_counter() - began))
+    for i, chunk in enumerate(chunks((text, text) for text in documents)):
+        if i % shares == share:
+            began = time.perf_counter()
+            encoder.encode_batch_fast(chunk)
+            seconds += time.perf_counter() - began
+            amount += sum(map(size, chunk))
+    done.put((amount, seconds))
 
 
 def bare(source: str, processes: int, tokenizer: str) -> float:
-    """MB/s of N processes together: the sum of their speeds, none of which waits for another."""
+    """MB/s of N processes together: the sum of their speeds."""
     context = multiprocessing.get_context("spawn")
     ready, done = context.Barrier(processes), context.Queue()
     workers = [
@@ -65,18 +71,15 @@ def bare(source: str, processes: int, tokenizer: str) -> float:
 
 
 def ours(source: str, processes: int, tokenizer: str, folder: str) -> dict[str, float]:
-    """MB/s of the second pass, and what else its timing says."""
+    """MB/s of both passes."""
     data = DataConfig(
         source=source, dir=folder, processes=processes, held_out=0.0, filters=NO_FILTERS, dedupe=NO_DEDUPE
     )
     shards = prepare_shards(data, WordPieceConfig(), tokenizer, Progress(terminal=False))
-    timing = read_json(shards.folder / "timing.json")
-    wall = timing["wall_seconds"]
+    wall = read_json(shards.folder / "timing.json")["wall_seconds"]
     return {
         "pack": shards.manifest["counts"]["bytes"] / wall["pack"] / 1e6,
         "scan": shards.manifest["counts"]["bytes_in"] / wall["scan"] / 1e6,
-        "peak_worker_bytes": timing["peak_bytes"]["a worker"],
-        "peak_parent_bytes": timing["peak_bytes"]["this process"],
     }
 
 
@@ -111,8 +114,9 @@ def main(words: list[str]) -> int:
         import torch
 
         about = machine(torch.device("cpu"), ("tokenizers", "datatrove", "rensa", "numpy"))
-        result = {"processes": processes, "bare_mb_per_s": bare_speeds, "ours": our_speeds, "ratio": spread(ratios)}
-        write_results({"machine": about, **options, **result}, Path(options["out"]), "prepare-cpu")
+        result = {"source": Path(source).name, "processes": processes, "vocab_size": int(options["vocab_size"])}
+        result |= {"bare_mb_per_s": bare_speeds, "ours": our_speeds, "ratio": spread(ratios)}
+        write_results({"machine": about, **result}, Path(options["out"]), "prepare-cpu")
     return 0
 
 

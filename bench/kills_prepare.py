@@ -2,7 +2,7 @@
 
     python bench/kills_prepare.py data.source='texts/*.jsonl.zst' [kills=10] [seed=0] [words of cram.prepare ...]
 
-The first kill falls into the training of the tokenizer, the others anywhere in what is left to do. Every kill is a
+The first two kills fall into the training of the tokenizer, the others anywhere in what is left to do. Every kill is a
 SIGKILL of the command alone: its workers must end by themselves. Exit status 1 when a file differs or a worker is left.
 """
 
@@ -56,8 +56,11 @@ def workers_of(process: int) -> list[int]:
 
 
 def alive(processes: list[int]) -> list[int]:
-    """Those that still run."""
-    return [number for number in processes if Path(f"/proc/{number}").exists()]
+    """Those that still run; one that has ended may wait there to be reaped."""
+    stats = (Path(f"/proc/{number}/stat") for number in processes)
+    return [
+        number for number, stat in zip(processes, stats, strict=True) if stat.exists() and " Z " not in stat.read_text()
+    ]
 
 
 def main(words: list[str]) -> int:
@@ -80,13 +83,16 @@ def main(words: list[str]) -> int:
         whole = time.monotonic() - began
         print(f"straight run: {whole:.1f} s", flush=True)
         for kill in range(kills):
-            # A killed scan or shard begins again, so waits must leave room for some work to be kept.
-            wait = source.uniform(0.05, 0.15) * whole if kill == 0 else source.uniform(0.1, 0.4) * whole
             process = start(words, killed, log)
-            time.sleep(wait)
+            began = time.monotonic()
+            while kill >= 2 and process.poll() is None and stage(killed).startswith(("tokenizer", "not begun")):
+                time.sleep(0.05)
+            # A segment or shard that is not finished begins again: some waits must be longer than one takes.
+            time.sleep(source.uniform(0.02, 0.06 if kill < 2 else 0.2) * whole)
             children = workers_of(process.pid)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            wait = time.monotonic() - began
             print(f"kill {kill + 1} after {wait:.1f} s, in {stage(killed)}, {len(children)} children", flush=True)
             time.sleep(1)
             left += len(alive(children))

@@ -38,6 +38,7 @@ def account(
             "documents": counts.documents,
             "bytes": counts.bytes,
             "held_out_documents": int(documents[HELD_OUT]),
+            "held_out_bytes": int(totals[HELD_OUT]),
             "documents_in": len(decision.fates),
             "bytes_in": int(sizes.sum()),
             "not_needed_documents": counts.not_needed,

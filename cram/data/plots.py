@@ -75,7 +75,7 @@ def _plot_tokens(shards: ShardSet, tokenizer: Tokenizer) -> bytes:
             f'"{printable(tokenizer.id_to_token(token) or str(token))}"', place, (-6, 0) if last else (5, 4),
             textcoords="offset points", ha="right" if last else "left", parse_math=False,
         )  # fmt: skip
-    axes.margins(y=0.08)
+    axes.margins(x=0.1, y=0.08)
     axes.set(xscale="log", yscale="log", xlabel="rank of a token", ylabel="how often it occurs")
     return _png(figure, axes, f"{shards.folder.name}: {shards.tokens:,} tokens")
 

@@ -36,7 +36,7 @@ from cram.data.rows import RowWriter
 from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT
 from cram.data.segments import Segments
 from cram.data.shards import FORMAT_VERSION, HeldOut, ShardSet, ShardWriter
-from cram.data.sources import Source, open_source
+from cram.data.sources import HubSource, Source, open_source
 from cram.data.timing import TIMING
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
@@ -65,10 +65,13 @@ def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str 
     about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer)}
     digest = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     folder = Path(data.dir) / f"{_slug(data.source)}-{digest[:12]}"
+    if not folder.is_dir() and (earlier := _prepared_earlier(source, data, about)):
+        folder = earlier
     if not folder.is_dir():
         with _naming_disk_errors(folder.parent), _alone(folder):
             if not folder.is_dir():
-                _Preparation(source, data, wordpiece, tokenizer, folder, report).run(about)
+                named = about | ({"source": data.source} if isinstance(source, HubSource) else {})
+                _Preparation(source, data, wordpiece, tokenizer, folder, report).run(named)
     shutil.rmtree(folder / JOURNAL, ignore_errors=True)
     shards = ShardSet.open(folder)
     if data.on_error == "stop" and (broken := shards.manifest["dropped"].get("broken")):
@@ -77,6 +80,19 @@ def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str 
             f"repair data.source={data.source!r}, or accept it with data.on_error=skip"
         )
     return shards
+
+
+def _prepared_earlier(source: Source, data: DataConfig, about: dict[str, Any]) -> Path | None:
+    """The newest shards of a Hub data set with these settings, where the Hub cannot be asked what is newer."""
+    if not isinstance(source, HubSource) or source.reachable:
+        return None
+    folders = [path.parent for path in Path(data.dir).glob(f"{_slug(data.source)}-*/manifest.json")]
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
+        manifest = ShardSet.open(folder).manifest
+        if manifest["settings"] == about["settings"] and manifest.get("source") == data.source:
+            print(f"the Hub cannot be asked for {data.source}; taking {folder}, which was prepared earlier", flush=True)
+            return folder
+    return None
 
 
 class _Preparation:

@@ -75,7 +75,7 @@ def _documents(shards: ShardSet, console: Console) -> Table:
     counts, dropped = shards.manifest["counts"], shards.manifest["dropped"]
     lines = [
         ("read", counts["documents_in"], counts["bytes_in"]),
-        ("held out", counts["held_out_documents"], None),
+        ("held out", counts["held_out_documents"], counts["held_out_bytes"]),
         *((f"dropped: {name}", dropped[name]["documents"], dropped[name]["bytes"]) for name in _reasons(dropped)),
         ("behind the token limit", counts["not_needed_documents"], None),
         ("kept", counts["documents"], counts["bytes"]),

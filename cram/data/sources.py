@@ -211,10 +211,15 @@ class HubSource(Source):
         if folder.is_dir():
             files = [(str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file()]
             return content_hash(heading, files, self._on_error)
+        return content_hash(f"{heading} {self.revision if self.reachable else None}", [], self._on_error)
+
+    @cached_property
+    def reachable(self) -> bool:
+        """Whether its revision is known: always of a local folder, of others if the Hub can be asked."""
         try:
-            return content_hash(f"{heading} {self.revision}", [], self._on_error)
+            return self.revision is not None or Path(self._name).is_dir()
         except CramError:
-            return content_hash(heading, [], self._on_error)
+            return False
 
     @cached_property
     def revision(self) -> str | None:

@@ -445,3 +445,25 @@ def test_real_text_from_every_file_in_bounded_memory(tmp_path: Path) -> None:
     made = ShardSet.open(tmp_path / folder)
     assert 1_000_000 <= made.tokens < 1_020_000
     assert len(made.manifest["sources"]) == 15
+
+
+def test_without_a_network_what_was_prepared_of_a_data_set_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    local = write(tmp_path, texts())
+    stream = datasets.load_dataset("json", data_files=[f"{tmp_path}/0.jsonl"], streaming=True, split="train")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    answer = SimpleNamespace(sha="revision 1")
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: answer)
+    data = replace(local, source="hf:some/dataset")
+    made = make(data)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", failing(ConnectionError("no network")))
+    assert make(data).folder == made.folder
+    assert f"taking {made.folder}, which was prepared earlier" in capsys.readouterr().out
+    for other in (replace(data, seq_len=16), replace(data, source="hf:some/dataset:config")):
+        with pytest.raises(CramError, match="cannot be loaded"):
+            make(other)
