@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No example has a time limit: the machines that run these tests may be busy with something else.
+settings.register_profile("cram", deadline=None)
+settings.load_profile("cram")
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBJECTS = {

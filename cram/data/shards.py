@@ -153,7 +153,9 @@ class ShardSet:
         """Open a folder; CramError when it is no shard folder, of another version, or a shard is cut or missing."""
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
-            raise CramError(f"{folder}: no shard folder, it holds no {MANIFEST}; run cram.prepare")
+            inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+            remedy = f"give one that is in it: {', '.join(inside[:3])}" if inside else "run cram.prepare"
+            raise CramError(f"{folder}: no shard folder, it holds no {MANIFEST}; {remedy}")
         manifest = read_json(folder / MANIFEST)
         version = manifest.get("format") if isinstance(manifest, dict) else None
         if version != FORMAT_VERSION:

@@ -224,3 +224,13 @@ def test_a_folder_that_is_no_shard_folder(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format": shards.FORMAT_VERSION, "rows": 1}))
     with pytest.raises(CramError, match=r"manifest.json: damaged \(KeyError\('seq_len'\)\)"):
         ShardSet.open(tmp_path)
+
+
+def test_a_folder_of_shard_folders_names_them(tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"no shard folder, it holds no manifest.json; run cram.prepare"):
+        ShardSet.open(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    with pytest.raises(CramError, match=r"it holds no manifest.json; give one that is in it: a, b$"):
+        ShardSet.open(tmp_path)
