@@ -12,19 +12,23 @@ from tokenizers import Tokenizer
 
 from cram.checkpoint import Checkpoints
 from cram.clock import Budget, Clock, parse_duration
-from cram.config import Config, EvaluationConfig, ModelConfig
+from cram.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig
 from cram.data.loader import Loader
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import pick_device, pick_precision, set_threads
 from cram.errors import CramError
 from cram.held_out import HeldOutDocument, HeldOutSet, evaluate, make_held_out
-from cram.loop import Session
+from cram.loop import Optimizer, Session
+from cram.model.attention import Attention
 from cram.model.count import count_parameters, flops_per_position
-from cram.model.transformer import Encoder
+from cram.model.crammed import Crammed
+from cram.model.layers import GatedMLP
+from cram.model.transformer import Encoder, Transformer
 from cram.objectives.masked import MaskedObjective
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
+from cram.optim.muon import Muon, check_muon
 from cram.optim.schedule import batch_tokens, make_schedule
 from cram.record import Metrics, read_json, sha256_file
 
@@ -36,9 +40,9 @@ RESULTS = ("model.safetensors", "tokenizer.json", "held_out.safetensors")
 class Parts:
     """What a run is made of before it has a history: the same whether it starts or resumes."""
 
-    model: Encoder
+    model: Transformer
     objective: MaskedObjective
-    optimizer: AdamW
+    optimizer: Optimizer
     loader: Loader
     held_out: HeldOutSet
     device: torch.device
@@ -47,11 +51,33 @@ class Parts:
     seeded_weights: str
 
 
-def build_model(config: ModelConfig, vocab_size: int, seed: int, device: torch.device) -> Encoder:
+def new_model(config: ModelConfig, vocab_size: int) -> Transformer:
+    """The model of `model.kind`, on the current default device, not initialised. Errors: CramError for its shape."""
+    return {"encoder": Encoder, "crammed": Crammed}[config.kind](config, vocab_size)
+
+
+def build_model(config: ModelConfig, vocab_size: int, seed: int, device: torch.device) -> Transformer:
     """The model with the initial weights of the seed, on a device."""
-    model = Encoder(config, vocab_size)
+    model = new_model(config, vocab_size)
     model.initialise(seed)
     return model.to(device)
+
+
+def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimizer:
+    """The update rule of a model's parameters."""
+    groups = parameter_groups(model, config, fused_blocks(model))
+    return Muon(groups, config) if config.kind == "muon" else AdamW(groups, config)
+
+
+def fused_blocks(model: torch.nn.Module) -> dict[torch.Tensor, tuple[int, ...]]:
+    """Rows of the matrices in each fused weight: queries, keys and values; both halves of a gated MLP's input."""
+    fused: dict[torch.Tensor, tuple[int, ...]] = {}
+    for module in model.modules():
+        if isinstance(module, Attention):
+            fused[module.qkv.weight] = (module.qkv.in_features,) * 3
+        elif isinstance(module, GatedMLP):
+            fused[module.up.weight] = (module.up.out_features // 2,) * 2
+    return fused
 
 
 def weights_hash(model: torch.nn.Module) -> str:
@@ -100,9 +126,10 @@ def check(config: Config) -> None:
     parse_duration(config.checkpoint.interval, "checkpoint.interval")
     make_schedule(config.schedule)
     batch_tokens(config.batch)
+    check_muon(config.optimizer.muon)
     pick_device(config.device)
     with torch.device("meta"):
-        Encoder(config.model, config.wordpiece.vocab_size)
+        new_model(config.model, config.wordpiece.vocab_size)
     MaskedObjective(config.objective, [], 0, config.wordpiece.vocab_size, config.data.seq_len, config.seed, False)
 
 
@@ -115,7 +142,7 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
     return Parts(
         model=model,
         objective=build_objective(config, tokenizer, shards.vocab_size, device),
-        optimizer=AdamW(parameter_groups(model, config.optimizer), config.optimizer),
+        optimizer=build_optimizer(model, config.optimizer),
         loader=Loader(shards, config.seed, config.data.epochs, config.data.order),
         held_out=build_held_out(shards.held_out(), tokenizer, config.data.seq_len, config.evaluation),
         device=device,
@@ -172,10 +199,10 @@ def model_figures(config: Config, vocab_size: int, predicted_share: float) -> di
     }
 
 
-def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Encoder, Tokenizer]:
+def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
     """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
     weights, tokenizer = result(run, "model.safetensors"), load_tokenizer(result(run, "tokenizer.json"))
-    model = Encoder(config.model, tokenizer.get_vocab_size())
+    model = new_model(config.model, tokenizer.get_vocab_size())
     model.load_state_dict(load_file(weights))
     return model.to(device), tokenizer
 

@@ -80,14 +80,20 @@ class WordPieceConfig:
     sample_bytes: int = key(50_000_000, "text that the tokenizer is trained on, spread over the files", "bytes")
 
 
+# The class of `transformers` that computes each kind of model; a kind without one is not exported.
+STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM"}
+
+
 @dataclass
 class ModelConfig:
-    kind: Literal["encoder"] = key("encoder", "architecture; encoder exports as ModernBERT")
+    kind: Literal["encoder", "crammed"] = key(
+        "encoder", "architecture; encoder exports as ModernBERT, crammed is Cramming's and exports as nothing"
+    )
     layers: int = key(12, "transformer blocks")
     width: int = key(768, "hidden size, a multiple of heads")
     heads: int = key(12, "attention heads")
     mlp_width: int = key(1536, "inner width of the GeGLU block")
-    rope_theta: float = key(10_000.0, "base of the rotary position angles")
+    rope_theta: float = key(10_000.0, "base of the position angles, rotary or sinusoidal")
     norm_eps: float = key(1e-5, "epsilon of every LayerNorm")
     init_std: float = key(0.02, "standard deviation of the initial weights")
     zero_init: bool = key(True, "start both output projections of each block at zero")
@@ -106,14 +112,27 @@ class ObjectiveConfig:
 
 
 @dataclass
+class MuonConfig:
+    lr: float = key(0.02, "peak learning rate, times the root of rows/columns for a matrix with more rows")
+    momentum: float = key(0.95, "decay of the momentum")
+    nesterov: bool = key(True, "look one step ahead along the momentum")
+    newton_schulz_steps: int = key(5, "steps that orthogonalise an update", "steps")
+    weight_decay: float = key(0.025, "decoupled weight decay")
+
+
+@dataclass
 class OptimizerConfig:
-    lr: float = key(1e-3, "peak learning rate")
+    kind: Literal["adamw", "muon"] = key(
+        "adamw", "adamw, or muon for the hidden matrices with adamw for embedding and gains"
+    )
+    lr: float = key(1e-3, "peak learning rate of AdamW")
     embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)")
     beta1: float = key(0.9, "decay of the first moment")
     beta2: float = key(0.98, "decay of the second moment")
     eps: float = key(1e-8, "added to the root of the second moment")
-    weight_decay: float = key(0.01, "decoupled weight decay of the matrices")
+    weight_decay: float = key(0.01, "decoupled weight decay of the matrices under AdamW")
     clip: float | None = key(1.0, "largest global gradient norm (null: no clipping)")
+    muon: MuonConfig = group(MuonConfig)
 
 
 @dataclass

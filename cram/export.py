@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cram.command import run_door
-from cram.config import Config, ExportConfig, ModelConfig
+from cram.config import STOCK_CLASSES, Config, ExportConfig, ModelConfig
 from cram.errors import CramError
 from cram.model_card import model_card
 from cram.recipe import load_config, read_words
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from cram.data.tokenizer import SpecialTokens
-    from cram.model import Encoder
+    from cram.model.transformer import Transformer
 
 ABOUT = """Export a finished run as a Hugging Face folder.
 
@@ -48,6 +48,11 @@ STOCK_PARTS = {
 
 CHECKED_ROWS = 16
 TOLERANCE = 1e-4  # of the largest logit in fp32
+
+
+def no_stock_class(kind: str) -> str | None:
+    """Why a model of this `model.kind` is not exported, or None."""
+    return None if kind in STOCK_CLASSES else f"transformers has no class that computes model.kind={kind}"
 
 
 def to_stock_names(state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
@@ -131,7 +136,7 @@ def export_run(run: Path, to: Path) -> Path:
         to: folder to write. If it is there already it must hold the same files.
 
     Raises:
-        CramError: for an unfinished run, or a different folder at `to`.
+        CramError: for an unfinished run, a model that has no stock class, or a different folder at `to`.
         RuntimeError: if the stock classes do not give our logits.
     """
     import torch
@@ -139,6 +144,11 @@ def export_run(run: Path, to: Path) -> Path:
     from cram.build import load_trained
 
     config = load_config(run / "recipe.yaml")
+    if reason := no_stock_class(config.model.kind):
+        raise CramError(
+            f"run={run} cannot be exported: {reason}. Its weights are {run / 'model.safetensors'}; "
+            "a run of model.kind=encoder can be exported."
+        )
     model, tokenizer = load_trained(run, config, torch.device("cpu"))
     model.eval()
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +163,7 @@ def export_run(run: Path, to: Path) -> Path:
     return to
 
 
-def _write(folder: Path, run: Path, config: Config, model: "Encoder", tokenizer: "Tokenizer") -> None:
+def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokenizer: "Tokenizer") -> None:
     from safetensors.torch import save_file
 
     from cram.build import result
@@ -172,7 +182,7 @@ def _write(folder: Path, run: Path, config: Config, model: "Encoder", tokenizer:
     (folder / "README.md").write_text(model_card(run.resolve().name, config, receipt), encoding="utf-8")
 
 
-def check_export(folder: Path, model: "Encoder", tokenizer: "Tokenizer") -> None:
+def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> None:
     """Load the folder with the stock classes and compare with ours on held-out documents of mixed length.
 
     The logits must agree within 1e-4 in fp32, where the two round differently, and within 1e-5 in float64, where the

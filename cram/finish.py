@@ -11,6 +11,7 @@ from cram.config import Config
 from cram.console import clock_time
 from cram.data.shards import ShardSet
 from cram.device import device_name, environment, peak_flops, peak_memory
+from cram.export import export_run, no_stock_class
 from cram.held_out import HELD_OUT_FIGURES, unigram_nats
 from cram.loop import Session, record_evaluation
 from cram.plot import plot_loss
@@ -31,10 +32,9 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     receipt = make_receipt(config, run, session, shards, held_out, unigram)
     write_json(run / "receipt.json", receipt)
     plot_loss(run, unigram)
-    with session.clock.account("export"):
-        from cram.export import export_run
-
-        export_run(run, run / "export")
+    if no_stock_class(config.model.kind) is None:
+        with session.clock.account("export"):
+            export_run(run, run / "export")
     receipt["time"] = time_table(session.clock.state()["booked"])
     write_json(run / "receipt.json", receipt)
     return receipt
@@ -75,6 +75,7 @@ def make_receipt(
             "vocab_size": shards.vocab_size,
         },
         "model": {"kind": config.model.kind, **figures},
+        "export": f"none: {reason}" if (reason := no_stock_class(config.model.kind)) else "export/",
         "held_out": {
             **{name: held_out[name] for name in HELD_OUT_FIGURES},
             "unigram_nats_per_token": unigram,
@@ -131,10 +132,20 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> None:
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
         ("MFU", f"{mfu_text} ({receipt['mfu_formula']})"),
         ("rules", f"not kept: {'; '.join(failed)}" if failed else "all kept"),
-        *(("fill-mask", line) for line in fill_mask_examples(run / "export")),
-        ("files", f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors, export/"),
-        ("use it", f"transformers.pipeline('fill-mask', '{run}/export')"),
+        *_result_lines(run, receipt["model"]["kind"]),
     ]  # fmt: skip
     print()
     for name, text in lines:
         print(f"{name:<14}{text}")
+
+
+def _result_lines(run: Path, kind: str) -> list[tuple[str, str]]:
+    """Of a summary: where everything lies and how it is used, for a model of this kind."""
+    files = f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors"
+    if reason := no_stock_class(kind):
+        return [("files", files), ("export", f"none: {reason}"), ("use it", f"python -m cram.evaluate run={run}")]
+    return [
+        *(("fill-mask", line) for line in fill_mask_examples(run / "export")),
+        ("files", f"{files}, export/"),
+        ("use it", f"transformers.pipeline('fill-mask', '{run}/export')"),
+    ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import IO
 
-from cram.config import Config
+from cram.config import STOCK_CLASSES, Config
 from cram.errors import CramError
 from cram.recipe import keys, load_config, save_config
 from cram.record import read_json, write_atomic, write_json
@@ -31,7 +31,8 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether everything a run leaves behind is there."""
-        return (self.path / "receipt.json").exists() and (self.path / "export").exists()
+        exported = (self.path / "export").exists() or self._config.model.kind not in STOCK_CLASSES
+        return (self.path / "receipt.json").exists() and exported
 
     @property
     def shards(self) -> Path | None:

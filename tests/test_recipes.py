@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cram.build import check
+from cram.build import check, new_model
 from cram.config import Config
 from cram.model.count import count_parameters
-from cram.model.transformer import Encoder
 from cram.recipe import read_config, recipe_names
 from cram.record import read_json
 from cram.train import main
@@ -22,7 +21,7 @@ def test_a_recipe_parses_and_builds_at_full_size(name: str) -> None:
     config = read_config([f"recipe={name}"])
     check(config)
     with torch.device("meta"):
-        model = Encoder(config.model, config.wordpiece.vocab_size)
+        model = new_model(config.model, config.wordpiece.vocab_size)
     counted = count_parameters(config.model, config.wordpiece.vocab_size)
     assert sum(parameter.numel() for parameter in model.parameters()) == counted.total
 
@@ -35,6 +34,12 @@ def test_a_recipe_takes_two_steps_at_a_reduced_size(
     assert main([f"recipe={name}", *small, "batch.start_tokens=null", "budget=2steps"]) == 0
     receipt = read_json(tmp_path / "run" / "receipt.json")
     assert receipt["updates"] == 2
+
+
+def test_the_yardstick_takes_the_shards_of_the_day_it_is_compared_with() -> None:
+    ours, yardstick = read_config(["recipe=bert_24h"]), read_config(["recipe=crammed_bert"])
+    yardstick.data.order = ours.data.order  # an order is an index beside the shards
+    assert (yardstick.data, yardstick.wordpiece, yardstick.tokenizer) == (ours.data, ours.wordpiece, ours.tokenizer)
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -25,14 +25,16 @@ _SHORTEST_DOCUMENT = 3
 class Packing:
     """What every layer needs to know of a batch (rows, seq_len), derived once a forward pass.
 
-    `backend` is the attention kernel; `cos` and `sin` are fp32 (rows, seq_len, head_dim / 2); `mask` is bool
+    `backend` is the attention kernel; `positions` is int64 (rows, seq_len), counted from each document's start; `cos`
+    and `sin` are fp32 (rows, seq_len, head_dim / 2), None without rotary positions; `mask` is bool
     (rows, 1, seq_len, seq_len), True within a document, or None where it is not needed; `bounds` is int32
     (capacity + 1), the flat borders of the documents for the variable-length kernels, or None.
     """
 
     backend: str
-    cos: Tensor
-    sin: Tensor
+    positions: Tensor
+    cos: Tensor | None
+    sin: Tensor | None
     mask: Tensor | None
     bounds: Tensor | None
 
@@ -107,16 +109,17 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return name
 
 
-def pack(documents: Tensor, head_dim: int, theta: float, backend: str) -> Packing:
-    """Derive the `Packing` of documents int (rows, seq_len)."""
+def pack(documents: Tensor, head_dim: int, theta: float | None, backend: str) -> Packing:
+    """Derive the `Packing` of documents int (rows, seq_len); theta is None for a model without rotary positions."""
     starts = document_starts(documents)
-    cos, sin = rotary_table(document_positions(starts), head_dim, theta)
+    positions = document_positions(starts)
+    cos, sin = (None, None) if theta is None else rotary_table(positions, head_dim, theta)
     if backend in VARIABLE_LENGTH:
-        return Packing(backend, cos, sin, None, document_bounds(starts))
+        return Packing(backend, positions, cos, sin, None, document_bounds(starts))
     # Only on the CPU is it free to look whether there is anything to hide.
     if documents.device.type == "cpu" and not bool(starts[:, 1:].any()):
-        return Packing(backend, cos, sin, None, None)
-    return Packing(backend, cos, sin, (documents[:, :, None] == documents[:, None, :])[:, None], None)
+        return Packing(backend, positions, cos, sin, None, None)
+    return Packing(backend, positions, cos, sin, (documents[:, :, None] == documents[:, None, :])[:, None], None)
 
 
 def _variable_length(q: Tensor, k: Tensor, v: Tensor, backend: str, bounds: Tensor) -> Tensor:
@@ -194,9 +197,10 @@ def attend_at(q: Tensor, k: Tensor, v: Tensor, packing: Packing, slots: Tensor) 
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions and no biases, up to but without its output projection.
+    """Multi-head self-attention without biases, up to but without its output projection.
 
-    The projection is the block's to apply, because the last block needs it at few positions only.
+    Positions are rotary where the packing has angles. The projection is the block's to apply, because the last block
+    needs it at few positions only.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -209,5 +213,6 @@ class Attention(nn.Module):
         """(rows, seq_len, width) -> what the heads gathered, of the same shape; with slots (N): (N, width)."""
         rows, seq_len, width = hidden.shape
         q, k, v = self.qkv(hidden).view(rows, seq_len, 3, self.heads, width // self.heads).unbind(2)
-        q, k = ck.rope(q, k, packing.cos, packing.sin)
+        if packing.cos is not None and packing.sin is not None:
+            q, k = ck.rope(q, k, packing.cos, packing.sin)
         return attend(q, k, v, packing).flatten(2) if slots is None else attend_at(q, k, v, packing, slots)

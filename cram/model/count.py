@@ -19,11 +19,18 @@ def body_weights(config: ModelConfig) -> int:
 
 
 def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
-    """Parameters of an `Encoder` of this shape, the tied embedding counted once."""
-    # Gains: two norms a block but one in the first, and embedding, final and head norm.
+    """Parameters of a model of this kind and shape, the tied embedding counted once."""
+    # Encoder: two norms a block but one in the first, and embedding, final and head norm.
     norms = (2 * config.layers + 2) * config.width
-    without = body_weights(config) + config.width**2 + norms
+    if config.kind == "crammed":
+        norms = 2 * norms + 1  # as many, the head's being the first block's, each with a bias; the scale of positions
+    without = body_weights(config) + _dense_weights(config) + norms
     return Parameters(total=without + vocab_size * config.width, without_embedding=without)
+
+
+def _dense_weights(config: ModelConfig) -> int:
+    """Weights of the head's dense layer, which `crammed` has not."""
+    return 0 if config.kind == "crammed" else config.width**2
 
 
 def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predicted_share: float) -> float:
@@ -31,11 +38,12 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
 
         6 * body + 6 * head * predicted_share + 12 * layers * width * seq_len
 
-    body: weights of the blocks' matrices; head: width^2 + width * vocab_size, applied to `predicted_share` of the
-    positions; last term: scores and their use over seq_len positions. Each weight costs a multiplication and an
-    addition, once forward and twice backward. What is skipped at positions that are not predicted counts as done.
+    body: weights of the blocks' matrices; head: its dense layer, width^2 or none, and width * vocab_size, applied to
+    `predicted_share` of the positions; last term: scores and their use over seq_len positions. Each weight costs a
+    multiplication and an addition, once forward and twice backward. What is skipped at positions that are not
+    predicted counts as done.
 
     Source: arXiv:2204.02311 appendix B (PaLM), changed: the head counts at predicted positions only.
     """
-    head = config.width**2 + config.width * vocab_size
+    head = _dense_weights(config) + config.width * vocab_size
     return 6 * body_weights(config) + 6 * head * predicted_share + 12 * config.layers * config.width * seq_len

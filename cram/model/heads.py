@@ -1,4 +1,4 @@
-"""What turns hidden states into a loss: the masked-language-model head, tied to the embedding."""
+"""What turns hidden states into a loss: heads that are tied to the embedding."""
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,11 @@ from cram.model.layers import LayerNorm
 _SCORE_ROWS = 1024
 
 
-class MaskedHead(nn.Module):
-    """Dense layer, GELU and LayerNorm, then the embedding's transpose as decoder; no biases.
+class TiedHead(nn.Module):
+    """The embedding's transpose as decoder, without a bias and with nothing before it."""
 
-    Source: arXiv:1810.04805 appendix A.2 and arXiv:2412.13663, changed: nothing, as `ModernBertForMaskedLM` has it.
-    """
-
-    def __init__(self, embedding: nn.Embedding, eps: float) -> None:
+    def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        width = embedding.embedding_dim
-        self.dense = nn.Linear(width, width, bias=False)
-        self.norm = LayerNorm(width, eps)
         # In a tuple, so that the tied weight is registered, saved and moved once: with the encoder.
         self._tied = (embedding,)
 
@@ -32,7 +26,7 @@ class MaskedHead(nn.Module):
 
     def transform(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., width), what the decoder reads."""
-        return self.norm(F.gelu(self.dense(hidden)))
+        return hidden
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab_size) of hidden states (..., width)."""
@@ -55,3 +49,20 @@ class MaskedHead(nn.Module):
             nats.append(ck.cross_entropy(logits, wanted, reduction="none"))
             correct.append(logits.argmax(-1) == wanted)
         return torch.cat(nats), torch.cat(correct)
+
+
+class MaskedHead(TiedHead):
+    """Dense layer, GELU and LayerNorm, then the embedding's transpose as decoder; no biases.
+
+    Source: arXiv:1810.04805 appendix A.2 and arXiv:2412.13663, changed: nothing, as `ModernBertForMaskedLM` has it.
+    """
+
+    def __init__(self, embedding: nn.Embedding, eps: float) -> None:
+        super().__init__(embedding)
+        width = embedding.embedding_dim
+        self.dense = nn.Linear(width, width, bias=False)
+        self.norm = LayerNorm(width, eps)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., width), what the decoder reads."""
+        return self.norm(F.gelu(self.dense(hidden)))

@@ -6,21 +6,21 @@ import cram_kernels as ck
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation of the last dimension with a gain and no bias; keeps the input's dtype.
+    """Layer normalisation of the last dimension with a gain, and a bias if wanted; keeps the input's dtype.
 
     A `torch.nn.LayerNorm`, so that optimizers find it by its type.
     """
 
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__(width, eps=eps, bias=False)
+    def __init__(self, width: int, eps: float, bias: bool = False) -> None:
+        super().__init__(width, eps=eps, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width) -> the same, normalised."""
-        return ck.layer_norm(hidden, self.weight, eps=self.eps)  # type: ignore[return-value]
+        return ck.layer_norm(hidden, self.weight, self.bias, eps=self.eps)  # type: ignore[return-value]
 
     def add(self, change: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Add a block's change to the hidden states, both (..., width): the sum normalised, and the sum."""
-        return ck.layer_norm(change, self.weight, eps=self.eps, residual=hidden)  # type: ignore[return-value]
+        return ck.layer_norm(change, self.weight, self.bias, eps=self.eps, residual=hidden)  # type: ignore[return-value]
 
 
 class GatedMLP(nn.Module):

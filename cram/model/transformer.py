@@ -1,10 +1,4 @@
-"""The encoder: embedding, blocks and head, computing exactly what `ModernBertForMaskedLM` computes.
-
-Pre-norm blocks with rotary positions, GeGLU and no biases anywhere; the first block has no attention norm,
-because the embedding is normalised already.
-
-Source: arXiv:2412.13663, changed: all layers attend globally, and to their own document only.
-"""
+"""The pre-norm transformer over packed documents, and the encoder that is made of it."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +6,7 @@ from torch import Tensor, nn
 from cram.config import ModelConfig
 from cram.errors import CramError
 from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
-from cram.model.heads import MaskedHead
+from cram.model.heads import MaskedHead, TiedHead
 from cram.model.layers import GatedMLP, LayerNorm
 
 
@@ -25,11 +19,6 @@ def check_config(config: ModelConfig, vocab_size: int) -> None:
         raise CramError(f"wordpiece.vocab_size={vocab_size}: give a positive number")
     if config.width % config.heads:
         raise CramError(f"model.width={config.width} is not a multiple of model.heads={config.heads}: change either")
-    if config.width // config.heads % 2:
-        raise CramError(
-            f"model.heads={config.heads} gives heads of {config.width // config.heads}, which is odd: "
-            "rotary positions need an even width, change model.width or model.heads"
-        )
 
 
 class Block(nn.Module):
@@ -39,11 +28,12 @@ class Block(nn.Module):
     is one kernel with the norm.
     """
 
-    def __init__(self, config: ModelConfig, first: bool) -> None:
+    def __init__(self, config: ModelConfig, attention_norm: bool, norm_bias: bool) -> None:
         super().__init__()
-        self.attention_norm = nn.Identity() if first else LayerNorm(config.width, config.norm_eps)
+        norm = (config.width, config.norm_eps, norm_bias)
+        self.attention_norm = LayerNorm(*norm) if attention_norm else nn.Identity()
         self.attention = Attention(config.width, config.heads)
-        self.mlp_norm = LayerNorm(config.width, config.norm_eps)
+        self.mlp_norm = LayerNorm(*norm)
         self.mlp = GatedMLP(config.width, config.mlp_width)
 
     def forward(
@@ -70,29 +60,38 @@ class Block(nn.Module):
         return hidden, self.mlp(normal)
 
 
-class Encoder(nn.Module):
-    """The language model of `model.kind: encoder`, with its masked head as `head`.
+class Transformer(nn.Module):
+    """What the models share: normalised embedding, pre-norm blocks and final norm; a subclass adds the `head`.
 
     Can be built on the meta device; call `initialise` once the parameters have memory.
 
+    Args:
+        first_norm: whether the first block normalises its input, which the embedding's norm has done already.
+        norm_bias: whether every LayerNorm has a bias beside its gain.
+        rope_theta: base of the rotary angles, None for a model whose `embed` adds positions.
+
     Raises:
-        CramError: for a width that the heads do not divide, or heads of odd width.
+        CramError: for a shape that cannot be built.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    head: TiedHead
+
+    def __init__(
+        self, config: ModelConfig, vocab_size: int, *, first_norm: bool, norm_bias: bool, rope_theta: float | None
+    ) -> None:
         super().__init__()
         check_config(config, vocab_size)
         self.config = config
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.width)
-        self.embedding_norm = LayerNorm(config.width, config.norm_eps)
-        self.blocks = nn.ModuleList(Block(config, first=index == 0) for index in range(config.layers))
-        self.final_norm = LayerNorm(config.width, config.norm_eps)
-        self.head = MaskedHead(self.embedding, config.norm_eps)
+        self.embedding_norm = LayerNorm(config.width, config.norm_eps, norm_bias)
+        self.blocks = nn.ModuleList(Block(config, first_norm or index > 0, norm_bias) for index in range(config.layers))
+        self.final_norm = LayerNorm(config.width, config.norm_eps, norm_bias)
+        self._rope_theta = rope_theta
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw all weights anew: normal(0, init_std), norms 1, and with `zero_init` zero output projections.
+        """Draw all weights anew: normal(0, init_std), norms 1 and 0, and with `zero_init` zero output projections.
 
         The numbers are drawn on the CPU from a generator of their own: the same on every device, and the global
         generators are left alone.
@@ -104,6 +103,8 @@ class Encoder(nn.Module):
                 module.weight.copy_(drawn)
             elif isinstance(module, LayerNorm):
                 module.weight.fill_(1.0)
+                if module.bias is not None:
+                    module.bias.zero_()
         for module in self.modules():
             if self.config.zero_init and isinstance(module, Block):
                 module.attention.out.weight.zero_()
@@ -121,13 +122,17 @@ class Encoder(nn.Module):
         Returns:
             (N, width) with slots, else (rows * seq_len, width).
         """
-        hidden = self.embedding_norm(self.embedding(tokens))
         packing = self._pack(documents)
+        hidden = self.embedding_norm(self.embed(tokens, packing))
         change = None
         for block in self.blocks[:-1]:
             hidden, change = block(hidden, change, packing)
         hidden, change = self.blocks[-1](hidden, change, packing, slots)
         return self.final_norm.add(change, hidden)[0].view(-1, self.config.width)
+
+    def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        """What enters the embedding's norm, (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
+        return self.embedding(tokens)
 
     def _pack(self, documents: Tensor) -> Packing:
         device = documents.device
@@ -138,4 +143,26 @@ class Encoder(nn.Module):
             # How a model was trained does not bind its evaluation, which is in fp32 and may be on a CPU.
             name = "auto"
         backend = choose_backend(name, device, dtype)
-        return pack(documents, self.config.width // self.config.heads, self.config.rope_theta, backend)
+        return pack(documents, self.config.width // self.config.heads, self._rope_theta, backend)
+
+
+class Encoder(Transformer):
+    """The language model of `model.kind: encoder`, computing exactly what `ModernBertForMaskedLM` computes.
+
+    Rotary positions, GeGLU and no biases anywhere; the first block has no attention norm, because the embedding is
+    normalised already; a masked head with a dense layer.
+
+    Source: arXiv:2412.13663, changed: all layers attend globally, and to their own document only.
+
+    Raises:
+        CramError: for a width that the heads do not divide, or heads of odd width.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size, first_norm=False, norm_bias=False, rope_theta=config.rope_theta)
+        if config.width // config.heads % 2:
+            raise CramError(
+                f"model.heads={config.heads} gives heads of {config.width // config.heads}, which is odd: "
+                "rotary positions need an even width, change model.width or model.heads"
+            )
+        self.head = MaskedHead(self.embedding, config.norm_eps)

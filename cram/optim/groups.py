@@ -1,21 +1,26 @@
 """Parameter groups, decided by the type of the module that owns a parameter, never by its name."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from cram.config import OptimizerConfig
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig, fused: Mapping[Tensor, tuple[int, ...]] | None = None
+) -> list[dict[str, Any]]:
     """Split the parameters in three: `matrices` (decayed), `embeddings` and `gains` (neither decayed).
 
     A tied parameter belongs to the module that comes first, as in `model.parameters()`. Each group
-    carries `name`, `peak_lr` and the `names` of its parameters beside the keys torch reads.
+    carries `name`, `peak_lr`, the `names` of its parameters and their `blocks` beside the keys torch reads.
+    `fused` has the rows of each block of a weight that is several matrices in one; () are the blocks of all others.
     """
+    matrices = config.muon if config.kind == "muon" else config
     embedding_lr = config.lr if config.embedding_lr is None else config.embedding_lr
     groups: dict[str, dict[str, Any]] = {
-        "matrices": {"peak_lr": config.lr, "weight_decay": config.weight_decay},
+        "matrices": {"peak_lr": matrices.lr, "weight_decay": matrices.weight_decay},
         "embeddings": {"peak_lr": embedding_lr, "weight_decay": 0.0},
         "gains": {"peak_lr": config.lr, "weight_decay": 0.0},
     }
@@ -27,6 +32,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         group = groups[_group_name(owners[parameter], parameter)]
         group.setdefault("params", []).append(parameter)
         group.setdefault("names", []).append(name)
+        group.setdefault("blocks", []).append((fused or {}).get(parameter, ()))
     return [{"name": name, "lr": 0.0, **group} for name, group in groups.items() if "params" in group]
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def receipt(nats: float) -> dict[str, Any]:
 
 
 def make_run(folder: Path) -> Path:
-    """A finished run of a small model whose every weight matters."""
+    """A finished run of a small encoder whose every weight matters."""
     folder.mkdir()
     tokenizer = train_tokenizer([text(number) for number in range(60)], CONFIG.wordpiece)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -189,6 +190,18 @@ def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
     (run / "receipt.json").unlink()
     with pytest.raises(CramError, match=r"no receipt\.json"):
         main([f"run={run}", f"to={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "small")
+    (run / "recipe.yaml").write_text(save_config(replace(CONFIG, model=replace(CONFIG.model, kind="crammed"))))
+    words = [sys.executable, "-m", "cram.export", f"run={run}", f"to={tmp_path / 'out'}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "cannot be exported: transformers has no class that computes model.kind=crammed" in done.stderr
+    assert "a run of model.kind=encoder can be exported" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

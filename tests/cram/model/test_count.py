@@ -1,18 +1,22 @@
 """Counts against the real thing."""
 
+from typing import get_args
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from cram.build import new_model
 from cram.config import ModelConfig
-from cram.model import Encoder
 from cram.model.count import count_parameters, flops_per_position
 
 
+@pytest.mark.parametrize("kind", get_args(ModelConfig.__annotations__["kind"]))
 @pytest.mark.parametrize("layers", [1, 4])
-def test_parameters_equal_those_of_the_module(layers: int) -> None:
-    config = ModelConfig(layers=layers, width=64, heads=4, mlp_width=96)
+def test_parameters_equal_those_of_the_module(kind: str, layers: int) -> None:
+    config = ModelConfig(kind=kind, layers=layers, width=64, heads=4, mlp_width=96)  # type: ignore[arg-type]
     with torch.device("meta"):
-        model = Encoder(config, 512)
+        model = new_model(config, 512)
     total = sum(parameter.numel() for parameter in model.parameters())
     counted = count_parameters(config, 512)
     assert counted.total == total
@@ -23,3 +27,17 @@ def test_flops_of_a_known_shape() -> None:
     config = ModelConfig(layers=1, width=2, heads=1, mlp_width=3)
     # body 4*4 + 3*2*3 = 34, head 4 + 2*10 = 24, attention 12*1*2*8 = 192
     assert flops_per_position(config, vocab_size=10, seq_len=8, predicted_share=0.5) == 6 * 34 + 6 * 24 * 0.5 + 192
+    config.kind = "crammed"  # its head is the decoder alone
+    assert flops_per_position(config, vocab_size=10, seq_len=8, predicted_share=0.5) == 6 * 34 + 6 * 20 * 0.5 + 192
+
+
+@pytest.mark.parametrize("kind", get_args(ModelConfig.__annotations__["kind"]))
+def test_flops_equal_those_that_torch_counts(kind: str) -> None:
+    config = ModelConfig(kind=kind, layers=2, width=32, heads=2, mlp_width=48, attention="softmax")  # type: ignore[arg-type]
+    model = new_model(config, 96)
+    model.initialise(0)
+    tokens, every = torch.zeros(2, 16, dtype=torch.int64), torch.arange(32)
+    with FlopCounterMode(display=False) as counter:
+        hidden = model(tokens, tokens)
+        torch.nn.functional.cross_entropy(model.head(hidden), every).backward()
+    assert counter.get_total_flops() == 32 * flops_per_position(config, 96, 16, 1.0)

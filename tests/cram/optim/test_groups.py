@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from cram.config import ModelConfig, OptimizerConfig
+from cram.config import ModelConfig, MuonConfig, OptimizerConfig
 from cram.model import Encoder
 from cram.model.layers import LayerNorm
 from cram.optim.groups import parameter_groups
@@ -90,3 +90,24 @@ def test_the_embedding_takes_the_common_rate_unless_told_and_zero_is_a_rate() ->
     for said, expected in ((None, 0.5), (0.0, 0.0)):
         groups = parameter_groups(encoder(), OptimizerConfig(lr=0.5, embedding_lr=said))
         assert {group["name"]: group["peak_lr"] for group in groups}["embeddings"] == expected
+
+
+def test_under_muon_the_matrices_have_its_rate_and_decay() -> None:
+    muon = OptimizerConfig(
+        kind="muon", lr=0.5, embedding_lr=0.25, weight_decay=0.125, muon=MuonConfig(lr=0.75, weight_decay=0.0625)
+    )
+    model = encoder()
+    groups = {group["name"]: group for group in parameter_groups(model, muon)}
+    assert members(list(groups.values())) == members(parameter_groups(model, CONFIG))
+    assert {name: (group["peak_lr"], group["weight_decay"]) for name, group in groups.items()} == {
+        "matrices": (0.75, 0.0625),
+        "embeddings": (0.25, 0.0),
+        "gains": (0.5, 0.0),
+    }
+
+
+def test_each_parameter_has_the_blocks_it_is_made_of() -> None:
+    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 12), nn.Linear(4, 4))
+    groups = parameter_groups(model, CONFIG, {model[1].weight: (4, 8)})
+    found = {name: blocks for group in groups for name, blocks in zip(group["names"], group["blocks"], strict=True)}
+    assert found == {"0.weight": (), "1.weight": (4, 8), "1.bias": (), "2.weight": (), "2.bias": ()}

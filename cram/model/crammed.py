@@ -1,0 +1,62 @@
+"""The architecture of Cramming, the yardstick that recipes are compared with.
+
+    x = LayerNorm(embedding[token] + scale * sinusoid[position])
+    each block:  x = x + out(attention(LayerNorm(x)));  x = x + down(gelu(a) * b),  a | b = up(LayerNorm(x))
+    logits = LayerNorm(x) @ embedding^T
+
+No linear layer has a bias, every LayerNorm has one, gelu is exact, the scale is one learned number, and there is
+neither dropout nor a dense layer in the head. The published size, epsilon and initialisation are in the recipe
+`crammed_bert`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cram.config import ModelConfig
+from cram.errors import CramError
+from cram.model.attention import Packing
+from cram.model.heads import TiedHead
+from cram.model.transformer import Transformer
+
+
+def sinusoid_table(seq_len: int, width: int, theta: float, like: Tensor) -> Tensor:
+    """(seq_len, width) in the dtype and on the device of `like`: sines at even places, cosines at odd ones.
+
+    Source: arXiv:1706.03762 section 3.5.
+    """
+    exponents = torch.arange(0, width, 2, dtype=like.dtype, device=like.device) / width
+    angles = torch.arange(seq_len, dtype=like.dtype, device=like.device)[:, None] / theta**exponents
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+class Crammed(Transformer):
+    """The language model of `model.kind: crammed`.
+
+    Source: arXiv:2212.14034 and its code's `crammed-bert`, changed: a document attends to itself alone and counts its
+    positions from its own start, where the published model reads a row as one text (they are equal for a row that is
+    one document); positions have no longest row; the first half of `up` goes through gelu, not the second, and q, k
+    and v are not interleaved by head, which renames rows of randomly drawn matrices and changes nothing else. Padding
+    has an ordinary embedding: the published code sets it to zero and then draws the tied decoder over it.
+
+    Raises:
+        CramError: for a width that the heads do not divide, or an odd one.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size, first_norm=True, norm_bias=True, rope_theta=None)
+        if config.width % 2:
+            raise CramError(f"model.width={config.width} is odd: sinusoidal positions need an even one, change it")
+        self.position_scale = nn.Parameter(torch.empty(1))
+        self.head = TiedHead(self.embedding)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw all weights anew as `Transformer` does; the positions begin at 1 / sqrt(width)."""
+        super().initialise(seed)
+        self.position_scale.fill_(self.config.width**-0.5)
+
+    def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        """(rows, seq_len, width): embedding and scaled sinusoid of tokens int64 (rows, seq_len)."""
+        table = sinusoid_table(tokens.shape[1], self.config.width, self.config.rope_theta, self.position_scale)
+        return self.embedding(tokens) + F.embedding(packing.positions, self.position_scale * table)

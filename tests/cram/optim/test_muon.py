@@ -1,0 +1,326 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cram.build import build_optimizer, fused_blocks
+from cram.checkpoint import Checkpoints
+from cram.config import ModelConfig, MuonConfig, OptimizerConfig
+from cram.errors import CramError
+from cram.loop import Optimizer
+from cram.model import Encoder
+from cram.optim.adamw import AdamW
+from cram.optim.groups import parameter_groups
+from cram.optim.muon import Muon, check_muon, orthogonalise, product_dtype
+from cram.record import read_json
+from cram.train import main
+
+MUON = MuonConfig(lr=0.05, momentum=0.9, weight_decay=0.3)
+CONFIG = OptimizerConfig(kind="muon", lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, muon=MUON)
+MULTIPLIERS = [0.1, 0.6, 1.0, 0.7, 0.3, 0.5]
+
+
+def drawn(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def build(*matrices: tuple[int, int], dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    """An embedding, a norm and linear layers with weights of these (rows, columns)."""
+    linears = [nn.Linear(columns, rows, bias=False) for rows, columns in matrices]
+    model = nn.Sequential(nn.Embedding(6, 4), nn.LayerNorm(4), *linears)
+    with torch.no_grad():
+        for seed, parameter in enumerate(model.parameters()):
+            parameter.copy_(drawn(tuple(parameter.shape), seed))
+    return model.to(dtype)
+
+
+def encoder() -> Encoder:
+    model = Encoder(ModelConfig(layers=2, width=8, heads=2, mlp_width=12), 64)
+    model.initialise(0)
+    return model
+
+
+def muon_of(model: nn.Module, fused: dict[Tensor, tuple[int, ...]] | None = None, **changes: Any) -> Muon:
+    config = OptimizerConfig(**{**vars(CONFIG), "muon": MuonConfig(**{**vars(MUON), **changes})})
+    return Muon(parameter_groups(model, config, fused), config)
+
+
+def set_gradients(model: nn.Module, step: int) -> None:
+    """Gradients that are a function of the step and the shape alone."""
+    for parameter in model.parameters():
+        parameter.grad = drawn(tuple(parameter.shape), 1000 + step).to(parameter.dtype)
+
+
+def run(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
+    for step in steps:
+        set_gradients(model, step)
+        optimizer.step(MULTIPLIERS[step])
+
+
+def as_bytes(model: nn.Module, optimizer: Optimizer) -> tuple[bytes, bytes]:
+    return save(model.state_dict()), save(optimizer.state_tensors())
+
+
+def torch_muon(weights: list[nn.Parameter], nesterov: bool) -> torch.optim.Muon:
+    return torch.optim.Muon(weights, lr=0.0, momentum=0.9, weight_decay=0.3, nesterov=nesterov)
+
+
+def polynomial(values: Tensor, steps: int) -> Tensor:
+    for _ in range(steps):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return values
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(1, 6), st.floats(1e-3, 1e3))
+def test_orthogonalising_is_a_polynomial_of_the_singular_values(
+    n: int, rows: int, columns: int, steps: int, size: float
+) -> None:
+    matrices = drawn((n, rows, columns), seed=rows + 8 * columns) * size
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    expected = polynomial(values / values.norm(dim=1, keepdim=True), steps)
+    torch.testing.assert_close(
+        orthogonalise(matrices, steps, torch.float64), left @ torch.diag_embed(expected) @ right, rtol=1e-9, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 48, 48), (2, 96, 48), (2, 48, 192), (3, 1, 48)])
+def test_five_steps_bring_the_singular_values_near_one(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    matrices = drawn(shape).float()
+    if shape[1] == shape[2]:  # a random square matrix has singular values near zero, which no five steps lift
+        matrices += 10 * torch.eye(shape[1])
+    values = torch.linalg.svdvals(orthogonalise(matrices, 5, dtype).float())
+    margin = 0.0 if dtype == torch.float32 else 0.03
+    assert 0.68 - margin < values.min() <= values.max() < 1.21 + margin
+    assert torch.linalg.svdvals(matrices).max() > 5
+
+
+def test_a_zero_matrix_stays_zero() -> None:
+    assert not orthogonalise(torch.zeros(2, 3, 5), 5, torch.bfloat16).any()
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("exact", [True, False])
+def test_it_is_torch_s_muon(nesterov: bool, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if exact:  # torch's always computes in bf16
+        monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    shapes = [(5, 5), (12, 4), (4, 12), (5, 5), (12, 4)]
+    ours, theirs = build(*shapes), build(*shapes)
+    optimizer = muon_of(ours, nesterov=nesterov)
+    reference = torch_muon([layer.weight for layer in theirs[2:]], nesterov)
+    for step, multiplier in enumerate(MULTIPLIERS):
+        for model in (ours, theirs):
+            set_gradients(model, step)
+        optimizer.step(multiplier)
+        reference.param_groups[0]["lr"] = 0.05 * multiplier
+        reference.step()
+        for mine, other in zip(ours[2:], theirs[2:], strict=True):
+            bound = 1e-10 if exact else 0.03 * (step + 1) * 0.05
+            torch.testing.assert_close(mine.weight, other.weight, rtol=0.0, atol=bound)
+    assert all(
+        (mine.weight - before.weight).norm() > 0.2 for mine, before in zip(ours[2:], build(*shapes)[2:], strict=True)
+    )
+
+
+def test_the_others_get_what_adamw_gives_them() -> None:
+    ours, theirs = build((5, 4)), build((5, 4))
+    run(ours, muon_of(ours), range(4))
+    run(theirs, AdamW(parameter_groups(theirs, CONFIG), CONFIG), range(4))
+    for mine, other in zip(ours[:2].parameters(), theirs[:2].parameters(), strict=True):
+        assert torch.equal(mine, other)
+    assert not torch.equal(ours[2].weight, theirs[2].weight)
+
+
+@pytest.mark.parametrize("rows", [(4, 4, 4), (6, 6), (8, 2, 2)])
+def test_a_fused_weight_moves_as_its_blocks_would_apart(rows: tuple[int, ...]) -> None:
+    fused, apart = build((12, 4)), build(*[(part, 4) for part in rows])
+    together = muon_of(fused, {fused[2].weight: rows})
+    alone = muon_of(apart)
+    with torch.no_grad():
+        for layer, block in zip(apart[2:], fused[2].weight.split(rows), strict=True):
+            layer.weight.copy_(block)
+    for step in range(3):
+        for model in (fused, apart):
+            set_gradients(model, step)
+        for layer, block in zip(apart[2:], fused[2].weight.grad.split(rows), strict=True):
+            layer.weight.grad = block.clone()
+        together.step(1.0)
+        alone.step(1.0)
+    expected = torch.cat([layer.weight for layer in apart[2:]])
+    torch.testing.assert_close(fused[2].weight, expected, rtol=1e-10, atol=1e-10)
+    whole = build((12, 4))
+    run(whole, muon_of(whole), range(3))
+    assert (fused[2].weight - whole[2].weight).abs().max() > 1e-3
+
+
+def test_the_encoder_s_fused_weights_are_told_by_the_build() -> None:
+    model = encoder()
+    expected = {}
+    for block in model.blocks:
+        expected |= {block.attention.qkv.weight: (8, 8, 8), block.mlp.up.weight: (12, 12)}
+    assert fused_blocks(model) == expected
+    fused = [parameter for parameter in model.parameters() if parameter.ndim == 2 and parameter.shape[0] == 24]
+    assert set(fused) == set(expected)
+
+
+class Watch(TorchDispatchMode):
+    """The names of all operations, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits() -> None:
+    model = encoder()
+    optimizer = build_optimizer(model, CONFIG)
+    run(model, optimizer, range(1))
+    set_gradients(model, 1)
+    with Watch() as watch:
+        optimizer.step(0.5)
+    shapes = {(8, 8), (12, 8), (8, 12)}
+    assert watch.names.count("bmm") == len(shapes) * 5
+    assert watch.names.count("baddbmm") == 2 * len(shapes) * 5
+    assert not {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "_to_copy"} & set(watch.names)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_on_a_gpu_never_waits_and_is_that_of_a_cpu() -> None:
+    here, there = encoder(), encoder().cuda()
+    ours, theirs = build_optimizer(here, CONFIG), build_optimizer(there, CONFIG)
+    for step in range(2):
+        set_gradients(here, step)
+        for mine, other in zip(here.parameters(), there.parameters(), strict=True):
+            other.grad = mine.grad.cuda()
+        ours.step(1.0)
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        try:
+            theirs.step(1.0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for mine, other in zip(here.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(mine, other.cpu(), rtol=0.0, atol=2 * 0.05 * 2**0.5 * 0.05)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((8, 0), torch.bfloat16), ((7, 5), torch.float32)])
+def test_products_are_in_bf16_on_a_gpu_that_has_it(
+    capability: tuple[int, int], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert product_dtype(torch.device("cuda"), torch.float32) == expected
+    assert product_dtype(torch.device("cpu"), torch.float32) == torch.float32
+
+
+def test_one_multiplier_scales_both_rates() -> None:
+    def moved(multiplier: float) -> list[Tensor]:
+        model = build((5, 4))
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        set_gradients(model, 0)
+        optimizer = muon_of(model)
+        optimizer.step(multiplier)
+        assert optimizer.lr() == 0.05 * multiplier
+        return [after - start for after, start in zip(model.parameters(), before, strict=True)]
+
+    for whole, half, none in zip(moved(1.0), moved(0.5), moved(0.0), strict=True):
+        torch.testing.assert_close(half, whole / 2)
+        assert whole.any() and not none.any()
+
+
+def test_a_matrix_without_a_gradient_is_left_alone() -> None:
+    model = build((5, 4), (5, 4))
+    optimizer = muon_of(model)
+    set_gradients(model, 0)
+    model[3].weight.grad = None
+    optimizer.step(1.0)
+    assert torch.equal(model[3].weight, build((5, 4), (5, 4))[3].weight)
+    assert not torch.equal(model[2].weight, build((5, 4))[2].weight)
+    run(model, optimizer, range(1, 2))
+    assert not torch.equal(model[3].weight, build((5, 4), (5, 4))[3].weight)
+
+
+def test_the_state_is_named_by_parameter() -> None:
+    model = build((5, 4))
+    optimizer = muon_of(model)
+    assert optimizer.state_tensors() == {}
+    run(model, optimizer, range(1))
+    adamw = {f"{name}/{entry}" for name in ("0.weight", "1.weight", "1.bias") for entry in ("step", "exp_avg")}
+    adamw |= {key.replace("exp_avg", "exp_avg_sq") for key in adamw if key.endswith("exp_avg")}
+    assert set(optimizer.state_tensors()) == {"2.weight/momentum"} | adamw
+
+
+def test_a_run_resumed_from_a_checkpoint_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    model = encoder()
+    optimizer = build_optimizer(model, CONFIG)
+    run(model, optimizer, range(3))
+    Checkpoints(tmp_path).save(3, model.state_dict(), optimizer.state_tensors(), {})
+    run(model, optimizer, range(3, 6))
+    resumed = encoder()
+    again = build_optimizer(resumed, CONFIG)
+    checkpoint = Checkpoints(tmp_path).newest()
+    assert checkpoint is not None
+    resumed.load_state_dict(checkpoint.model)
+    again.load_state_tensors(checkpoint.optimizer)
+    run(resumed, again, range(3, 6))
+    assert as_bytes(resumed, again) == as_bytes(model, optimizer)
+    forgetful = encoder()
+    forgetful.load_state_dict(checkpoint.model)
+    run(forgetful, build_optimizer(forgetful, CONFIG), range(3, 6))
+    assert save(forgetful.state_dict()) != save(model.state_dict())
+
+
+def test_a_state_replaces_the_one_there() -> None:
+    model = build((5, 4))
+    optimizer = muon_of(model)
+    run(model, optimizer, range(2))
+    weights, state = as_bytes(model, optimizer)
+    run(model, optimizer, range(2, 4))
+    expected = as_bytes(model, optimizer)
+    model.load_state_dict(load(weights))
+    optimizer.load_state_tensors(load(state))
+    run(model, optimizer, range(2, 4))
+    assert as_bytes(model, optimizer) == expected
+    optimizer.load_state_tensors({})
+    assert optimizer.state_tensors() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": 1.0}, r"optimizer\.muon\.momentum=1\.0 is no decay: give 0 or more, below 1\."),
+        ({"momentum": -0.1}, r"optimizer\.muon\.momentum=-0\.1"),
+        ({"newton_schulz_steps": 0}, r"optimizer\.muon\.newton_schulz_steps=0: give a positive number"),
+        ({"lr": -0.1}, r"optimizer\.muon\.lr=-0\.1 is negative: give 0 or more\."),
+        ({"weight_decay": -1.0}, r"optimizer\.muon\.weight_decay=-1\.0 is negative"),
+    ],
+)
+def test_impossible_values_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CramError, match=message):
+        check_muon(MuonConfig(**changes))
+    with pytest.raises(CramError, match=message):
+        muon_of(build((5, 4)), **changes)
+    check_muon(MuonConfig())
+
+
+def test_the_door_refuses_them_before_any_work(tiny_words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"optimizer\.muon\.momentum=2\.0"):
+        main([*tiny_words, "optimizer.kind=muon", "optimizer.muon.momentum=2.0"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_muon_learns(tiny_run: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    words = ["optimizer.kind=muon", "optimizer.lr=1e-2", "budget=200steps", "data.epochs=3"]
+    assert main([*tiny_run(tmp_path), *words]) == 0
+    held_out = read_json(tmp_path / "run" / "receipt.json")["held_out"]
+    assert held_out["nats_per_token"] < held_out["unigram_nats_per_token"] - 1.0
