@@ -130,7 +130,8 @@ def test_a_wall_clock_run_ends_within_one_update_and_at_progress_one(
             time.now += seconds
             clock.finish_update(1, seconds)
     assert progress == 1.0
-    assert abs(clock.charged() - limit) <= max(0.01 * limit, longest) * (1 + 1e-9)
+    # Which update is the last is decided before it runs, by the pace that is known then: the first one may be shorter.
+    assert abs(clock.charged() - limit) <= max(0.01 * limit, longest, pace) * (1 + 1e-9)
 
 
 @given(steps=st.integers(1, 300))
