@@ -12,25 +12,32 @@ from tokenizers import Tokenizer
 
 from cram.checkpoint import Checkpoints
 from cram.clock import Budget, Clock, parse_duration
+from cram.compilation import check_compile, eagerly
 from cram.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig
 from cram.data.loader import Loader
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import pick_device, pick_precision, set_threads
 from cram.errors import CramError
-from cram.held_out import HeldOutDocument, HeldOutSet, evaluate, make_held_out
-from cram.loop import Optimizer, Session
+from cram.faults import check_faults
+from cram.held_out import HeldOutDocument, HeldOutSet, MaskRule, evaluate, make_causal_held_out, make_held_out
+from cram.loss_scale import LossScale
+from cram.methods.averaging import Averaging
+from cram.methods.method import Method
 from cram.model.attention import Attention
 from cram.model.count import count_parameters, flops_per_position
 from cram.model.crammed import Crammed
+from cram.model.decoder import Decoder
 from cram.model.layers import GatedMLP
 from cram.model.transformer import Encoder, Transformer
+from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
-from cram.optim.adamw import AdamW
+from cram.optim.adamw import AdamW, decay_schedule
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon, check_muon
 from cram.optim.schedule import batch_tokens, make_schedule
 from cram.record import Metrics, read_json, sha256_file
+from cram.session import Objective, Optimizer, Session
 
 # What a finished run is: the receipt has their checksums.
 RESULTS = ("model.safetensors", "tokenizer.json", "held_out.safetensors")
@@ -41,7 +48,7 @@ class Parts:
     """What a run is made of before it has a history: the same whether it starts or resumes."""
 
     model: Transformer
-    objective: MaskedObjective
+    objective: Objective
     optimizer: Optimizer
     loader: Loader
     held_out: HeldOutSet
@@ -53,7 +60,7 @@ class Parts:
 
 def new_model(config: ModelConfig, vocab_size: int) -> Transformer:
     """The model of `model.kind`, on the current default device, not initialised. Errors: CramError for its shape."""
-    return {"encoder": Encoder, "crammed": Crammed}[config.kind](config, vocab_size)
+    return {"encoder": Encoder, "decoder": Decoder, "crammed": Crammed}[config.kind](config, vocab_size)
 
 
 def build_model(config: ModelConfig, vocab_size: int, seed: int, device: torch.device) -> Transformer:
@@ -67,6 +74,11 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimize
     """The update rule of a model's parameters."""
     groups = parameter_groups(model, config, fused_blocks(model))
     return Muon(groups, config) if config.kind == "muon" else AdamW(groups, config)
+
+
+def build_methods(config: Config) -> list[Method]:
+    """The methods that the config asks for."""
+    return [] if config.averaging.start is None else [Averaging(config.averaging)]
 
 
 def fused_blocks(model: torch.nn.Module) -> dict[torch.Tensor, tuple[int, ...]]:
@@ -89,9 +101,11 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> MaskedObjective:
+def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> Objective:
     """The training objective; only a GPU is given batches of a static shape."""
     special = SpecialTokens.of(tokenizer)
+    if config.objective.kind == "causal":
+        return CausalObjective(special.pad)
     return MaskedObjective(
         config.objective,
         special=special.ids(),
@@ -104,10 +118,17 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
 
 
 def build_held_out(
-    documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, seq_len: int, config: EvaluationConfig
+    documents: Iterable[HeldOutDocument],
+    tokenizer: Tokenizer,
+    seq_len: int,
+    config: EvaluationConfig,
+    rule: MaskRule | None = None,
+    objective: str = "masked",
 ) -> HeldOutSet:
-    """Held-out rows of some documents, masked for evaluation."""
+    """Held-out rows of some documents for an objective; masked by another rule than the config's where one is given."""
     special = SpecialTokens.of(tokenizer)
+    if objective == "causal":
+        return make_causal_held_out(documents, tokenizer, special.ids(), special.pad, seq_len, config.tokens)
     return make_held_out(
         documents,
         tokenizer,
@@ -116,7 +137,7 @@ def build_held_out(
         mask_id=special.mask,
         seq_len=seq_len,
         max_tokens=config.tokens,
-        rate=config.mask_rate,
+        rule=rule or MaskRule(config.mask_rate),
     )
 
 
@@ -127,10 +148,20 @@ def check(config: Config) -> None:
     make_schedule(config.schedule)
     batch_tokens(config.batch)
     check_muon(config.optimizer.muon)
-    pick_device(config.device)
+    decay_schedule(config.optimizer)
+    build_methods(config)
+    check_faults(config.faults)
+    check_compile(config.compile, pick_device(config.device))
     with torch.device("meta"):
         new_model(config.model, config.wordpiece.vocab_size)
     MaskedObjective(config.objective, [], 0, config.wordpiece.vocab_size, config.data.seq_len, config.seed, False)
+    kind, objective = config.model.kind, config.objective.kind
+    if (kind == "decoder") != (objective == "causal"):
+        fitting = "causal" if kind == "decoder" else "masked"
+        raise CramError(
+            f"model.kind={kind} cannot learn objective.kind={objective}: set objective.kind={fitting}, "
+            f"or {'another model.kind' if kind == 'decoder' else 'model.kind=decoder'}"
+        )
 
 
 def build_parts(config: Config, shards: ShardSet) -> Parts:
@@ -144,12 +175,20 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
         objective=build_objective(config, tokenizer, shards.vocab_size, device),
         optimizer=build_optimizer(model, config.optimizer),
         loader=Loader(shards, config.seed, config.data.epochs, config.data.order),
-        held_out=build_held_out(shards.held_out(), tokenizer, config.data.seq_len, config.evaluation),
+        held_out=build_held_out(
+            shards.held_out(), tokenizer, config.data.seq_len, config.evaluation, objective=config.objective.kind
+        ),
         device=device,
         precision=pick_precision(config.precision, device),
         threads=threads,
         seeded_weights=weights_hash(model),
     )
+
+
+def evaluate_parts(parts: Parts, rows: HeldOutSet) -> dict[str, float]:
+    """The figures of a run's model on held-out rows, whose shapes are not those that training is compiled for."""
+    with eagerly():
+        return evaluate(parts.model, rows, parts.device)
 
 
 def build_session(
@@ -166,19 +205,22 @@ def build_session(
         model=parts.model,
         objective=parts.objective,
         optimizer=parts.optimizer,
+        methods=build_methods(config),
         loader=parts.loader,
         clock=clock,
         metrics=metrics,
         checkpoints=checkpoints,
         schedule=make_schedule(config.schedule),
         batch_tokens=batch_tokens(config.batch),
-        evaluate=lambda: evaluate(parts.model, parts.held_out, parts.device),
+        evaluate=lambda: evaluate_parts(parts, parts.held_out),
         show=show,
         device=parts.device,
         precision=parts.precision,
+        loss_scale=half_loss_scale(parts),
         seq_len=config.data.seq_len,
         micro_rows=1,
         clip=config.optimizer.clip,
+        faults_config=config.faults,
         log_interval=config.log_interval,
         checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
         evaluation_interval=config.evaluation.interval,
@@ -187,6 +229,11 @@ def build_session(
         seeded_weights=parts.seeded_weights,
         initial_weights=parts.seeded_weights,
     )
+
+
+def half_loss_scale(parts: Parts) -> LossScale | None:
+    """A loss scale where gradients are of fp16, whose small numbers vanish; None elsewhere."""
+    return LossScale(parts.model.parameters(), parts.device) if parts.precision == torch.float16 else None
 
 
 def model_figures(config: Config, vocab_size: int, predicted_share: float) -> dict[str, Any]:

@@ -119,23 +119,24 @@ class Clock:
             return positions * (self.seconds_per_position or 0.0)
         return float(positions) if self.budget.clock == "tokens" else 1.0
 
-    def progress_after(self, positions: int) -> float:
+    def progress_after(self, positions: int, in_flight: int = 0) -> float:
         """Progress at the predicted end of an update; exactly 1.0 if it should be the last.
 
         It is the last when less than half of another such update would fit behind it, so that a run
-        ends within half an update of its budget, on either side.
+        ends within half an update of its budget, on either side. `in_flight` are the positions of updates
+        that are counted already and whose time is still to be spent.
         """
         cost = self.cost(positions)
-        after = self.spent() + cost
+        waited = self.cost(in_flight) if self.budget.clock == "wall" else 0.0
+        after = self.spent() + waited + cost
         if after + 0.5 * cost >= self.budget.limit:
             return 1.0
         return after / self.budget.limit
 
-    def finish_update(self, positions: int, seconds: float) -> None:
-        """Count an update that took `seconds`, waiting included, and learn the pace from it."""
+    def count_update(self, positions: int) -> None:
+        """Count an update."""
         self.updates += 1
         self.positions += positions
-        self.learn_pace(seconds / positions)
 
     def learn_pace(self, seconds_per_position: float) -> None:
         """Blend a measured pace into the estimate (exponential average over about five updates)."""

@@ -13,6 +13,11 @@ def key(default: Any, help: str, unit: str = "") -> Any:
     return field(default=default, metadata={"help": help, "unit": unit})
 
 
+def key_list(help: str) -> Any:
+    """A dataclass field that is a list of words, empty by default."""
+    return field(default_factory=list, metadata={"help": help, "unit": ""})
+
+
 def group(kind: type) -> Any:
     """A nested dataclass, made with its defaults."""
     return field(default_factory=kind)
@@ -81,20 +86,21 @@ class WordPieceConfig:
 
 
 # The class of `transformers` that computes each kind of model; a kind without one is not exported.
-STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM"}
+STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM", "decoder": "Qwen3ForCausalLM"}
 
 
 @dataclass
 class ModelConfig:
-    kind: Literal["encoder", "crammed"] = key(
-        "encoder", "architecture; encoder exports as ModernBERT, crammed is Cramming's and exports as nothing"
+    kind: Literal["encoder", "decoder", "crammed"] = key(
+        "encoder",
+        "architecture; encoder exports as ModernBERT, decoder as Qwen3, crammed is Cramming's and exports as nothing",
     )
     layers: int = key(12, "transformer blocks")
     width: int = key(768, "hidden size, a multiple of heads")
     heads: int = key(12, "attention heads")
-    mlp_width: int = key(1536, "inner width of the GeGLU block")
+    mlp_width: int = key(1536, "inner width of the gated MLP, GeGLU or a decoder's SwiGLU")
     rope_theta: float = key(10_000.0, "base of the position angles, rotary or sinusoidal")
-    norm_eps: float = key(1e-5, "epsilon of every LayerNorm")
+    norm_eps: float = key(1e-5, "epsilon of every norm")
     init_std: float = key(0.02, "standard deviation of the initial weights")
     zero_init: bool = key(True, "start both output projections of each block at zero")
     attention: Literal["auto", "flash", "varlen", "sdpa", "softmax"] = key(
@@ -104,7 +110,9 @@ class ModelConfig:
 
 @dataclass
 class ObjectiveConfig:
-    kind: Literal["masked"] = key("masked", "what is learned")
+    kind: Literal["masked", "causal"] = key(
+        "masked", "what is learned: hidden tokens, or by a decoder each token from those before it"
+    )
     mask_rate: float = key(0.30, "share of the tokens predicted at the start of the budget", "share")
     final_mask_rate: float | None = key(0.15, "share at its end, linear between (null: constant)", "share")
     replace_mask: float = key(1.0, "share of the predicted tokens shown as [MASK]", "share")
@@ -115,9 +123,12 @@ class ObjectiveConfig:
 class MuonConfig:
     lr: float = key(0.02, "peak learning rate, times the root of rows/columns for a matrix with more rows")
     momentum: float = key(0.95, "decay of the momentum")
+    momentum_start: float | None = key(None, "decay of the momentum at the start (null: momentum)")
+    momentum_warmup: float = key(0.1, "where the rise from momentum_start to momentum ends", "share of the budget")
     nesterov: bool = key(True, "look one step ahead along the momentum")
     newton_schulz_steps: int = key(5, "steps that orthogonalise an update", "steps")
     weight_decay: float = key(0.025, "decoupled weight decay")
+    cautious: bool = key(False, "decay only the elements that the update is shrinking anyway")
 
 
 @dataclass
@@ -131,6 +142,7 @@ class OptimizerConfig:
     beta2: float = key(0.98, "decay of the second moment")
     eps: float = key(1e-8, "added to the root of the second moment")
     weight_decay: float = key(0.01, "decoupled weight decay of the matrices under AdamW")
+    final_decay: float = key(1.0, "weight decay at the end of the budget, linear from 1", "share of weight_decay")
     clip: float | None = key(1.0, "largest global gradient norm (null: no clipping)")
     muon: MuonConfig = group(MuonConfig)
 
@@ -159,6 +171,33 @@ class CheckpointConfig:
 
 
 @dataclass
+class CompileConfig:
+    kind: Literal["auto", "eager", "blocks", "model"] = key(
+        "auto", "what torch compiles; auto: nothing on a CPU, on a GPU each block, the whole model from 2 hours on"
+    )
+    cuda_graphs: bool = key(False, "replay compiled code as CUDA graphs, for models so small that launching is slower")
+    check_updates: int = key(
+        3, "updates computed eagerly too, and compared, before compiled code is trusted", "updates"
+    )
+
+
+@dataclass
+class AveragingConfig:
+    start: float | None = key(None, "where averaging of the weights begins (null: none)", "share of the budget")
+    decay: float | None = key(None, "weight of the old average at each update (null: all updates count alike)")
+
+
+@dataclass
+class FaultsConfig:
+    patience: int = key(
+        10, "updates in a row that are not finite before the run returns to its checkpoint", "updates"
+    )
+    lr_factor: float = key(0.5, "what the learning rate is multiplied by at each return", "share")
+    rollbacks: int = key(3, "returns before the run gives up", "returns")
+    spike: float = key(1.0, "rise of the training loss above its recent mean that is recorded", "nats")
+
+
+@dataclass
 class EvaluationConfig:
     interval: float | None = key(
         None, "held-out evaluation each such share (null: at the end only)", "share of the budget"
@@ -176,7 +215,9 @@ class Config:
     run: str | None = key(None, "run folder (null: runs/RECIPE)")
     seed: int = key(0, "seed of weights, masks and order")
     device: Literal["auto", "cpu", "cuda"] = key("auto", "where to train; auto takes a GPU if there is one")
-    precision: Literal["auto", "bf16", "fp32"] = key("auto", "auto: bf16 autocast where the device has it, else fp32")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = key(
+        "auto", "auto: bf16 autocast where the device has it, fp16 with a loss scale on older GPUs, else fp32"
+    )
     threads: int | None = key(None, "CPU threads (null: all cores)", "threads")
     log_interval: int = key(10, "updates between two lines of metrics.jsonl", "updates")
     tokenizer: str | None = key(None, "a tokenizer.json to use (null: WordPiece trained on the data)")
@@ -187,7 +228,10 @@ class Config:
     optimizer: OptimizerConfig = group(OptimizerConfig)
     schedule: ScheduleConfig = group(ScheduleConfig)
     batch: BatchConfig = group(BatchConfig)
+    compile: CompileConfig = group(CompileConfig)
+    averaging: AveragingConfig = group(AveragingConfig)
     checkpoint: CheckpointConfig = group(CheckpointConfig)
+    faults: FaultsConfig = group(FaultsConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
 
 
@@ -218,3 +262,14 @@ class ExportConfig:
 
     run: str = key("", "run folder")
     to: str | None = key(None, "folder to write (null: RUN/export)")
+
+
+@dataclass
+class AblateConfig:
+    """What `cram.ablate` takes; all other words are the arms'."""
+
+    table: str = key("", "a name in recipes/ablations/ or a path to a yaml file")
+    budget: str | None = key(None, "of an arm, as in a recipe (null: the table's)")
+    seeds: int | None = key(None, "seeds of each arm (null: the table's)", "seeds")
+    arms: list[str] = key_list("arms to run (empty: all)")
+    dir: str = key("runs/ablations", "folder that holds the arms' runs")

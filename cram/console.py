@@ -1,5 +1,6 @@
 """What a person sees while waiting: bars on a terminal, plain lines otherwise."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -94,11 +95,12 @@ class BudgetBar:
         if self._bar:
             self._bar.stop()
 
-    def show(self, progress: float, figures: dict[str, float]) -> None:
+    def show(self, progress: float, figures: dict[str, Any]) -> None:
         """Show progress in [0, 1] and a line of training metrics."""
         elapsed = figures["charged_seconds"]
         remaining = clock_time(elapsed * (1 - progress) / progress) if progress else "?"
         loss, pace, lr = (figures[name] for name in ("loss", "tokens_per_second", "lr"))
+        loss = math.nan if loss is None else loss
         if self._bar:
             text = (
                 f"{clock_time(elapsed)}, {remaining} left, loss {loss:.3f}, {_count(round(pace))} tokens/s, lr {lr:.1e}"

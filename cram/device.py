@@ -44,16 +44,21 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The autocast dtype: bf16 where the device multiplies it in hardware, else fp32 (no autocast)."""
-    if name == "bf16" or (name == "auto" and _has_bf16(device)):
-        return torch.bfloat16
-    return torch.float32
+    """The autocast dtype: of bf16 and fp16 what the device multiplies in hardware, else fp32 (no autocast)."""
+    if name == "auto":
+        name = "bf16" if _has_bf16(device) else "fp16" if _has_fp16(device) else "fp32"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _has_fp16(device: torch.device) -> bool:
+    """Whether the tensor cores of a GPU multiply fp16; on a CPU bf16 or fp32 is faster."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def set_threads(threads: int | None) -> int:

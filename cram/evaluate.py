@@ -25,7 +25,7 @@ class TextDocument:
 
 
 def main(words: list[str]) -> int:
-    """Print nats per token, bits per masked byte and accuracy."""
+    """Print nats per token, bits per byte and accuracy."""
     said = read_words(EvaluateConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     config = load_config(run / "recipe.yaml")
     from cram.build import build_held_out, load_held_out, load_trained
     from cram.device import pick_device
-    from cram.held_out import evaluate
+    from cram.held_out import BITS, evaluate
 
     device = pick_device(said.device)
     model, tokenizer = load_trained(run, config, device)
@@ -41,14 +41,20 @@ def main(words: list[str]) -> int:
         rows = load_held_out(run)
     else:
         limits = replace(config.evaluation, tokens=said.tokens)
-        rows = build_held_out(_documents(said), tokenizer, config.data.seq_len, limits)
+        objective = config.objective.kind
+        rows = build_held_out(_documents(said), tokenizer, config.data.seq_len, limits, objective=objective)
     figures = evaluate(model, rows, device)
     what = said.text or "the held-out documents"
+    bits = BITS[rows.objective]
+    how = {
+        "masked": f"{config.evaluation.mask_rate:.0%} of the text, all shown as [MASK]",
+        "causal": "each from those before it",
+    }
     print(
         f"{run} on {what}: {figures['nats_per_token']:.4f} nats per token, "
-        f"{figures['bits_per_masked_byte']:.4f} bits per masked byte, "
+        f"{figures[bits]:.4f} {bits.replace('_', ' ')}, "
         f"accuracy {figures['accuracy']:.1%}, {figures['predicted_tokens']:,} tokens predicted "
-        f"({config.evaluation.mask_rate:.0%} of the text, all shown as [MASK])"
+        f"({how[rows.objective]})"
     )
     return 0
 

@@ -1,8 +1,8 @@
 """`python -m cram.export run=DIR [to=DIR]`: a finished run as a folder that stock `transformers` classes load.
 
-The folder needs no code of ours: weights under the names of `ModernBertForMaskedLM`, a config that versions 4.48
-and later read alike, the tokenizer, a model card made from the receipt, and the held-out rows, from which anybody
-can repeat the held-out loss. It is written under a temporary name, loaded back by the stock classes, compared
+The folder needs no code of ours: weights under the names of the stock class, a config that versions 4 and 5 read
+alike, the tokenizer, a model card made from the receipt, and the held-out rows, from which anybody can repeat the
+held-out loss. It is written under a temporary name, loaded back by the stock classes, compared
 with our own model on real documents, and only then given its name.
 """
 
@@ -12,119 +12,35 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cram.command import run_door
-from cram.config import STOCK_CLASSES, Config, ExportConfig, ModelConfig
+from cram.config import Config, ExportConfig
 from cram.errors import CramError
 from cram.model_card import model_card
 from cram.recipe import load_config, read_words
+from cram.stock import (
+    AUTO_CLASSES,
+    generation_config,
+    no_stock_class,
+    stock_config,
+    stock_tokenizer,
+    to_stock_names,
+    tokenizer_files,
+)
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-    from cram.data.tokenizer import SpecialTokens
     from cram.model.transformer import Transformer
 
 ABOUT = """Export a finished run as a Hugging Face folder.
 
     python -m cram.export run=runs/bert_demo to=my_bert"""
 
-# Ours first; a name's beginning and its inner parts are renamed apart, so that each rule stands once.
-STOCK_BEGINNINGS = {
-    "embedding.": "model.embeddings.tok_embeddings.",
-    "embedding_norm.": "model.embeddings.norm.",
-    "blocks.": "model.layers.",
-    "final_norm.": "model.final_norm.",
-}
-STOCK_PARTS = {
-    ".attention_norm.": ".attn_norm.",
-    ".attention.qkv.": ".attn.Wqkv.",
-    ".attention.out.": ".attn.Wo.",
-    ".mlp.up.": ".mlp.Wi.",
-    ".mlp.down.": ".mlp.Wo.",
-}
-
 CHECKED_ROWS = 16
 TOLERANCE = 1e-4  # of the largest logit in fp32
-
-
-def no_stock_class(kind: str) -> str | None:
-    """Why a model of this `model.kind` is not exported, or None."""
-    return None if kind in STOCK_CLASSES else f"transformers has no class that computes model.kind={kind}"
-
-
-def to_stock_names(state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-    """The tensors of an `Encoder`'s state under the names of `ModernBertForMaskedLM`; the tied decoder has none."""
-    return {_stock_name(name): tensor for name, tensor in state.items()}
-
-
-def _stock_name(name: str) -> str:
-    for ours, stock in STOCK_BEGINNINGS.items():
-        if name.startswith(ours):
-            name = stock + name.removeprefix(ours)
-    for ours, stock in STOCK_PARTS.items():
-        name = name.replace(ours, stock)
-    return name
-
-
-def stock_config(config: ModelConfig, vocab_size: int, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
-    """config.json of the exported folder.
-
-    Version 5 reads `layer_types` and `rope_parameters`; version 4 ignores these, would take local attention and
-    another theta without a word, and so gets its own keys too.
-    """
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    return {
-        "architectures": ["ModernBertForMaskedLM"],
-        "model_type": "modernbert",
-        "dtype": "float32",
-        "vocab_size": vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "hidden_activation": "gelu",
-        "max_position_embeddings": seq_len,
-        "norm_eps": config.norm_eps,
-        "norm_bias": False,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "decoder_bias": False,
-        "tie_word_embeddings": True,
-        "layer_types": ["full_attention"] * config.layers,
-        "rope_parameters": {"full_attention": rope, "sliding_attention": rope},
-        "global_attn_every_n_layers": 1,
-        "global_rope_theta": config.rope_theta,
-        "local_rope_theta": config.rope_theta,
-        "reference_compile": False,
-        "initializer_range": config.init_std,
-        "attention_dropout": 0.0,
-        "embedding_dropout": 0.0,
-        "mlp_dropout": 0.0,
-        "classifier_dropout": 0.0,
-        "classifier_activation": "gelu",
-        "classifier_bias": False,
-        "classifier_pooling": "cls",
-        "pad_token_id": special.pad,
-        "bos_token_id": special.cls,
-        "cls_token_id": special.cls,
-        "eos_token_id": special.sep,
-        "sep_token_id": special.sep,
-    }
-
-
-def tokenizer_files(seq_len: int) -> dict[str, dict[str, Any]]:
-    """What `AutoTokenizer` reads beside tokenizer.json, by file name; the class is one that every version has."""
-    tokens = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": seq_len,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": False,
-    }
-    return {"tokenizer_config.json": settings | tokens, "special_tokens_map.json": tokens}
 
 
 def export_run(run: Path, to: Path) -> Path:
@@ -147,7 +63,7 @@ def export_run(run: Path, to: Path) -> Path:
     if reason := no_stock_class(config.model.kind):
         raise CramError(
             f"run={run} cannot be exported: {reason}. Its weights are {run / 'model.safetensors'}; "
-            "a run of model.kind=encoder can be exported."
+            "a run of model.kind=encoder or decoder can be exported."
         )
     model, tokenizer = load_trained(run, config, torch.device("cpu"))
     model.eval()
@@ -169,14 +85,16 @@ def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokeni
     from cram.build import result
     from cram.data.tokenizer import SpecialTokens
 
-    seq_len = config.data.seq_len
+    kind, seq_len, special = config.model.kind, config.data.seq_len, SpecialTokens.of(tokenizer)
     folder.mkdir()
     shutil.copyfile(result(run, "held_out.safetensors"), folder / "held_out.safetensors")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    weights = {name: tensor.contiguous() for name, tensor in to_stock_names(model.state_dict()).items()}
+    stock_tokenizer(tokenizer, kind, special).save(str(folder / "tokenizer.json"))
+    weights = {name: tensor.contiguous() for name, tensor in to_stock_names(model.state_dict(), kind).items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    texts = {"config.json": stock_config(config.model, model.vocab_size, seq_len, SpecialTokens.of(tokenizer))}
-    for name, content in (texts | tokenizer_files(seq_len)).items():
+    texts = {"config.json": stock_config(config.model, model.vocab_size, seq_len, special)}
+    if kind == "decoder":
+        texts["generation_config.json"] = generation_config(seq_len, special)
+    for name, content in (texts | tokenizer_files(seq_len, kind)).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     receipt = json.loads((run / "receipt.json").read_text())
     (folder / "README.md").write_text(model_card(run.resolve().name, config, receipt), encoding="utf-8")
@@ -192,15 +110,18 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
         RuntimeError: where logits differ by more than that, or the tokenizer gives other ids.
     """
     import torch
+    import transformers
     from safetensors.torch import load_file
-    from transformers import AutoModelForMaskedLM, AutoTokenizer
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    from cram.data.tokenizer import SpecialTokens
+
+    kind, shown = model.config.kind, logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        stock = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval()
-        stock_tokenizer = AutoTokenizer.from_pretrained(folder)
+        loader = getattr(transformers, AUTO_CLASSES[kind])
+        stock = loader.from_pretrained(folder, dtype=torch.float32).eval()
+        theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -214,7 +135,8 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
         if not difference <= tolerance * max(1.0, float(ours.abs().max())):
             raise RuntimeError(f"the exported model's logits differ from ours by {difference:.2e} in {dtype}")
     text = tokenizer.decode(tokens[0].tolist())
-    if stock_tokenizer(text, truncation=False)["input_ids"] != tokenizer.encode(text).ids:
+    wanted = stock_tokenizer(tokenizer, kind, SpecialTokens.of(tokenizer)).encode(text).ids
+    if theirs_tokenizer(text, truncation=False)["input_ids"] != wanted:
         raise RuntimeError("the exported tokenizer gives other ids than the run's")
 
 

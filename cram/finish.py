@@ -1,23 +1,28 @@
 """The end of a run: final weights, held-out loss, receipt, export, plot and a short summary."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 
-from cram.build import RESULTS, Parts, model_figures
-from cram.clock import CHARGED
+from cram.bigram import bigram_bits_per_byte
+from cram.build import RESULTS, Parts, build_held_out, evaluate_parts, model_figures
+from cram.clock import CHARGED, Clock
 from cram.config import Config
 from cram.console import clock_time
 from cram.data.shards import ShardSet
+from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import device_name, environment, peak_flops, peak_memory
-from cram.export import export_run, no_stock_class
-from cram.held_out import HELD_OUT_FIGURES, unigram_nats
-from cram.loop import Session, record_evaluation
+from cram.export import export_run
+from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats
+from cram.loop import record_evaluation
 from cram.plot import plot_loss
 from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
 from cram.record import read_metrics, sha256_file, write_atomic, write_json
-from cram.samples import fill_mask_examples
+from cram.samples import EXAMPLES
+from cram.session import Session
+from cram.stock import PIPELINES, no_stock_class
 
 
 def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards: ShardSet) -> dict[str, Any]:
@@ -30,6 +35,7 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     held_out = read_metrics(session.metrics.path)[-1]
     unigram = unigram_nats(shards.token_counts(), parts.held_out.labels)
     receipt = make_receipt(config, run, session, shards, held_out, unigram)
+    receipt["held_out"] |= further_figures(config, parts, session.clock, shards)
     write_json(run / "receipt.json", receipt)
     plot_loss(run, unigram)
     if no_stock_class(config.model.kind) is None:
@@ -38,6 +44,23 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     receipt["time"] = time_table(session.clock.state()["booked"])
     write_json(run / "receipt.json", receipt)
     return receipt
+
+
+def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet) -> dict[str, Any]:
+    """What is measured on the held-out text at the end alone.
+
+    For a causal model the bytes' bigram baseline. For a masked one nats per token where tokens are hidden as
+    Cramming's training hides them, and that rule's figures.
+    """
+    with clock.account("evaluation"):
+        tokenizer = load_tokenizer(shards.tokenizer_path)
+        if config.objective.kind == "causal":
+            special = SpecialTokens.of(tokenizer).ids()
+            return {"bigram_bits_per_byte": bigram_bits_per_byte(shards, parts.held_out, tokenizer, special)}
+        documents, seq_len = shards.held_out(), config.data.seq_len
+        rows = build_held_out(documents, tokenizer, seq_len, config.evaluation, CRAMMING_RULE)
+        figures = evaluate_parts(parts, rows)
+    return {"cramming_rule": {"nats_per_token": figures["nats_per_token"], **vars(CRAMMING_RULE)}}
 
 
 def make_receipt(
@@ -77,9 +100,9 @@ def make_receipt(
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {reason}" if (reason := no_stock_class(config.model.kind)) else "export/",
         "held_out": {
-            **{name: held_out[name] for name in HELD_OUT_FIGURES},
+            **{name: held_out[name] for name in held_out_figures(config.objective.kind)},
             "unigram_nats_per_token": unigram,
-            "mask_rate": config.evaluation.mask_rate,
+            **({"mask_rate": config.evaluation.mask_rate} if config.objective.kind == "masked" else {}),
         },
         "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
         "mfu": mfu(figures["flops_per_position"], clock.positions, update_seconds, peak),
@@ -90,6 +113,8 @@ def make_receipt(
         "precision": str(session.precision).removeprefix("torch."),
         "micro_rows": session.micro_rows,
         "out_of_memory_halvings": session.out_of_memory,
+        "faults": asdict(session.faults),
+        "compile": session.compiled,
         "threads": session.threads,
         "seed": config.seed,
         "versions": where["packages"],
@@ -127,7 +152,7 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> None:
     mfu_text = "unknown: no published peak for this device" if receipt["mfu"] is None else f"{receipt['mfu']:.1%}"
     lines = [
         ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
-        ("", f"{held_out['bits_per_masked_byte']:.3f} bits per masked byte, accuracy {held_out['accuracy']:.1%}"),
+        ("", _bits_line(held_out)),
         ("trained", f"{receipt['updates']} updates, {receipt['positions'] / 1e6:.2f} M tokens in {clock_time(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
         ("MFU", f"{mfu_text} ({receipt['mfu_formula']})"),
@@ -139,13 +164,23 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> None:
         print(f"{name:<14}{text}")
 
 
+def _bits_line(held_out: dict[str, Any]) -> str:
+    """Of a summary: bits per byte under their own name, a baseline where there is one, and accuracy."""
+    (name,) = (name for name in BITS.values() if name in held_out)
+    bigram = held_out.get("bigram_bits_per_byte")
+    baseline = "" if bigram is None else f" (bytes' bigram baseline {bigram:.3f})"
+    return f"{held_out[name]:.3f} {name.replace('_', ' ')}{baseline}, accuracy {held_out['accuracy']:.1%}"
+
+
 def _result_lines(run: Path, kind: str) -> list[tuple[str, str]]:
     """Of a summary: where everything lies and how it is used, for a model of this kind."""
     files = f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors"
     if reason := no_stock_class(kind):
         return [("files", files), ("export", f"none: {reason}"), ("use it", f"python -m cram.evaluate run={run}")]
+    task = PIPELINES[kind]
+    label, examples = EXAMPLES[task]
     return [
-        *(("fill-mask", line) for line in fill_mask_examples(run / "export")),
+        *((label, line) for line in examples(run / "export")),
         ("files", f"{files}, export/"),
-        ("use it", f"transformers.pipeline('fill-mask', '{run}/export')"),
+        ("use it", f"transformers.pipeline('{task}', '{run}/export')"),
     ]

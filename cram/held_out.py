@@ -1,7 +1,9 @@
 """Held-out evaluation: fixed documents, fixed masks, the same figures from anybody who repeats it.
 
 15% of the ordinary tokens of each row are hidden, all behind [MASK], chosen by a hash of the document's
-text. A row holds one document or one window of it, so stock classes that know no packing agree.
+text. A row holds one document or one window of it, so stock classes that know no packing agree. A second
+rule, Cramming's, is evaluated at the end of a run: each rule favours the model that was trained on it. A causal
+model predicts every ordinary token of a row but the first.
 """
 
 import math
@@ -16,10 +18,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from cram.errors import CramError
-from cram.objectives.masked import IGNORED, choose_slots, mix
+from cram.objectives.causal import next_tokens
+from cram.objectives.masked import IGNORED, Replacement, choose_slots, mix
 
 BATCH_ROWS = 64
-HELD_OUT_FIGURES = ("nats_per_token", "bits_per_masked_byte", "accuracy", "predicted_tokens")
+# Beside the nats of a token: those of a byte, in bits. The bytes of an objective's rows are named likewise in a file.
+BITS = {"masked": "bits_per_masked_byte", "causal": "bits_per_byte"}
+BYTES = {"masked": "masked_bytes", "causal": "bytes"}
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Share of the ordinary tokens that is hidden, and the shares of these shown as [MASK] and as a random token."""
+
+    rate: float
+    mask_share: float = 1.0
+    random_share: float = 0.0
+
+
+# Source: arXiv:2212.14034, what its final model is trained on.
+CRAMMING_RULE = MaskRule(0.25, 0.8, 0.1)
 
 
 class HeldOutDocument(Protocol):
@@ -35,21 +53,23 @@ class HeldOutDocument(Protocol):
 class HeldOutSet:
     """Rows ready for evaluation.
 
-    tokens, inputs, labels: int64 [rows, seq_len]; `inputs` with [MASK] put in, `labels` IGNORED where
-    nothing is predicted. documents: int32 [rows, seq_len], 0, padding 1.
-    masked_bytes: UTF-8 bytes of the text behind the hidden tokens.
+    tokens, inputs, labels: int64 [rows, seq_len]; `inputs` what the model reads, with [MASK] put in, `labels` what it
+    is to answer at each position, IGNORED where nothing is predicted. documents: int32 [rows, seq_len], 0, padding 1.
+    objective: "masked", or "causal", where a label is the next token.
+    predicted_bytes: UTF-8 bytes of the text behind the predicted tokens; causal, of white space before one too.
     """
 
     tokens: torch.Tensor
     inputs: torch.Tensor
     labels: torch.Tensor
     documents: torch.Tensor
-    masked_bytes: int
+    objective: str
+    predicted_bytes: int
 
     def to_bytes(self) -> bytes:
         """The rows as a safetensors file, for anybody who wants to repeat the evaluation."""
         tensors = {name: getattr(self, name) for name in ("tokens", "inputs", "labels", "documents")}
-        return save(tensors, metadata={"masked_bytes": str(self.masked_bytes)})
+        return save(tensors, metadata={BYTES[self.objective]: str(self.predicted_bytes)})
 
     @classmethod
     def from_file(cls, path: Path) -> "HeldOutSet":
@@ -57,63 +77,104 @@ class HeldOutSet:
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-                return cls(**tensors, masked_bytes=int(file.metadata()["masked_bytes"]))
+                ((objective, count),) = [
+                    (objective, int(file.metadata()[name]))
+                    for objective, name in BYTES.items()
+                    if name in file.metadata()
+                ]
+                return cls(**tensors, objective=objective, predicted_bytes=count)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CramError(f"{path}: not a readable file of held-out rows ({error}). Run cram.train again.") from None
 
 
 def make_held_out(
     documents: Iterable[HeldOutDocument], tokenizer: Any, special: list[int], pad_id: int, mask_id: int,
-    seq_len: int, max_tokens: int, rate: float,
+    seq_len: int, max_tokens: int, rule: MaskRule,
 ) -> HeldOutSet:  # fmt: skip
     """Tokenize, window and mask held-out documents, in the order given, up to `max_tokens` positions.
 
     Errors: CramError where no token is left to predict.
     """
-    if not 0.0 < rate <= 1.0:
-        raise CramError(f"evaluation.mask_rate={rate} is no share of the tokens: give more than 0, at most 1.")
+    if not 0.0 < rule.rate <= 1.0:
+        raise CramError(f"evaluation.mask_rate={rule.rate} is no share of the tokens: give more than 0, at most 1.")
     max_rows = max(1, max_tokens // seq_len)
-    tokens, sizes, keys = _windows(documents, tokenizer, pad_id, seq_len, max_rows)
+    tokens, sizes, _, keys = _windows(documents, tokenizer, pad_id, seq_len, max_rows)
     maskable = ~np.isin(tokens, special)
-    positions, used = choose_slots(maskable, keys, rate, math.ceil(rate * seq_len))
+    positions, used = choose_slots(maskable, keys, rule.rate, math.ceil(rule.rate * seq_len))
     hidden = np.zeros_like(maskable)
     np.put_along_axis(hidden, positions, used, axis=1)
-    if not hidden.any():
-        raise CramError("the held-out text holds no token to predict. Give more text, or raise data.held_out.")
+    _check_any(hidden)
+    ordinary = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), special)
+    replacement = Replacement(mask_id, ordinary, rule.mask_share, rule.random_share)
+    inputs = tokens.copy()
+    inputs[hidden] = replacement.show(tokens[hidden], np.flatnonzero(hidden), keys, seq_len)
     return HeldOutSet(
         tokens=torch.from_numpy(tokens),
-        inputs=torch.from_numpy(np.where(hidden, mask_id, tokens)),
+        inputs=torch.from_numpy(inputs),
         labels=torch.from_numpy(np.where(hidden, tokens, IGNORED)),
         documents=torch.from_numpy((tokens == pad_id).astype(np.int32)),
-        masked_bytes=int(sizes[hidden].sum()),
+        objective="masked",
+        predicted_bytes=int(sizes[hidden].sum()),
     )
+
+
+def make_causal_held_out(
+    documents: Iterable[HeldOutDocument], tokenizer: Any, special: list[int], pad_id: int, seq_len: int, max_tokens: int
+) -> HeldOutSet:
+    """The same windows of the same documents for a causal model: nothing is hidden, a label is the next token.
+
+    Errors: CramError where no token is left to predict.
+    """
+    tokens, sizes, spaces, _ = _windows(documents, tokenizer, pad_id, seq_len, max(1, max_tokens // seq_len))
+    padding = (tokens == pad_id).astype(np.int32)
+    labels = next_tokens(tokens, padding, special)
+    predicted = labels[:, :-1] != IGNORED
+    _check_any(predicted)
+    return HeldOutSet(
+        tokens=torch.from_numpy(tokens),
+        inputs=torch.from_numpy(tokens.copy()),
+        labels=torch.from_numpy(labels),
+        documents=torch.from_numpy(padding),
+        objective="causal",
+        predicted_bytes=int((sizes + spaces)[:, 1:][predicted].sum()),
+    )
+
+
+def _check_any(predicted: np.ndarray) -> None:
+    if not predicted.any():
+        raise CramError("the held-out text holds no token to predict. Give more text, or raise data.held_out.")
 
 
 def _windows(
     documents: Iterable[HeldOutDocument], tokenizer: Any, pad_id: int, seq_len: int, max_rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of one window each: token ids and their UTF-8 sizes, int64 [rows, seq_len]; keys, uint64 [rows]."""
-    tokens, sizes, keys = [], [], []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of one window each: token ids and their UTF-8 sizes, int64 [rows, seq_len]; whether white space comes
+    before a token, bool [rows, seq_len]; keys, uint64 [rows].
+    """
+    tokens, sizes, spaces, keys = [], [], [], []
     tokenizer.encode_special_tokens = True  # as in training, a "[PAD]" that a document writes is text, no padding
     for document in documents:
         encoding = tokenizer.encode(document.text)
         lengths = [len(document.text[begin:end].encode()) for begin, end in encoding.offsets]
+        spaced = [begin > 0 and document.text[begin - 1].isspace() for begin, _ in encoding.offsets]
         start = np.frombuffer(bytes.fromhex(document.hash)[:8], "<u8")
         for window, begin in enumerate(range(0, len(encoding.ids), seq_len)):
             pad = seq_len - len(encoding.ids[begin : begin + seq_len])
             tokens.append(encoding.ids[begin : begin + seq_len] + [pad_id] * pad)
             sizes.append(lengths[begin : begin + seq_len] + [0] * pad)
+            spaces.append(spaced[begin : begin + seq_len] + [False] * pad)
             keys.append(mix(start ^ np.uint64(window))[0])
         if len(tokens) >= max_rows:
             break
     if not tokens:
         raise CramError("there is no held-out document. Give more text, or raise data.held_out.")
-    return np.array(tokens[:max_rows]), np.array(sizes[:max_rows]), np.array(keys[:max_rows], np.uint64)
+    kept = slice(max_rows)
+    return np.array(tokens[kept]), np.array(sizes[kept]), np.array(spaces[kept]), np.array(keys[kept], np.uint64)
 
 
 @torch.no_grad()
 def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, float]:
-    """The HELD_OUT_FIGURES of a model, in fp32."""
+    """The `held_out_figures` of a model, in fp32."""
     nats = correct = 0.0
     for begin in range(0, len(rows.tokens), BATCH_ROWS):
         part = slice(begin, begin + BATCH_ROWS)
@@ -124,8 +185,14 @@ def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, fl
         nats += float(loss.double().sum())
         correct += float(right.sum())
     predicted = int((rows.labels != IGNORED).sum())
-    bits = nats / math.log(2) / max(rows.masked_bytes, 1)
-    return dict(zip(HELD_OUT_FIGURES, (nats / predicted, bits, correct / predicted, predicted), strict=True))
+    bits = nats / math.log(2) / max(rows.predicted_bytes, 1)
+    names = held_out_figures(rows.objective)
+    return dict(zip(names, (nats / predicted, bits, correct / predicted, predicted), strict=True))
+
+
+def held_out_figures(objective: str) -> tuple[str, str, str, str]:
+    """Names of what is measured for a model of this objective."""
+    return ("nats_per_token", BITS[objective], "accuracy", "predicted_tokens")
 
 
 def unigram_nats(counts: np.ndarray, labels: torch.Tensor) -> float:

@@ -2,24 +2,25 @@
 
 from typing import Any
 
-from cram.config import Config
+from cram.config import STOCK_CLASSES, Config
+from cram.stock import AUTO_CLASSES, PIPELINES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
 
 CARD = """---
 library_name: transformers
-pipeline_tag: fill-mask
-tags: [modernbert, fill-mask, cram]
+pipeline_tag: {task}
+tags: [{architecture}, {task}, cram]
 ---
 
 # {name}
 
-A BERT of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), trained from scratch
-by cram inside a budget of {limit:g} {unit} on one {device}. Stock `ModernBertForMaskedLM`, no remote code.
+A {what} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), trained from scratch
+by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class}`, no remote code.
 
 | | |
 |---|---|
-| held-out loss | {nats:.4f} nats per token ({bits:.4f} bits per masked byte), accuracy {accuracy:.1%} |
+| held-out loss | {nats:.4f} nats per token ({bits}), accuracy {accuracy:.1%} |
 | unigram baseline | {unigram:.4f} nats per token |
 | budget | {limit:g} {unit}, spent {spent:.6g} |
 | seen | {positions:,} tokens ({predicted:,} predicted) in {updates:,} updates, {epochs:.3f} epochs |
@@ -33,24 +34,22 @@ by cram inside a budget of {limit:g} {unit} on one {device}. Stock `ModernBertFo
 ```python
 from transformers import pipeline
 
-fill = pipeline("fill-mask", "path/to/this/folder")
-print(fill("The capital of France is the city of [MASK]."))
+{use}
 ```
 
-Texts longer than {seq_len} tokens are longer than anything the model has seen. For classification, load the folder
-with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)` and fine-tune.
+Texts longer than {seq_len} tokens are longer than anything the model has seen. {further}
 
 ## The held-out loss, repeated by `transformers` alone
 
-{share:.0%} of the tokens of the rows in held_out.safetensors are shown as [MASK], one document or window a row.
+{how}
 Run this in the folder:
 
 ```python
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForMaskedLM
+from transformers import {auto_class}
 
-model = AutoModelForMaskedLM.from_pretrained(".").eval()
+model = {auto_class}.from_pretrained(".").eval()
 rows = load_file("held_out.safetensors")
 nats, predicted = 0.0, 0
 for part in torch.arange(len(rows["tokens"])).split(16):
@@ -68,13 +67,43 @@ print(f"{{nats / predicted:.4f}} nats per token")
 {rules}
 """
 
+# What a card says of each kind of model.
+KINDS = {
+    "encoder": {
+        "architecture": "modernbert",
+        "what": "BERT",
+        "use": """fill = pipeline("fill-mask", "path/to/this/folder")
+print(fill("The capital of France is the city of [MASK]."))""",
+        "further": """For classification, load the folder
+with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)` and fine-tune.""",
+        "how": "{share:.0%} of the tokens of the rows in held_out.safetensors are shown as [MASK], "
+        "one document or window a row.",
+    },
+    "decoder": {
+        "architecture": "qwen3",
+        "what": "decoder",
+        "use": """write = pipeline("text-generation", "path/to/this/folder")
+print(write("The capital of France is", max_new_tokens=40, do_sample=True, temperature=0.7))""",
+        "further": """A text begins with
+[CLS], which the tokenizer adds, and ends with [SEP].""",
+        "how": "Every ordinary token of the rows in held_out.safetensors but a row's first is predicted from those "
+        "before it,\none document or window a row; `labels` are the tokens that follow.",
+    },
+}
+
 
 def model_card(name: str, config: Config, receipt: dict[str, Any]) -> str:
     """README.md of the exported folder, every figure from the receipt."""
     budget, data, held_out = receipt["budget"], receipt["data"], receipt["held_out"]
+    kind = config.model.kind
+    said = KINDS[kind]
     rules = [f"- [{'x' if line['passed'] else ' '}] {line['rule']}: {line['found']}" for line in receipt["rules"]]
     return CARD.format(
         name=name,
+        task=PIPELINES[kind],
+        stock_class=STOCK_CLASSES[kind],
+        auto_class=AUTO_CLASSES[kind],
+        **said | {"how": said["how"].format(share=held_out.get("mask_rate"))},
         parameters=receipt["model"]["parameters"] / 1e6,
         layers=config.model.layers,
         width=config.model.width,
@@ -85,10 +114,9 @@ def model_card(name: str, config: Config, receipt: dict[str, Any]) -> str:
         spent=budget["spent"],
         device=receipt["device"],
         nats=held_out["nats_per_token"],
-        bits=held_out["bits_per_masked_byte"],
+        bits=_bits(held_out),
         accuracy=held_out["accuracy"],
         unigram=held_out["unigram_nats_per_token"],
-        share=held_out["mask_rate"],
         positions=receipt["positions"],
         predicted=receipt["predicted_tokens"],
         updates=receipt["updates"],
@@ -102,3 +130,10 @@ def model_card(name: str, config: Config, receipt: dict[str, Any]) -> str:
         commit=receipt["commit"] or "unknown",
         rules="\n".join(rules),
     )
+
+
+def _bits(held_out: dict[str, Any]) -> str:
+    if "bits_per_byte" not in held_out:
+        return f"{held_out['bits_per_masked_byte']:.4f} bits per masked byte"
+    bits, bigram = held_out["bits_per_byte"], held_out["bigram_bits_per_byte"]
+    return f"{bits:.4f} bits per byte, where counts of pairs of bytes give {bigram:.4f}"

@@ -16,6 +16,7 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     records = read_metrics(run / "metrics.jsonl")
     train = [record for record in records if record["kind"] == "train"]
     held_out = [record for record in records if record["kind"] == "held_out"]
+    faults = [record for record in records if record["kind"] == "fault"]
     scale, unit = _time_unit(max((record["charged_seconds"] for record in records), default=0.0))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     axes.plot(
@@ -26,6 +27,9 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
         [r["charged_seconds"] / scale for r in held_out], [r["nats_per_token"] for r in held_out], "o", color="C3",
         label="held-out" + (f" ({held_out[-1]['nats_per_token']:.3f})" if held_out else ""),
     )  # fmt: skip
+    for number, fault in enumerate(faults):
+        label = "a spike, or a return to a checkpoint" if number == 0 else None
+        axes.axvline(fault["charged_seconds"] / scale, color="C1", linewidth=0.8, linestyle=":", label=label)
     if unigram is not None:
         axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
     axes.set(xlabel=f"time charged to the budget, {unit}", ylabel="nats per predicted token", title=run.name)

@@ -7,7 +7,9 @@ import torch
 from cram.config import Config
 from cram.device import is_out_of_memory, synchronize
 from cram.errors import CramError
-from cram.loop import Loader, Session, backward, halve_micro_batch, wanted_rows
+from cram.gradients import backward, halve_micro_batch
+from cram.loop import wanted_rows
+from cram.session import Loader, Session
 
 # A CPU gains nothing from more positions at once, and its caches lose.
 CPU_POSITIONS = 4096

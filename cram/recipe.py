@@ -54,7 +54,12 @@ def read_config(words: list[str]) -> Config:
 
 def load_config(path: Path) -> Config:
     """The resolved config that a run folder keeps as recipe.yaml."""
-    return _object(_merge(OmegaConf.structured(Config), _load_yaml(path), str(path)))
+    return load_yaml(Config, path)
+
+
+def load_yaml(schema: type[Schema], path: Path) -> Schema:
+    """The schema's defaults with a yaml file on top. Errors: CramError for a broken file or an unknown key."""
+    return _object(_merge(OmegaConf.structured(schema), _load_yaml(path), str(path)))
 
 
 def save_config(config: Config) -> str:
@@ -76,7 +81,7 @@ def find_recipe(name: str) -> Path:
         return path
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        near = _nearest(name, recipe_names())
+        near = nearest(name, recipe_names())
         raise CramError(
             f"recipe={name} is unknown.{near} Recipes: {', '.join(recipe_names())}, or a path to a yaml file."
         )
@@ -149,10 +154,11 @@ def _unknown(name: str, known: list[str], where: str) -> str:
     if name in groups:
         inside = ", ".join(key for key in known if key.startswith(name + "."))
         return f"'{name}' (in {where}) is a group of keys. Set one of: {inside}."
-    return f"unknown key '{name}' (in {where}).{_nearest(name, known)} --help lists the keys."
+    return f"unknown key '{name}' (in {where}).{nearest(name, known)} --help lists the keys."
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """` Nearest: NAME.` with the known name that was probably meant; nothing where none is near."""
     # A bare last part is the commonest slip: `lr=` for `optimizer.lr=`.
     tails = [key for key in known if key.rpartition(".")[2] == name]
     near = tails or difflib.get_close_matches(name, known, n=1, cutoff=0.5)

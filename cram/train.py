@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from cram.build import Parts
     from cram.clock import Clock
     from cram.data.shards import ShardSet
-    from cram.loop import Session
     from cram.run_folder import RunFolder
+    from cram.session import Session
 
 ABOUT = """Train a language model from scratch inside a fixed budget.
 
@@ -64,11 +64,12 @@ def _train(
     """Start or resume, and train. Returns the session and whether the budget was spent."""
     from cram.build import build_session
     from cram.checkpoint import Checkpoints
+    from cram.compilation import compile_session
     from cram.console import BudgetBar
     from cram.device import environment
     from cram.heartbeat import Heartbeat, last_beat
     from cram.loop import train
-    from cram.probe import check_one_batch
+    from cram.probe import check_one_batch, find_micro_rows
     from cram.record import Metrics
 
     checkpoints = Checkpoints(folder.path)
@@ -84,15 +85,17 @@ def _train(
         clock.charge_crash(last_beat(folder.path))
         with Heartbeat(folder.path, clock):
             if not checkpoint:
+                find_micro_rows(session, config.batch.micro_rows)
+            session.compiled = compile_session(session, config.compile)
+            if not checkpoint:
                 _start(config, session, shards)
             return session, train(session)
 
 
 def _start(config: Config, session: "Session", shards: "ShardSet") -> None:
-    """Probe memory and pace, and say whether the data will last."""
-    from cram.probe import data_report, find_micro_rows, measure_pace, rows_needed
+    """Measure the pace, and say whether the data will last."""
+    from cram.probe import data_report, measure_pace, rows_needed
 
-    find_micro_rows(session, config.batch.micro_rows)
     if session.clock.budget.clock == "wall":
         measure_pace(session)
     print(data_report(session, rows_needed(session), shards.tokens * config.data.epochs), flush=True)

@@ -74,6 +74,8 @@ def test_every_command_of_the_readme_runs(folder: Path, tiny_run: Callable[[Path
             words[2] = f"{name}={next((folder / 'shards').glob(f'{slug}-*'))}"
         elif words[1] in ("cram.train", "cram.prepare") and "--help" not in words:
             words = shrunk(words, tiny_run(folder))
+        elif words[1] == "cram.ablate":
+            words = [*shrunk(words, tiny_run(folder)), "seeds=1", "arms=[cram_quarter]"]
         answer = run(words, folder)
         assert answer.returncode == 0, f"{command}\n{answer.stderr}"
         ran += 1

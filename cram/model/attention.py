@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import cram_kernels as ck
 from cram.errors import CramError
+from cram.model.layers import RMSNorm
 
 VARIABLE_LENGTH = ("flash", "varlen")
 
@@ -27,8 +28,9 @@ class Packing:
 
     `backend` is the attention kernel; `positions` is int64 (rows, seq_len), counted from each document's start; `cos`
     and `sin` are fp32 (rows, seq_len, head_dim / 2), None without rotary positions; `mask` is bool
-    (rows, 1, seq_len, seq_len), True within a document, or None where it is not needed; `bounds` is int32
-    (capacity + 1), the flat borders of the documents for the variable-length kernels, or None.
+    (rows, 1, seq_len, seq_len), True where a position sees another, or None where it is not needed; `bounds` is int32
+    (capacity + 1), the flat borders of the documents for the variable-length kernels, or None. `causal` hides from
+    every position those after it, in the mask where there is one.
     """
 
     backend: str
@@ -37,6 +39,7 @@ class Packing:
     sin: Tensor | None
     mask: Tensor | None
     bounds: Tensor | None
+    causal: bool = False
 
 
 def document_starts(documents: Tensor) -> Tensor:
@@ -109,30 +112,33 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     return name
 
 
-def pack(documents: Tensor, head_dim: int, theta: float | None, backend: str) -> Packing:
+def pack(documents: Tensor, head_dim: int, theta: float | None, backend: str, causal: bool = False) -> Packing:
     """Derive the `Packing` of documents int (rows, seq_len); theta is None for a model without rotary positions."""
     starts = document_starts(documents)
     positions = document_positions(starts)
     cos, sin = (None, None) if theta is None else rotary_table(positions, head_dim, theta)
     if backend in VARIABLE_LENGTH:
-        return Packing(backend, positions, cos, sin, None, document_bounds(starts))
+        return Packing(backend, positions, cos, sin, None, document_bounds(starts), causal)
     # Only on the CPU is it free to look whether there is anything to hide.
-    if documents.device.type == "cpu" and not bool(starts[:, 1:].any()):
-        return Packing(backend, positions, cos, sin, None, None)
-    return Packing(backend, positions, cos, sin, (documents[:, :, None] == documents[:, None, :])[:, None], None)
+    if documents.device.type == "cpu" and not bool(starts[:, 1:].any()) and not (causal and backend == "softmax"):
+        return Packing(backend, positions, cos, sin, None, None, causal)
+    mask = documents[:, :, None] == documents[:, None, :]
+    return Packing(backend, positions, cos, sin, (mask.tril() if causal else mask)[:, None], None, causal)
 
 
-def _variable_length(q: Tensor, k: Tensor, v: Tensor, backend: str, bounds: Tensor) -> Tensor:
-    seq_len = q.shape[1]
+def _variable_length(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    seq_len, bounds = q.shape[1], packing.bounds
+    assert bounds is not None
     flat = (q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
-    if backend == "flash":
+    if packing.backend == "flash":
         from flash_attn import flash_attn_varlen_func
 
-        out = flash_attn_varlen_func(*flat, bounds, bounds, seq_len, seq_len)
+        out = flash_attn_varlen_func(*flat, bounds, bounds, seq_len, seq_len, causal=packing.causal)
     else:
         from torch.nn.attention.varlen import varlen_attn
 
-        out = varlen_attn(*flat, bounds, bounds, seq_len, seq_len)
+        window = (-1, 0 if packing.causal else -1)
+        out = varlen_attn(*flat, bounds, bounds, seq_len, seq_len, window_size=window)
     assert isinstance(out, Tensor)
     return out.view(q.shape)
 
@@ -148,11 +154,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
     Source: arXiv:1706.03762 eq. 1.
     """
     if packing.bounds is not None:
-        return _variable_length(q, k, v, packing.backend, packing.bounds)
+        return _variable_length(q, k, v, packing)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if packing.backend == "softmax":
         return _explicit(q, k, v, packing.mask).transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=packing.mask).transpose(1, 2)
+    triangle = packing.causal and packing.mask is None
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=packing.mask, is_causal=triangle).transpose(1, 2)
 
 
 def pick(hidden: Tensor, slots: Tensor) -> Tensor:
@@ -185,10 +192,11 @@ def arrange(slots: Tensor, rows: int, seq_len: int) -> tuple[Tensor, Tensor]:
 def attend_at(q: Tensor, k: Tensor, v: Tensor, packing: Packing, slots: Tensor) -> Tensor:
     """What `attend` gives at slots int64 (N), indices into rows * seq_len: (N, heads * head_dim).
 
-    On a CPU the other queries are left out; elsewhere the arranging would wait for the device.
+    On a CPU the other queries are left out; elsewhere the arranging would wait for the device. A causal model is
+    asked for nearly all of them.
     """
     rows, seq_len, heads, head_dim = q.shape
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" or packing.causal:
         return pick(attend(q, k, v, packing).flatten(2), slots)
     places, answers = arrange(slots, rows, seq_len)
     mask = None if packing.mask is None else packing.mask.flatten(0, 2)[places].view(rows, 1, -1, seq_len)
@@ -201,18 +209,24 @@ class Attention(nn.Module):
 
     Positions are rotary where the packing has angles. The projection is the block's to apply, because the last block
     needs it at few positions only.
+
+    Args:
+        qk_eps: epsilon of the norms of each head's queries and keys (arXiv:2010.04245); None for a model without.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, qk_eps: float | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
+        self.q_norm = nn.Identity() if qk_eps is None else RMSNorm(width // heads, qk_eps)
+        self.k_norm = nn.Identity() if qk_eps is None else RMSNorm(width // heads, qk_eps)
 
     def forward(self, hidden: Tensor, packing: Packing, slots: Tensor | None = None) -> Tensor:
         """(rows, seq_len, width) -> what the heads gathered, of the same shape; with slots (N): (N, width)."""
         rows, seq_len, width = hidden.shape
         q, k, v = self.qkv(hidden).view(rows, seq_len, 3, self.heads, width // self.heads).unbind(2)
+        q, k = self.q_norm(q), self.k_norm(k)
         if packing.cos is not None and packing.sin is not None:
             q, k = ck.rope(q, k, packing.cos, packing.sin)
         return attend(q, k, v, packing).flatten(2) if slots is None else attend_at(q, k, v, packing, slots)

@@ -24,13 +24,16 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
     norms = (2 * config.layers + 2) * config.width
     if config.kind == "crammed":
         norms = 2 * norms + 1  # as many, the head's being the first block's, each with a bias; the scale of positions
+    elif config.kind == "decoder":
+        # Two norms a block and the final one, without biases; those of queries and keys, shared by a layer's heads.
+        norms = (2 * config.layers + 1) * config.width + 2 * config.layers * (config.width // config.heads)
     without = body_weights(config) + _dense_weights(config) + norms
     return Parameters(total=without + vocab_size * config.width, without_embedding=without)
 
 
 def _dense_weights(config: ModelConfig) -> int:
-    """Weights of the head's dense layer, which `crammed` has not."""
-    return 0 if config.kind == "crammed" else config.width**2
+    """Weights of the head's dense layer, which the encoder alone has."""
+    return config.width**2 if config.kind == "encoder" else 0
 
 
 def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predicted_share: float) -> float:
@@ -41,7 +44,7 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
     body: weights of the blocks' matrices; head: its dense layer, width^2 or none, and width * vocab_size, applied to
     `predicted_share` of the positions; last term: scores and their use over seq_len positions. Each weight costs a
     multiplication and an addition, once forward and twice backward. What is skipped at positions that are not
-    predicted counts as done.
+    predicted counts as done, and so do a decoder's scores of positions that it may not see.
 
     Source: arXiv:2204.02311 appendix B (PaLM), changed: the head counts at predicted positions only.
     """

@@ -9,6 +9,8 @@ neither dropout nor a dense layer in the head. The published size, epsilon and i
 `crammed_bert`.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +19,8 @@ from cram.config import ModelConfig
 from cram.errors import CramError
 from cram.model.attention import Packing
 from cram.model.heads import TiedHead
-from cram.model.transformer import Transformer
+from cram.model.layers import LayerNorm
+from cram.model.transformer import Architecture, Transformer
 
 
 def sinusoid_table(seq_len: int, width: int, theta: float, like: Tensor) -> Tensor:
@@ -44,7 +47,8 @@ class Crammed(Transformer):
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
-        super().__init__(config, vocab_size, first_norm=True, norm_bias=True, rope_theta=None)
+        norm = functools.partial(LayerNorm, bias=True)
+        super().__init__(config, vocab_size, Architecture(norm, first_norm=True, rotary=False))
         if config.width % 2:
             raise CramError(f"model.width={config.width} is odd: sinusoidal positions need an even one, change it")
         self.position_scale = nn.Parameter(torch.empty(1))

@@ -1,6 +1,10 @@
-"""The small parts of a block: LayerNorm and the gated MLP."""
+"""The small parts of a block: the norms and the gated MLP."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import cram_kernels as ck
 
@@ -23,17 +27,44 @@ class LayerNorm(nn.LayerNorm):
         return ck.layer_norm(change, self.weight, self.bias, eps=self.eps, residual=hidden)  # type: ignore[return-value]
 
 
-class GatedMLP(nn.Module):
-    """gelu(first half) * second half of one wide projection, then back to the model's width; no biases.
+class RMSNorm(nn.RMSNorm):
+    """Division of the last dimension by its root mean square, with a gain; keeps the input's dtype, computes in fp32.
 
-    Source: arXiv:2002.05202 (GeGLU).
+    Source: arXiv:1910.07467, changed: nothing.
     """
 
-    def __init__(self, width: int, mlp_width: int) -> None:
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> the same, normalised."""
+        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        return F.rms_norm(wide, self.weight.shape, self.weight, self.eps).to(hidden.dtype)
+
+    def add(self, change: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a block's change to the hidden states, both (..., width): the sum normalised, and the sum."""
+        total = change + hidden
+        return self(total), total
+
+
+Norm = LayerNorm | RMSNorm
+
+
+class GatedMLP(nn.Module):
+    """gate(first half | second half) of one wide projection, then back to the model's width; no biases.
+
+    Source: arXiv:2002.05202 (GeGLU and SwiGLU).
+
+    Args:
+        gate: `ck.geglu` or `ck.swiglu`, (..., 2 * mlp_width) -> (..., mlp_width).
+    """
+
+    def __init__(self, width: int, mlp_width: int, gate: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self._gate = gate
         self.up = nn.Linear(width, 2 * mlp_width, bias=False)
         self.down = nn.Linear(mlp_width, width, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        return self.down(ck.geglu(self.up(hidden)))
+        return self.down(self._gate(self.up(hidden)))

@@ -1,16 +1,20 @@
 """The pre-norm transformer over packed documents, and the encoder that is made of it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+import cram_kernels as ck
 from cram.config import ModelConfig
 from cram.errors import CramError
 from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
 from cram.model.heads import MaskedHead, TiedHead
-from cram.model.layers import GatedMLP, LayerNorm
+from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm
 
 
-def check_config(config: ModelConfig, vocab_size: int) -> None:
+def check_config(config: ModelConfig, vocab_size: int, rotary: bool) -> None:
     """Raise CramError, with the key at fault, for a shape that cannot be built."""
     for name in ("layers", "width", "heads", "mlp_width"):
         if getattr(config, name) < 1:
@@ -19,6 +23,34 @@ def check_config(config: ModelConfig, vocab_size: int) -> None:
         raise CramError(f"wordpiece.vocab_size={vocab_size}: give a positive number")
     if config.width % config.heads:
         raise CramError(f"model.width={config.width} is not a multiple of model.heads={config.heads}: change either")
+    if rotary and config.width // config.heads % 2:
+        raise CramError(
+            f"model.heads={config.heads} gives heads of {config.width // config.heads}, which is odd: "
+            "rotary positions need an even width, change model.width or model.heads"
+        )
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the kinds of models differ in, beside their `embed` and their head.
+
+    Args:
+        norm: makes a norm of a width and an epsilon.
+        first_norm: whether the first block normalises its input, which the embedding's norm may have done already.
+        embedding_norm: whether the embedding is normalised.
+        gate: activation of the gated MLPs, `ck.geglu` or `ck.swiglu`.
+        qk_norm: whether each head normalises its queries and keys.
+        causal: whether a position sees none of those after it.
+        rotary: whether positions are rotary; else `embed` adds them.
+    """
+
+    norm: Callable[[int, float], Norm] = LayerNorm
+    first_norm: bool = False
+    embedding_norm: bool = True
+    gate: Callable[[Tensor], Tensor] = ck.geglu
+    qk_norm: bool = False
+    causal: bool = False
+    rotary: bool = True
 
 
 class Block(nn.Module):
@@ -28,13 +60,13 @@ class Block(nn.Module):
     is one kernel with the norm.
     """
 
-    def __init__(self, config: ModelConfig, attention_norm: bool, norm_bias: bool) -> None:
+    def __init__(self, config: ModelConfig, architecture: Architecture, attention_norm: bool) -> None:
         super().__init__()
-        norm = (config.width, config.norm_eps, norm_bias)
-        self.attention_norm = LayerNorm(*norm) if attention_norm else nn.Identity()
-        self.attention = Attention(config.width, config.heads)
-        self.mlp_norm = LayerNorm(*norm)
-        self.mlp = GatedMLP(config.width, config.mlp_width)
+        norm = (config.width, config.norm_eps)
+        self.attention_norm = architecture.norm(*norm) if attention_norm else nn.Identity()
+        self.attention = Attention(config.width, config.heads, config.norm_eps if architecture.qk_norm else None)
+        self.mlp_norm = architecture.norm(*norm)
+        self.mlp = GatedMLP(config.width, config.mlp_width, architecture.gate)
 
     def forward(
         self, hidden: Tensor, change: Tensor | None, packing: Packing, slots: Tensor | None = None
@@ -51,7 +83,7 @@ class Block(nn.Module):
         if change is None:
             normal = self.attention_norm(hidden)
         else:
-            assert isinstance(self.attention_norm, LayerNorm)
+            assert isinstance(self.attention_norm, Norm)
             normal, hidden = self.attention_norm.add(change, hidden)
         gathered = self.attention(normal, packing, slots)
         if slots is not None:
@@ -61,14 +93,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What the models share: normalised embedding, pre-norm blocks and final norm; a subclass adds the `head`.
+    """What the models share: embedding, pre-norm blocks and final norm; a subclass adds the `head`.
 
     Can be built on the meta device; call `initialise` once the parameters have memory.
-
-    Args:
-        first_norm: whether the first block normalises its input, which the embedding's norm has done already.
-        norm_bias: whether every LayerNorm has a bias beside its gain.
-        rope_theta: base of the rotary angles, None for a model whose `embed` adds positions.
 
     Raises:
         CramError: for a shape that cannot be built.
@@ -76,18 +103,20 @@ class Transformer(nn.Module):
 
     head: TiedHead
 
-    def __init__(
-        self, config: ModelConfig, vocab_size: int, *, first_norm: bool, norm_bias: bool, rope_theta: float | None
-    ) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, architecture: Architecture) -> None:
         super().__init__()
-        check_config(config, vocab_size)
+        check_config(config, vocab_size, architecture.rotary)
         self.config = config
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.width)
-        self.embedding_norm = LayerNorm(config.width, config.norm_eps, norm_bias)
-        self.blocks = nn.ModuleList(Block(config, first_norm or index > 0, norm_bias) for index in range(config.layers))
-        self.final_norm = LayerNorm(config.width, config.norm_eps, norm_bias)
-        self._rope_theta = rope_theta
+        norm = (config.width, config.norm_eps)
+        self.embedding_norm = architecture.norm(*norm) if architecture.embedding_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            Block(config, architecture, architecture.first_norm or index > 0) for index in range(config.layers)
+        )
+        self.final_norm = architecture.norm(*norm)
+        self._causal = architecture.causal
+        self._rope_theta = config.rope_theta if architecture.rotary else None
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -101,9 +130,9 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear | nn.Embedding):
                 drawn = torch.empty(module.weight.shape).normal_(0.0, self.config.init_std, generator=generator)
                 module.weight.copy_(drawn)
-            elif isinstance(module, LayerNorm):
+            elif isinstance(module, LayerNorm | RMSNorm):
                 module.weight.fill_(1.0)
-                if module.bias is not None:
+                if isinstance(module, LayerNorm) and module.bias is not None:
                     module.bias.zero_()
         for module in self.modules():
             if self.config.zero_init and isinstance(module, Block):
@@ -131,7 +160,7 @@ class Transformer(nn.Module):
         return self.final_norm.add(change, hidden)[0].view(-1, self.config.width)
 
     def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """What enters the embedding's norm, (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
+        """What enters the embedding's norm, or the blocks: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
         return self.embedding(tokens)
 
     def _pack(self, documents: Tensor) -> Packing:
@@ -143,7 +172,7 @@ class Transformer(nn.Module):
             # How a model was trained does not bind its evaluation, which is in fp32 and may be on a CPU.
             name = "auto"
         backend = choose_backend(name, device, dtype)
-        return pack(documents, self.config.width // self.config.heads, self._rope_theta, backend)
+        return pack(documents, self.config.width // self.config.heads, self._rope_theta, backend, self._causal)
 
 
 class Encoder(Transformer):
@@ -159,10 +188,5 @@ class Encoder(Transformer):
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
-        super().__init__(config, vocab_size, first_norm=False, norm_bias=False, rope_theta=config.rope_theta)
-        if config.width // config.heads % 2:
-            raise CramError(
-                f"model.heads={config.heads} gives heads of {config.width // config.heads}, which is odd: "
-                "rotary positions need an even width, change model.width or model.heads"
-            )
+        super().__init__(config, vocab_size, Architecture())
         self.head = MaskedHead(self.embedding, config.norm_eps)

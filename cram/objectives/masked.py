@@ -137,6 +137,31 @@ def smallest(values: np.ndarray, count: int) -> np.ndarray:
     return places
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """What is shown instead of hidden tokens: [MASK], a random ordinary token, or the token itself.
+
+    mask_share, random_share: shares shown as [MASK] and as one of `ordinary`, int64 ids; the rest is shown as it is.
+
+    Source: arXiv:1810.04805 section 3.1.
+    """
+
+    mask_id: int
+    ordinary: np.ndarray
+    mask_share: float
+    random_share: float
+
+    def show(self, tokens: np.ndarray, slots: np.ndarray, keys: np.ndarray, seq_len: int) -> np.ndarray | int:
+        """Ids to put at the flat positions `slots`, int64 (n), where `tokens` (n) are; keys: uint64, one a row."""
+        if self.mask_share == 1.0:
+            return self.mask_id
+        bits = mix(keys[slots // seq_len] ^ mix(_REPLACE ^ (slots % seq_len).astype(np.uint64)))
+        draw = bits / 2.0**64
+        random = self.ordinary[mix(bits) % np.uint64(len(self.ordinary))]
+        as_random = draw < self.mask_share + self.random_share
+        return np.where(draw < self.mask_share, self.mask_id, np.where(as_random, random, tokens))
+
+
 class MaskedObjective:
     """Turns packed rows into masked batches and asks the model for the hidden tokens.
 
@@ -156,11 +181,11 @@ class MaskedObjective:
         _check(config, final)
         self.rate = linear(config.mask_rate, final)
         self.capacity = math.ceil(max(config.mask_rate, final) * seq_len)
-        self._config, self._seed, self._static = config, seed, static_shapes
-        self._mask_id = mask_id
+        self._seed, self._static = seed, static_shapes
         self._maskable = np.ones(vocab_size, bool)
         self._maskable[special] = False
-        self._ordinary = np.flatnonzero(self._maskable)
+        ordinary = np.flatnonzero(self._maskable)
+        self._replacement = Replacement(mask_id, ordinary, config.replace_mask, config.replace_random)
 
     def prepare(self, rows: Rows, progress: float) -> MaskedBatch:
         """Hide tokens of the rows at the rate that progress asks for; on the host."""
@@ -174,22 +199,12 @@ class MaskedObjective:
         flat = inputs.reshape(-1)
         labels = flat[slots]
         hidden = slots[used]
-        flat[hidden] = self._replace(labels[used], hidden, keys, rows.tokens.shape[1])
+        flat[hidden] = self._replacement.show(labels[used], hidden, keys, rows.tokens.shape[1])
         labels[~used] = IGNORED
         return MaskedBatch(
             torch.from_numpy(inputs), torch.from_numpy(rows.documents), torch.from_numpy(slots),
             torch.from_numpy(labels), len(hidden),
         )  # fmt: skip
-
-    def _replace(self, tokens: np.ndarray, slots: np.ndarray, keys: np.ndarray, seq_len: int) -> np.ndarray | int:
-        """What is shown instead of hidden tokens: [MASK], a random ordinary token, or the token itself."""
-        if self._config.replace_mask == 1.0:
-            return self._mask_id
-        bits = mix(keys[slots // seq_len] ^ mix(_REPLACE ^ (slots % seq_len).astype(np.uint64)))
-        draw = bits / 2.0**64
-        random = self._ordinary[mix(bits) % np.uint64(len(self._ordinary))]
-        as_random = draw < self._config.replace_mask + self._config.replace_random
-        return np.where(draw < self._config.replace_mask, self._mask_id, np.where(as_random, random, tokens))
 
     def loss(self, model: Any, batch: MaskedBatch) -> torch.Tensor:
         """Sum over the predicted tokens of their negative log-likelihood, nats, fp32 scalar."""

@@ -5,6 +5,18 @@ from typing import Any
 import torch
 
 from cram.config import OptimizerConfig
+from cram.errors import CramError
+from cram.optim.schedule import Schedule, linear
+
+
+def decay_schedule(config: OptimizerConfig) -> Schedule:
+    """Share of the weight decay that holds over progress: linear from 1 to `final_decay`.
+
+    Errors: CramError for a negative share.
+    """
+    if config.final_decay < 0.0:
+        raise CramError(f"optimizer.final_decay={config.final_decay} is negative: give 0 or more.")
+    return linear(1.0, config.final_decay)
 
 
 class AdamW:
@@ -15,12 +27,20 @@ class AdamW:
 
     def __init__(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
         betas = (config.beta1, config.beta2)
+        self._decay = decay_schedule(config)
+        groups = [{**group, "full_decay": group["weight_decay"]} for group in groups]
         self._torch = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
 
-    def step(self, multiplier: float) -> None:
-        """Update with each group's peak learning rate times `multiplier`."""
+    def step(self, multiplier: float, progress: float = 1.0, finite: torch.Tensor | None = None) -> None:
+        """Update with each group's peak learning rate times `multiplier`; never waits for the device.
+
+        The decay is that of `progress`. Where `finite`, a bool scalar on the device, is False, nothing changes.
+        """
         for group in self._torch.param_groups:
             group["lr"] = group["peak_lr"] * multiplier
+            group["weight_decay"] = group["full_decay"] * self._decay(progress)
+        # What torch's gradient scaler tells a fused optimizer: 1 leaves out the step, its count included.
+        self._torch.found_inf = None if finite is None else 1.0 - finite.float()  # type: ignore[attr-defined]
         self._torch.step()
 
     def lr(self) -> float:

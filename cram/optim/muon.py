@@ -10,7 +10,8 @@ from torch import Tensor
 from cram.config import MuonConfig, OptimizerConfig
 from cram.device import pick_precision
 from cram.errors import CramError
-from cram.optim.adamw import AdamW
+from cram.optim.adamw import AdamW, decay_schedule
+from cram.optim.schedule import Schedule, ramp
 
 # a, b, c of x -> a x + b x^3 + c x^5: steep at zero, for few steps; the price is that values end near one, not at it.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -25,14 +26,31 @@ def check_muon(config: MuonConfig) -> None:
         raise CramError(
             f"optimizer.muon.newton_schulz_steps={config.newton_schulz_steps}: give a positive number, 5 as a rule."
         )
+    start = config.momentum if config.momentum_start is None else config.momentum_start
+    if not 0.0 <= start < 1.0:
+        raise CramError(f"optimizer.muon.momentum_start={start} is no decay: give 0 or more, below 1.")
+    if not 0.0 <= config.momentum_warmup <= 1.0:
+        raise CramError(
+            f"optimizer.muon.momentum_warmup={config.momentum_warmup} is no share of the budget: give 0 to 1."
+        )
     for name in ("lr", "weight_decay"):
         if getattr(config, name) < 0.0:
             raise CramError(f"optimizer.muon.{name}={getattr(config, name)} is negative: give 0 or more.")
 
 
+def momentum_schedule(config: MuonConfig) -> Schedule:
+    """Momentum over progress: linear from `momentum_start` to `momentum` until `momentum_warmup`, then constant."""
+    start = config.momentum if config.momentum_start is None else config.momentum_start
+    return ramp(start, config.momentum, config.momentum_warmup)
+
+
 def product_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """What weights of a dtype are orthogonalised in: bf16 on a GPU that multiplies it in hardware, else their own."""
-    return pick_precision("auto", device) if device.type == "cuda" else dtype
+    """What fp32 weights are orthogonalised in: bf16 where the device multiplies it in hardware; others in their own.
+
+    Never fp16: its range is too small for the first products.
+    """
+    fast = dtype == torch.float32 and pick_precision("auto", device) == torch.bfloat16
+    return torch.bfloat16 if fast else dtype
 
 
 def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
@@ -64,13 +82,15 @@ class Muon:
 
         m <- mu m + (1 - mu) g
         u <- mu m + (1 - mu) g with Nesterov's momentum, else m
-        W <- (1 - lr decay) W - lr sqrt(max(1, rows / columns)) orthogonalise(u)
+        W <- W - lr (sqrt(max(1, rows / columns)) orthogonalise(u) + decay W)
 
     A fused weight counts as the blocks of rows it is made of, each a matrix of its own. Blocks of one shape are
-    orthogonalised together, in bf16 on a GPU that has it.
+    orthogonalised together, in bf16 where the device has it. Cautious decay leaves out the elements of W that the
+    update itself is not shrinking.
 
     Source: as `orthogonalise`, with the scale by the aspect ratio for which the published learning rates hold (0.02 to
-    0.035), not arXiv:2502.16982's, which matches AdamW's; changed: fused weights in blocks.
+    0.035), not arXiv:2502.16982's, which matches AdamW's; changed: fused weights in blocks. Momentum that rises over
+    the first updates: K. Jordan et al. 2024, modded-nanogpt. Cautious decay: arXiv:2510.12402.
     """
 
     def __init__(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
@@ -82,22 +102,30 @@ class Muon:
         first = self._matrices["params"][0]
         self._product_dtype = product_dtype(first.device, first.dtype)
         self._momentum: dict[str, Tensor] = {}
+        self._mu = momentum_schedule(config.muon)
+        self._decay = decay_schedule(config)
         self._lr = 0.0
 
     @torch.no_grad()
-    def step(self, multiplier: float) -> None:
-        """Update with each group's peak learning rate times `multiplier`; never waits for the device."""
-        self._others.step(multiplier)
+    def step(self, multiplier: float, progress: float = 1.0, finite: Tensor | None = None) -> None:
+        """Update with each group's peak learning rate times `multiplier`; never waits for the device.
+
+        Momentum and decay are those of `progress`. Where `finite`, a bool scalar on the device, is False, the
+        gradients are not looked at and nothing changes.
+        """
+        self._others.step(multiplier, progress, finite)
         self._lr = self._matrices["peak_lr"] * multiplier
+        decay = self._matrices["weight_decay"] * self._decay(progress)
         whole = zip(self._matrices["names"], self._matrices["params"], self._matrices["blocks"], strict=True)
         present = [(name, weight, blocks) for name, weight, blocks in whole if weight.grad is not None]
-        updates = self._updates([name for name, _, _ in present], [weight.grad for _, weight, _ in present])
+        gradients = [weight.grad for _, weight, _ in present]
+        updates = self._updates([name for name, _, _ in present], gradients, self._mu(progress), finite)
         stacks: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
         for (_, weight, blocks), update in zip(present, updates, strict=True):
             for block, part in zip(_split(weight, blocks), _split(update, blocks), strict=True):
                 stacks.setdefault(block.shape, []).append((block, part))
         for stack in stacks.values():
-            self._apply([block for block, _ in stack], [part for _, part in stack])
+            self._apply([block for block, _ in stack], [part for _, part in stack], decay, finite)
 
     def lr(self) -> float:
         """The learning rate of the matrices at the latest update, before the scale by their shape."""
@@ -118,23 +146,30 @@ class Muon:
         }
         self._others.load_state_tensors(tensors)
 
-    def _updates(self, names: list[str], gradients: list[Tensor]) -> Sequence[Tensor]:
+    def _updates(self, names: list[str], gradients: list[Tensor], mu: float, finite: Tensor | None) -> Sequence[Tensor]:
         """Take the gradients into the momentum; what is to be orthogonalised, one for each."""
         for name, gradient in zip(names, gradients, strict=True):
             if name not in self._momentum:
                 self._momentum[name] = torch.zeros_like(gradient)
-        momenta, mu = [self._momentum[name] for name in names], self._config.momentum
+        momenta = [self._momentum[name] for name in names]
+        if finite is not None:
+            # The mean of a momentum and itself is itself.
+            gradients = [torch.where(finite, *pair) for pair in zip(gradients, momenta, strict=True)]
         torch._foreach_lerp_(momenta, gradients, 1.0 - mu)
         return torch._foreach_lerp(gradients, momenta, mu) if self._config.nesterov else momenta
 
-    def _apply(self, weights: list[Tensor], updates: list[Tensor]) -> None:
+    def _apply(self, weights: list[Tensor], updates: list[Tensor], decay: float, finite: Tensor | None) -> None:
         """Decay and move weights of one shape."""
         rows, columns = weights[0].shape
         scale = math.sqrt(max(1.0, rows / columns))
         directions = orthogonalise(torch.stack(updates), self._config.newton_schulz_steps, self._product_dtype)
-        directions = directions.to(weights[0].dtype)
-        torch._foreach_mul_(weights, 1.0 - self._lr * self._matrices["weight_decay"])
-        torch._foreach_add_(weights, list(directions.unbind()), alpha=-self._lr * scale)
+        change = directions.to(weights[0].dtype) * scale
+        if decay:
+            stacked = torch.stack(weights)
+            change += decay * (stacked * (stacked * change > 0) if self._config.cautious else stacked)
+        if finite is not None:
+            change *= finite
+        torch._foreach_add_(weights, list(change.unbind()), alpha=-self._lr)
 
 
 def _split(matrix: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, ...]:

@@ -52,7 +52,12 @@ def _fall(progress: float, start: float) -> float:
 
 def linear(start: float, end: float) -> Schedule:
     """From `start` to `end` over the whole budget."""
-    return lambda progress: start + (end - start) * min(1.0, max(0.0, progress))
+    return ramp(start, end, 1.0)
+
+
+def ramp(start: float, end: float, until: float) -> Schedule:
+    """From `start` to `end`, reached at `until`, a share of the budget, and constant from there on."""
+    return lambda progress: start + (end - start) * _rise(progress, until)
 
 
 def batch_tokens(config: BatchConfig) -> Schedule:
@@ -67,4 +72,4 @@ def batch_tokens(config: BatchConfig) -> Schedule:
         )
     if not 0.0 <= config.ramp <= 1.0:
         raise CramError(f"batch.ramp={config.ramp} is no share of the budget: give 0 to 1.")
-    return lambda progress: start + (config.tokens - start) * _rise(progress, config.ramp)
+    return ramp(start, config.tokens, config.ramp)

@@ -100,7 +100,8 @@ def test_state_is_resumed_and_added_to_what_is_booked() -> None:
     first = Clock(Budget("wall", 100), now=time)
     with first.account("updates"):
         time.now = 7
-        first.finish_update(64, 7.0)
+        first.count_update(64)
+        first.learn_pace(7.0 / 64)
         state = first.state()
     second = Clock(Budget("wall", 100), now=time)
     with second.account("preparation"):
@@ -128,7 +129,8 @@ def test_a_wall_clock_run_ends_within_one_update_and_at_progress_one(
             seconds = pace * jitter[clock.updates % len(jitter)]
             longest = max(longest, seconds)
             time.now += seconds
-            clock.finish_update(1, seconds)
+            clock.count_update(1)
+            clock.learn_pace(seconds)
     assert progress == 1.0
     # Which update is the last is decided before it runs, by the pace that is known then: the first one may be shorter.
     assert abs(clock.charged() - limit) <= max(0.01 * limit, longest, pace) * (1 + 1e-9)
@@ -140,7 +142,8 @@ def test_steps_are_counted_exactly(steps: int) -> None:
     progress = []
     while not progress or progress[-1] < 1.0:
         progress.append(clock.progress_after(128))
-        clock.finish_update(128, 0.1)
+        clock.count_update(128)
+        clock.learn_pace(0.1 / 128)
     assert len(progress) == steps
     assert progress == [pytest.approx((step + 1) / steps) for step in range(steps)]
 
@@ -149,6 +152,8 @@ def test_steps_are_counted_exactly(steps: int) -> None:
 def test_tokens_end_within_half_an_update(limit: int, batch: int) -> None:
     clock = Clock(Budget("tokens", limit), now=Time())
     while clock.progress_after(batch) < 1.0:
-        clock.finish_update(batch, 0.1)
-    clock.finish_update(batch, 0.1)
+        clock.count_update(batch)
+        clock.learn_pace(0.1 / batch)
+    clock.count_update(batch)
+    clock.learn_pace(0.1 / batch)
     assert abs(clock.positions - limit) <= 0.5 * batch or clock.updates == 1

@@ -14,16 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cram.build import RESULTS, build_held_out
-from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, WordPieceConfig
+from cram.build import RESULTS, build_held_out, new_model
+from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
-from cram.export import export_run, main, to_stock_names
+from cram.export import export_run, main
 from cram.held_out import evaluate
-from cram.model import Encoder
 from cram.recipe import save_config
 from cram.record import sha256_file
+from cram.samples import EXAMPLES
+from cram.stock import to_stock_names
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
 WORDS += ["and", "old", "mountains", "under", "stars"]
@@ -32,18 +33,19 @@ CONFIG = Config(
     data=DataConfig(seq_len=24),
     wordpiece=WordPieceConfig(vocab_size=64),
 )
+CAUSAL = replace(CONFIG, model=replace(CONFIG.model, kind="decoder"), objective=ObjectiveConfig(kind="causal"))
 
 
 def text(number: int) -> str:
     return " ".join(WORDS[(number * 7 + i * (number + 3)) % len(WORDS)] for i in range(3 + number * 2 % 40))
 
 
-def receipt(nats: float) -> dict[str, Any]:
+def receipt(figures: dict[str, float], causal: bool) -> dict[str, Any]:
     return {
         "budget": {"clock": "wall", "limit": 60.0, "spent": 60.1, "overshoot": 0.1, "progress": 1.0},
         "held_out": {
-            "nats_per_token": nats, "bits_per_masked_byte": 2.5, "accuracy": 0.25, "predicted_tokens": 100,
-            "unigram_nats_per_token": 4.5, "mask_rate": 0.15,
+            **figures, "unigram_nats_per_token": 4.5,
+            **({"bigram_bits_per_byte": 3.75} if causal else {"mask_rate": 0.15}),
         },
         "model": {"kind": "encoder", "parameters": 34_000},
         "data": {"source": "pydocs", "hash": "abc123", "tokens": 1000, "seq_len": 24, "vocab_size": 64},
@@ -54,25 +56,26 @@ def receipt(nats: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_run(folder: Path) -> Path:
-    """A finished run of a small encoder whose every weight matters."""
+def make_run(folder: Path, config: Config = CONFIG) -> Path:
+    """A finished run of a small model whose every weight matters."""
     folder.mkdir()
-    tokenizer = train_tokenizer([text(number) for number in range(60)], CONFIG.wordpiece)
+    tokenizer = train_tokenizer([text(number) for number in range(60)], config.wordpiece)
     tokenizer.save(str(folder / "tokenizer.json"))
     documents = [TextDocument(text(number), f"{number:064x}") for number in range(40)]
-    rows = build_held_out(documents, tokenizer, CONFIG.data.seq_len, EvaluationConfig())
+    objective = config.objective.kind
+    rows = build_held_out(documents, tokenizer, config.data.seq_len, EvaluationConfig(), objective=objective)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
-    model = Encoder(CONFIG.model, tokenizer.get_vocab_size())
+    model = new_model(config.model, tokenizer.get_vocab_size())
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             shift = 1.0 if parameter.ndim == 1 else 0.0
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + shift)
     save_file(model.state_dict(), folder / "model.safetensors")
-    (folder / "recipe.yaml").write_text(save_config(CONFIG))
-    nats = evaluate(model, rows, torch.device("cpu"))["nats_per_token"]
+    (folder / "recipe.yaml").write_text(save_config(config))
+    figures = evaluate(model, rows, torch.device("cpu"))
     files = {name: sha256_file(folder / name) for name in RESULTS}
-    (folder / "receipt.json").write_text(json.dumps(receipt(nats) | {"files": files}))
+    (folder / "receipt.json").write_text(json.dumps(receipt(figures, objective == "causal") | {"files": files}))
     return folder
 
 
@@ -84,6 +87,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run: Path) -> Path:
     return export_run(run, run / "export")
+
+
+@pytest.fixture(scope="module")
+def decoder_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "decoder", CAUSAL)
+
+
+@pytest.fixture(scope="module")
+def decoder(decoder_run: Path) -> Path:
+    return export_run(decoder_run, decoder_run / "export")
 
 
 def test_stock_names_are_all_there(run: Path, exported: Path) -> None:
@@ -105,16 +118,18 @@ def test_config_says_the_same_to_version_4_and_5(exported: Path) -> None:
     assert config["norm_eps"] == 1e-6
 
 
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
 def test_the_cards_snippet_repeats_the_held_out_loss(
-    run: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    card = (exported / "README.md").read_text()
+    folder = request.getfixturevalue("decoder" if kind == "decoder" else "exported")
+    card = (folder / "README.md").read_text()
     snippet = next(code for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "held_out" in code)
-    monkeypatch.chdir(exported)
+    monkeypatch.chdir(folder)
     printed = io.StringIO()
     with redirect_stdout(printed):
         exec(snippet, {})
-    wanted = json.loads((run / "receipt.json").read_text())["held_out"]["nats_per_token"]
+    wanted = json.loads((folder.parent / "receipt.json").read_text())["held_out"]["nats_per_token"]
     assert float(printed.getvalue().split()[0]) == pytest.approx(wanted, abs=1e-3)
 
 
@@ -145,6 +160,81 @@ def test_tokenizer_adds_and_cuts(exported: Path) -> None:
     assert both["attention_mask"].sum() < both["attention_mask"].numel()
 
 
+def test_stock_names_of_a_decoder_are_all_there(decoder_run: Path, decoder: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    stock = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(decoder))
+    names = set(load_file(decoder / "model.safetensors"))
+    assert type(stock).__name__ == "Qwen3ForCausalLM"
+    assert names == set(stock.state_dict()) - {"lm_head.weight"}
+    assert names == set(to_stock_names(load_file(decoder_run / "model.safetensors"), "decoder"))
+
+
+def test_config_of_a_decoder_says_the_same_to_version_4_and_5(decoder: Path) -> None:
+    config = json.loads((decoder / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 5000.0
+    assert (config["head_dim"], config["num_key_value_heads"]) == (16, 2)
+    assert config["use_sliding_window"] is False
+    assert config["layer_types"] == ["full_attention"] * 3
+    assert config["tie_word_embeddings"] is True
+    assert config["rms_norm_eps"] == 1e-6
+
+
+def test_card_of_a_decoder_names_its_class_and_both_baselines(decoder_run: Path, decoder: Path) -> None:
+    card = (decoder / "README.md").read_text()
+    bits = json.loads((decoder_run / "receipt.json").read_text())["held_out"]["bits_per_byte"]
+    for part in (
+        "Qwen3ForCausalLM", "AutoModelForCausalLM", "pipeline_tag: text-generation", "4.5000 nats", "A decoder of",
+        f"{bits:.4f} bits per byte, where counts of pairs of bytes give 3.7500", 'pipeline("text-generation"',
+    ):  # fmt: skip
+        assert part in card
+    assert "[MASK]" not in card
+
+
+def test_text_generation_continues_a_prompt(decoder: Path) -> None:
+    from transformers import pipeline
+
+    write = pipeline("text-generation", str(decoder), device="cpu")
+    answers = [write("the cat sat", max_new_tokens=6, do_sample=False)[0] for _ in range(2)]
+    assert answers[0] == answers[1]
+    answer = answers[0]["generated_text"]
+    assert re.match(r"the cat sat(\w| \w)", answer), answer
+    said = write.model.generation_config
+    assert (said.bos_token_id, said.eos_token_id, said.pad_token_id, said.max_new_tokens) == (2, 3, 0, 12)
+    ids = write("the cat sat", return_tensors=True)[0]["generated_token_ids"]
+    prompt = write.tokenizer("the cat sat")["input_ids"]
+    assert ids[: len(prompt)] == prompt
+    assert len(prompt) < len(ids) <= len(prompt) + 12
+
+
+def test_a_decoders_tokenizer_leaves_the_end_open_and_decodes_what_follows_a_text(decoder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    ids = tokenizer("the cat sat")["input_ids"]
+    assert ids[0] == tokenizer.cls_token_id == tokenizer.bos_token_id
+    assert tokenizer.sep_token_id == tokenizer.eos_token_id not in ids
+    for cut in range(2, len(ids)):
+        before, after = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:cut], ids[cut:]))
+        assert before + after == " the cat sat"
+    both = tokenizer("the cat", "on a mat")["input_ids"]
+    assert both == [tokenizer.cls_token_id, *tokenizer("the cat on a mat")["input_ids"][1:]]
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_examples_are_the_same_each_time_and_leave_the_generators_alone(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue("decoder" if kind == "decoder" else "exported")
+    _, examples = EXAMPLES["text-generation" if kind == "decoder" else "fill-mask"]
+    before = torch.random.get_rng_state()
+    lines = examples(folder)
+    assert len(lines) >= 2
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    assert examples(folder) == lines
+
+
 def test_sequence_classification_loads_and_trains(exported: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -171,11 +261,15 @@ def test_the_same_folder_again_is_left_and_another_is_not_overwritten(run: Path,
     assert not list(run.parent.glob(".*partial"))
 
 
-def test_wrong_logits_fail_and_leave_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("fixture", "key"), [("run", "norm_eps"), ("decoder_run", "rms_norm_eps")])
+def test_wrong_logits_fail_and_leave_nothing(
+    fixture: str, key: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     import cram.export
 
+    run = request.getfixturevalue(fixture)
     right = cram.export.stock_config
-    monkeypatch.setattr(cram.export, "stock_config", lambda *a: right(*a) | {"norm_eps": 0.1})
+    monkeypatch.setattr(cram.export, "stock_config", lambda *a: right(*a) | {key: 0.1})
     with pytest.raises(RuntimeError, match="logits differ"):
         export_run(run, run.parent / "wrong")
     assert not (run.parent / "wrong").exists()
@@ -201,7 +295,7 @@ def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "cannot be exported: transformers has no class that computes model.kind=crammed" in done.stderr
-    assert "a run of model.kind=encoder can be exported" in done.stderr
+    assert "a run of model.kind=encoder or decoder can be exported" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -15,8 +15,16 @@ from cram import held_out
 from cram.config import ModelConfig, WordPieceConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.errors import CramError
-from cram.held_out import HeldOutSet, evaluate, make_held_out, unigram_nats
-from cram.model import Encoder
+from cram.held_out import (
+    CRAMMING_RULE,
+    HeldOutSet,
+    MaskRule,
+    evaluate,
+    make_causal_held_out,
+    make_held_out,
+    unigram_nats,
+)
+from cram.model import Decoder, Encoder
 from cram.objectives.masked import IGNORED
 
 SEQ_LEN = 16
@@ -53,10 +61,12 @@ def tokenizer() -> Tokenizer:
 
 
 def make(
-    documents: Iterable[Document], tokenizer: Tokenizer, rate: float = 0.15, max_tokens: int = 100_000
-) -> HeldOutSet:
+    documents: Iterable[Document], tokenizer: Tokenizer, rate: float = 0.15, max_tokens: int = 100_000,
+    rule: MaskRule | None = None,
+) -> HeldOutSet:  # fmt: skip
     special = SpecialTokens.of(tokenizer)
-    return make_held_out(documents, tokenizer, special.ids(), special.pad, special.mask, SEQ_LEN, max_tokens, rate)
+    rule = rule or MaskRule(rate)
+    return make_held_out(documents, tokenizer, special.ids(), special.pad, special.mask, SEQ_LEN, max_tokens, rule)
 
 
 def masked_rows(rows: HeldOutSet) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -99,6 +109,22 @@ def test_a_row_holds_one_window_of_one_document_and_padding(tokenizer: Tokenizer
     assert rows.documents.dtype == torch.int32
 
 
+def test_crammings_rule_shows_some_hidden_tokens_as_random_or_as_they_are(tokenizer: Tokenizer) -> None:
+    special = SpecialTokens.of(tokenizer)
+    documents = [write(seed, 100) for seed in range(200)]
+    rows = make(documents, tokenizer, rule=CRAMMING_RULE)
+    hidden = rows.labels != IGNORED
+    ordinary = ~torch.isin(rows.tokens, torch.tensor(special.ids()))
+    assert abs(float(hidden.sum() / ordinary.sum()) - 0.25) < 0.01
+    shown, tokens = rows.inputs[hidden], rows.tokens[hidden]
+    masked, same = shown == special.mask, shown == tokens
+    assert abs(float(masked.double().mean()) - 0.8) < 0.02
+    # A random token is the right one now and then.
+    assert abs(float(same.double().mean()) - 0.1 - 0.1 / len(torch.unique(tokens))) < 0.02
+    assert not torch.isin(shown[~masked & ~same], torch.tensor(special.ids())).any()
+    assert torch.equal(rows.inputs[~hidden], rows.tokens[~hidden])
+
+
 def test_hidden_tokens_are_shown_as_mask_and_no_special_one_is_hidden(tokenizer: Tokenizer) -> None:
     special = SpecialTokens.of(tokenizer)
     rows = make(DOCUMENTS, tokenizer)
@@ -133,11 +159,11 @@ def test_masked_bytes_are_those_of_the_text_behind_the_masks(tokenizer: Tokenize
     unknown = SpecialTokens.of(tokenizer).unk
     assert unknown not in tokenizer.encode(accented.text).ids
     everything = make([accented], tokenizer, rate=1.0)
-    assert everything.masked_bytes == len("CafénaïvetheCAT".encode())
+    assert everything.predicted_bytes == len("CafénaïvetheCAT".encode())
     plain = [Document(document.text.replace("é", "e").replace("ï", "i")) for document in DOCUMENTS]
     rows = make(plain, tokenizer)
     pieces = [tokenizer.id_to_token(number) for number in rows.labels[rows.labels != IGNORED].tolist()]
-    assert rows.masked_bytes == sum(len(piece.removeprefix("##")) for piece in pieces) > 0
+    assert rows.predicted_bytes == sum(len(piece.removeprefix("##")) for piece in pieces) > 0
 
 
 @pytest.mark.parametrize(("max_tokens", "rows"), [(5 * SEQ_LEN, 5), (5 * SEQ_LEN + 1, 5), (1, 1)])
@@ -154,7 +180,7 @@ def test_the_cap_cuts_at_whole_rows_and_leaves_the_first_as_they_are(
     assert len(capped.tokens) == rows < len(whole.tokens)
     assert torch.equal(capped.inputs, whole.inputs[:rows])
     assert torch.equal(capped.labels, whole.labels[:rows])
-    assert capped.masked_bytes < whole.masked_bytes
+    assert capped.predicted_bytes < whole.predicted_bytes
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
@@ -186,7 +212,7 @@ def test_figures_are_those_of_a_plain_cross_entropy(tokenizer: Tokenizer, monkey
     assert any(not (part != IGNORED).any() for part in rows.labels.split(2))
     figures = evaluate(model, rows, torch.device("cpu"))
     assert figures["nats_per_token"] == pytest.approx(nats / len(slots), rel=1e-5)
-    assert figures["bits_per_masked_byte"] == pytest.approx(nats / math.log(2) / rows.masked_bytes, rel=1e-5)
+    assert figures["bits_per_masked_byte"] == pytest.approx(nats / math.log(2) / rows.predicted_bytes, rel=1e-5)
     assert figures["accuracy"] == (whole.argmax(-1) == labels).sum().item() / len(slots) > 0.3
     assert figures["predicted_tokens"] == len(slots)
 
@@ -202,7 +228,7 @@ def test_rows_are_read_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(rows.to_bytes())
     back = HeldOutSet.from_file(tmp_path / "rows")
     assert back.to_bytes() == rows.to_bytes()
-    assert back.masked_bytes == rows.masked_bytes
+    assert back.predicted_bytes == rows.predicted_bytes
     assert torch.equal(back.documents, rows.documents)
 
 
@@ -224,3 +250,87 @@ def test_a_damaged_file_of_rows_is_named(tokenizer: Tokenizer, tmp_path: Path) -
         (tmp_path / "rows").write_bytes(content)
         with pytest.raises(CramError, match="rows: not a readable file of held-out rows"):
             HeldOutSet.from_file(tmp_path / "rows")
+
+
+def make_causal(
+    documents: Iterable[Document], tokenizer: Tokenizer, seq_len: int = SEQ_LEN, max_tokens: int = 100_000
+) -> HeldOutSet:
+    special = SpecialTokens.of(tokenizer)
+    return make_causal_held_out(documents, tokenizer, special.ids(), special.pad, seq_len, max_tokens)
+
+
+def test_a_causal_model_reads_the_same_windows_with_nothing_hidden(tokenizer: Tokenizer) -> None:
+    rows, masked = make_causal(DOCUMENTS, tokenizer), make(DOCUMENTS, tokenizer)
+    assert torch.equal(rows.tokens, masked.tokens)
+    assert torch.equal(rows.inputs, rows.tokens)
+    assert torch.equal(rows.documents, masked.documents)
+    assert len(make_causal(DOCUMENTS, tokenizer, max_tokens=3 * SEQ_LEN).tokens) == 3
+
+
+def test_every_ordinary_token_but_a_windows_first_is_predicted_at_the_place_before_it(tokenizer: Tokenizer) -> None:
+    special = SpecialTokens.of(tokenizer).ids()
+    rows = make_causal([*DOCUMENTS, Document("cat % sat")], tokenizer)
+    assert SpecialTokens.of(tokenizer).unk in rows.tokens  # %: no token of the vocabulary, so no text to be right on
+    for tokens, labels in zip(rows.tokens.tolist(), rows.labels.tolist(), strict=True):
+        wanted = [IGNORED if token in special else token for token in tokens[1:]]
+        assert labels == [*wanted, IGNORED]
+
+
+def test_bytes_of_a_causal_model_are_those_of_the_text_with_one_space_between_words(tokenizer: Tokenizer) -> None:
+    spaced = Document("  Café \t\n the  CAT sat,naïve ")
+    special = SpecialTokens.of(tokenizer)
+    ids = tokenizer.encode(spaced.text).ids
+    assert (special.unk in ids) == ("," not in tokenizer.get_vocab())
+    plain = " Café the CAT sat" + ("," if special.unk not in ids else "") + "naïve"
+    assert make_causal([spaced], tokenizer, seq_len=64).predicted_bytes == len(plain.encode())
+    # A window's first token is not predicted, and its bytes do not count.
+    words = Document("the fell over " * 4)
+    assert all(word in tokenizer.get_vocab() for word in ("the", "fell", "over"))
+    assert make_causal([words], tokenizer, seq_len=64).predicted_bytes == len(words.text) - 1
+    firsts = ["the", "over", "fell"]  # of the windows but the first: [CLS] and three words, then four by four
+    unpredicted = sum(len(f" {word}") for word in firsts)
+    assert make_causal([words], tokenizer, seq_len=4).predicted_bytes == len(words.text) - 1 - unpredicted
+
+
+def test_figures_of_a_causal_model_are_those_of_a_plain_cross_entropy(tokenizer: Tokenizer) -> None:
+    rows = make_causal(DOCUMENTS, tokenizer)
+    model = Decoder(
+        ModelConfig(kind="decoder", layers=2, width=16, heads=2, mlp_width=16, init_std=0.3, zero_init=False), VOCAB
+    )
+    model.initialise(0)
+    nats, right, count = 0.0, 0, 0
+    for tokens in rows.tokens:
+        for place in range(1, SEQ_LEN):
+            if int(tokens[place]) in SpecialTokens.of(tokenizer).ids():
+                continue
+            with torch.no_grad():  # reads what comes before, and nothing else
+                before = tokens[None, :place]
+                logits = model.head(model(before, torch.zeros_like(before)))[-1].double()
+            nats -= float(logits.log_softmax(-1)[tokens[place]])
+            right += int(logits.argmax() == tokens[place])
+            count += 1
+    figures = evaluate(model, rows, torch.device("cpu"))
+    assert figures == {
+        "nats_per_token": pytest.approx(nats / count, rel=1e-5),
+        "bits_per_byte": pytest.approx(nats / math.log(2) / rows.predicted_bytes, rel=1e-5),
+        "accuracy": right / count,
+        "predicted_tokens": count,
+    }
+
+
+def test_causal_rows_are_read_back_as_such(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = make_causal(DOCUMENTS, tokenizer)
+    (tmp_path / "rows").write_bytes(rows.to_bytes())
+    back = HeldOutSet.from_file(tmp_path / "rows")
+    assert (back.objective, back.predicted_bytes) == ("causal", rows.predicted_bytes)
+    assert torch.equal(back.labels, rows.labels)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"), [([], "no held-out document"), ([Document("")], "no token to predict")]
+)
+def test_nothing_to_predict_from_what_comes_before_is_refused(
+    tokenizer: Tokenizer, documents: list[Document], message: str
+) -> None:
+    with pytest.raises(CramError, match=rf"{message}.*data\.held_out"):
+        make_causal(documents, tokenizer)

@@ -11,13 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cram import loop
 from cram.checkpoint import Checkpoints
 from cram.clock import Budget, Clock
+from cram.config import FaultsConfig
 from cram.errors import CramError
-from cram.loop import Session, accumulate, predicted_progress, save, train, update_rows
+from cram.gradients import accumulate
+from cram.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.record import Metrics, read_metrics
+from cram.session import Session
 
 SEQ_LEN = 4
+CALM = FaultsConfig(spike=1e9)  # the loss of the fake objective grows with the rows
 
 
 class FakeLoader:
@@ -83,10 +88,12 @@ class FakeOptimizer:
     def __init__(self, model: torch.nn.Module) -> None:
         self.multipliers: list[float] = []
         self.gradients: list[float] = []
+        self.finite: list[bool] = []
         self._model = model
 
-    def step(self, multiplier: float) -> None:
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
         self.multipliers.append(multiplier)
+        self.finite.append(bool(finite))
         self.gradients.append(sum(float(p.grad.sum()) for p in self._model.parameters() if p.grad is not None))
 
     def lr(self) -> float:
@@ -102,12 +109,14 @@ class FakeOptimizer:
 def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: int = 8, **changes: Any) -> Session:
     model = torch.nn.Linear(1, 1, bias=False)
     parts: dict[str, Any] = {
-        "model": model, "objective": FakeObjective(), "optimizer": FakeOptimizer(model), "loader": FakeLoader(rows),
+        "model": model, "objective": FakeObjective(), "optimizer": FakeOptimizer(model), "methods": [],
+        "loader": FakeLoader(rows),
         "clock": Clock(Budget.parse(budget)), "checkpoints": Checkpoints(run),
         "schedule": lambda progress: 1.0 - progress, "batch_tokens": lambda progress: batch * SEQ_LEN,
         "evaluate": lambda: {"nats_per_token": 1.0}, "show": lambda progress, figures: None,
         "device": torch.device("cpu"),
         "precision": torch.float32, "seq_len": SEQ_LEN, "micro_rows": 2, "clip": None, "log_interval": 3,
+        "loss_scale": None, "faults_config": CALM,
         "checkpoint_seconds": 1e9, "evaluation_interval": None, "stop_asked": lambda: False, "threads": 1,
         "seeded_weights": "", "initial_weights": "",
     }  # fmt: skip
@@ -262,3 +271,151 @@ def test_a_run_resumed_at_its_end_is_not_saved_again(tmp_path: Path) -> None:
     second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
     assert train(second)
     assert (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns == written
+
+
+class Sick(FakeObjective):
+    """Its loss is not finite for some rows."""
+
+    def __init__(self, sick: set[int]) -> None:
+        super().__init__()
+        self.sick = sick
+
+    def loss(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
+        return super().loss(model, batch) * (math.nan if self.sick & {int(row) for row in batch.values} else 1.0)
+
+
+def test_an_update_that_is_not_finite_is_told_to_the_optimizer_and_left_out_of_the_loss(tmp_path: Path) -> None:
+    session = make_session(tmp_path, objective=Sick({17}), log_interval=1)
+    assert train(session)
+    session.metrics.close()
+    assert session.optimizer.finite == [step != 2 for step in range(10)]  # type: ignore[attr-defined]
+    assert (session.faults.skipped, session.faults.in_a_row) == (1, 0)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["loss"] is None for line in lines] == [step == 2 for step in range(10)]
+    assert session.predicted == sum(row % 3 for row in range(80) if not 16 <= row < 24)
+
+
+def test_gradients_that_are_not_finite_are_a_fault_though_the_loss_is(tmp_path: Path) -> None:
+    session = make_session(tmp_path)
+    session.model.weight.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[union-attr, operator]
+    update(session)
+    assert session.optimizer.finite == [False]  # type: ignore[attr-defined]
+    assert session.faults.skipped == 1
+
+
+def test_a_run_of_them_returns_to_the_checkpoint_with_a_lower_learning_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sick = set(range(32, 56))  # updates 4 to 6 of 8 rows each
+    session = make_session(tmp_path, objective=Sick(sick), faults_config=FaultsConfig(patience=3, spike=1e9))
+    before = session.model.weight.detach().clone()  # type: ignore[union-attr, operator]
+    session.optimizer.step = spoil(session)  # type: ignore[method-assign]
+    assert train(session)
+    session.metrics.close()
+    assert [vars(rollback) for rollback in session.faults.rollbacks] == [{"step": 7, "to_step": 0, "lr_factor": 0.5}]
+    assert "back to the weights of update 0, with 0.5 times the learning rate" in capsys.readouterr().out
+    # Seven updates made it larger, the return undid them, three more followed; the clock and the data went on.
+    torch.testing.assert_close(session.model.weight.detach(), before + 3)  # type: ignore[union-attr, operator]
+    assert (session.clock.updates, session.loader.rows_taken) == (10, 80)
+    multipliers = session.optimizer.multipliers  # type: ignore[attr-defined]
+    assert multipliers[6:8] == pytest.approx([0.3, 0.5 * 0.2])
+    faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
+    assert [(line["event"], line["step"], line["to_step"]) for line in faults] == [("rollback", 7, 0)]
+
+
+def spoil(session: Session) -> Any:
+    """A step that adds one to the weight."""
+    step = session.optimizer.step
+
+    def spoiled(*words: Any) -> None:
+        step(*words)
+        with torch.no_grad():
+            session.model.weight += 1  # type: ignore[operator]
+
+    return spoiled
+
+
+def test_a_run_that_stays_sick_ends_with_advice_and_its_checkpoint(tmp_path: Path) -> None:
+    config = FaultsConfig(patience=2, rollbacks=1)
+    session = make_session(tmp_path, budget="50steps", objective=Sick(set(range(1000))), faults_config=config)
+    with pytest.raises(CramError, match=r"not finite at update 4, after 1 returns.*Lower optimizer\.lr"):
+        train(session)
+    assert session.checkpoints.steps() == [0]
+
+
+def test_a_spike_is_recorded(tmp_path: Path) -> None:
+    session = make_session(tmp_path, log_interval=1, faults_config=FaultsConfig(spike=1.0))
+    with torch.no_grad():
+        session.model.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+    train(session)  # the loss of row n grows with n
+    session.metrics.close()
+    faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
+    assert faults and all(line["event"] == "spike" and line["loss"] > line["recent"] + 1 for line in faults)
+    assert len(session.faults.spikes) == len(faults)
+
+
+def test_figures_in_flight_are_counted_once_and_never_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, lagging = make_session(tmp_path / "a"), make_session(tmp_path / "b")
+    lagging.model.load_state_dict(straight.model.state_dict())
+    train(straight)
+    # As on a GPU: the newest update stays in flight, but for the last one.
+    monkeypatch.setattr(
+        loop, "settle", lambda session, keep=0: settle(session, 1 if keep == 0 and session.last_progress < 1 else keep)
+    )
+    seen = []
+    lagging.show = lambda progress, figures: seen.append(len(lagging.in_flight))
+    train(lagging)
+    assert seen == [1, 1, 1, 0]
+    for session in (straight, lagging):
+        session.metrics.close()
+    ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("a", "b"))
+    assert [line["step"] for line in theirs] == [2, 5, 8, 10]
+    assert [line["positions"] for line in theirs] == [8 * SEQ_LEN * line["step"] for line in theirs]
+    predicted = [
+        sum(row % 3 for row in range(8 * first, 8 * last)) for first, last in ((0, 2), (2, 5), (5, 8), (8, 10))
+    ]
+    whole = [sum(row % 3 for row in range(8 * first, 8 * last)) for first, last in ((0, 3), (3, 6), (6, 9), (9, 10))]
+    sums = [
+        sum(line["loss"] * count for line, count in zip(lines, counts, strict=True))
+        for lines, counts in ((ours, whole), (theirs, predicted))
+    ]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-5)
+    assert (lagging.predicted, lagging.clock.positions) == (straight.predicted, straight.clock.positions)
+
+
+class FakeMethod:
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+        self.finished = 0
+
+    def after_step(self, model: torch.nn.Module, progress: float) -> None:
+        self.seen.append(progress)
+
+    def finish(self, model: torch.nn.Module) -> None:
+        self.finished += 1
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        return {"seen": torch.tensor(self.seen)}
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.seen = tensors["seen"].tolist()
+
+
+def test_methods_see_each_update_are_saved_and_finish(tmp_path: Path) -> None:
+    asked = iter([False, False, True])
+    first, second = FakeMethod(), FakeMethod()
+    session = make_session(tmp_path, methods=[first], stop_asked=lambda: next(asked))
+    assert not train(session)
+    assert first.finished == 0
+    resumed = make_session(tmp_path, methods=[second], metrics=session.metrics)
+    checkpoint = session.checkpoints.newest()
+    assert checkpoint is not None
+    resumed.resume(checkpoint)
+    assert train(resumed)
+    assert second.seen == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert second.finished == 1
+    assert resumed.clock.seconds("methods") > 0

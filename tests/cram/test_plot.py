@@ -45,6 +45,19 @@ def test_a_run_is_drawn_over_its_charged_time(
     ]
 
 
+def test_faults_are_marked_and_a_window_without_a_loss_is_a_gap(tmp_path: Path, figures: list[Any]) -> None:
+    write_metrics(tmp_path, 60)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        for second in (20.0, 40.0):
+            file.write(json.dumps({"kind": "fault", "event": "spike", "charged_seconds": second}) + "\n")
+        file.write(json.dumps({"kind": "train", "charged_seconds": 61.0, "loss": None}) + "\n")
+    plot_loss(tmp_path, unigram=None)
+    (axes,) = figures[0].axes
+    assert [line.get_xdata()[0] for line in axes.lines[2:]] == [20.0, 40.0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels.count("a spike, or a return to a checkpoint") == 1
+
+
 def test_a_run_without_records_or_baseline_is_drawn_too(tmp_path: Path, figures: list[Any]) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     assert plot_loss(tmp_path, unigram=None).stat().st_size > 0

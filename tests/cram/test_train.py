@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cram.evaluate import main as evaluate
 from cram.record import read_json, read_metrics
 from cram.train import main
 
@@ -101,6 +102,30 @@ def test_the_same_command_on_a_finished_run_does_nothing(
     assert main(finished[0]) == 0
     assert "is finished" in capsys.readouterr().out
     assert times() == before
+
+
+def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(
+    tiny_words: list[str], tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["recipe=gpt_demo", *tiny_words[1:], "budget=100steps", "optimizer.lr=1e-2", "data.epochs=3"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    receipt = read_json(tmp_path / "run" / "receipt.json")
+    held_out = receipt["held_out"]
+    assert held_out["nats_per_token"] < held_out["unigram_nats_per_token"] - 1.0
+    assert held_out["bits_per_byte"] < held_out["bigram_bits_per_byte"] - 0.5
+    assert "mask_rate" not in held_out and "cramming_rule" not in held_out
+    # Each document's first token, [CLS], and the padding are all that no row predicts, and its first token.
+    assert 0.85 < receipt["predicted_tokens"] / receipt["positions"] < 1.0
+    assert f"bits per byte (bytes' bigram baseline {held_out['bigram_bits_per_byte']:.3f})" in said
+    assert "written       The capital of France is " in said
+    assert "transformers.pipeline('text-generation', " in said
+    for text in ([], [f"text={corpus}"]):
+        assert evaluate([f"run={tmp_path / 'run'}", *text]) == 0
+        said = capsys.readouterr().out
+        assert "bits per byte, accuracy" in said and "tokens predicted (each from those before it)" in said
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert (last["kind"], last["bits_per_byte"]) == ("held_out", held_out["bits_per_byte"])
 
 
 def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: Path) -> None:

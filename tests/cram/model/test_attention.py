@@ -1,11 +1,17 @@
 """Facts of a packed batch."""
 
+import sys
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
-from cram.model.attention import choose_backend, document_bounds, document_positions, document_starts, pack
+from cram.model.attention import attend, choose_backend, document_bounds, document_positions, document_starts, pack
 
 ROW = st.lists(st.integers(3, 9), min_size=1, max_size=6)
 
@@ -45,6 +51,50 @@ def test_mask_is_true_within_a_document_and_left_out_where_there_is_one() -> Non
     assert mask.shape == (2, 1, 4, 4)
     assert torch.equal(mask[:, 0], documents[:, :, None] == documents[:, None, :])
     assert pack(torch.zeros_like(documents), head_dim=4, theta=1e4, backend="sdpa").mask is None
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "softmax"])
+@given(st.lists(ROW, min_size=1, max_size=4))
+def test_a_causal_mask_is_true_for_what_came_before_in_the_document(backend: str, lengths: list[list[int]]) -> None:
+    documents = documents_of(lengths)
+    packing = pack(documents, head_dim=4, theta=1e4, backend=backend, causal=True)
+    assert packing.causal
+    if packing.mask is None:
+        assert backend == "sdpa" and not documents.any()  # SDPA has a triangle of its own
+        return
+    rows, seq_len = documents.shape
+    for row in range(rows):
+        for place in range(seq_len):
+            wanted = [other <= place and documents[row, other] == documents[row, place] for other in range(seq_len)]
+            assert packing.mask[row, 0, place].tolist() == wanted
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("backend", ["flash", "varlen"])
+def test_variable_length_kernels_are_told_of_borders_and_direction(
+    backend: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.nn.attention import varlen
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, borders: Tensor, same: Tensor, *_: int, **said: object) -> Tensor:
+        """What the real kernels compute on a GPU, document by document."""
+        assert same is borders
+        triangle = {"flash": said.get("causal"), "varlen": said.get("window_size") == (-1, 0)}[backend]
+        parts = [
+            F.scaled_dot_product_attention(
+                *(x[begin:end].transpose(0, 1) for x in (q, k, v)), is_causal=bool(triangle)
+            ).transpose(0, 1)
+            for begin, end in pairwise(borders.tolist())
+            if end > begin
+        ]
+        return torch.cat(parts)
+
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
+    monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=kernel))
+    documents = documents_of([[4, 9, 3], [16]])
+    q, k, v = torch.randn(3, *documents.shape, 2, 4, generator=torch.Generator().manual_seed(0))
+    found, wanted = (attend(q, k, v, pack(documents, 4, None, name, causal)) for name in (backend, "sdpa"))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_rotary_angles_are_those_of_the_position() -> None:

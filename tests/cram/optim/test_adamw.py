@@ -1,9 +1,11 @@
+import pytest
 import torch
 from safetensors.torch import load, save
 from torch import nn
 
 from cram.config import OptimizerConfig
-from cram.optim.adamw import AdamW
+from cram.errors import CramError
+from cram.optim.adamw import AdamW, decay_schedule
 from cram.optim.groups import parameter_groups
 
 CONFIG = OptimizerConfig(lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
@@ -119,3 +121,37 @@ def test_a_state_replaces_the_one_there() -> None:
     assert as_bytes(model, optimizer) == expected
     optimizer.load_state_tensors({})
     assert optimizer.state_tensors() == {}
+
+
+def test_a_step_that_is_not_finite_changes_no_bit() -> None:
+    model = build()
+    optimizer = optimizer_of(model)
+    set_gradients(model, 0)
+    optimizer.step(1.0, 0.5, torch.tensor(True))
+    before = as_bytes(model, optimizer)
+    for sick in (float("nan"), float("inf")):
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad.fill_(sick)
+        optimizer.step(1.0, 0.5, torch.tensor(False))
+        assert as_bytes(model, optimizer) == before
+    set_gradients(model, 1)
+    optimizer.step(1.0, 0.5, torch.tensor(True))
+    assert as_bytes(model, optimizer) != before
+
+
+def test_decay_fades_over_the_budget() -> None:
+    def moved(final: float, progress: float, decay: float) -> torch.Tensor:
+        model = build()
+        config = OptimizerConfig(**{**vars(CONFIG), "final_decay": final, "weight_decay": decay})
+        set_gradients(model, 0)
+        AdamW(parameter_groups(model, config), config).step(1.0, progress)
+        return model[1].weight.detach()
+
+    torch.testing.assert_close(moved(0.0, 0.5, 0.3), moved(1.0, 0.5, 0.15))
+    torch.testing.assert_close(moved(0.2, 1.0, 0.3), moved(1.0, 0.0, 0.06))
+
+
+def test_a_negative_share_of_the_decay_is_refused() -> None:
+    with pytest.raises(CramError, match=r"optimizer\.final_decay=-0\.1 is negative"):
+        decay_schedule(OptimizerConfig(final_decay=-0.1))

@@ -14,12 +14,12 @@ from cram.build import build_optimizer, fused_blocks
 from cram.checkpoint import Checkpoints
 from cram.config import ModelConfig, MuonConfig, OptimizerConfig
 from cram.errors import CramError
-from cram.loop import Optimizer
 from cram.model import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
-from cram.optim.muon import Muon, check_muon, orthogonalise, product_dtype
+from cram.optim.muon import Muon, check_muon, momentum_schedule, orthogonalise, product_dtype
 from cram.record import read_json
+from cram.session import Optimizer
 from cram.train import main
 
 MUON = MuonConfig(lr=0.05, momentum=0.9, weight_decay=0.3)
@@ -183,7 +183,8 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits() -> None:
+def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cram.optim.muon.product_dtype", lambda device, dtype: dtype)
     model = encoder()
     optimizer = build_optimizer(model, CONFIG)
     run(model, optimizer, range(1))
@@ -220,7 +221,7 @@ def test_products_are_in_bf16_on_a_gpu_that_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert product_dtype(torch.device("cuda"), torch.float32) == expected
-    assert product_dtype(torch.device("cpu"), torch.float32) == torch.float32
+    assert product_dtype(torch.device("cuda"), torch.float64) == torch.float64
 
 
 def test_one_multiplier_scales_both_rates() -> None:
@@ -300,6 +301,8 @@ def test_a_state_replaces_the_one_there() -> None:
     [
         ({"momentum": 1.0}, r"optimizer\.muon\.momentum=1\.0 is no decay: give 0 or more, below 1\."),
         ({"momentum": -0.1}, r"optimizer\.muon\.momentum=-0\.1"),
+        ({"momentum_start": 1.0}, r"optimizer\.muon\.momentum_start=1\.0 is no decay"),
+        ({"momentum_warmup": 1.5}, r"optimizer\.muon\.momentum_warmup=1\.5 is no share of the budget"),
         ({"newton_schulz_steps": 0}, r"optimizer\.muon\.newton_schulz_steps=0: give a positive number"),
         ({"lr": -0.1}, r"optimizer\.muon\.lr=-0\.1 is negative: give 0 or more\."),
         ({"weight_decay": -1.0}, r"optimizer\.muon\.weight_decay=-1\.0 is negative"),
@@ -324,3 +327,73 @@ def test_a_run_with_muon_learns(tiny_run: Callable[[Path], list[str]], tmp_path:
     assert main([*tiny_run(tmp_path), *words]) == 0
     held_out = read_json(tmp_path / "run" / "receipt.json")["held_out"]
     assert held_out["nats_per_token"] < held_out["unigram_nats_per_token"] - 1.0
+
+
+@pytest.mark.parametrize("sick", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_no_bit(sick: float) -> None:
+    model = build((5, 4), (4, 12), dtype=torch.float32)
+    optimizer = muon_of(model)
+    for step in range(2):
+        set_gradients(model, step)
+        optimizer.step(1.0, 0.5, torch.tensor(True))
+    before = as_bytes(model, optimizer)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad[0] = sick
+    optimizer.step(1.0, 0.5, torch.tensor(False))
+    assert as_bytes(model, optimizer) == before
+
+
+def test_a_finite_step_is_the_same_whether_it_is_watched_or_not() -> None:
+    watched, alone = build((5, 4)), build((5, 4))
+    for model, finite in ((watched, torch.tensor(True)), (alone, None)):
+        optimizer = muon_of(model)
+        for step in range(3):
+            set_gradients(model, step)
+            optimizer.step(1.0, 0.5, finite)
+    torch.testing.assert_close(watched.state_dict(), alone.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 0.99), st.floats(0.0, 0.99), st.floats(0.0, 1.0))
+def test_momentum_rises_in_a_line_until_its_warmup_ends(start: float, end: float, until: float, at: float) -> None:
+    start = min(start, 0.99)
+    schedule = momentum_schedule(MuonConfig(momentum=end, momentum_start=start, momentum_warmup=until))
+    expected = end if at >= until else start + (end - start) * at / until
+    assert schedule(at) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_momentum_of_a_step_is_that_of_its_progress() -> None:
+    warming, fixed = build((5, 4)), build((5, 4))
+    pairs = [
+        (warming, muon_of(warming, momentum=0.9, momentum_start=0.5, momentum_warmup=0.4), 0.2),
+        (fixed, muon_of(fixed, momentum=0.7), 1.0),
+    ]
+    for model, optimizer, progress in pairs:
+        set_gradients(model, 0)
+        optimizer.step(1.0, progress)
+    torch.testing.assert_close(warming.state_dict(), fixed.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def test_cautious_decay_spares_what_the_update_does_not_shrink() -> None:
+    plain, careful, without = build((5, 4)), build((5, 4)), build((5, 4))
+    start = plain[2].weight.detach().clone()
+    for model, changes in ((plain, {}), (careful, {"cautious": True}), (without, {"weight_decay": 0.0})):
+        set_gradients(model, 0)
+        muon_of(model, **changes).step(1.0)
+    shrinks = (start - without[2].weight) * start > 0
+    assert shrinks.any() and not shrinks.all()
+    torch.testing.assert_close(careful[2].weight, torch.where(shrinks, plain[2].weight, without[2].weight))
+    assert not torch.equal(plain[2].weight, without[2].weight)
+
+
+def test_decay_fades_over_the_budget() -> None:
+    def moved(final: float, progress: float, decay: float) -> Tensor:
+        model = build((5, 4))
+        muon = MuonConfig(**{**vars(MUON), "weight_decay": decay})
+        config = OptimizerConfig(**{**vars(CONFIG), "muon": muon, "final_decay": final})
+        set_gradients(model, 0)
+        Muon(parameter_groups(model, config), config).step(1.0, progress)
+        return model[2].weight.detach()
+
+    torch.testing.assert_close(moved(0.0, 0.5, 0.3), moved(1.0, 0.5, 0.15))
+    torch.testing.assert_close(moved(0.2, 1.0, 0.3), moved(1.0, 0.0, 0.06))

@@ -1,0 +1,139 @@
+"""`python -m cram.ablate table=NAME`: train the arms of a table at equal budget and print what came out."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cram.ablation import Run, Table, chosen, load_table, outcome, plan, table_names
+from cram.command import INTERRUPTED, run_door
+from cram.config import AblateConfig
+from cram.errors import CramError
+from cram.recipe import keys, read_words
+
+ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
+
+    python -m cram.ablate table=recipe budget=10m seeds=3 data.source='texts/*.jsonl.zst'
+    python -m cram.ablate table=levers model.layers=12 model.width=768 model.heads=12 model.mlp_width=1536
+
+Words that are not below are keys of a recipe, for every arm. The same command again trains what is missing."""
+
+
+def main(words: list[str]) -> int:
+    """Run what is missing of a table and print it; 1 where an arm failed."""
+    known = keys(AblateConfig)
+    own = [word for word in words if word.partition("=")[0] in known]
+    said = read_words(AblateConfig, own)
+    if not said.table:
+        raise CramError(f"table= is missing. Say table=NAME with one of: {', '.join(table_names())}.")
+    name, table = load_table(said.table)
+    table.budget = table.budget if said.budget is None else said.budget
+    table.seeds = table.seeds if said.seeds is None else said.seeds
+    if table.seeds < 1:
+        raise CramError(f"seeds={table.seeds}: give a positive number.")
+    folder = Path(said.dir) / f"{name}-{table.budget}"
+    runs = plan(table, folder, [word for word in words if word not in own])
+    wanted = chosen(runs, said.arms)
+    _check(wanted)
+    failed = []
+    for number, run in enumerate(wanted, 1):
+        status = 0 if _finished(run) else _train(run, f"[{number}/{len(wanted)}]")
+        if status == INTERRUPTED:
+            print("interrupted; the state is saved. The same command goes on.")
+            return INTERRUPTED
+        if status:
+            failed.append(run)
+    lines = outcome(runs, table)
+    _write(folder, table, lines)
+    for run in failed:
+        print(f"failed: {run.arm} with seed {run.seed}: {_last_line(_log(run))} (all of it: {_log(run)})")
+    return 1 if failed else 0
+
+
+def _check(runs: list[Run]) -> None:
+    """Refuse what can be refused before hours are spent on it. Errors: CramError naming the arm."""
+    from cram.build import check
+
+    for run in runs:
+        try:
+            check(run.config)
+        except CramError as error:
+            raise CramError(f"arm {run.arm}: {error}") from None
+
+
+def _finished(run: Run) -> bool:
+    """Whether a run is done. Errors: CramError where its folder belongs to other words."""
+    from cram.run_folder import RunFolder
+
+    return RunFolder(run.config).finished
+
+
+def _train(run: Run, place: str) -> int:
+    """Train one arm with one seed in a process of its own; its exit status."""
+    print(f"{place} {run.arm}, seed {run.seed}, {run.config.budget}: {run.folder}", flush=True)
+    with _log(run).open("a") as log:
+        child = subprocess.Popen([sys.executable, "-m", "cram.train", *run.words], stdout=log, stderr=log)
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            # The child saves its state; it has the signal already if it came from the keyboard.
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+            child.wait()
+            return INTERRUPTED
+
+
+def _log(run: Run) -> Path:
+    return run.folder / "train.log"
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def _write(folder: Path, table: Table, lines: list[dict[str, Any]]) -> None:
+    """Print the table, and write it as results.json and table.md."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from cram.record import write_atomic, write_json
+
+    write_json(folder / "results.json", {"about": table.about, "baseline": table.baseline, "arms": lines})
+    heads = ("arm", "budget", "nats, 15% [MASK]", "nats, 25% 80/10/10", "over baseline", "tokens/s", "tokens", "seeds")
+    cells = [_cells(line) for line in lines]
+    rows = ["| " + " | ".join(row) + " |" for row in (heads, tuple("---" for _ in heads), *cells)]
+    write_atomic(folder / "table.md", ("\n".join(rows) + "\n").encode())
+    grid = Grid(title=table.about, title_justify="left")
+    for head in heads:
+        grid.add_column(head, justify="left" if head == "arm" else "right")
+    for row in cells:
+        grid.add_row(*row)
+    Console().print(grid)
+    print(f"{folder}: results.json, table.md; over baseline: nats above {table.baseline}'s, negative is better")
+
+
+def _cells(line: dict[str, Any]) -> tuple[str, ...]:
+    over = line["over_baseline"]
+    return (
+        line["arm"],
+        line["budget"],
+        _nats(line["nats"]),
+        _nats(line["cramming_rule_nats"]),
+        "" if over is None else f"{over:+.3f}",
+        f"{line['tokens_per_second']['mean']:,.0f}",
+        f"{line['tokens']['mean'] / 1e6:.2f} M",
+        str(len(line["seeds"])),
+    )
+
+
+def _nats(figures: dict[str, Any] | None) -> str:
+    """`4.913 (4.901-4.920)`: mean, least and largest."""
+    if figures is None:
+        return ""
+    return f"{figures['mean']:.3f} ({figures['least']:.3f}-{figures['largest']:.3f})"
+
+
+if __name__ == "__main__":
+    run_door(main, AblateConfig, ABOUT)

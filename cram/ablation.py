@@ -1,0 +1,158 @@
+"""A table of arms: what each trains, what came out, and how it compares at equal budget."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cram.clock import Budget
+from cram.config import Config
+from cram.errors import CramError
+from cram.recipe import RECIPES, load_yaml, nearest, read_config
+from cram.record import read_json
+
+TABLES = RECIPES / "ablations"
+
+
+@dataclass
+class Arm:
+    """One line of a table: the words that make it, and its share of the table's budget."""
+
+    words: list[str] = field(default_factory=list)
+    budget_share: float = 1.0
+
+
+@dataclass
+class Table:
+    """What a file in recipes/ablations/ holds; `words` are for every arm, `baseline` is what arms are compared with."""
+
+    about: str = ""
+    budget: str = "10m"
+    seeds: int = 1
+    baseline: str = ""
+    words: list[str] = field(default_factory=list)
+    arms: dict[str, Arm] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed: the words for `cram.train`, which name the folder too."""
+
+    arm: str
+    seed: int
+    words: tuple[str, ...]
+    config: Config
+
+    @property
+    def folder(self) -> Path:
+        """Where it trains."""
+        assert self.config.run is not None
+        return Path(self.config.run)
+
+
+def table_names() -> list[str]:
+    """Names of the tables that come with cram."""
+    return sorted(path.stem for path in TABLES.glob("*.yaml"))
+
+
+def load_table(name: str) -> tuple[str, Table]:
+    """A table's name and content, given its name or the path of a yaml file.
+
+    Errors: CramError for a table that is unknown or broken, or has no such baseline or an impossible share.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else TABLES / f"{name}.yaml"
+    if not path.is_file():
+        raise CramError(
+            f"table={name} is unknown.{nearest(name, table_names())} Tables: {', '.join(table_names())}, "
+            "or a path to a yaml file."
+        )
+    table = load_yaml(Table, path)
+    if table.baseline not in table.arms:
+        raise CramError(f"{path}: baseline: {table.baseline} is none of the arms {', '.join(table.arms)}.")
+    for arm, content in table.arms.items():
+        if not 0.0 < content.budget_share <= 1.0:
+            raise CramError(f"{path}: budget_share of {arm} is {content.budget_share:g}: give more than 0, at most 1.")
+    return path.stem, table
+
+
+def scaled(budget: str, share: float) -> str:
+    """A share of a budget, in the words of one. Errors: CramError for a budget that is none."""
+    whole = Budget.parse(budget)
+    if share == 1.0:
+        return budget
+    if whole.clock == "wall":
+        return f"{whole.limit * share:.10g}s"
+    return f"{max(1, round(whole.limit * share))}{whole.clock}"
+
+
+def plan(table: Table, folder: Path, words: Sequence[str]) -> list[Run]:
+    """All runs of a table, seed by seed, so that whatever changes on the machine meanwhile meets all arms alike.
+
+    Args:
+        words: `key=value` on top of every arm's recipe; what makes an arm different stands above them.
+
+    Errors: CramError for words that make no config, naming the arm.
+    """
+    runs = []
+    for seed in range(table.seeds):
+        for name, arm in table.arms.items():
+            own = (f"budget={scaled(table.budget, arm.budget_share)}", f"seed={seed}")
+            said = (*table.words, *words, *arm.words, *own, f"run={folder / f'{name}-seed{seed}'}")
+            try:
+                runs.append(Run(name, seed, said, read_config(list(said))))
+            except CramError as error:
+                raise CramError(f"arm {name}: {error}") from None
+    return runs
+
+
+def chosen(runs: Sequence[Run], arms: Sequence[str]) -> list[Run]:
+    """The runs of some arms, of all if none is named. Errors: CramError for an unknown arm."""
+    known = list(dict.fromkeys(run.arm for run in runs))
+    for name in arms:
+        if name not in known:
+            raise CramError(f"arms={name} is unknown.{nearest(name, known)} Arms: {', '.join(known)}.")
+    return [run for run in runs if not arms or run.arm in arms]
+
+
+def outcome(runs: Sequence[Run], table: Table) -> list[dict[str, Any]]:
+    """A line for each arm with a finished run: its figures, mean and every seed's, beside the baseline's."""
+    lines = [_line(name, arm, [run for run in runs if run.arm == name]) for name, arm in table.arms.items()]
+    done = {line["arm"]: line for line in lines if line["seeds"]}
+    baseline = done.get(table.baseline)
+    for line in done.values():
+        line["over_baseline"] = line["nats"]["mean"] - baseline["nats"]["mean"] if baseline else None
+    return list(done.values())
+
+
+def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
+    there = [run for run in runs if (run.folder / "receipt.json").is_file()]
+    receipts = [read_json(run.folder / "receipt.json") for run in there]
+    if not receipts:
+        return {"arm": name, "seeds": []}
+    return {
+        "arm": name,
+        "words": arm.words,
+        "budget": there[0].config.budget,
+        "seeds": [run.seed for run in there],
+        "nats": _spread([receipt["held_out"]["nats_per_token"] for receipt in receipts]),
+        "cramming_rule_nats": _spread([nats for receipt in receipts if (nats := _by_cramming_rule(receipt))]),
+        "tokens_per_second": _spread([receipt["tokens_per_second"] for receipt in receipts]),
+        "tokens": _spread([receipt["positions"] for receipt in receipts]),
+        "faults": sum(receipt["faults"]["skipped"] for receipt in receipts),
+        "data": sorted({receipt["data"]["hash"] for receipt in receipts}),
+        "device": sorted({receipt["device"] for receipt in receipts}),
+    }
+
+
+def _by_cramming_rule(receipt: dict[str, Any]) -> float | None:
+    """Held-out nats where tokens are hidden as Cramming's training hides them; a decoder's run has none."""
+    found = receipt["held_out"].get("cramming_rule")
+    return found["nats_per_token"] if found else None
+
+
+def _spread(values: list[float]) -> dict[str, Any] | None:
+    """Mean, least and largest, and all values; None of none."""
+    if not values:
+        return None
+    return {"mean": statistics.fmean(values), "least": min(values), "largest": max(values), "all": values}

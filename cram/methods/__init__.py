@@ -1,0 +1,1 @@
+"""Techniques of the literature that work beside the optimizer."""

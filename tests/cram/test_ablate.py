@@ -1,0 +1,99 @@
+"""The door that trains tables of arms, on runs of a few updates."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cram.ablate import main
+from cram.errors import CramError
+from cram.record import read_json
+
+ARMS = """
+about: two learning rates
+budget: 4steps
+seeds: 2
+baseline: low
+arms:
+  low: {words: [optimizer.lr=1e-3]}
+  high: {words: [optimizer.lr=2e-3]}
+  half: {words: [optimizer.lr=2e-3], budget_share: 0.5}
+"""
+
+
+@pytest.fixture
+def words(tiny_run: Callable[[Path], list[str]], tmp_path: Path) -> list[str]:
+    """The words of a small table of tiny runs."""
+    (tmp_path / "mine.yaml").write_text(ARMS)
+    shared = [word for word in tiny_run(tmp_path) if not word.startswith("run=")]
+    return [f"table={tmp_path / 'mine.yaml'}", f"dir={tmp_path / 'tables'}", *shared]
+
+
+def test_a_table_is_trained_printed_and_resumed(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tables" / "mine-4steps"
+    assert main([*words, "seeds=1"]) == 0
+    out = capsys.readouterr().out
+    assert "[3/3] half, seed 0, 2steps" in out and "over baseline" in out
+    first = read_json(folder / "results.json")
+    assert [(arm["arm"], arm["seeds"]) for arm in first["arms"]] == [("low", [0]), ("high", [0]), ("half", [0])]
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*/receipt.json")}
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "[1/6]" not in out and "[4/6] low, seed 1" in out
+    assert all(path.stat().st_mtime_ns == when for path, when in times.items())
+    table = (folder / "table.md").read_text().splitlines()
+    assert table[2].startswith("| low | 4steps |") and table[2].endswith("| 2 |")
+    assert [read_json(folder / f"{arm}-seed1" / "receipt.json")["updates"] for arm in ("low", "half")] == [4, 2]
+
+
+def test_a_failed_arm_is_named_and_the_others_are_there(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "tables" / "mine-4steps" / "high-seed0"
+    run.mkdir(parents=True)
+    (run / ".lock").touch()
+    (run / "recipe.yaml").write_text("budget: 4steps\n")
+    with pytest.raises(CramError, match="belongs to another recipe"):
+        main([*words, "seeds=1"])
+    (run / "recipe.yaml").unlink()
+    (run / "metrics.jsonl").mkdir()  # cannot be written
+    assert main([*words, "seeds=1"]) == 1
+    out = capsys.readouterr().out
+    assert "failed: high with seed 0:" in out and "train.log" in out
+    results = read_json(run.parent / "results.json")
+    assert [arm["arm"] for arm in results["arms"]] == ["low", "half"]
+
+
+def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cram.ablate", *words, "seeds=1", "budget=100000steps", "arms=[high]"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    run = tmp_path / "tables" / "mine-100000steps" / "high-seed0"
+    metrics = run / "metrics.jsonl"
+    while child.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 2):
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 130, out
+    assert "The same command goes on" in out
+    assert max(int(path.name) for path in (run / "checkpoints").iterdir()) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"table= is missing\. Say table=NAME with one of: "),
+        (["table=recipe", "seeds=0"], "seeds=0: give a positive number"),
+        (["table=recipe", "budget=soon"], "budget=soon is no budget"),
+        (["table=recipe", "model.heads=5"], r"arm .*: model\.width=\d+ is not a multiple of model\.heads=5"),
+    ],
+)
+def test_bad_words_are_told_before_anything_is_trained(words: list[str], message: str) -> None:
+    with pytest.raises(CramError, match=message):
+        main(words)

@@ -1,0 +1,62 @@
+"""What our models are called in the stock classes, piece by piece; `test_export` loads the whole."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models
+
+from cram.config import STOCK_CLASSES, WordPieceConfig
+from cram.data.tokenizer import SpecialTokens, train_tokenizer
+from cram.stock import AUTO_CLASSES, PIPELINES, no_stock_class, stock_tokenizer, to_stock_names
+
+TEXT = "The state-of-the-art cat (see [1] and {2}) isn't bad: it's 50% of what you'd want! We've slept; they're old."
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(
+        [TEXT, "Rain fell over old towns while quick brown readers slept in gardens."] * 4,
+        WordPieceConfig(vocab_size=128),
+    )
+
+
+def test_every_class_has_a_loader_and_a_pipeline() -> None:
+    assert STOCK_CLASSES.keys() == AUTO_CLASSES.keys() == PIPELINES.keys()
+    assert no_stock_class("crammed") == "transformers has no class that computes model.kind=crammed"
+    assert no_stock_class("decoder") is None
+
+
+def test_fused_weights_of_a_decoder_are_cut_in_the_order_of_their_rows() -> None:
+    state = {
+        "blocks.11.attention.qkv.weight": torch.arange(12.0).view(6, 2),
+        "blocks.11.mlp.up.weight": torch.arange(8.0).view(4, 2),
+        "blocks.11.mlp.down.weight": torch.zeros(2, 2),
+        "final_norm.weight": torch.ones(2),
+    }
+    found = to_stock_names(state, "decoder")
+    layer = "model.layers.11"
+    assert [found[f"{layer}.self_attn.{name}_proj.weight"][0, 0].item() for name in "qkv"] == [0.0, 4.0, 8.0]
+    assert found[f"{layer}.mlp.gate_proj.weight"].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert found[f"{layer}.mlp.up_proj.weight"].tolist() == [[4.0, 5.0], [6.0, 7.0]]
+    assert set(found) == {
+        *(f"{layer}.self_attn.{name}_proj.weight" for name in "qkv"),
+        *(f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
+        "model.norm.weight",
+    }
+
+
+def test_a_decoders_tokenizer_writes_text_as_people_do(tokenizer: Tokenizer) -> None:
+    before = tokenizer.to_str()
+    decoder = stock_tokenizer(tokenizer, "decoder", SpecialTokens.of(tokenizer))
+    ids = tokenizer.encode(TEXT).ids
+    assert decoder.encode(TEXT).ids == ids[:-1]
+    assert decoder.decode(ids) == " " + TEXT.lower()
+    assert Tokenizer.from_str(decoder.to_str()).decode(ids) == " " + TEXT.lower()
+    assert tokenizer.to_str() == before
+    assert stock_tokenizer(tokenizer, "encoder", SpecialTokens.of(tokenizer)) is tokenizer
+
+
+def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> None:
+    other = Tokenizer(models.WordLevel(tokenizer.get_vocab(), unk_token="[UNK]"))
+    other.decoder = decoders.Fuse()
+    decoder = stock_tokenizer(other, "decoder", SpecialTokens.of(tokenizer))
+    assert isinstance(decoder.decoder, decoders.Fuse)
