@@ -1,199 +1,152 @@
-"""Tokens a second of cram's training step beside stock `transformers` models in a plain loop.
+"""Tokens a second, MFU and the profile of cram's training step.
 
-    python bench/bench_step.py [sizes=4x256,12x768] [dtypes=fp32,bf16] [rates=0.30,0.15] [rounds=9] [out=bench/results]
+    python bench/bench_step.py [--quick] [--out bench/results]
+    python bench/bench_step.py --sizes 12x768 --dtypes bf16 --rates 0.30,0.15 --settings "encoder 12x768" --rounds 5
 
-A step is forward, backward and fused AdamW, dropout off, SDPA, the same tokens, masks, shapes and dtype (bf16 by
-autocast, fp32 weights) for all, one document a row. All contenders of a case live in one process and take turns.
-`modernbert` computes the same function as ours with logits at every position, `modernbert_sparse` with its
-`sparse_prediction`, and `bert` has an MLP of equal size.
+First the step beside stock `transformers` models (`bench/step_stock.py`), then the update of training runs as the loop
+does it (`bench/step_training.py`), eager and compiled in each way, with AdamW and Muon, and where its time goes
+(`bench/step_profile.py`). `--sizes ""` or `--settings ""` leaves a part out. A word may also be said as `rounds=5`.
+
+No contender begins after --limit seconds, so that a run is meant to fit 8 minutes on an H100; those that are left out
+are named, and can be asked for by --settings and --compile. --quick has one case beside stock models, and both models
+eager, by blocks and by blocks with CUDA graphs, with AdamW. On a CPU sizes are small. The results are written after
+every contender.
 """
 
+import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from bench.timing import machine, spread, time_alternating, write_results  # noqa: E402
-from cram.config import ModelConfig  # noqa: E402
-from cram.device import peak_flops, pick_device, set_threads  # noqa: E402
-from cram.model import Encoder  # noqa: E402
-from cram.model.count import flops_per_position  # noqa: E402
+from bench import step_stock, step_training  # noqa: E402
+from bench.timing import machine, write_results  # noqa: E402
+from cram.device import pick_device, set_threads  # noqa: E402
 
-IGNORED = -100
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-
-
-@dataclass(frozen=True)
-class Size:
-    """One shape of model and micro-batch."""
-
-    layers: int
-    width: int
-    heads: int
-    mlp_width: int
-    vocab_size: int
-    rows: int
-    seq_len: int = 128
-
-
-# The rows of the large one keep a step on two CPU cores within seconds.
-SIZES = {
-    "4x256": Size(4, 256, 4, 512, 8192, 32),
-    "4x256v32k": Size(4, 256, 4, 512, 32768, 32),
-    "12x768": Size(12, 768, 12, 1536, 32768, 16),
+Result = dict[str, Any]
+LIMIT, QUICK_LIMIT = 400.0, 200.0  # seconds; the contender that is then running ends within a minute or two
+# What is measured unless it is said, on each device, and what less of it by --quick.
+DEFAULTS: dict[str, dict[str, str]] = {
+    "cuda": {
+        "sizes": "12x768", "dtypes": "bf16", "rates": "0.30,0.15",
+        "compile": "eager,blocks,blocks+graphs,model",
+    },
+    "cpu": {
+        "sizes": "4x256,4x256v32k,12x768", "dtypes": "fp32,bf16", "rates": "0.30,0.15",
+        "compile": "eager,blocks",
+    },
+}  # fmt: skip
+QUICK: dict[str, dict[str, str]] = {
+    "cuda": {"rates": "0.30", "compile": "eager,blocks,blocks+graphs", "optimizers": "adamw", "rounds": "3"},
+    "cpu": {"sizes": "4x256", "dtypes": "bf16", "rates": "0.30", "optimizers": "adamw", "rounds": "3"},
 }
+COMMON = {"optimizers": ",".join(step_training.OPTIMIZERS), "rounds": "5"}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Tokens int64 (rows, seq_len); labels the same, -100 where nothing is predicted; slots, their flat places."""
-
-    tokens: torch.Tensor
-    labels: torch.Tensor
-    slots: torch.Tensor
-
-
-def make_batch(size: Size, rate: float, device: torch.device) -> Batch:
-    """Random tokens with the same number of predicted positions in each row."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(5, size.vocab_size, (size.rows, size.seq_len), generator=generator)
-    count = round(rate * size.seq_len)
-    chosen = torch.rand(size.rows, size.seq_len, generator=generator).argsort(1)[:, :count].sort(1).values
-    slots = (chosen + torch.arange(size.rows)[:, None] * size.seq_len).flatten()
-    labels = torch.full_like(tokens, IGNORED)
-    labels.view(-1)[slots] = tokens.view(-1)[slots]
-    tokens.view(-1)[slots] = 4
-    return Batch(tokens.to(device), labels.to(device), slots.to(device))
-
-
-def ours(size: Size, batch: Batch, device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
-    """Our encoder, and its loss of the batch."""
-    config = ModelConfig(layers=size.layers, width=size.width, heads=size.heads, mlp_width=size.mlp_width)
-    model = Encoder(config, size.vocab_size)
-    model.initialise(seed=0)
-    model.to(device)
-    documents = torch.zeros_like(batch.tokens)
-    wanted = batch.labels.flatten()[batch.slots]
-
-    def loss() -> torch.Tensor:
-        return model.head.loss(model(batch.tokens, documents, batch.slots), wanted) / len(wanted)
-
-    return model, loss
-
-
-def modernbert(size: Size, batch: Batch, sparse: bool) -> tuple[Any, Callable[[], torch.Tensor]]:
-    """The stock class of the same function, and its loss of the batch."""
-    from transformers import ModernBertConfig, ModernBertForMaskedLM
-
-    rope = {"rope_type": "default", "rope_theta": ModelConfig().rope_theta}
-    config = ModernBertConfig(
-        vocab_size=size.vocab_size, hidden_size=size.width, intermediate_size=size.mlp_width,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads, max_position_embeddings=size.seq_len,
-        layer_types=["full_attention"] * size.layers, decoder_bias=False, sparse_prediction=sparse,
-        rope_parameters={"full_attention": rope, "sliding_attention": rope},
-        attn_implementation="sdpa", **SPECIAL,
-    )  # fmt: skip
-    model = ModernBertForMaskedLM(config).to(batch.tokens.device)
-    return model, lambda: model(input_ids=batch.tokens, labels=batch.labels).loss
-
-
-def bert(size: Size, batch: Batch) -> tuple[Any, Callable[[], torch.Tensor]]:
-    """Stock BERT without dropout, its MLP as many weights as the gated one, and its loss of the batch."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    config = BertConfig(
-        vocab_size=size.vocab_size, hidden_size=size.width, intermediate_size=size.mlp_width * 3 // 2,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads, max_position_embeddings=size.seq_len,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0, attn_implementation="sdpa",
-    )  # fmt: skip
-    model = BertForMaskedLM(config).to(batch.tokens.device)
-    return model, lambda: model(input_ids=batch.tokens, labels=batch.labels).loss
-
-
-def training_step(
-    model: torch.nn.Module, loss: Callable[[], torch.Tensor], dtype: str, device: torch.device
-) -> Callable[[], None]:
-    """Forward, backward and update, the same plain loop for every contender."""
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16"):
-            value = loss()
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def run_case(size: Size, dtype: str, rate: float, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Time all contenders of one case; figures in tokens a second, ratios of medians."""
-    batch = make_batch(size, rate, device)
-    pairs = {
-        "cram": ours(size, batch, device),
-        "modernbert": modernbert(size, batch, sparse=False),
-        "modernbert_sparse": modernbert(size, batch, sparse=True),
-        "bert": bert(size, batch),
+def parse(words: list[str], device: torch.device) -> argparse.Namespace:
+    """The words of the command line; lists are split."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer contenders, within 4 minutes of an H100")
+    known = {
+        "sizes": list(step_stock.SIZES),
+        "dtypes": ["fp32", "bf16"],
+        "settings": list(step_training.SETTINGS[device.type]),
+        "compile": list(step_training.COMPILE),
+        "optimizers": list(step_training.OPTIMIZERS),
     }
-    steps = {name: training_step(*pair, dtype, device) for name, pair in pairs.items()}
-    seconds = time_alternating(steps, rounds, device)
-    positions = batch.tokens.numel()
-    speeds = {name: spread([positions / value for value in values]) for name, values in seconds.items()}
-    medians = {name: figures["median"] for name, figures in speeds.items()}
-    return {
-        "parameters": {name: sum(p.numel() for p in pair[0].parameters()) for name, pair in pairs.items()},
-        "tokens_per_second": speeds,
-        "over_dense": medians["cram"] / max(medians["modernbert"], medians["bert"]),
-        "over_sparse": medians["cram"] / medians["modernbert_sparse"],
-        "mfu": mfu(size, rate, medians["cram"], device),
-    }
+    for name, choices in known.items():
+        parser.add_argument(f"--{name}", help=f"of {', '.join(choices)}, separated by commas")
+    parser.add_argument("--rates", help="shares of the tokens that are predicted, separated by commas")
+    parser.add_argument("--rounds", help="times that each contender is timed, at least 2")
+    parser.add_argument("--limit", type=float, help="seconds after which no contender begins")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of the results")
+    asked = parser.parse_args([word if word.startswith("-") or "=" not in word else f"--{word}" for word in words])
+    settings = {"settings": ",".join(known["settings"])}
+    defaults = {**COMMON, **settings, **DEFAULTS[device.type], **(QUICK[device.type] if asked.quick else {})}
+    for name, value in defaults.items():
+        said = getattr(asked, name)
+        setattr(asked, name, [part for part in (value if said is None else said).split(",") if part])
+    for name, choices in known.items():
+        unknown = set(getattr(asked, name)) - set(choices)
+        if unknown:
+            parser.error(f"--{name}: no {', '.join(sorted(unknown))}; there are {', '.join(choices)}")
+    asked.rounds = int(asked.rounds[0])
+    asked.limit = asked.limit or (QUICK_LIMIT if asked.quick else LIMIT)
+    return asked
 
 
-def mfu(size: Size, rate: float, tokens_per_second: float, device: torch.device) -> float | None:
-    """Share of the device's half-precision peak that our step uses; None where the peak is unknown."""
-    peak = peak_flops(device)
-    if peak is None:
-        return None
-    config = ModelConfig(layers=size.layers, width=size.width, heads=size.heads, mlp_width=size.mlp_width)
-    return flops_per_position(config, size.vocab_size, size.seq_len, rate) * tokens_per_second / peak
+class Run:
+    """What has been measured so far: printed and written as it comes, contender by contender."""
+
+    def __init__(self, asked: argparse.Namespace, device: torch.device) -> None:
+        self._out, self._device, self._limit = asked.out, device, asked.limit
+        self._began = time.monotonic()
+        self.results: Result = {"machine": machine(device), "cases": {}, "training": {}, "left_out": []}
+
+    def in_time(self, name: str) -> bool:
+        """Whether a contender may begin; if not, that is recorded."""
+        if time.monotonic() - self._began < self._limit:
+            return True
+        self.results["left_out"].append(name)
+        print(f"{name}: left out, {self._limit:.0f} s are over", flush=True)
+        return False
+
+    def keep(self, part: str, name: str, result: Result, line: str) -> None:
+        """Record, print and write one result."""
+        self.results[part][name] = result
+        print(f"{time.monotonic() - self._began:4.0f} s  {line}", flush=True)
+        self.write()
+
+    def write(self) -> Path:
+        """Write `OUT/step-DEVICE.json`."""
+        return write_results(self.results, self._out, f"step-{self._device.type}")
 
 
-def show(name: str, case: dict[str, Any]) -> None:
-    """Print one case: median (20th-80th percentile) thousand tokens a second, and the two ratios."""
-    speeds = "  ".join(
-        f"{who} {s['median'] / 1e3:.2f}k ({s['p20'] / 1e3:.2f}-{s['p80'] / 1e3:.2f})"
-        for who, s in case["tokens_per_second"].items()
-    )
-    print(f"{name}: {speeds}  | {case['over_dense']:.2f}x dense, {case['over_sparse']:.2f}x sparse", flush=True)
+def beside_stock(asked: argparse.Namespace, device: torch.device, run: Run) -> None:
+    """All cases of the step beside stock models."""
+    cases = [(size, dtype, rate) for size in asked.sizes for dtype in asked.dtypes for rate in asked.rates]
+    for label, dtype, rate in cases:
+        name = f"{label} {dtype} mask {rate}"
+        if not run.in_time(name):
+            continue
+        size = step_stock.size_for(label, device)
+        try:
+            case = step_stock.run_case(size, dtype, float(rate), asked.rounds, device)
+        except Exception as error:  # whatever a device or a stock class raises; the others go on
+            case = {"error": step_training.said(error)}
+        step_training.clean(device)
+        run.keep("cases", name, case, step_stock.line(name, case))
+
+
+def training(asked: argparse.Namespace, device: torch.device, run: Run) -> None:
+    """All settings of training runs."""
+    for setting in asked.settings:
+        words = step_training.SETTINGS[device.type][setting]
+
+        def keep(name: str, result: Result, setting: str = setting) -> None:
+            full = f"{setting} {name}"
+            run.keep("training", full, result, step_training.line(full, result))
+
+        def in_time(kind: str, setting: str = setting) -> bool:
+            return run.in_time(f"{setting} {kind}")
+
+        step_training.run_setting(words, asked.compile, asked.optimizers, asked.rounds, device, keep, in_time)
 
 
 def main(words: list[str]) -> None:
-    """Run the cases that the words ask for and write `OUT/step-DEVICE.json`."""
+    """Measure what the words ask for and write `OUT/step-DEVICE.json`."""
     device = pick_device("auto")
+    asked = parse(words, device)
     set_threads(None)
-    asked = {"sizes": "4x256,4x256v32k,12x768", "dtypes": "fp32,bf16", "rates": "0.30,0.15", "rounds": "9"}
-    asked["out"] = str(ROOT / "bench" / "results")
-    for word in words:
-        name, _, value = word.partition("=")
-        if name not in asked:
-            raise SystemExit(f"unknown word {word!r}; the words are {', '.join(f'{key}=' for key in asked)}")
-        asked[name] = value
-    cases = {}
-    for label in asked["sizes"].split(","):
-        for dtype in asked["dtypes"].split(","):
-            for rate in asked["rates"].split(","):
-                name = f"{label} {dtype} mask {rate}"
-                cases[name] = run_case(SIZES[label], dtype, float(rate), int(asked["rounds"]), device)
-                show(name, cases[name])
-    path = write_results({"machine": machine(device), "cases": cases}, Path(asked["out"]), f"step-{device.type}")
-    print(path)
+    run = Run(asked, device)
+    beside_stock(asked, device, run)
+    training(asked, device, run)
+    print(run.write())
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def check_compile(config: CompileConfig, device: torch.device) -> None:
     if config.cuda_graphs and device.type != "cuda":
         raise CramError(f"compile.cuda_graphs=true needs a GPU, and the device is {device.type}: leave it out.")
     if config.cuda_graphs and config.kind == "eager":
-        raise CramError("compile.cuda_graphs=true replays compiled code, and compile.kind=eager has none: change either.")
+        raise CramError("compile.cuda_graphs=true replays compiled code, but compile.kind=eager has none: change one.")
 
 
 def eagerly() -> Any:
@@ -135,21 +135,26 @@ def _take_away(parameter: nn.Parameter) -> Callable[[Tensor], Tensor]:
 def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
     """Compile the model of a run and compare it with eager code; where that fails, say so and stay eager.
 
-    To be called once the micro-batch is known, of a resumed run too, which is not compared again. All of it is
-    charged as compilation; weights are as before, gradients gone, the loader has not moved.
+    To be called once the micro-batch is known, of a resumed run too, which is not compared again: what failed before is
+    not tried, what was trusted is. All of it is charged as compilation; weights are as before, gradients gone, the
+    loader has not moved.
 
     Returns: for the receipt, `kind` (eager, blocks or model), `cuda_graphs`, `seconds`, the `check`, and why a kind
     `failed`.
     """
     began = time.monotonic()
     found: dict[str, Any] = {"kind": "eager", "cuda_graphs": False, "seconds": 0.0, "check": None, "failed": {}}
+    found |= session.compiled
     if session.last_progress == 1.0 or session.loader.rows_left < session.micro_rows:
         return found  # there is nothing left to train
+    found |= {"kind": "eager", "cuda_graphs": False}
     with session.clock.account("compilation"):
         for kind in kinds_to_try(config, session.device, session.clock.budget):
+            if kind in found["failed"]:
+                continue
             undo = compile_model(session.model, kind, config.cuda_graphs)
             check, failure = _prove(session, 0 if session.clock.updates else config.check_updates)
-            found["check"] = asdict(check) if check else None
+            found["check"] = asdict(check) if check else found["check"]
             if failure is None:
                 found |= {"kind": kind, "cuda_graphs": config.cuda_graphs}
                 break
@@ -158,7 +163,7 @@ def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
             print(f"WARNING: compile.kind={kind} is not used: {failure}", flush=True)
     if found["failed"] and found["kind"] == "eager":
         print("WARNING: training goes on eagerly, and more slowly. The receipt says so too.", flush=True)
-    found["seconds"] = time.monotonic() - began
+    found["seconds"] += time.monotonic() - began
     return found
 
 

@@ -189,9 +189,7 @@ class AveragingConfig:
 
 @dataclass
 class FaultsConfig:
-    patience: int = key(
-        10, "updates in a row that are not finite before the run returns to its checkpoint", "updates"
-    )
+    patience: int = key(10, "updates in a row that are not finite before the run returns to its checkpoint", "updates")
     lr_factor: float = key(0.5, "what the learning rate is multiplied by at each return", "share")
     rollbacks: int = key(3, "returns before the run gives up", "returns")
     spike: float = key(1.0, "rise of the training loss above its recent mean that is recorded", "nats")
@@ -273,3 +271,31 @@ class AblateConfig:
     seeds: int | None = key(None, "seeds of each arm (null: the table's)", "seeds")
     arms: list[str] = key_list("arms to run (empty: all)")
     dir: str = key("runs/ablations", "folder that holds the arms' runs")
+
+
+@dataclass
+class GlueConfig:
+    """What `cram.glue` takes; one setting for all tasks."""
+
+    run: str = key("", "run folder, exported folder or one of another stock encoder, or hf:NAME")
+    data: str = key("hf:nyu-mll/glue", "folder in GLUE's layout, or hf:NAME of a data set on the Hub")
+    tasks: list[str] = key_list("cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (empty: all but wnli)")
+    seeds: int = key(5, "fine-tunings of each task", "seeds")
+    to: str | None = key(None, "folder for the results (null: the run folder; runs/glue-NAME for what is none)")
+    protocol: Literal["cramming", "bert"] = key(
+        "cramming", "cramming: learning rate 4e-5, batch 16; bert: 2e-5 and 32, of the published BERT-base row"
+    )
+    learning_rate: list[float] = key_list(
+        "peak learning rate of all tasks; of several the one with the best mean is taken (empty: the protocol's)"
+    )
+    batch: int | None = key(None, "rows of an update (null: the protocol's)", "rows")
+    epochs: int = key(5, "passes over a task's training rows; the rules allow 5", "passes")
+    length: int = key(128, "longest row", "tokens")
+    dropout: float = key(0.1, "dropout wherever the class has it", "share")
+    pooling: Literal["first", "mean"] = key("first", "what the head reads: the first token, or the mean of all")
+    limit: int | None = key(None, "first N training rows of a fixed shuffle; not the protocol then (null: all)", "rows")
+    check_counts: bool = key(True, "stop at a file whose row count is not the published one")
+    untrained: bool = key(False, "also fine-tune the same architecture with random weights, as a control")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "where to fine-tune")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = key("auto", "of training, as in a recipe; scoring is in fp32")
+    threads: int | None = key(None, "CPU threads (null: all cores)", "threads")

@@ -17,11 +17,12 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     train = [record for record in records if record["kind"] == "train"]
     held_out = [record for record in records if record["kind"] == "held_out"]
     faults = [record for record in records if record["kind"] == "fault"]
+    masked = any("bits_per_masked_byte" in record for record in held_out)
     scale, unit = _time_unit(max((record["charged_seconds"] for record in records), default=0.0))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     axes.plot(
         [r["charged_seconds"] / scale for r in train], [r["loss"] for r in train], linewidth=1.2,
-        label="training (mask rate of the moment)",
+        label="training (mask rate of the moment)" if masked else "training",
     )  # fmt: skip
     axes.plot(
         [r["charged_seconds"] / scale for r in held_out], [r["nats_per_token"] for r in held_out], "o", color="C3",

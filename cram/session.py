@@ -188,5 +188,5 @@ class Session:
 
 _CARRIED = (
     "micro_rows", "threads", "predicted", "last_progress", "out_of_memory", "longest_update",
-    "largest_update", "initial_weights",
+    "largest_update", "initial_weights", "compiled",
 )  # fmt: skip

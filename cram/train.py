@@ -17,6 +17,7 @@ ABOUT = """Train a language model from scratch inside a fixed budget.
 
     python -m cram.train recipe=bert_demo
     python -m cram.train recipe=bert_24h data.source='texts/*.jsonl.zst' run=runs/mine
+    python -m cram.train recipe=gpt_demo
 
 The same command on an unfinished run resumes it."""
 

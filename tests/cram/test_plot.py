@@ -7,9 +7,9 @@ import pytest
 from cram.plot import plot_loss
 
 
-def write_metrics(run: Path, seconds: float) -> None:
+def write_metrics(run: Path, seconds: float, bits: str = "bits_per_masked_byte") -> None:
     records = [{"kind": "train", "charged_seconds": seconds * n / 4, "loss": 9.0 - n} for n in (1, 2, 3, 4)]
-    records.append({"kind": "held_out", "charged_seconds": seconds, "nats_per_token": 5.5})
+    records.append({"kind": "held_out", "charged_seconds": seconds, "nats_per_token": 5.5, bits: 1.9})
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -43,6 +43,18 @@ def test_a_run_is_drawn_over_its_charged_time(
         "held-out (5.500)",
         "unigram baseline (7.000)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("bits", "label"),
+    [("bits_per_masked_byte", "training (mask rate of the moment)"), ("bits_per_byte", "training")],
+)
+def test_the_mask_rate_is_spoken_of_where_there_is_one(
+    bits: str, label: str, tmp_path: Path, figures: list[Any]
+) -> None:
+    write_metrics(tmp_path, 60, bits)
+    plot_loss(tmp_path, unigram=None)
+    assert figures[0].axes[0].get_legend().get_texts()[0].get_text() == label
 
 
 def test_faults_are_marked_and_a_window_without_a_loss_is_a_gap(tmp_path: Path, figures: list[Any]) -> None:

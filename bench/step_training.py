@@ -1,0 +1,221 @@
+"""cram's own training step, as the loop does it, on made rows: what is compiled and which optimizer, beside each other.
+
+The micro-batch is the largest that fits, found once for a setting by the probe of a real run. A contender that fails,
+for lack of memory or in the compiler, is recorded with its error.
+"""
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.step_profile import KINDS, profile_update
+from bench.timing import spread
+from cram.build import Parts, build_model, build_optimizer, build_session
+from cram.checkpoint import Checkpoints
+from cram.clock import Budget, Clock
+from cram.compilation import compile_session
+from cram.config import CompileConfig, Config
+from cram.data.loader import Rows
+from cram.device import peak_flops, pick_precision, synchronize
+from cram.loop import settle, update
+from cram.model.count import flops_per_position
+from cram.objectives.masked import MaskedObjective
+from cram.probe import find_micro_rows
+from cram.receipt import mfu
+from cram.recipe import read_config
+from cram.record import Metrics
+from cram.session import Session
+
+Words = tuple[str, ...]
+Result = dict[str, Any]
+
+# Words of a training run each. An update of 262,144 tokens is several of the micro-batches that fit a GPU of 80 GB.
+_LARGE = ("batch.tokens=262144", "batch.start_tokens=null")
+SETTINGS: dict[str, dict[str, Words]] = {
+    "cuda": {
+        "encoder 12x768": ("recipe=bert_1h", *_LARGE),
+        "crammed 16x768": ("recipe=crammed_bert", *_LARGE),
+    },
+    "cpu": {
+        "encoder 4x256": (
+            "recipe=bert_demo", "model.layers=4", "model.width=256", "model.heads=4", "model.mlp_width=512",
+            "wordpiece.vocab_size=8192", "batch.tokens=4096", "batch.micro_rows=16",
+        ),
+    },
+}  # fmt: skip
+COMPILE = {
+    "eager": CompileConfig(kind="eager"),
+    "blocks": CompileConfig(kind="blocks"),
+    "model": CompileConfig(kind="model"),
+    "blocks+graphs": CompileConfig(kind="blocks", cuda_graphs=True),
+    "model+graphs": CompileConfig(kind="model", cuda_graphs=True),
+}
+OPTIMIZERS = ("adamw", "muon")
+POOL = 8192  # rows that are made, and come again
+DOCUMENT = 400  # mean length of a document, in tokens
+SPECIAL, MASK = list(range(5)), 4
+WARMING_UPDATES = 2
+
+
+class MadeRows:
+    """A loader of rows of tokens as skewed as words, in documents of about DOCUMENT tokens, without end."""
+
+    rows_total = rows_left = 10**9
+
+    def __init__(self, vocab_size: int, seq_len: int) -> None:
+        source = np.random.default_rng(0)
+        tokens = source.zipf(1.3, (POOL, seq_len)) % (vocab_size - len(SPECIAL)) + len(SPECIAL)
+        self._tokens = tokens.astype(np.int32)
+        self._documents = np.cumsum(source.random((POOL, seq_len)) < 1 / DOCUMENT, axis=1, dtype=np.int32)
+        self.rows_taken = 0
+
+    def peek(self, n: int) -> Rows:
+        index = np.arange(self.rows_taken, self.rows_taken + n)
+        place = index % POOL
+        return Rows(self._tokens[place], self._documents[place], index, np.zeros(n, np.int32))
+
+    def next(self, n: int) -> Rows:
+        rows = self.peek(n)
+        self.rows_taken += n
+        return rows
+
+
+@contextmanager
+def new_session(config: Config, device: torch.device) -> Iterator[Session]:
+    """A run of the config on made rows, which leaves nothing behind."""
+    vocab, seq_len = config.wordpiece.vocab_size, config.data.seq_len
+    model = build_model(config.model, vocab, config.seed, device)
+    static = device.type == "cuda"
+    parts = Parts(
+        model=model,
+        objective=MaskedObjective(config.objective, SPECIAL, MASK, vocab, seq_len, config.seed, static),
+        optimizer=build_optimizer(model, config.optimizer),
+        loader=MadeRows(vocab, seq_len),  # type: ignore[arg-type]
+        held_out=None,  # type: ignore[arg-type]
+        device=device,
+        precision=pick_precision(config.precision, device),
+        threads=torch.get_num_threads(),
+        seeded_weights="",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        metrics = Metrics(run)
+        clock = Clock(Budget.parse("1000000steps"))
+        try:
+            yield build_session(config, parts, clock, metrics, Checkpoints(run), lambda *_: None, lambda: False)
+        finally:
+            metrics.close()
+
+
+def clean(device: torch.device) -> None:
+    """Forget compiled code and give memory back, for the next contender."""
+    torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def time_updates(session: Session, rounds: int, each: int) -> list[float]:
+    """Seconds of an update in `rounds` runs of `each` updates, the device waited for only around a run."""
+    for _ in range(WARMING_UPDATES):
+        update(session)
+    seconds = []
+    for _ in range(rounds):
+        settle(session)
+        synchronize(session.device)
+        begin = time.perf_counter()
+        for _ in range(each):
+            update(session)
+        synchronize(session.device)
+        seconds.append((time.perf_counter() - begin) / each)
+    settle(session)
+    return seconds
+
+
+def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
+    """Tokens a second, MFU, memory and profile of a session's update."""
+    device, clock = session.device, session.clock
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = time_updates(session, rounds, each)
+    tokens = clock.positions / clock.updates
+    speeds = spread([tokens / value for value in seconds])
+    share = session.predicted / clock.positions
+    flops = flops_per_position(config.model, config.wordpiece.vocab_size, config.data.seq_len, share)
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {
+        "tokens_per_second": speeds,
+        "mfu": mfu(flops, round(tokens), tokens / speeds["median"], peak_flops(device)),
+        "update_seconds": tokens / speeds["median"],
+        "tokens_per_update": tokens,
+        "micro_rows": session.micro_rows,
+        "peak_memory_bytes": memory,
+        "profile": profile_update(session, update),
+    }
+
+
+def run_setting(
+    words: Words, compiled: list[str], optimizers: list[str], rounds: int, device: torch.device,
+    keep: Callable[[str, Result], None], in_time: Callable[[str], bool],
+) -> None:  # fmt: skip
+    """Measure every contender of a setting and hand each result to `keep`, as soon as it is there."""
+    config = read_config(list(words))
+    micro_rows = config.batch.micro_rows
+    for kind in compiled:
+        if not in_time(kind):
+            continue
+        names = [f"{kind} {optimizer}" for optimizer in optimizers]
+        try:
+            with new_session(config, device) as session:
+                find_micro_rows(session, micro_rows)
+                micro_rows = session.micro_rows
+                for name, result in contenders(session, config, kind, optimizers, rounds):
+                    keep(name, result)
+                    names.remove(name)
+        except Exception as error:  # whatever a compiler or a device raises; the others go on
+            for name in names:
+                keep(name, {"error": said(error)})
+        clean(device)
+
+
+def said(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def contenders(
+    session: Session, config: Config, kind: str, optimizers: list[str], rounds: int
+) -> Iterator[tuple[str, Result]]:
+    """Compile a session once, and measure it with one optimizer after the other."""
+    compilation = compile_session(session, COMPILE[kind])
+    if compilation["kind"] != COMPILE[kind].kind:
+        raise RuntimeError(compilation["failed"][COMPILE[kind].kind])
+    for optimizer in optimizers:
+        config.optimizer.kind = optimizer  # type: ignore[assignment]
+        session.optimizer = build_optimizer(session.model, config.optimizer)
+        result = measure(session, config, rounds, each=2 if session.device.type == "cuda" else 1)
+        yield f"{kind} {optimizer}", {**result, "compilation": compilation}
+
+
+def line(name: str, result: Result) -> str:
+    """One contender in a line: thousand tokens a second, MFU, memory, and the shares of its profile."""
+    if "error" in result:
+        return f"{name}: {result['error'][:120]}"
+    speed = result["tokens_per_second"]
+    figures = [f"{speed['median'] / 1e3:.1f}k tokens/s ({speed['p20'] / 1e3:.1f}-{speed['p80'] / 1e3:.1f})"]
+    if result["mfu"] is not None:
+        figures.append(f"MFU {result['mfu']:.1%}")
+    if result["peak_memory_bytes"] is not None:
+        figures.append(f"{result['peak_memory_bytes'] / 2**30:.0f} GiB")
+    if result["compilation"]["kind"] != "eager":
+        figures.append(f"compiled in {result['compilation']['seconds']:.0f} s")
+    shares = result["profile"]["shares"]
+    figures.append(", ".join(f"{kind} {shares[kind]:.0%}" for kind in KINDS))
+    return f"{name}, micro-batch {result['micro_rows']}: " + " | ".join(figures)
