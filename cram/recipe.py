@@ -1,7 +1,7 @@
 """From words to a config: the schema's defaults, then a recipe file, then `key=value` words."""
 
 import difflib
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -99,7 +99,8 @@ def help_text(schema: type) -> str:
 
 
 def _default(item: Any) -> str:
-    return "null" if item.default is None else str(item.default)
+    value = item.default if item.default_factory is MISSING else item.default_factory()
+    return "null" if value is None else str(value)
 
 
 def _type_name(kind: Any) -> str:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cram.config import Config, ExportConfig
+from cram.config import AblateConfig, Config, ExportConfig
 from cram.errors import CramError
 from cram.recipe import help_text, keys, load_config, read_config, read_words, recipe_names, save_config
 
@@ -75,6 +75,11 @@ def test_help_shows_every_key_with_its_default() -> None:
         assert f"  {name} " in text
     assert "linear | cosine" in text
     assert "share of the budget" in text
+
+
+def test_help_shows_the_default_of_a_list() -> None:
+    (line,) = [line for line in help_text(AblateConfig).splitlines() if line.startswith("  arms ")]
+    assert line.split()[1:3] == ["list", "[]"]
 
 
 def test_the_recipes_are_there() -> None:

@@ -1,0 +1,96 @@
+"""`python -m cram.glue run=DIR [tasks=[cola,rte]] [data=DIR] [seeds=5]`: a checkpoint's score on GLUE."""
+
+from pathlib import Path
+from typing import Any
+
+from cram.command import run_door
+from cram.config import GlueConfig
+from cram.errors import CramError
+from cram.glue.tasks import find_tasks
+from cram.recipe import read_words
+
+ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
+
+    python -m cram.glue run=runs/bert_24h
+    python -m cram.glue run=runs/bert_24h data=glue tasks=[cola,rte]
+    python -m cram.glue run=hf:bert-base-uncased protocol=bert"""
+
+LISTS = ("tasks", "learning_rate")
+WIDTH = 160  # columns of the table where there is no terminal
+
+
+def listed(words: list[str]) -> list[str]:
+    """The words with `tasks=cola` as `tasks=[cola]`: one value is a list too."""
+    pairs = [word.partition("=") for word in words]
+    return [
+        f"{name}=[{value}]" if equals and name in LISTS and not value.startswith("[") else f"{name}{equals}{value}"
+        for name, equals, value in pairs
+    ]
+
+
+def check(said: GlueConfig) -> None:
+    """Refuse what can be refused before anything is loaded. Errors: CramError naming the key."""
+    if not said.run:
+        raise CramError("run= is missing. Say run=DIR with a run folder or an exported one, or run=hf:NAME.")
+    least = {"seeds": 1, "batch": 1, "epochs": 1, "length": 8, "limit": 1, "threads": 1}
+    for name, bound in least.items():
+        value = getattr(said, name)
+        if value is not None and value < bound:
+            raise CramError(f"{name}={value}: give {bound} or more.")
+    if not 0.0 <= said.dropout < 1.0:
+        raise CramError(f"dropout={said.dropout:g}: give a share from 0 to less than 1.")
+    for rate in said.learning_rate:
+        if not 0.0 < rate < 1.0:
+            raise CramError(f"learning_rate={rate:g}: give more than 0 and less than 1, 4e-5 for example.")
+
+
+def main(words: list[str]) -> int:
+    """Run what is missing and show the results."""
+    said = read_words(GlueConfig, listed(words))
+    check(said)
+    tasks = find_tasks(said.tasks)
+    left_out: list[str] = []
+    from filelock import FileLock, Timeout
+
+    from cram.glue.benchmark import Benchmark, results_folder
+    from cram.glue.data import runnable
+    from cram.glue.encoder import open_encoder
+
+    if not said.tasks:
+        tasks, left_out = runnable(said.data, tasks)
+    encoder = open_encoder(said.run, said.length, said.pooling)
+    out = results_folder(said)
+    try:
+        (out / "glue").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CramError(f"to={out}: cannot be a folder ({error.strerror}). Choose another to=.") from None
+    try:
+        with FileLock(out / "glue" / ".lock", timeout=0):
+            results = Benchmark(said, out, tasks, encoder).run()
+            _show(results, out, left_out)
+    except Timeout:
+        raise CramError(f"{out}/glue: another process is at work there. Wait for it, or choose another to=.") from None
+    return 0
+
+
+def _show(results: dict[str, Any], out: Path, left_out: list[str]) -> None:
+    from rich.console import Console
+
+    from cram.glue.benchmark import describe
+    from cram.glue.show import plot, table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    protocol = results["protocol"]
+    as_published = "" if protocol["kept"] else ", not as published"
+    title = f"{out.name}: GLUE dev scores, medians over seeds (protocol {protocol['name']}{as_published})"
+    console.print(table(results, title))
+    for line in describe(results, left_out):
+        print(line)
+    plot(out / "glue" / "glue.png", results, title)
+    print(f"files       {out}/glue.json, glue/glue.png, glue/submission.zip, glue/predictions/")
+
+
+if __name__ == "__main__":
+    run_door(main, GlueConfig, ABOUT)

@@ -1,0 +1,164 @@
+"""Checkpoints of every sort: loaded, or refused with a reason."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cram.errors import CramError
+from cram.glue.encoder import open_encoder
+from cram.glue.tasks import TASKS
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the stock encoder, to break."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def change(folder: Path, **keys: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+
+
+def test_a_model_is_the_checkpoint_with_a_new_classifier(checkpoint: Path) -> None:
+    encoder = open_encoder(str(checkpoint), 128, "first")
+    assert encoder.longest == 32
+    ours = load_file(checkpoint / "model.safetensors")
+    models = [encoder.model(TASKS["mnli"], seed, 0.1, "first", untrained=False) for seed in (0, 0, 1)]
+    for name, tensor in models[0].state_dict().items():
+        assert name.startswith("classifier.") or torch.equal(tensor, ours[name])
+    weights = [model.state_dict()["classifier.weight"] for model in models]
+    assert weights[0].shape == (3, 32)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_dropout_is_on_wherever_the_class_has_it(checkpoint: Path) -> None:
+    encoder = open_encoder(str(checkpoint), 32, "first")
+    model = encoder.model(TASKS["cola"], 0, 0.25, "first", untrained=False)
+    shares = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert len(shares) == 1 + 2 * 2 + 1  # embeddings; attention's output and the MLP of each block; classifier
+    assert set(shares) == {0.25}
+    assert model.config.attention_dropout == 0.25
+
+
+def test_pooling_and_labels_reach_the_config(checkpoint: Path) -> None:
+    model = open_encoder(str(checkpoint), 32, "mean").model(TASKS["rte"], 0, 0.1, "mean", untrained=False)
+    assert model.config.classifier_pooling == "mean"
+    assert model.config.id2label == {0: "entailment", 1: "not_entailment"}
+    score = open_encoder(str(checkpoint), 32, "first").model(TASKS["stsb"], 0, 0.1, "first", untrained=False)
+    assert (score.config.num_labels, score.config.problem_type) == (1, "regression")
+
+
+def test_untrained_weights_are_the_seeds(checkpoint: Path) -> None:
+    encoder = open_encoder(str(checkpoint), 32, "first")
+    one, same, other = (encoder.model(TASKS["cola"], seed, 0.1, "first", untrained=True) for seed in (0, 0, 1))
+    name = "model.layers.0.attn.Wqkv.weight"
+    assert torch.equal(one.state_dict()[name], same.state_dict()[name])
+    assert not torch.equal(one.state_dict()[name], other.state_dict()[name])
+    assert not torch.equal(one.state_dict()[name], load_file(checkpoint / "model.safetensors")[name])
+
+
+def test_a_run_is_fine_tuned_from_its_export(new_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    encoder = open_encoder(str(run), 128, "first")
+    assert (run / "export" / "config.json").is_file()
+    assert encoder.identity == open_encoder(str(run / "export"), 128, "first").identity
+    (run / "receipt.json").unlink()
+    with pytest.raises(CramError, match=r"there is no receipt\.json"):
+        open_encoder(str(run), 128, "first")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("crammed", "cannot be fine-tuned: transformers has no class that computes model.kind=crammed"),
+        ("decoder", "is a decoder; GLUE is for encoders. Train model.kind=encoder"),
+    ],
+)
+def test_runs_of_other_kinds_are_refused(new_run: Callable[..., Path], tmp_path: Path, kind: str, message: str) -> None:
+    with pytest.raises(CramError, match=message):
+        open_encoder(str(new_run(tmp_path / "run", kind)), 128, "first")
+
+
+def bert(folder: Path, checkpoint: Path, name: str = "BertForMaskedLM", **keys: object) -> Path:
+    """A tiny peer of another class."""
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=128, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=64, **keys,
+    )  # fmt: skip
+    getattr(transformers, name)(config).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(checkpoint / file, folder / file)
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(said | {"model_input_names": names}))
+    return folder
+
+
+def test_a_peer_of_another_class(checkpoint: Path, tmp_path: Path) -> None:
+    folder = bert(tmp_path / "bert", checkpoint)
+    encoder = open_encoder(str(folder), 128, "first")
+    assert encoder.longest == 32
+    model = encoder.model(TASKS["cola"], 0, 0.2, "first", untrained=False)
+    assert type(model).__name__ == "BertForSequenceClassification"
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.2}
+    with pytest.raises(CramError, match=r"pooling=mean: bert always takes the first token\. Leave pooling= out"):
+        open_encoder(str(folder), 128, "mean")
+    assert open_encoder(f"hf:{folder}", 128, "first").identity == encoder.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("BertForSequenceClassification", {}, "is a BertForSequenceClassification, fine-tuned already; GLUE starts"),
+        ("BertLMHeadModel", {"is_decoder": True}, "is a BertLMHeadModel, a decoder; GLUE is for encoders"),
+    ],
+)
+def test_other_models_are_refused(
+    checkpoint: Path, tmp_path: Path, name: str, keys: dict[str, object], message: str
+) -> None:
+    with pytest.raises(CramError, match=message):
+        open_encoder(str(bert(tmp_path / "bert", checkpoint, name, **keys)), 128, "first")
+
+
+def test_what_is_no_checkpoint_is_said_so(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"run=.*/none is no checkpoint: no folder\. A model of the Hub is run=hf:NAME"):
+        open_encoder(str(tmp_path / "none"), 128, "first")
+    with pytest.raises(CramError, match=r"it has neither recipe\.yaml \(a run\) nor config\.json \(an exported"):
+        open_encoder(str(tmp_path), 128, "first")
+    (copy / "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(CramError, match=r"model\.safetensors is damaged or no safetensors file"):
+        open_encoder(str(copy), 128, "first")
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(CramError, match=r"has no model\.safetensors; pickled weights are not read"):
+        open_encoder(str(copy), 128, "first")
+    change(copy, model_type="madeup")
+    with pytest.raises(CramError, match="cannot be loaded by transformers"):
+        open_encoder(str(copy), 128, "first")
+
+
+def test_weights_that_lack_a_part_of_the_encoder_are_refused(copy: Path) -> None:
+    state = load_file(copy / "model.safetensors")
+    del state["model.layers.1.mlp.Wi.weight"]
+    save_file(state, copy / "model.safetensors", metadata={"format": "pt"})
+    encoder = open_encoder(str(copy), 128, "first")
+    with pytest.raises(CramError, match=r"lack 1 tensors of ModernBert.*, model\.layers\.1\.mlp\.Wi\.weight first"):
+        encoder.model(TASKS["cola"], 0, 0.1, "first", untrained=False)
+
+
+def test_a_saved_model_keeps_the_keys_of_other_versions(checkpoint: Path, tmp_path: Path) -> None:
+    encoder = open_encoder(str(checkpoint), 32, "first")
+    encoder.save(encoder.model(TASKS["rte"], 0, 0.1, "first", untrained=False), tmp_path / "saved")
+    before, after = (json.loads((path / "config.json").read_text()) for path in (checkpoint, tmp_path / "saved"))
+    assert set(before) <= set(after)
+    assert after["global_rope_theta"] == before["global_rope_theta"]
+    assert after["architectures"] == ["ModernBertForSequenceClassification"]
+    assert after["id2label"] == {"0": "entailment", "1": "not_entailment"}

@@ -1,0 +1,69 @@
+"""The list of jobs and its record on disk."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cram.errors import CramError
+from cram.glue.jobs import Job, Record, median_seed, plan
+
+SETTINGS = {"checkpoint": "abc", "batch": 16}
+
+
+def outcome(value: float, **more: Any) -> dict[str, Any]:
+    return {"scores": {"rte": {"accuracy": value}}, "data": "d", **more}
+
+
+def test_a_plan_is_every_task_rate_and_seed_once() -> None:
+    jobs = plan(["cola", "rte"], [1e-5, 4e-5], 3)
+    assert len(jobs) == len({job.name for job in jobs}) == 12
+    assert jobs[0].name == "cola-1e-05-seed0"
+    assert Job("rte", 4e-5, 2, untrained=True).name == "untrained-rte-4e-05-seed2"
+
+
+def test_a_record_is_read_back_and_says_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "glue.json"
+    record, jobs = Record(path, SETTINGS), plan(["rte"], [4e-5], 3)
+    record.add(jobs[1], outcome(math.nan))
+    record.add(jobs[0], outcome(50.0))
+    again = Record(path, SETTINGS)
+    assert again.outcomes == record.outcomes
+    assert again.missing(jobs) == [jobs[2]]
+    assert list(again.seeds("rte", 4e-5)) == [0, 1]
+    assert again.seeds("rte", 4e-5, untrained=True) == {}
+    said = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert said["jobs"][0]["outcome"]["scores"]["rte"]["accuracy"] is None
+    assert said["results"] is None
+
+
+def test_other_settings_other_rows_and_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "glue.json"
+    Record(path, SETTINGS).add(Job("rte", 4e-5, 0), outcome(1.0))
+    with pytest.raises(
+        CramError, match=r"holds results of other settings: batch is 16 there, 32 here\.\nChoose another"
+    ):
+        Record(path, SETTINGS | {"batch": 32})
+    record = Record(path, SETTINGS)
+    record.check_data("rte", "d")
+    record.check_data("cola", "anything")
+    with pytest.raises(CramError, match="holds results of rte on other rows than these"):
+        record.check_data("rte", "e")
+    path.write_text('{"mine": 1}')
+    with pytest.raises(CramError, match="not a record of GLUE results"):
+        Record(path, SETTINGS)
+    path.write_text('{"jobs": [')
+    with pytest.raises(CramError, match="not a readable JSON file"):
+        Record(path, SETTINGS)
+
+
+def test_the_median_seed() -> None:
+    outcomes = {seed: outcome(value) for seed, value in enumerate([50.0, 70.0, 61.0, 0.0, 65.0])}
+    assert median_seed(outcomes, outcomes) == 2
+    assert median_seed(outcomes, [0, 1, 3]) == 1
+    even = {seed: outcomes[seed] for seed in (0, 1)}
+    assert median_seed(even, even) == 0
+    outcomes[1] = outcome(None)  # type: ignore[arg-type]  # a NaN counts as 0
+    assert median_seed(outcomes, outcomes) == 0
