@@ -167,22 +167,36 @@ def run_setting(
 ) -> None:  # fmt: skip
     """Measure every contender of a setting and hand each result to `keep`, as soon as it is there."""
     config = read_config(list(words))
-    micro_rows = config.batch.micro_rows
     for kind in compiled:
         if not in_time(kind):
             continue
         names = [f"{kind} {optimizer}" for optimizer in optimizers]
+
+        def done(name: str, result: Result, names: list[str] = names) -> None:
+            names.remove(name)
+            keep(name, result)
+
         try:
-            with new_session(config, device) as session:
-                find_micro_rows(session, micro_rows)
-                micro_rows = session.micro_rows
-                for name, result in contenders(session, config, kind, optimizers, rounds):
-                    keep(name, result)
-                    names.remove(name)
+            run_kind(config, kind, optimizers, rounds, device, done)
         except Exception as error:  # whatever a compiler or a device raises; the others go on
             for name in names:
                 keep(name, {"error": said(error)})
         clean(device)
+
+
+def run_kind(
+    config: Config, kind: str, optimizers: list[str], rounds: int, device: torch.device,
+    keep: Callable[[str, Result], object],
+) -> None:  # fmt: skip
+    """Measure the contenders of one kind of compilation; nothing of them is held when it returns.
+
+    The micro-batch that the first kind found is kept in the config, so that all have the same.
+    """
+    with new_session(config, device) as session:
+        find_micro_rows(session, config.batch.micro_rows)
+        config.batch.micro_rows = session.micro_rows
+        for name, result in contenders(session, config, kind, optimizers, rounds):
+            keep(name, result)
 
 
 def said(error: Exception) -> str:

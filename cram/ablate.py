@@ -1,6 +1,5 @@
 """`python -m cram.ablate table=NAME`: train the arms of a table at equal budget and print what came out."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,12 @@ from cram.recipe import keys, read_words
 ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
 
     python -m cram.ablate table=recipe budget=10m seeds=3 data.source='texts/*.jsonl.zst'
-    python -m cram.ablate table=levers model.layers=12 model.width=768 model.heads=12 model.mlp_width=1536
+    python -m cram.ablate table=levers arms=[cram,adamw] budget=3m
 
-Words that are not below are keys of a recipe, for every arm. The same command again trains what is missing."""
+Words that are not below are keys of a recipe, for every arm; what an arm sets itself stands, and is meant for the
+table's size of model. The same command again trains what is missing."""
+
+PLAIN_WIDTH = 140  # columns of a table that is written to a file
 
 
 def main(words: list[str]) -> int:
@@ -33,12 +35,17 @@ def main(words: list[str]) -> int:
     if table.seeds < 1:
         raise CramError(f"seeds={table.seeds}: give a positive number.")
     folder = Path(said.dir) / f"{name}-{table.budget}"
-    runs = plan(table, folder, [word for word in words if word not in own])
+    others = [word for word in words if word not in own]
+    for word in others:
+        if word.partition("=")[0] in ("seed", "run"):
+            raise CramError(f"{word}: each run of a table has its own. For more seeds say seeds=N, for a folder dir=.")
+    runs = plan(table, folder, others)
     wanted = chosen(runs, said.arms)
     _check(wanted)
+    finished = [_finished(run) for run in wanted]
     failed = []
-    for number, run in enumerate(wanted, 1):
-        status = 0 if _finished(run) else _train(run, f"[{number}/{len(wanted)}]")
+    for number, (run, done) in enumerate(zip(wanted, finished, strict=True), 1):
+        status = 0 if done else _train(run, f"[{number}/{len(wanted)}]")
         if status == INTERRUPTED:
             print("interrupted; the state is saved. The same command goes on.")
             return INTERRUPTED
@@ -66,20 +73,23 @@ def _finished(run: Run) -> bool:
     """Whether a run is done. Errors: CramError where its folder belongs to other words."""
     from cram.run_folder import RunFolder
 
-    return RunFolder(run.config).finished
+    try:
+        return RunFolder(run.config).finished
+    except CramError as error:
+        raise CramError(f"arm {run.arm}: {error} For a table that is dir=.") from None
 
 
 def _train(run: Run, place: str) -> int:
     """Train one arm with one seed in a process of its own; its exit status."""
     print(f"{place} {run.arm}, seed {run.seed}, {run.config.budget}: {run.folder}", flush=True)
+    command = [sys.executable, "-m", "cram.train", *run.words]
     with _log(run).open("a") as log:
-        child = subprocess.Popen([sys.executable, "-m", "cram.train", *run.words], stdout=log, stderr=log)
+        # In a group of its own: Ctrl-C would reach it too, and to a run a second signal means "at once".
+        child = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
         try:
             return child.wait()
         except KeyboardInterrupt:
-            # The child saves its state; it has the signal already if it came from the keyboard.
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+            child.terminate()
             child.wait()
             return INTERRUPTED
 
@@ -95,22 +105,23 @@ def _last_line(log: Path) -> str:
 
 def _write(folder: Path, table: Table, lines: list[dict[str, Any]]) -> None:
     """Print the table, and write it as results.json and table.md."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table as Grid
 
     from cram.record import write_atomic, write_json
 
     write_json(folder / "results.json", {"about": table.about, "baseline": table.baseline, "arms": lines})
-    heads = ("arm", "budget", "nats, 15% [MASK]", "nats, 25% 80/10/10", "over baseline", "tokens/s", "tokens", "seeds")
+    heads = ("arm", "budget", "nats", "nats, Cramming's rule", "over baseline", "tokens/s", "tokens", "seeds")
     cells = [_cells(line) for line in lines]
     rows = ["| " + " | ".join(row) + " |" for row in (heads, tuple("---" for _ in heads), *cells)]
     write_atomic(folder / "table.md", ("\n".join(rows) + "\n").encode())
-    grid = Grid(title=table.about, title_justify="left")
+    grid = Grid(title=table.about, title_justify="left", box=SIMPLE)
     for head in heads:
         grid.add_column(head, justify="left" if head == "arm" else "right")
     for row in cells:
         grid.add_row(*row)
-    Console().print(grid)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(grid)
     print(f"{folder}: results.json, table.md; over baseline: nats above {table.baseline}'s, negative is better")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import RECIPES, load_yaml, nearest, read_config
+from cram.recipe import RECIPES, load_config, load_yaml, nearest, read_config
 from cram.record import read_json
 
 TABLES = RECIPES / "ablations"
@@ -121,12 +121,20 @@ def outcome(runs: Sequence[Run], table: Table) -> list[dict[str, Any]]:
     done = {line["arm"]: line for line in lines if line["seeds"]}
     baseline = done.get(table.baseline)
     for line in done.values():
-        line["over_baseline"] = line["nats"]["mean"] - baseline["nats"]["mean"] if baseline else None
+        line["over_baseline"] = _over(line, baseline) if baseline else None
     return list(done.values())
 
 
+def _over(line: dict[str, Any], baseline: dict[str, Any]) -> float | None:
+    """Nats above the baseline, over the seeds that both have."""
+    theirs = dict(zip(baseline["seeds"], baseline["nats"]["all"], strict=True))
+    ours = dict(zip(line["seeds"], line["nats"]["all"], strict=True))
+    both = ours.keys() & theirs.keys()
+    return statistics.fmean(ours[seed] - theirs[seed] for seed in both) if both else None
+
+
 def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
-    there = [run for run in runs if (run.folder / "receipt.json").is_file()]
+    there = [run for run in runs if (run.folder / "receipt.json").is_file() and _is_its_own(run)]
     receipts = [read_json(run.folder / "receipt.json") for run in there]
     if not receipts:
         return {"arm": name, "seeds": []}
@@ -143,6 +151,11 @@ def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
         "data": sorted({receipt["data"]["hash"] for receipt in receipts}),
         "device": sorted({receipt["device"] for receipt in receipts}),
     }
+
+
+def _is_its_own(run: Run) -> bool:
+    """Whether what is in a run's folder was trained by its words, and not by others of before."""
+    return load_config(run.folder / "recipe.yaml") == run.config
 
 
 def _by_cramming_rule(receipt: dict[str, Any]) -> float | None:

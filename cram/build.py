@@ -145,6 +145,10 @@ def check(config: Config) -> None:
     """Refuse what can be refused before any work is done. Errors: CramError naming the key."""
     Budget.parse(config.budget)
     parse_duration(config.checkpoint.interval, "checkpoint.interval")
+    if config.log_interval < 1:
+        raise CramError(f"log_interval={config.log_interval}: give a positive number of updates.")
+    if config.evaluation.interval is not None and config.evaluation.interval <= 0.0:
+        raise CramError(f"evaluation.interval={config.evaluation.interval}: give a positive share, or null.")
     make_schedule(config.schedule)
     batch_tokens(config.batch)
     check_muon(config.optimizer.muon)

@@ -160,9 +160,9 @@ def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
                 break
             undo()
             found["failed"][kind] = failure
-            print(f"WARNING: compile.kind={kind} is not used: {failure}", flush=True)
+            print(f"warning: compile.kind={kind} is not used: {failure}", flush=True)
     if found["failed"] and found["kind"] == "eager":
-        print("WARNING: training goes on eagerly, and more slowly. The receipt says so too.", flush=True)
+        print("warning: training goes on eagerly, and more slowly. The receipt says so too.", flush=True)
     found["seconds"] += time.monotonic() - began
     return found
 

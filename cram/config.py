@@ -189,9 +189,9 @@ class AveragingConfig:
 
 @dataclass
 class FaultsConfig:
-    patience: int = key(10, "updates in a row that are not finite before the run returns to its checkpoint", "updates")
-    lr_factor: float = key(0.5, "what the learning rate is multiplied by at each return", "share")
-    rollbacks: int = key(3, "returns before the run gives up", "returns")
+    patience: int = key(10, "updates in a row that are not finite before a rollback to the last checkpoint", "updates")
+    lr_factor: float = key(0.5, "what the learning rate is multiplied by at each rollback", "share")
+    rollbacks: int = key(3, "rollbacks before the run gives up", "rollbacks")
     spike: float = key(1.0, "rise of the training loss above its recent mean that is recorded", "nats")
 
 

@@ -104,7 +104,8 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     """Load the folder with the stock classes and compare with ours on held-out documents of mixed length.
 
     The logits must agree within 1e-4 in fp32, where the two round differently, and within 1e-5 in float64, where the
-    tables of rotary angles alone are rounded: times the largest logit if that is above 1, as rounding goes with it.
+    stock class rounds its rotary tables, and a decoder's norms, to fp32: times the largest logit if that is above 1, as
+    rounding goes with it.
 
     Raises:
         RuntimeError: where logits differ by more than that, or the tokenizer gives other ids.

@@ -11,7 +11,7 @@ _NEWEST = 0.1
 
 @dataclass
 class Rollback:
-    """A return to a checkpoint: at which update, to which, and the learning rate's factor from then on."""
+    """A return to the weights of a checkpoint: at which update, to which, the learning rate's factor from then on."""
 
     step: int
     to_step: int
@@ -32,7 +32,7 @@ class Faults:
     """The faults of a run so far; part of its checkpoints and of its receipt.
 
     skipped: updates left out because their loss or a gradient was not finite; in_a_row: of these the latest ones,
-    without a good one between. lr_factor: what the learning rate is multiplied by since the last return.
+    without a good one between. lr_factor: what the learning rate is multiplied by since the last rollback.
     """
 
     skipped: int = 0
@@ -61,16 +61,15 @@ class Faults:
         self.spikes.append(Spike(step, loss, recent))
         return self.spikes[-1]
 
-    def return_to(self, step: int, to_step: int, config: FaultsConfig) -> Rollback:
+    def roll_back(self, step: int, to_step: int, config: FaultsConfig) -> Rollback:
         """Record a return to a checkpoint and lower the learning rate.
 
         Errors: CramError where there have been as many as the config allows.
         """
         if len(self.rollbacks) >= config.rollbacks:
             raise CramError(
-                f"the loss is not finite at update {step}, after {len(self.rollbacks)} returns to a checkpoint with a "
-                f"lower learning rate, {self.lr_factor:g} times what was asked. Lower optimizer.lr; "
-                "the checkpoints are kept."
+                f"the loss is not finite at update {step}, after {len(self.rollbacks)} rollbacks to a checkpoint, with "
+                f"{self.lr_factor:g} times the learning rate. Lower optimizer.lr and choose another run=."
             )
         self.lr_factor *= config.lr_factor
         self.in_a_row = 0

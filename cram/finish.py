@@ -36,8 +36,8 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     unigram = unigram_nats(shards.token_counts(), parts.held_out.labels)
     receipt = make_receipt(config, run, session, shards, held_out, unigram)
     receipt["held_out"] |= further_figures(config, parts, session.clock, shards)
-    write_json(run / "receipt.json", receipt)
     plot_loss(run, unigram)
+    write_json(run / "receipt.json", receipt)
     if no_stock_class(config.model.kind) is None:
         with session.clock.account("export"):
             export_run(run, run / "export")

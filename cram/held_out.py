@@ -155,7 +155,7 @@ def _windows(
     tokenizer.encode_special_tokens = True  # as in training, a "[PAD]" that a document writes is text, no padding
     for document in documents:
         encoding = tokenizer.encode(document.text)
-        lengths = [len(document.text[begin:end].encode()) for begin, end in encoding.offsets]
+        lengths = _sizes(document.text, encoding.offsets)
         spaced = [begin > 0 and document.text[begin - 1].isspace() for begin, _ in encoding.offsets]
         start = np.frombuffer(bytes.fromhex(document.hash)[:8], "<u8")
         for window, begin in enumerate(range(0, len(encoding.ids), seq_len)):
@@ -170,6 +170,15 @@ def _windows(
         raise CramError("there is no held-out document. Give more text, or raise data.held_out.")
     kept = slice(max_rows)
     return np.array(tokens[kept]), np.array(sizes[kept]), np.array(spaces[kept]), np.array(keys[kept], np.uint64)
+
+
+def _sizes(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """UTF-8 bytes behind each token. Pieces of one character share its offsets: the first has its bytes."""
+    sizes, done = [], 0
+    for begin, end in offsets:
+        sizes.append(len(text[max(begin, done) : end].encode()))
+        done = max(done, end)
+    return sizes
 
 
 @torch.no_grad()

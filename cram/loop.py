@@ -25,7 +25,7 @@ def train(session: Session) -> bool:
         while session.last_progress < 1.0 and session.loader.rows_left >= session.micro_rows:
             before = session.last_progress
             update(session)
-            if session.faults.in_a_row >= session.faults_config.patience:
+            if session.faults.in_a_row >= session.faults_config.patience and session.last_progress < 1.0:
                 roll_back(session)
             if session.clock.updates % session.log_interval == 0 or session.last_progress == 1.0:
                 log(session)
@@ -34,7 +34,8 @@ def train(session: Session) -> bool:
             if session.stop_asked():
                 save(session)
                 return False
-            if time.monotonic() - saved_at >= session.checkpoint_seconds:
+            # Weights amid a row of faults may be the reason for them: nothing to return to.
+            if time.monotonic() - saved_at >= session.checkpoint_seconds and not session.faults.in_a_row:
                 save(session)
                 saved_at = time.monotonic()
         if session.clock.updates != session.saved:
@@ -94,9 +95,11 @@ def roll_back(session: Session) -> None:
     Errors: CramError where that has been tried as often as the config allows.
     """
     settle(session)
+    if session.faults.in_a_row < session.faults_config.patience:
+        return  # the update that was in flight was a good one
     checkpoint = session.checkpoints.newest()
     assert checkpoint is not None
-    rollback = session.faults.return_to(session.clock.updates, checkpoint.step, session.faults_config)
+    rollback = session.faults.roll_back(session.clock.updates, checkpoint.step, session.faults_config)
     session.load_tensors(checkpoint)
     record_fault(session, "rollback", asdict(rollback))
     print(
@@ -109,7 +112,7 @@ def roll_back(session: Session) -> None:
 def record_fault(session: Session, event: str, figures: dict[str, Any]) -> None:
     """Write a line about a fault to the metrics."""
     record = {"kind": "fault", "event": event, "step": session.clock.updates, "time": time.time()}
-    session.metrics.write({**figures, **record, "charged_seconds": session.clock.charged()})
+    session.metrics.write({**record, **figures, "charged_seconds": session.clock.charged()})
 
 
 def wanted_rows(session: Session, progress: float) -> int:
@@ -147,6 +150,8 @@ def log(session: Session) -> None:
     An update still in flight is the next window's, so that nothing is waited for. The loss of a window without a
     finite update is None.
     """
+    if not session.window.updates:
+        return
     window, clock = session.window, session.clock
     step = clock.updates - len(session.in_flight)
     loss = window.nats / window.predicted if window.predicted else None

@@ -29,7 +29,7 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
         label="held-out" + (f" ({held_out[-1]['nats_per_token']:.3f})" if held_out else ""),
     )  # fmt: skip
     for number, fault in enumerate(faults):
-        label = "a spike, or a return to a checkpoint" if number == 0 else None
+        label = "a spike, or a rollback" if number == 0 else None
         axes.axvline(fault["charged_seconds"] / scale, color="C1", linewidth=0.8, linestyle=":", label=label)
     if unigram is not None:
         axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")

@@ -132,7 +132,7 @@ def _load_yaml(path: Path) -> Any:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise CramError(f"{path}: not a readable yaml file ({_line(error)}).") from None
     if not OmegaConf.is_dict(loaded):
-        raise CramError(f"{path}: a recipe is a yaml mapping of keys; this file is none.")
+        raise CramError(f"{path}: must be a yaml mapping of keys; this file is none.")
     return loaded
 
 

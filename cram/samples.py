@@ -43,7 +43,7 @@ def text_generation_examples(export: Path) -> list[str]:
     lines = []
     for prompt in PROMPTS:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             answer = write(prompt, max_new_tokens=NEW_TOKENS, do_sample=True, temperature=0.7, top_k=40)
         lines.append(answer[0]["generated_text"])
     return lines

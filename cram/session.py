@@ -178,7 +178,7 @@ class Session:
         self.loader.resume(state["loader"])
         self.window = Window(**state["window"])
         self.faults = Faults(**state["faults"])
-        if self.loss_scale:
+        if self.loss_scale and state["loss_scale"]:  # begun on a GPU that needs none
             self.loss_scale.load(state["loss_scale"])
         for name in _CARRIED:
             setattr(self, name, state[name])

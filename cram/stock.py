@@ -195,4 +195,6 @@ def tokenizer_files(seq_len: int, kind: str) -> dict[str, dict[str, Any]]:
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
+    if kind == "decoder":
+        settings["padding_side"] = "left"  # what is written follows the text, not its padding
     return {"tokenizer_config.json": settings | tokens, "special_tokens_map.json": tokens}

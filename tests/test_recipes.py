@@ -42,6 +42,11 @@ def test_the_yardstick_takes_the_shards_of_the_day_it_is_compared_with() -> None
     assert (yardstick.data, yardstick.wordpiece, yardstick.tokenizer) == (ours.data, ours.wordpiece, ours.tokenizer)
 
 
+def test_the_small_decoder_takes_the_shards_of_the_small_encoder() -> None:
+    encoder, decoder = read_config(["recipe=bert_demo"]), read_config(["recipe=gpt_demo"])
+    assert (decoder.data, decoder.wordpiece, decoder.tokenizer) == (encoder.data, encoder.wordpiece, encoder.tokenizer)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_tokens_prepared_cover_the_batches_of_the_recipe(name: str) -> None:
     config: Config = read_config([f"recipe={name}"])

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ from torch import nn
 from cram.config import GlueConfig
 from cram.console import Progress
 from cram.device import device_name, pick_device, pick_precision, set_threads
+from cram.errors import CramError
 from cram.glue.data import TaskData, load_task, spell
 from cram.glue.encoder import Encoder, quiet
 from cram.glue.finetune import PROTOCOLS, finetune, predict
-from cram.glue.jobs import Job, Record, median_seed, plan
+from cram.glue.jobs import Job, Record, first_score, median_seed, plan
 from cram.glue.metrics import counted, majority_outputs, score
 from cram.glue.results import best_learning_rate, protocol, scores, summary
-from cram.glue.submit import as_table, from_table, write_submission
-from cram.glue.tasks import TASKS, Task
+from cram.glue.submit import as_table, from_table, write_submission, wrong_counts
+from cram.glue.tasks import PUBLISHED, TASKS, Task
 from cram.glue.tokens import Encoded, encode
 from cram.record import write_atomic
 
@@ -74,13 +75,24 @@ class Benchmark:
         loaded = {}
         with self.progress.stage("reading GLUE", len(self.tasks), "tasks") as stage:
             for task in self.tasks:
-                data = load_task(self.said.data, task, self.said.check_counts)
+                data = self._rows(task)
                 if self.said.limit is not None:
                     data = replace(data, train=data.train.first(self.said.limit))
                 self.record.check_data(task.name, data.hash)
                 loaded[task.name] = data
                 stage.advance(1)
         return loaded
+
+    def _rows(self, task: Task) -> TaskData:
+        try:
+            return load_task(self.said.data, task, self.said.check_counts)
+        except CramError as error:
+            if task in self.asked:
+                raise
+            raise CramError(
+                f"{error} ({task.name}: its results are in {self.record.path} already; "
+                "give the folder that holds it too, or another to=)"
+            ) from None
 
     def run(self) -> dict[str, Any]:
         """Do what is missing, write every file, and return the results."""
@@ -98,6 +110,7 @@ class Benchmark:
         results["models"], predictions = self._predict(rate)
         filled = write_submission(self.folder / "submission.zip", predictions)
         results["submission"] = {"path": "glue/submission.zip", "majority_class": filled}
+        results["submission"]["wrong_counts"] = wrong_counts(predictions)
         self.record.write(results)
         return results
 
@@ -136,9 +149,8 @@ class Benchmark:
             "loss": loss,
             "rows": len(train),
             "updates": setting.updates(len(train)),
-            "batch": setting.batch,
-            "epochs": setting.epochs,
-            "trained_on": self.data[task.name].task.name,
+            **asdict(setting),
+            "train": self.data[task.name].train.hash,
             "began_with": f"seed {job.seed}" if job.untrained else self.encoder.identity,
             "data": self.data[task.name].hash,
             "seconds": round(time.monotonic() - began, 3),
@@ -148,11 +160,13 @@ class Benchmark:
         print(f"{place}: {headline} " + ", ".join(f"{part[headline]:.1f}" for part in figures.values()), flush=True)
 
     def _save(self, model: nn.Module, job: Job) -> None:
-        """A stock folder of the model, whole or not at all; one that a killed command left is replaced."""
+        """A stock folder of the model, whole or not at all; one of before is replaced, and its predictions go."""
         folder, partial = self.folder / job.name, self.folder / f".{job.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         self.encoder.save(model, partial)
+        for path in (self.folder / "predictions").glob(f"{job.name}-*.tsv"):
+            path.unlink()
         partial.rename(folder)
 
     def _kept(self, task: Task, rate: float) -> dict[int, Path]:
@@ -185,8 +199,10 @@ class Benchmark:
             kept = self._kept(task, rate)
             if not kept:
                 continue
-            seed = median_seed(self.record.seeds(task.name, rate), kept)
-            models[task.name] = {"path": str(kept[seed].relative_to(self.out)), "seed": seed}
+            outcomes = self.record.seeds(task.name, rate)
+            seed = median_seed(outcomes, kept)
+            path = str(kept[seed].relative_to(self.out))
+            models[task.name] = {"path": path, "seed": seed, "score": first_score(outcomes[seed])}
             data = self.data[task.name]
             self._predictions(task, kept[seed], data.dev, "dev")
             test |= self._predictions(task, kept[seed], data.test, "test")
@@ -200,8 +216,7 @@ class Benchmark:
             if not path.is_file():
                 model = model or load_model(folder, self.device)
                 with self.progress.stage(f"predicting {name}, {split}", len(rows), "rows") as stage:
-                    said = spell(task, predict(model, self._tokens(rows), self.encoder.pad_id))
-                    stage.advance(len(rows))
+                    said = spell(task, predict(model, self._tokens(rows), self.encoder.pad_id, stage.advance))
                 write_atomic(path, as_table(said).encode())
             made[name] = from_table(path.read_text(encoding="utf-8"))
         return made
@@ -226,21 +241,32 @@ def results_folder(said: GlueConfig) -> Path:
     return Path("runs") / f"glue-{Path(run).resolve().name}"
 
 
+def _model_line(model: dict[str, Any], figures: dict[str, Any]) -> str:
+    """A kept model, with its own score where that is not the median."""
+    own, median = model["score"], figures["median"]
+    beside = "" if own == median else f", {figures['metric']} {own:.1f}, the median is {median:.1f}"
+    return f"model       {model['path']} (seed {model['seed']}{beside})"
+
+
 def describe(results: dict[str, Any], left_out: Iterable[str]) -> list[str]:
     """What is to be said under the table, in lines."""
     protocol_said = results["protocol"]
     departures = "; ".join(protocol_said["departures"])
     broken = [f"{line['rule']} ({line['found']})" for line in results["rules"] if not line["passed"]]
-    filled = results["submission"]["majority_class"]
+    filled, wrong = results["submission"]["majority_class"], results["submission"]["wrong_counts"]
     lines = [
         f"protocol    {protocol_said['name']}"
         + (f", NOT as published: {departures}" if departures else ", as published"),
         f"rules       {'all kept' if not broken else 'not kept: ' + ', '.join(broken)}",
         f"differs     {'; '.join(protocol_said['differences'])}",
-        "published   crammed v2, A6000: mean 80.4",
+        f"published   crammed v2, A6000: mean {PUBLISHED['crammed v2']['mean']}",
         f"submission  {results['submission']['path']}"
-        + (f"; the majority class, not predictions, for {', '.join(filled)}" if filled else ""),
-        *(f"model       {model['path']} (seed {model['seed']})" for model in results["models"].values()),
+        + (f"; the majority class, not predictions, for {', '.join(filled)}" if filled else "")
+        + (f"; not for handing in: {', '.join(wrong)}" if wrong else ""),
+        *(
+            _model_line(model, results["scores"][TASKS[task].parts[0].name])
+            for task, model in results["models"].items()
+        ),
     ]
     if results["missing"]:
         lines.insert(0, f"mean        none: {', '.join(results['missing'])} of the nine scores were not run")

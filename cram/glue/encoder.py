@@ -24,7 +24,7 @@ from cram.record import read_json, sha256_bytes, sha256_file, write_json
 DROPOUTS = (
     "attention_dropout", "embedding_dropout", "mlp_dropout", "classifier_dropout",
     "attention_probs_dropout_prob", "hidden_dropout_prob", "dropout", "seq_classif_dropout", "hidden_dropout",
-    "pooler_dropout",
+    "pooler_dropout", "classifier_dropout_prob", "dropout_rate", "summary_last_dropout",
 )  # fmt: skip
 
 

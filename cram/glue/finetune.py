@@ -92,15 +92,23 @@ def _loss(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, encoded: Encoded, pad_id: int) -> np.ndarray:
+def predict(
+    model: nn.Module, encoded: Encoded, pad_id: int, advance: Callable[[int], None] = lambda rows: None
+) -> np.ndarray:
     """What a classifier says of rows, float32 (rows, outputs), in their order.
 
     In fp32 without autocast, so that whoever loads the saved model repeats it.
+
+    Args:
+        advance: told of each batch's rows.
     """
     device = next(model.parameters()).device
     model.eval()
     order = encoded.lengths.argsort(descending=True, stable=True)
-    said = [model(**encoded.batch(rows, pad_id, device)).logits.float().cpu() for rows in order.split(EVALUATION_ROWS)]
+    said = []
+    for rows in order.split(EVALUATION_ROWS):
+        said.append(model(**encoded.batch(rows, pad_id, device)).logits.float().cpu())
+        advance(len(rows))
     outputs = torch.empty(len(order), said[0].shape[-1])
     outputs[order] = torch.cat(said)
     return outputs.numpy()

@@ -11,6 +11,9 @@ from cram.errors import CramError
 from cram.glue.metrics import counted
 from cram.record import read_json, write_json
 
+# What the results are made from, of each job.
+OUTCOME = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -24,7 +27,7 @@ class Job:
     @property
     def name(self) -> str:
         """`cola-4e-05-seed0`."""
-        return f"{'untrained-' * self.untrained}{self.task}-{self.learning_rate:g}-seed{self.seed}"
+        return f"{'untrained-' * self.untrained}{self.task}-{self.learning_rate!r}-seed{self.seed}"
 
 
 def plan(tasks: Iterable[str], learning_rates: Iterable[float], seeds: int, untrained: bool = False) -> list[Job]:
@@ -54,10 +57,14 @@ class Record:
         try:
             before, jobs = there["settings"], there["jobs"]
             self.outcomes = {Job(**entry["job"]): entry["outcome"] for entry in jobs}
+            whole = all(name in outcome for outcome in self.outcomes.values() for name in OUTCOME)
         except (KeyError, TypeError):
+            whole = False
+        if not whole:
             raise CramError(
-                f"{self.path}: not a record of GLUE results. Move it away, or choose another to=."
-            ) from None
+                f"{self.path}: not a record of GLUE results, or one of another version. "
+                "Move it away, or choose another to=."
+            )
         names = dict.fromkeys((*before, *self.settings))
         different = [name for name in names if before.get(name) != self.settings.get(name)]
         if different:

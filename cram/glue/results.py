@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from cram.config import GlueConfig
@@ -100,6 +101,10 @@ def protocol(
         ("pooling", said.pooling, "first"),
     )
     departures = [f"{name}={value}" for name, value, published in wanted if value != published]
+    rates = list(dict.fromkeys(said.learning_rate)) or [meant.learning_rate]
+    if rates != [meant.learning_rate]:
+        several = ", the best on the dev sets" if len(rates) > 1 else ""
+        departures.append(f"learning_rate={', '.join(map(_written, rates))}{several}")
     seeds = min(len(figures["seeds"]) for figures in found.values())
     if seeds < PROTOCOL_SEEDS:
         departures.append(f"seeds={seeds}")
@@ -109,11 +114,14 @@ def protocol(
         "head of the stock class, not a new layer of 1024 with tanh",
         "dropout where the class has it: " + ", ".join(encoder.dropouts(0.0)),
         "rows of like length share a batch",
+        "a single sentence is fed alone, not beside an empty one with a separator of its own",
     ]
-    if said.learning_rate and list(said.learning_rate) != [meant.learning_rate]:
-        rates = ", ".join(f"{rate:g}" for rate in said.learning_rate)
-        differences.append(f"one learning rate for all tasks, of {rates}, the best on the dev sets")
     return Protocol(said.protocol, [*departures, *remarks], differences)
+
+
+def _written(rate: float) -> str:
+    """`4e-5`, with all its digits."""
+    return f"{Decimal(repr(rate)):e}"
 
 
 def rules(record: Record, learning_rate: float) -> list[dict[str, Any]]:
@@ -127,22 +135,31 @@ def rules(record: Record, learning_rate: float) -> list[dict[str, Any]]:
         if job.learning_rate == learning_rate and not job.untrained
     ]
     starts = {outcome["began_with"] for _, outcome in used}
-    foreign = sorted({job.task for job, outcome in used if outcome["trained_on"] != job.task})
+    rows: dict[str, set[str]] = {}
+    for job, outcome in used:
+        rows.setdefault(job.task, set()).add(outcome["train"])
+    foreign = sorted(
+        task
+        for task, own in rows.items()
+        if len(own) > 1 or any(own & others for other, others in rows.items() if other != task)
+    )
     most = max((outcome["epochs"] for _, outcome in used), default=0)
-    settings = {(outcome["batch"], outcome["epochs"], job.learning_rate) for job, outcome in used}
+    settings = sorted({(outcome["learning_rate"], outcome["batch"], outcome["epochs"]) for _, outcome in used})
     lines = [
         (
             "own task's data only",
             len(starts) == 1 and not foreign,
-            f"{len(used)} fine-tunings, each on its own task's training set, from "
+            f"{len(used)} fine-tunings, {sum(map(len, rows.values()))} training sets for {len(rows)} tasks, from "
             + ", ".join(f"weights {start[:12]}" for start in sorted(starts))
-            + (f"; other data for {', '.join(foreign)}" if foreign else ""),
+            + (f"; several sets, or another task's, for {', '.join(foreign)}" if foreign else ""),
         ),
         (f"at most {MOST_EPOCHS} epochs", most <= MOST_EPOCHS, f"{most} epochs"),
         (
             "one setting for all tasks",
             len(settings) == 1,
-            "; ".join(f"learning rate {rate:g}, batch {batch}, {epochs} epochs" for batch, epochs, rate in settings),
+            "; ".join(
+                f"learning rate {_written(rate)}, batch {batch}, {epochs} epochs" for rate, batch, epochs in settings
+            ),
         ),
     ]
     return [{"rule": rule, "passed": passed, "found": found} for rule, passed, found in lines]
@@ -171,7 +188,7 @@ def summary(
         "mean_of_seeds": mean_of_seeds(found),
         "missing": [name for name in NINE if name not in found],
         "learning_rate": rate,
-        "learning_rates": {f"{each:g}": means[each] for each in rates},
+        "learning_rates": {repr(each): means[each] for each in rates},
         "scores": found,
         "majority": majority | {"mean": mean_of_nine(majority)},
         "untrained": untrained | {"mean": mean_of_nine(untrained)} if untrained else None,

@@ -38,10 +38,11 @@ def table(results: dict[str, Any], title: str) -> Table:
 def _cells(name: str, results: dict[str, Any]) -> list[str]:
     found = results["scores"][name]
     beside = "".join(f" ({other} {value:.1f})" for other, value in found["beside"].items())
+    not_finite = f" ({found['not_finite']} not finite)" if found["not_finite"] else ""
     cells = [
         name,
         found["metric"],
-        _number(found["median"]) + beside,
+        _number(found["median"]) + beside + not_finite,
         _number(found["mean"]),
         f"{found['least']:.1f}-{found['largest']:.1f}",
         " ".join(f"{value:.1f}" for value in found["seeds"].values()),

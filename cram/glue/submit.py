@@ -21,6 +21,15 @@ def submission_parts() -> list[tuple[Task, Part]]:
     return [*parts, (TASKS["mnli"], DIAGNOSTIC)]
 
 
+def wrong_counts(predictions: Mapping[str, list[str]]) -> list[str]:
+    """For each part whose predictions are not as many as its published test rows: what it has, in words."""
+    return [
+        f"{part.submission} has {len(predictions[part.name]):,} rows, {part.test_rows:,} are asked for"
+        for _, part in submission_parts()
+        if part.name in predictions and len(predictions[part.name]) != part.test_rows
+    ]
+
+
 def as_table(predictions: list[str]) -> str:
     """Predictions as the text of a file: a header, then row number and prediction."""
     return "".join(f"{index}\t{said}\n" for index, said in [("index", "prediction"), *enumerate(predictions)])

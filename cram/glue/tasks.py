@@ -88,7 +88,7 @@ TASKS = {
              (Part("mnli-m", "MNLI-m", 9_815, 9_796, "dev_matched", "test_matched",
                    "validation_matched", "test_matched"),
               Part("mnli-mm", "MNLI-mm", 9_832, 9_847, "dev_mismatched", "test_mismatched",
-                   "validation_mismatched", "test_mismatched"))),
+                   "validation_mismatched", "test_mismatched")), majority=2),
         Task("qnli", "QNLI", ("question", "sentence"), ("question", "sentence"), "label", ENTAILED, ENTAILED,
              ("accuracy",), 104_743, (Part("qnli", "QNLI", 5_463, 5_463),)),
         Task("rte", "RTE", PAIR, PAIR, "label", ENTAILED, ENTAILED,

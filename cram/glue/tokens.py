@@ -66,12 +66,13 @@ def encode(rows: Rows, tokenizer: Any, longest: int, cache: Path) -> Encoded:
 
     Args:
         tokenizer: of `transformers`, with a fast backend.
-        cache: folder that keeps what was tokenized, under a hash of rows, tokenizer and length.
+        cache: folder that keeps what was tokenized, under a hash of rows, tokenizer, length and whether it gives types.
     """
-    heading = f"{rows.hash} {tokenizer_hash(tokenizer)} {longest}"
+    typed = "token_type_ids" in tokenizer.model_input_names
+    heading = f"{rows.hash} {tokenizer_hash(tokenizer)} {longest} types={typed}"
     path = cache / f"{hashlib.sha256(heading.encode()).hexdigest()[:24]}.safetensors"
     if not path.is_file():
-        write_atomic(path, save(_tokenize(rows, tokenizer, longest)))
+        write_atomic(path, save(_tokenize(rows, tokenizer, longest, typed)))
     found = load_file(path)
     labels = None if rows.labels is None else torch.from_numpy(rows.labels)
     if labels is not None and labels.is_floating_point():
@@ -89,8 +90,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(plain.to_str().encode()).hexdigest()
 
 
-def _tokenize(rows: Rows, tokenizer: Any, longest: int) -> dict[str, Tensor]:
-    typed = "token_type_ids" in tokenizer.model_input_names
+def _tokenize(rows: Rows, tokenizer: Any, longest: int, typed: bool) -> dict[str, Tensor]:
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for begin in range(0, len(rows), PIECE):

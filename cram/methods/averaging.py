@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from cram.config import AveragingConfig
 from cram.errors import CramError
@@ -12,8 +12,9 @@ from cram.methods.method import Method
 class Averaging(Method):
     """The mean of the weights after each update from `start` on, or their exponential mean, as the result.
 
-    Source: arXiv:1803.05407 (all alike) and arXiv:2306.03241 (of the latest), by `torch.optim.swa_utils`, changed:
-    driven by the spent share of the budget.
+    Source: arXiv:1803.05407 (all alike) and arXiv:2306.03241 (of the latest), by the functions of
+    `torch.optim.swa_utils`, changed: driven by the spent share of the budget, and counted on the host, because
+    `AveragedModel` waits for the device at each update.
     Errors: CramError for a share or decay that is none.
     """
 
@@ -25,35 +26,37 @@ class Averaging(Method):
             raise CramError(f"averaging.start={config.start} is no share of the budget: give 0 or more, below 1.")
         if config.decay is not None and not 0.0 < config.decay < 1.0:
             raise CramError(f"averaging.decay={config.decay} is no decay: give more than 0, below 1.")
-        self._start, self._decay = config.start, config.decay
-        self._average: AveragedModel | None = None
-        self._loaded: dict[str, Tensor] = {}
+        self._start = config.start
+        self._average = get_swa_multi_avg_fn() if config.decay is None else get_ema_multi_avg_fn(config.decay)
+        self._mean: dict[str, Tensor] = {}
+        self._count = 0
 
+    @torch.no_grad()
     def after_step(self, model: nn.Module, progress: float) -> None:
-        """Take the weights into the average, from the start on."""
-        if progress >= self._start:
-            self._of(model).update_parameters(model)
+        """Take the weights into the average, from the start on; never waits for the device."""
+        if progress < self._start:
+            return
+        weights = {name: weight.detach() for name, weight in model.named_parameters()}
+        if self._count:
+            mean = [self._mean[name].to(weight.device) for name, weight in weights.items()]
+            self._average(mean, list(weights.values()), self._count)
+            self._mean = dict(zip(weights, mean, strict=True))
+        else:
+            self._mean = {name: weight.clone() for name, weight in weights.items()}
+        self._count += 1
 
     @torch.no_grad()
     def finish(self, model: nn.Module) -> None:
         """Put the average in the weights' place."""
-        if self._average is not None or self._loaded:
-            for weight, mean in zip(model.parameters(), self._of(model).module.parameters(), strict=True):
-                weight.copy_(mean)
+        for name, weight in model.named_parameters():
+            if self._count:
+                weight.copy_(self._mean[name])
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The average, and how many updates are in it."""
-        return {} if self._average is None else dict(self._average.state_dict())
+        """The average by parameter, and how many updates are in it."""
+        return {**self._mean, "count": torch.tensor(self._count)} if self._count else {}
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state_tensors` gave."""
-        self._average, self._loaded = None, tensors
-
-    def _of(self, model: nn.Module) -> AveragedModel:
-        if self._average is None:
-            mean = get_swa_multi_avg_fn() if self._decay is None else get_ema_multi_avg_fn(self._decay)
-            self._average = AveragedModel(model, multi_avg_fn=mean)
-            if self._loaded:
-                self._average.load_state_dict(self._loaded)
-                self._loaded = {}
-        return self._average
+        self._mean = {name: value for name, value in tensors.items() if name != "count"}
+        self._count = int(tensors["count"]) if tensors else 0

@@ -18,7 +18,8 @@ from cram.model.layers import RMSNorm
 
 VARIABLE_LENGTH = ("flash", "varlen")
 
-# [CLS], a token and [SEP]: no document that lies whole within a row is shorter.
+# [CLS], a token and [SEP]: no document that lies whole within a row is shorter. The rest of a long one can be; so many
+# of those that they exceed the capacity of a whole micro-batch would see their neighbours.
 _SHORTEST_DOCUMENT = 3
 
 
@@ -61,7 +62,7 @@ def document_bounds(starts: Tensor) -> Tensor:
     could lie in a row, the unused borders at the end all being the number of positions.
     """
     rows, seq_len = starts.shape
-    # Two cut documents and padding may be shorter than a whole one.
+    # A row begins and ends with a cut document as a rule, and padding: these may be shorter than a whole one.
     capacity = rows * (seq_len // _SHORTEST_DOCUMENT + 3)
     flat = starts.flatten()
     slot = torch.where(flat, flat.cumsum(0) - 1, capacity).clamp(max=capacity)

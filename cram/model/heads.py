@@ -16,7 +16,7 @@ class TiedHead(nn.Module):
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        # In a tuple, so that the tied weight is registered, saved and moved once: with the encoder.
+        # In a tuple, so that the tied weight is registered, saved and moved once: with the model.
         self._tied = (embedding,)
 
     @property

@@ -60,8 +60,9 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
     run.mkdir(parents=True)
     (run / ".lock").touch()
     (run / "recipe.yaml").write_text("budget: 4steps\n")
-    with pytest.raises(CramError, match="belongs to another recipe"):
+    with pytest.raises(CramError, match=r"(?s)arm high: run=.* belongs to another recipe.*For a table that is dir="):
         main([*words, "seeds=1"])
+    assert not (run.parent / "low-seed0" / "receipt.json").exists()
     (run / "recipe.yaml").unlink()
     (run / "metrics.jsonl").mkdir()  # cannot be written
     assert main([*words, "seeds=1"]) == 1
@@ -71,14 +72,22 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
     assert [arm["arm"] for arm in results["arms"]] == ["low", "half"]
 
 
-def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cram.ablate", *words, "seeds=1", "budget=100000steps", "arms=[high]"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize("whole_group", [True, False], ids=["as by Ctrl-C", "the table alone"])
+def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_path: Path, whole_group: bool) -> None:
+    # Updates of some hundred milliseconds: a second signal meanwhile would end the run at once.
+    slow = ["batch.tokens=16384", "budget=100000steps", "log_interval=1"]
+    command = [sys.executable, "-m", "cram.ablate", *words, "seeds=1", "arms=[high]", *slow]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
+    )
     run = tmp_path / "tables" / "mine-100000steps" / "high-seed0"
     metrics = run / "metrics.jsonl"
     while child.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 2):
         time.sleep(0.1)
-    child.send_signal(signal.SIGTERM)
+    if whole_group:
+        os.killpg(child.pid, signal.SIGINT)
+    else:
+        child.send_signal(signal.SIGTERM)
     out, _ = child.communicate(timeout=60)
     assert child.returncode == 130, out
     assert "The same command goes on" in out
@@ -90,6 +99,8 @@ def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_p
     [
         ([], r"table= is missing\. Say table=NAME with one of: "),
         (["table=recipe", "seeds=0"], "seeds=0: give a positive number"),
+        (["table=recipe", "seed=3"], r"seed=3: each run of a table has its own\. For more seeds say seeds=N"),
+        (["table=recipe", "run=mine"], r"run=mine: each run of a table has its own"),
         (["table=recipe", "budget=soon"], "budget=soon is no budget"),
         (["table=recipe", "model.heads=5"], r"arm .*: model\.width=\d+ is not a multiple of model\.heads=5"),
     ],

@@ -10,6 +10,7 @@ from cram.build import check
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
+from cram.recipe import save_config
 from cram.record import write_json
 
 TABLE = Table(
@@ -112,26 +113,39 @@ def receipt(nats: float, cramming: float | None, tokens: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def finish(run: Run, receipt: dict[str, Any]) -> None:
+    """Leave what a finished run leaves."""
+    run.folder.mkdir(parents=True)
+    (run.folder / "recipe.yaml").write_text(save_config(run.config))
+    write_json(run.folder / "receipt.json", receipt)
+
+
 def test_the_outcome_has_means_spreads_and_the_distance_to_the_baseline(tmp_path: Path) -> None:
     runs = plan(TABLE, tmp_path, [])
     figures = {"old": (5.0, 4.0), "new": (4.0, 3.5), "half": (4.5, None)}
     for run in runs:
         if (run.arm, run.seed) != ("half", 1):  # still missing
             nats, cramming = figures[run.arm]
-            run.folder.mkdir(parents=True)
-            write_json(run.folder / "receipt.json", receipt(nats + 0.2 * run.seed, cramming, 1000))
+            finish(run, receipt(nats + 0.2 * run.seed, cramming, 1000))
     old, new, half = outcome(runs, TABLE)
     assert (old["arm"], old["seeds"], old["over_baseline"]) == ("old", [0, 1], 0.0)
     assert old["nats"] == {"mean": 5.1, "least": 5.0, "largest": 5.2, "all": [5.0, 5.2]}
     assert new["over_baseline"] == pytest.approx(-1.0)
     assert new["cramming_rule_nats"]["mean"] == 3.5
     assert (half["seeds"], half["budget"], half["cramming_rule_nats"]) == ([0], "300s", None)
-    assert half["over_baseline"] == pytest.approx(-0.6)
+    assert half["over_baseline"] == pytest.approx(-0.5)  # of the seed that both have
+
+
+def test_what_other_words_have_trained_is_no_outcome(tmp_path: Path) -> None:
+    runs = plan(TABLE, tmp_path, [])
+    others = plan(TABLE, tmp_path, ["data.source=other"])
+    finish(others[0], receipt(9.0, 9.0, 10))
+    finish(runs[1], receipt(4.0, 3.0, 10))
+    assert [line["arm"] for line in outcome(runs, TABLE)] == ["new"]
 
 
 def test_without_the_baseline_there_is_no_distance(tmp_path: Path) -> None:
     run = Run("new", 0, (), Config(run=str(tmp_path / "new-seed0")))
-    run.folder.mkdir()
-    write_json(run.folder / "receipt.json", receipt(4.0, 3.0, 10))
+    finish(run, receipt(4.0, 3.0, 10))
     (line,) = outcome([run], TABLE)
     assert line["over_baseline"] is None

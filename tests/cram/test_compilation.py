@@ -152,7 +152,7 @@ def test_wrong_code_is_found_said_and_left_out(
     assert (receipt["kind"], receipt["check"]["passed"]) == ("eager", False)
     assert receipt["check"]["gradient"] == pytest.approx(0.5, abs=0.1)
     said = capsys.readouterr().out
-    assert f"WARNING: compile.kind=blocks is not used: {receipt['failed']['blocks']}" in said
+    assert f"warning: compile.kind=blocks is not used: {receipt['failed']['blocks']}" in said
     assert f"gradient of {receipt['check']['parameter']} by" in said
     assert "training goes on eagerly" in said
     assert all(torch.equal(value, before[name]) for name, value in session.model.state_dict().items())
@@ -181,7 +181,7 @@ def test_a_compiler_that_fails_gives_way_to_the_blocks_and_then_to_eager_code(
     assert receipt["kind"] == "eager"
     assert list(receipt["failed"]) == ["model", "blocks"]
     assert "no such card" in receipt["failed"]["blocks"]
-    assert capsys.readouterr().out.count("WARNING") == 3
+    assert capsys.readouterr().out.count("warning") == 3
     accumulate(session, session.loader.peek(2), 0.0)
 
 

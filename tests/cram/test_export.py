@@ -191,6 +191,20 @@ def test_card_of_a_decoder_names_its_class_and_both_baselines(decoder_run: Path,
     assert "[MASK]" not in card
 
 
+def test_texts_of_unlike_length_are_continued_together_as_alone(decoder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(decoder), AutoModelForCausalLM.from_pretrained(decoder)
+    texts = ["the", "the cat sat on the mat and the dog"]
+
+    def written(together: list[str]) -> list[str]:
+        rows = tokenizer(together, return_tensors="pt", padding=True)
+        ids = model.generate(**rows, max_new_tokens=5, do_sample=False)[:, -5:]
+        return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+    assert written(texts) == [*written(texts[:1]), *written(texts[1:])]
+
+
 def test_text_generation_continues_a_prompt(decoder: Path) -> None:
     from transformers import pipeline
 

@@ -32,11 +32,14 @@ def test_a_rise_above_the_recent_mean_is_a_spike_and_a_fall_is_none() -> None:
 
 def test_each_return_lowers_the_learning_rate_until_they_are_too_many() -> None:
     faults, config = Faults(in_a_row=10), FaultsConfig(lr_factor=0.5, rollbacks=2)
-    assert faults.return_to(100, 80, config).lr_factor == 0.5
+    assert faults.roll_back(100, 80, config).lr_factor == 0.5
     assert faults.in_a_row == 0
-    assert faults.return_to(120, 80, config).lr_factor == 0.25
-    with pytest.raises(CramError, match=r"not finite at update 130, after 2 returns.*0\.25 times.*Lower optimizer\.lr"):
-        faults.return_to(130, 80, config)
+    assert faults.roll_back(120, 80, config).lr_factor == 0.25
+    with pytest.raises(
+        CramError,
+        match=r"not finite at update 130, after 2 rollbacks.*0\.25 times.*Lower optimizer\.lr and choose another run=",
+    ):
+        faults.roll_back(130, 80, config)
 
 
 def test_they_survive_as_json() -> None:
@@ -44,7 +47,7 @@ def test_they_survive_as_json() -> None:
     faults.count(False)
     faults.see(1, 1.0, config)
     faults.see(2, 5.0, config)
-    faults.return_to(3, 0, config)
+    faults.roll_back(3, 0, config)
     assert Faults(**json.loads(json.dumps(asdict(faults)))) == faults
 
 

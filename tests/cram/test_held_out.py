@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 
 from cram import held_out
@@ -290,6 +290,16 @@ def test_bytes_of_a_causal_model_are_those_of_the_text_with_one_space_between_wo
     firsts = ["the", "over", "fell"]  # of the windows but the first: [CLS] and three words, then four by four
     unpredicted = sum(len(f" {word}") for word in firsts)
     assert make_causal([words], tokenizer, seq_len=4).predicted_bytes == len(words.text) - 1 - unpredicted
+
+
+def test_pieces_of_one_character_share_its_bytes() -> None:
+    alphabet = {letter: number for number, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    bytewise = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for text in ("é😀x", "plain", "한 a"):
+        encoding = bytewise.encode(text)
+        assert len(encoding.ids) == len(text.encode())
+        assert sum(held_out._sizes(text, encoding.offsets)) == len(text.encode())
 
 
 def test_figures_of_a_causal_model_are_those_of_a_plain_cross_entropy(tokenizer: Tokenizer) -> None:

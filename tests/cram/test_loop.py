@@ -18,6 +18,7 @@ from cram.config import FaultsConfig
 from cram.errors import CramError
 from cram.gradients import accumulate
 from cram.loop import predicted_progress, save, settle, train, update, update_rows
+from cram.loss_scale import LossScale
 from cram.record import Metrics, read_metrics
 from cram.session import Session
 
@@ -323,6 +324,30 @@ def test_a_run_of_them_returns_to_the_checkpoint_with_a_lower_learning_rate(
     assert [(line["event"], line["step"], line["to_step"]) for line in faults] == [("rollback", 7, 0)]
 
 
+def test_no_checkpoint_is_written_amid_a_row_of_faults(tmp_path: Path) -> None:
+    config = FaultsConfig(patience=3, spike=1e9)
+    session = make_session(tmp_path, objective=Sick(set(range(32, 56))), faults_config=config, checkpoint_seconds=0.0)
+    assert train(session)
+    assert [rollback.to_step for rollback in session.faults.rollbacks] == [4]
+
+
+def test_there_is_no_rollback_at_the_end_of_the_budget(tmp_path: Path) -> None:
+    config = FaultsConfig(patience=2, rollbacks=0, spike=1e9)
+    session = make_session(tmp_path, objective=Sick(set(range(64, 80))), faults_config=config)
+    assert train(session)
+    assert (session.faults.in_a_row, session.faults.rollbacks) == (2, [])
+
+
+def test_a_run_begun_without_a_loss_scale_is_resumed_with_one(tmp_path: Path) -> None:
+    first = make_session(tmp_path)
+    save(first)
+    scale = LossScale(first.model.parameters(), torch.device("cpu"))
+    second = make_session(tmp_path, metrics=first.metrics, loss_scale=scale)
+    before = scale.state()
+    second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
+    assert scale.state() == before
+
+
 def spoil(session: Session) -> Any:
     """A step that adds one to the weight."""
     step = session.optimizer.step
@@ -338,7 +363,7 @@ def spoil(session: Session) -> Any:
 def test_a_run_that_stays_sick_ends_with_advice_and_its_checkpoint(tmp_path: Path) -> None:
     config = FaultsConfig(patience=2, rollbacks=1)
     session = make_session(tmp_path, budget="50steps", objective=Sick(set(range(1000))), faults_config=config)
-    with pytest.raises(CramError, match=r"not finite at update 4, after 1 returns.*Lower optimizer\.lr"):
+    with pytest.raises(CramError, match=r"not finite at update 4, after 1 rollbacks.*Lower optimizer\.lr"):
         train(session)
     assert session.checkpoints.steps() == [0]
 

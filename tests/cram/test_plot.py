@@ -67,7 +67,7 @@ def test_faults_are_marked_and_a_window_without_a_loss_is_a_gap(tmp_path: Path, 
     (axes,) = figures[0].axes
     assert [line.get_xdata()[0] for line in axes.lines[2:]] == [20.0, 40.0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels.count("a spike, or a return to a checkpoint") == 1
+    assert labels.count("a spike, or a rollback") == 1
 
 
 def test_a_run_without_records_or_baseline_is_drawn_too(tmp_path: Path, figures: list[Any]) -> None:

@@ -52,7 +52,7 @@ def test_bad_words_are_answered_in_one_or_two_lines(words: list[str], message: s
     [
         ("budgte: 3m\n", r"unknown key 'budgte' \(in .*mine\.yaml\)"),
         ("model:\n  layers: three\n", r"model\.layers: .*mine\.yaml"),
-        ("- 1\n", r"mine\.yaml: a recipe is a yaml mapping"),
+        ("- 1\n", r"mine\.yaml: must be a yaml mapping"),
         ("a: [1\n", r"mine\.yaml: not a readable yaml file"),
     ],
 )

@@ -130,6 +130,7 @@ def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(
 
 def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: Path) -> None:
     words = [*tiny_words, "budget=200steps", "checkpoint.interval=0.15s", "evaluation.interval=0.1"]
+    words += ["averaging.start=0.05", "optimizer.kind=muon"]
     straight = tmp_path / "straight"
     assert run(with_run(words, straight)).returncode == 0
     killed = tmp_path / "killed"
@@ -198,6 +199,10 @@ def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
         (["model.heads=5"], "model.heads=5"),
         (["wordpiece.vocab_size=30016"], "wordpiece.vocab_size"),
         (["checkpoint.interval=soon"], "checkpoint.interval=soon"),
+        (["log_interval=0"], "log_interval=0: give a positive number of updates"),
+        (["evaluation.interval=0"], "evaluation.interval=0.0: give a positive share, or null"),
+        (["averaging.start=2"], "averaging.start=2.0 is no share of the budget"),
+        (["faults.patience=0"], "faults.patience=0"),
     ],
 )
 def test_bad_words_end_with_status_two_and_no_traceback(

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -192,9 +193,30 @@ def test_the_hub(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_task(f"hf:{hub}", TASKS["cola"])
 
 
+def test_rows_of_the_hub_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: dict[str, list[Any]] = {column: ["a", "b"] for column in ("sentence1", "sentence2")}
+
+    def load(**splits: dict[str, list[Any]]) -> None:
+        made = {name: datasets.Dataset.from_dict(columns) for name, columns in splits.items()}
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict(made))
+        load_task("hf:mine", TASKS["rte"], check_counts=False)
+
+    good = whole | {"label": [0, 1]}
+    load(train=good, validation=good)
+    with pytest.raises(CramError, match=r"data=hf:mine: rte has no split validation; found train, test\."):
+        load(train=good, test=good)
+    with pytest.raises(CramError, match=r"rte, train has no column 'sentence2'; found sentence1, label\."):
+        load(train={name: good[name] for name in ("sentence1", "label")}, validation=good)
+    with pytest.raises(CramError, match=r"rte, validation has no column 'label'; found sentence1, sentence2\."):
+        load(train=good, validation=whole)
+    for label in (-1, 2):
+        with pytest.raises(CramError, match=rf"rte, train, row 1: label {label} is not from 0 to 1\."):
+            load(train=whole | {"label": [0, label]}, validation=good)
+
+
 def test_predictions_are_spelled_as_the_files_are() -> None:
     assert spell(TASKS["rte"], np.array([[2.0, 1.0], [0.0, 1.0]])) == ["entailment", "not_entailment"]
     assert spell(TASKS["cola"], np.array([[2.0, 1.0], [0.0, 1.0]])) == ["0", "1"]
     assert spell(TASKS["stsb"], np.array([[-1.0], [2.34567], [7.0], [np.nan]])) == ["0.000", "2.346", "5.000", "0.000"]
     assert spell_majority(TASKS["stsb"], TASKS["stsb"].parts[0]) == ["2.701"] * 1_379
-    assert set(spell_majority(TASKS["mnli"], TASKS["mnli"].parts[1])) == {"entailment"}
+    assert set(spell_majority(TASKS["mnli"], TASKS["mnli"].parts[1])) == {"contradiction"}

@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +47,21 @@ def test_dropout_is_on_wherever_the_class_has_it(checkpoint: Path) -> None:
     assert len(shares) == 1 + 2 * 2 + 1  # embeddings; attention's output and the MLP of each block; classifier
     assert set(shares) == {0.25}
     assert model.config.attention_dropout == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("Albert", {"attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout_prob"}),
+        ("T5", {"dropout_rate", "classifier_dropout"}),
+        ("Electra", {"attention_probs_dropout_prob", "hidden_dropout_prob", "summary_last_dropout"}),
+    ],
+)
+def test_dropouts_of_peers(checkpoint: Path, name: str, keys: set[str]) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")()
+    assert set(replace(open_encoder(str(checkpoint), 32, "first"), config=config).dropouts(0.1)) >= keys
 
 
 def test_pooling_and_labels_reach_the_config(checkpoint: Path) -> None:
@@ -143,6 +160,34 @@ def test_what_is_no_checkpoint_is_said_so(copy: Path, tmp_path: Path) -> None:
     change(copy, model_type="madeup")
     with pytest.raises(CramError, match="cannot be loaded by transformers"):
         open_encoder(str(copy), 128, "first")
+
+
+@pytest.mark.parametrize("lacking", [{"backend_tokenizer": None}, {"pad_token_id": None}])
+def test_a_tokenizer_that_cannot_serve_is_said_so(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, lacking: dict[str, None]
+) -> None:
+    whole = SimpleNamespace(**({"backend_tokenizer": object(), "pad_token_id": 0} | lacking))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: whole)
+    with pytest.raises(CramError, match=r"its tokenizer has no fast backend, or no padding token; give another"):
+        open_encoder(str(checkpoint), 128, "first")
+
+
+def test_a_class_that_classifies_no_texts_is_said_so(copy: Path) -> None:
+    change(copy, model_type="vit", architectures=["ViTModel"])
+    with pytest.raises(CramError, match="is a ViTModel; transformers has no class of it that classifies texts"):
+        open_encoder(str(copy), 128, "first")
+
+
+def test_weights_that_the_hub_does_not_give_are_said_so(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("the name has no file\nnamed so")
+
+    opened = open_encoder(str(checkpoint), 128, "first")
+    monkeypatch.setattr("cram.glue.encoder._load", lambda *_: (opened.config, opened.tokenizer))
+    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    said = r"run=hf:owner/name: no model\.safetensors could be fetched \(the name has no file named so\)"
+    with pytest.raises(CramError, match=said):
+        open_encoder("hf:owner/name", 128, "first")
 
 
 def test_weights_that_lack_a_part_of_the_encoder_are_refused(copy: Path) -> None:

@@ -98,7 +98,9 @@ def test_predictions_are_in_the_rows_order_whatever_shares_a_batch(
     ]
     encoded = encode(Rows(texts, None), encoder.tokenizer, 32, tmp_path)
     monkeypatch.setattr("cram.glue.finetune.EVALUATION_ROWS", 7)
-    said = predict(model, encoded, encoder.pad_id)
+    told: list[int] = []
+    said = predict(model, encoded, encoder.pad_id, told.append)
+    assert told == [7, 7, 7, 7, 2]
     assert said.shape == (30, 3)
     for row, pair in enumerate(texts):
         with torch.no_grad():

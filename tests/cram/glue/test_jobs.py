@@ -14,7 +14,8 @@ SETTINGS = {"checkpoint": "abc", "batch": 16}
 
 
 def outcome(value: float, **more: Any) -> dict[str, Any]:
-    return {"scores": {"rte": {"accuracy": value}}, "data": "d", **more}
+    shared = {"data": "d", "train": "t", "began_with": "w", "learning_rate": 4e-5, "batch": 16, "epochs": 5}
+    return {"scores": {"rte": {"accuracy": value}}, **shared, **more}
 
 
 def test_a_plan_is_every_task_rate_and_seed_once() -> None:
@@ -22,6 +23,7 @@ def test_a_plan_is_every_task_rate_and_seed_once() -> None:
     assert len(jobs) == len({job.name for job in jobs}) == 12
     assert jobs[0].name == "cola-1e-05-seed0"
     assert Job("rte", 4e-5, 2, untrained=True).name == "untrained-rte-4e-05-seed2"
+    assert len({job.name for job in plan(["rte"], [4e-5, 4.0000001e-5], 1)}) == 2
 
 
 def test_a_record_is_read_back_and_says_what_is_missing(tmp_path: Path) -> None:
@@ -51,6 +53,11 @@ def test_other_settings_other_rows_and_other_files_are_refused(tmp_path: Path) -
     record.check_data("cola", "anything")
     with pytest.raises(CramError, match="holds results of rte on other rows than these"):
         record.check_data("rte", "e")
+    whole = json.loads(path.read_text())
+    del whole["jobs"][0]["outcome"]["train"]
+    path.write_text(json.dumps(whole))
+    with pytest.raises(CramError, match=r"or one of another version\. Move it away, or choose another to="):
+        Record(path, SETTINGS)
     path.write_text('{"mine": 1}')
     with pytest.raises(CramError, match="not a record of GLUE results"):
         Record(path, SETTINGS)

@@ -16,7 +16,7 @@ import pytest
 from cram.config import GlueConfig
 from cram.errors import CramError
 from cram.glue.__main__ import check, listed, main
-from cram.glue.benchmark import results_folder
+from cram.glue.benchmark import describe, results_folder
 from cram.glue.data import load_task
 from cram.glue.metrics import score
 from cram.glue.submit import from_table
@@ -64,11 +64,17 @@ def test_glue_json_holds_everything(done: Path) -> None:
     assert results["majority"]["rte"] == 50.0
     assert set(results["untrained"]) == {*NINE, "mean"}
     assert results["protocol"]["kept"] is False
-    assert results["protocol"]["departures"][:4] == ["batch=4", "epochs=3", "length=32", "seeds=1"]
+    assert results["protocol"]["departures"][:5] == [
+        "batch=4", "epochs=3", "length=32", "learning_rate=3e-3", "seeds=1",
+    ]  # fmt: skip
     assert any("RTE/train.tsv: 64 rows" in text for text in results["protocol"]["departures"])
     assert [line["passed"] for line in results["rules"]] == [True, True, True]
     assert results["published"]["BERT-base"]["mean"] == 80.9
     assert results["submission"]["majority_class"] == ["wnli"]
+    said = "\n".join(describe(results, []))
+    assert "; not for handing in: CoLA has 10 rows, 1,063 are asked for, " in said
+    assert "MNLI-mm has 10 rows, 9,847 are asked for" in said
+    assert "crammed v2, A6000: mean 80.4" in said
     assert (done / "glue" / "glue.png").is_file()
 
 
@@ -111,6 +117,48 @@ def test_stock_transformers_alone_repeat_the_dev_score(done: Path, glue_folder: 
     assert answer["label"] in (task.labels or ("score",))
 
 
+def test_a_kept_model_that_is_not_the_median_shows_its_own_score(done: Path) -> None:
+    results = record(done)["results"]
+    model, median = results["models"]["sst2"], results["scores"]["sst2"]["median"]
+    assert model["score"] == median
+    assert f"model       {model['path']} (seed {model['seed']})" in describe(results, [])
+    model["score"] = 12.34
+    said = f"model       {model['path']} (seed {model['seed']}, accuracy 12.3, the median is {median:.1f})"
+    assert said in describe(results, [])
+
+
+def test_predictions_are_the_saved_models_after_glue_json_is_removed(
+    checkpoint: Path, glue_folder: Path, tmp_path: Path
+) -> None:
+    def predictions(to: Path) -> dict[str, str]:
+        return {path.name: path.read_text() for path in (to / "glue" / "predictions").iterdir()}
+
+    def stsb(to: Path, epochs: int) -> None:
+        main([*words(checkpoint, glue_folder, to, "seeds=1", "tasks=stsb", "batch=4"), f"epochs={epochs}"])
+
+    stsb(tmp_path / "again", 1)
+    first = predictions(tmp_path / "again")
+    (tmp_path / "again" / "glue.json").unlink()
+    stsb(tmp_path / "again", 3)
+    stsb(tmp_path / "fresh", 3)
+    assert predictions(tmp_path / "again") == predictions(tmp_path / "fresh") != first
+    archives = [(tmp_path / name / "glue" / "submission.zip").read_bytes() for name in ("again", "fresh")]
+    assert archives[0] == archives[1]
+
+
+def test_a_folder_that_lacks_a_task_done_before_is_said_so(checkpoint: Path, glue_folder: Path, tmp_path: Path) -> None:
+    main(words(checkpoint, glue_folder, tmp_path / "out", "seeds=1", "tasks=rte"))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "CoLA").symlink_to(glue_folder / "CoLA")
+    said = (
+        r"rte has no folder RTE; .* \(rte: its results are in .*/out/glue\.json already; "
+        r"give the folder that holds it too, or another to=\)"
+    )
+    with pytest.raises(CramError, match=said):
+        main(words(checkpoint, data, tmp_path / "out", "tasks=cola"))
+
+
 def test_more_tasks_join_what_is_there_and_nothing_runs_twice(
     checkpoint: Path, glue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,12 +186,13 @@ def test_a_sweep_picks_one_rate_for_all_tasks(
     main([*said, "learning_rate=[1e-6,5e-3]", "epochs=6"])
     results = record(tmp_path)["results"]
     assert set(results["learning_rates"]) == {"1e-06", "0.005"}
-    assert results["learning_rates"][f"{results['learning_rate']:g}"] == max(results["learning_rates"].values())
+    assert results["learning_rates"][repr(results["learning_rate"])] == max(results["learning_rates"].values())
     assert results["protocol"]["departures"][0] == "limit=32"
     assert [line["passed"] for line in results["rules"]] == [True, False, True]
     out = capsys.readouterr().out
     assert "NOT as published: limit=32" in out
     assert "not kept: at most 5 epochs (6 epochs)" in out
+    assert "learning_rate=1e-6, 5e-3, the best on the dev sets" in out
 
 
 def test_a_killed_command_goes_on(checkpoint: Path, glue_folder: Path, tmp_path: Path) -> None:

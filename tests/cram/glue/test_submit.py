@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from cram.glue.submit import as_table, from_table, write_submission
+from cram.glue.submit import as_table, from_table, write_submission, wrong_counts
 
 NLI, BINARY, ENTAILED = {"entailment", "neutral", "contradiction"}, {"0", "1"}, {"entailment", "not_entailment"}
 FILES: dict[str, tuple[int, set[str] | None]] = {
@@ -49,6 +49,14 @@ def test_what_was_not_run_gets_the_majority_class(tmp_path: Path) -> None:
     assert len(filled) == 10
     assert set(found["CoLA.tsv"]) == {"1"}
     assert set(found["STS-B.tsv"]) == {"2.701"}
+
+
+def test_counts_that_the_site_would_refuse_are_named() -> None:
+    said = {"rte": ["entailment"] * 3_000, "mnli-mm": ["neutral"] * 10, "ax": ["neutral"] * 1_105}
+    assert wrong_counts(said) == [
+        "MNLI-mm has 10 rows, 9,847 are asked for", "AX has 1,105 rows, 1,104 are asked for",
+    ]  # fmt: skip
+    assert wrong_counts({}) == []
 
 
 def test_equal_predictions_give_equal_bytes(tmp_path: Path) -> None:

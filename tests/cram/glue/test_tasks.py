@@ -19,6 +19,13 @@ def test_an_unknown_task_gets_the_nearest() -> None:
         find_tasks(["rte", "coola"])
 
 
+def test_the_majority_of_mnli_is_the_published_one() -> None:
+    published = {"entailment": 130_899, "neutral": 130_900, "contradiction": 130_903}
+    mnli = TASKS["mnli"]
+    assert sum(published.values()) == mnli.train_rows
+    assert mnli.labels[int(mnli.majority)] == max(published, key=lambda label: published[label])
+
+
 def test_each_task_is_whole() -> None:
     for task in TASKS.values():
         assert len(task.labels) == len(task.written)

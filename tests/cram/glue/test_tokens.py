@@ -80,6 +80,13 @@ def test_token_types_for_models_that_ask(tokenizer: Any, tmp_path: Path) -> None
     assert not (batch["token_type_ids"] * (1 - batch["attention_mask"])).any()
 
 
+def test_cached_tokens_have_types_only_where_they_are_wanted(tokenizer: Any, tmp_path: Path) -> None:
+    wanted = ["input_ids", "attention_mask"]
+    for types in (False, True, False):
+        tokenizer.model_input_names = [*wanted, "token_type_ids"] if types else wanted
+        assert (encode(PAIRS, tokenizer, 16, tmp_path).types is not None) == types
+
+
 def test_tokens_are_made_once(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = encode(PAIRS, tokenizer, 9, tmp_path)
     files = sorted(tmp_path.iterdir())
