@@ -54,7 +54,7 @@ def main(words: list[str]) -> int:
     lines = outcome(runs, table)
     _write(folder, table, lines)
     for run in failed:
-        print(f"failed: {run.arm} with seed {run.seed}: {_last_line(_log(run))} (all of it: {_log(run)})")
+        print(f"failed: {run.arm} with seed {run.seed}: {_last_words(_log(run))} (all of it: {_log(run)})")
     return 1 if failed else 0
 
 
@@ -98,9 +98,11 @@ def _log(run: Run) -> Path:
     return run.folder / "train.log"
 
 
-def _last_line(log: Path) -> str:
+def _last_words(log: Path) -> str:
+    """The refusal that ends a log, of one or two lines, or else its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    refused = [number for number, line in enumerate(lines) if line.startswith("cram: ")]
+    return " ".join(lines[refused[-1] :] if refused else lines[-1:]) or "it said nothing"
 
 
 def _write(folder: Path, table: Table, lines: list[dict[str, Any]]) -> None:
