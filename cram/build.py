@@ -32,6 +32,7 @@ from cram.model.layers import GatedMLP
 from cram.model.transformer import Encoder, Transformer
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
+from cram.objectives.phased import CausalThenMasked, check_share
 from cram.optim.adamw import AdamW, decay_schedule
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon, check_muon
@@ -106,7 +107,7 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
     special = SpecialTokens.of(tokenizer)
     if config.objective.kind == "causal":
         return CausalObjective(special.pad)
-    return MaskedObjective(
+    masked = MaskedObjective(
         config.objective,
         special=special.ids(),
         mask_id=special.mask,
@@ -115,6 +116,8 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
         seed=config.seed,
         static_shapes=device.type == "cuda",
     )
+    share = config.objective.causal_share
+    return CausalThenMasked(CausalObjective(special.pad), masked, share) if share else masked
 
 
 def build_held_out(
@@ -159,12 +162,18 @@ def check(config: Config) -> None:
     with torch.device("meta"):
         new_model(config.model, config.wordpiece.vocab_size)
     MaskedObjective(config.objective, [], 0, config.wordpiece.vocab_size, config.data.seq_len, config.seed, False)
+    check_share(config.objective.causal_share)
     kind, objective = config.model.kind, config.objective.kind
     if (kind == "decoder") != (objective == "causal"):
         fitting = "causal" if kind == "decoder" else "masked"
         raise CramError(
             f"model.kind={kind} cannot learn objective.kind={objective}: set objective.kind={fitting}, "
             f"or {'another model.kind' if kind == 'decoder' else 'model.kind=decoder'}"
+        )
+    if objective == "causal" and config.objective.causal_share:
+        raise CramError(
+            f"objective.causal_share={config.objective.causal_share} is for objective.kind=masked: "
+            "objective.kind=causal is causal throughout, leave it out."
         )
 
 

@@ -189,7 +189,7 @@ def _prove(session: Session, updates: int) -> tuple[Check | None, str | None]:
 
 
 def compare(session: Session, updates: int) -> Check:
-    """Compute the same updates eagerly and compiled, from the same weights and rows, and compare.
+    """Compute the same updates of each phase eagerly and compiled, from the same weights and rows, and compare.
 
     The gradients are compared instead of what an optimizer makes of them: it is not compiled, and AdamW's first steps
     are the signs of the gradients, rounding included. Each update moves the weights along the eager gradients, so that
@@ -200,10 +200,10 @@ def compare(session: Session, updates: int) -> Check:
     kept = [parameter.detach().clone() for parameter in parameters.values()]
     loss, gradient, worst = 0.0, 0.0, ""
     try:
-        for _ in range(updates):
+        for progress in session.objective.phases * updates:
             with eagerly():
-                reference, expected = _pass(session, rows)
-            value, found = _pass(session, rows)
+                reference, expected = _pass(session, rows, progress)
+            value, found = _pass(session, rows, progress)
             loss = max(loss, _number(abs(value - reference) / max(abs(reference), 1e-9)))
             for name, difference in _differences(found, expected).items():
                 if difference > gradient:
@@ -223,9 +223,9 @@ def _looked_at(session: Session) -> Any:
     return session.loader.peek(min(CHECKED_MICRO_BATCHES * micro, left - left % micro))
 
 
-def _pass(session: Session, rows: Any) -> tuple[float, dict[str, Tensor]]:
+def _pass(session: Session, rows: Any, progress: float) -> tuple[float, dict[str, Tensor]]:
     """Nats per predicted token, and the gradient of each parameter that has one; none is left in the model."""
-    predicted, nats = accumulate(session, rows, 0.0)
+    predicted, nats = accumulate(session, rows, progress)
     gradients = {name: p.grad for name, p in session.model.named_parameters() if p.grad is not None}
     session.model.zero_grad(set_to_none=True)
     return float(nats) / max(predicted, 1), gradients
@@ -260,5 +260,5 @@ def _move(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor]) -> 
 
 def _warm_up(session: Session) -> None:
     """Have everything compiled that an update will call; the gradients are thrown away."""
-    for _ in range(WARMING_PASSES):
-        _pass(session, _looked_at(session))
+    for progress in session.objective.phases * WARMING_PASSES:
+        _pass(session, _looked_at(session), progress)

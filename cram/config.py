@@ -113,8 +113,13 @@ class ObjectiveConfig:
     kind: Literal["masked", "causal"] = key(
         "masked", "what is learned: hidden tokens, or by a decoder each token from those before it"
     )
-    mask_rate: float = key(0.30, "share of the tokens predicted at the start of the budget", "share")
-    final_mask_rate: float | None = key(0.15, "share at its end, linear between (null: constant)", "share")
+    mask_rate: float = key(0.30, "share of the tokens predicted when masking begins", "share")
+    final_mask_rate: float | None = key(
+        0.15, "share at the end of the budget, linear between (null: constant)", "share"
+    )
+    causal_share: float = key(
+        0.0, "share of the budget, at its start, in which each token is predicted from those before it", "share"
+    )
     replace_mask: float = key(1.0, "share of the predicted tokens shown as [MASK]", "share")
     replace_random: float = key(0.0, "share shown as a random token; what is left is shown as it is", "share")
 

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from cram.bigram import bigram_bits_per_byte
 from cram.build import RESULTS, Parts, build_held_out, evaluate_parts, model_figures
 from cram.clock import CHARGED, Clock
-from cram.config import Config
+from cram.config import Config, ObjectiveConfig
 from cram.console import clock_time
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
@@ -124,6 +124,12 @@ def make_receipt(
     }
 
 
+def learned(config: ObjectiveConfig) -> str:
+    """What was learned, in words: a kind, or two phases."""
+    share = config.causal_share
+    return f"causal for the first {share:.0%}, then {config.kind}" if share else config.kind
+
+
 def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> Facts:
     clock = session.clock
     largest = {"wall": session.longest_update, "tokens": session.largest_update, "steps": 1.0}[clock.budget.clock]
@@ -133,7 +139,7 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         overshoot=clock.spent() - clock.budget.limit,
         largest_update=largest,
         devices=1,
-        objective=config.objective.kind,
+        objective=learned(config.objective),
         tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
         source=config.data.source,
         repeated_rows=repeated,

@@ -30,7 +30,12 @@ class Loader(Protocol):
 
 
 class Objective(Protocol):
-    """Makes a batch of rows on the host, and a loss of a batch on the device."""
+    """Makes a batch of rows on the host, and a loss of a batch on the device.
+
+    `phases` are the values of progress from which on batches are of another kind, the first 0.
+    """
+
+    phases: tuple[float, ...]
 
     def prepare(self, rows: Any, progress: float) -> Any: ...
     def loss(self, model: Any, batch: Any) -> torch.Tensor: ...

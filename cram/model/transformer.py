@@ -139,7 +139,7 @@ class Transformer(nn.Module):
                 module.attention.out.weight.zero_()
                 module.mlp.down.weight.zero_()
 
-    def forward(self, tokens: Tensor, documents: Tensor, slots: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, documents: Tensor, slots: Tensor | None = None, causal: bool = False) -> Tensor:
         """Hidden states after the final norm.
 
         Args:
@@ -147,11 +147,12 @@ class Transformer(nn.Module):
             documents: int (rows, seq_len), the document of each position within its row; documents lie in one
                 piece each, never see each other, and count their positions from their own start.
             slots: int64 (N), flat indices into rows * seq_len of the positions that are wanted.
+            causal: hide from every position those after it, which a decoder does anyway.
 
         Returns:
             (N, width) with slots, else (rows * seq_len, width).
         """
-        packing = self._pack(documents)
+        packing = self._pack(documents, causal or self._causal)
         hidden = self.embedding_norm(self.embed(tokens, packing))
         change = None
         for block in self.blocks[:-1]:
@@ -163,7 +164,7 @@ class Transformer(nn.Module):
         """What enters the embedding's norm, or the blocks: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
         return self.embedding(tokens)
 
-    def _pack(self, documents: Tensor) -> Packing:
+    def _pack(self, documents: Tensor, causal: bool) -> Packing:
         device = documents.device
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else self.embedding.weight.dtype
@@ -172,7 +173,7 @@ class Transformer(nn.Module):
             # How a model was trained does not bind its evaluation, which is in fp32 and may be on a CPU.
             name = "auto"
         backend = choose_backend(name, device, dtype)
-        return pack(documents, self.config.width // self.config.heads, self._rope_theta, backend, self._causal)
+        return pack(documents, self.config.width // self.config.heads, self._rope_theta, backend, causal)
 
 
 class Encoder(Transformer):

@@ -55,6 +55,8 @@ class CausalObjective:
         pad_id: id of [PAD], which is never predicted.
     """
 
+    phases: tuple[float, ...] = (0.0,)
+
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
 
@@ -68,4 +70,4 @@ class CausalObjective:
 
     def loss(self, model: Any, batch: CausalBatch) -> torch.Tensor:
         """Sum over the predicted tokens of their negative log-likelihood, nats, fp32 scalar."""
-        return model.head.loss(model(batch.inputs, batch.documents), batch.labels)
+        return model.head.loss(model(batch.inputs, batch.documents, causal=True), batch.labels)

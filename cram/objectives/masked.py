@@ -173,6 +173,8 @@ class MaskedObjective:
             eagerly is quicker without them.
     """
 
+    phases: tuple[float, ...] = (0.0,)
+
     def __init__(
         self, config: ObjectiveConfig, special: list[int], mask_id: int, vocab_size: int, seq_len: int,
         seed: int, static_shapes: bool,

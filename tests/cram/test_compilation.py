@@ -26,7 +26,9 @@ from cram.gradients import accumulate
 from cram.model import attention
 from cram.model.attention import document_bounds, document_starts
 from cram.model.layers import GatedMLP
+from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
+from cram.objectives.phased import CausalThenMasked
 from cram.record import Metrics
 from cram.session import Session
 
@@ -159,6 +161,26 @@ def test_wrong_code_is_found_said_and_left_out(
     left = accumulate(session, session.loader.peek(4), 0.0)[1]
     with eagerly():
         assert torch.equal(left, accumulate(session, session.loader.peek(4), 0.0)[1])
+
+
+def test_wrong_code_of_a_later_phase_is_found_before_that_phase_begins(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = attention.attend
+
+    def wrong(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Any) -> torch.Tensor:
+        broken = torch.compiler.is_compiling() and not packing.causal
+        return right(q, k, v, packing) * (0.5 if broken else 1.0)
+
+    monkeypatch.setattr(attention, "attend", wrong)
+    compiler("aot_eager")
+    session = make_session(tmp_path)
+    config = CompileConfig(kind="blocks", check_updates=1)
+    masked = session.objective
+    session.objective = CausalObjective(0)
+    assert compile_session(session, config)["kind"] == "blocks"
+    session.objective = CausalThenMasked(CausalObjective(0), masked, 0.5)  # type: ignore[arg-type]
+    assert compile_session(session, config)["kind"] == "eager"
 
 
 def test_a_gradient_that_is_missing_or_no_number_is_no_small_difference() -> None:

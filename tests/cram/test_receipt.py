@@ -25,7 +25,11 @@ BROKEN = [
     ("one device", {"devices": 2}, "2"),
     ("at most 24 hours", {"charged_seconds": 1.0101 * 86400}, "87272.6 s"),
     ("budget kept within 1% or one update", {"overshoot": 36.1}, "36.1, allowed 36 (wall)"),
-    ("masked language modelling", {"objective": "replaced"}, "replaced"),
+    (
+        "masked language modelling",
+        {"objective": "causal for the first 20%, then masked"},
+        "causal for the first 20%, then masked",
+    ),
     ("no pretrained weights", {"initial_weights": "cd" * 32}, "cdcdcdcdcdcd"),
     ("no pretrained tokenizer", {"tokenizer_trained_here": False}, "origin is unknown"),
     ("no downstream data", {"source": "hf:nyu-mll/glue:cola"}, "cola, glue"),
