@@ -31,7 +31,7 @@ class AdamW:
         groups = [{**group, "full_decay": group["weight_decay"]} for group in groups]
         self._torch = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
 
-    def step(self, multiplier: float, progress: float = 1.0, finite: torch.Tensor | None = None) -> None:
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor | None = None) -> None:
         """Update with each group's peak learning rate times `multiplier`; never waits for the device.
 
         The decay is that of `progress`. Where `finite`, a bool scalar on the device, is False, nothing changes.

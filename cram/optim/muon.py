@@ -107,7 +107,7 @@ class Muon:
         self._lr = 0.0
 
     @torch.no_grad()
-    def step(self, multiplier: float, progress: float = 1.0, finite: Tensor | None = None) -> None:
+    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
         """Update with each group's peak learning rate times `multiplier`; never waits for the device.
 
         Momentum and decay are those of `progress`. Where `finite`, a bool scalar on the device, is False, the

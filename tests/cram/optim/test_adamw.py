@@ -35,7 +35,7 @@ def set_gradients(model: nn.Module, step: int) -> None:
 def run(model: nn.Module, optimizer: AdamW, steps: range) -> None:
     for step in steps:
         set_gradients(model, step)
-        optimizer.step(MULTIPLIERS[step])
+        optimizer.step(MULTIPLIERS[step], 1.0)
 
 
 def as_bytes(model: nn.Module, optimizer: AdamW) -> tuple[bytes, bytes]:
@@ -57,7 +57,7 @@ def test_it_is_torch_s_adamw_with_each_group_s_rate_times_the_multiplier() -> No
     for step, multiplier in enumerate(MULTIPLIERS):
         for model in (ours, theirs):
             set_gradients(model, step)
-        optimizer.step(multiplier)
+        optimizer.step(multiplier, 1.0)
         for group in reference.param_groups:
             group["lr"] = group["peak"] * multiplier
         reference.step()
@@ -70,7 +70,7 @@ def test_a_multiplier_of_zero_moves_nothing() -> None:
     model = build()
     before = save(model.state_dict())
     set_gradients(model, 0)
-    optimizer_of(model).step(0.0)
+    optimizer_of(model).step(0.0, 1.0)
     assert save(model.state_dict()) == before
 
 

@@ -61,7 +61,7 @@ def set_gradients(model: nn.Module, step: int) -> None:
 def run(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
     for step in steps:
         set_gradients(model, step)
-        optimizer.step(MULTIPLIERS[step])
+        optimizer.step(MULTIPLIERS[step], 1.0)
 
 
 def as_bytes(model: nn.Module, optimizer: Optimizer) -> tuple[bytes, bytes]:
@@ -119,7 +119,7 @@ def test_it_is_torch_s_muon(nesterov: bool, exact: bool, monkeypatch: pytest.Mon
     for step, multiplier in enumerate(MULTIPLIERS):
         for model in (ours, theirs):
             set_gradients(model, step)
-        optimizer.step(multiplier)
+        optimizer.step(multiplier, 1.0)
         reference.param_groups[0]["lr"] = 0.05 * multiplier
         reference.step()
         for mine, other in zip(ours[2:], theirs[2:], strict=True):
@@ -152,8 +152,8 @@ def test_a_fused_weight_moves_as_its_blocks_would_apart(rows: tuple[int, ...]) -
             set_gradients(model, step)
         for layer, block in zip(apart[2:], fused[2].weight.grad.split(rows), strict=True):
             layer.weight.grad = block.clone()
-        together.step(1.0)
-        alone.step(1.0)
+        together.step(1.0, 1.0)
+        alone.step(1.0, 1.0)
     expected = torch.cat([layer.weight for layer in apart[2:]])
     torch.testing.assert_close(fused[2].weight, expected, rtol=1e-10, atol=1e-10)
     whole = build((12, 4))
@@ -190,7 +190,7 @@ def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits(mon
     run(model, optimizer, range(1))
     set_gradients(model, 1)
     with Watch() as watch:
-        optimizer.step(0.5)
+        optimizer.step(0.5, 1.0)
     shapes = {(8, 8), (12, 8), (8, 12)}
     assert watch.names.count("bmm") == len(shapes) * 5
     assert watch.names.count("baddbmm") == 2 * len(shapes) * 5
@@ -205,10 +205,10 @@ def test_a_step_on_a_gpu_never_waits_and_is_that_of_a_cpu() -> None:
         set_gradients(here, step)
         for mine, other in zip(here.parameters(), there.parameters(), strict=True):
             other.grad = mine.grad.cuda()
-        ours.step(1.0)
+        ours.step(1.0, 1.0)
         torch.cuda.set_sync_debug_mode("error" if step else "default")
         try:
-            theirs.step(1.0)
+            theirs.step(1.0, 1.0)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     for mine, other in zip(here.parameters(), there.parameters(), strict=True):
@@ -230,7 +230,7 @@ def test_one_multiplier_scales_both_rates() -> None:
         before = [parameter.detach().clone() for parameter in model.parameters()]
         set_gradients(model, 0)
         optimizer = muon_of(model)
-        optimizer.step(multiplier)
+        optimizer.step(multiplier, 1.0)
         assert optimizer.lr() == 0.05 * multiplier
         return [after - start for after, start in zip(model.parameters(), before, strict=True)]
 
@@ -244,7 +244,7 @@ def test_a_matrix_without_a_gradient_is_left_alone() -> None:
     optimizer = muon_of(model)
     set_gradients(model, 0)
     model[3].weight.grad = None
-    optimizer.step(1.0)
+    optimizer.step(1.0, 1.0)
     assert torch.equal(model[3].weight, build((5, 4), (5, 4))[3].weight)
     assert not torch.equal(model[2].weight, build((5, 4))[2].weight)
     run(model, optimizer, range(1, 2))
@@ -379,7 +379,7 @@ def test_cautious_decay_spares_what_the_update_does_not_shrink() -> None:
     start = plain[2].weight.detach().clone()
     for model, changes in ((plain, {}), (careful, {"cautious": True}), (without, {"weight_decay": 0.0})):
         set_gradients(model, 0)
-        muon_of(model, **changes).step(1.0)
+        muon_of(model, **changes).step(1.0, 1.0)
     shrinks = (start - without[2].weight) * start > 0
     assert shrinks.any() and not shrinks.all()
     torch.testing.assert_close(careful[2].weight, torch.where(shrinks, plain[2].weight, without[2].weight))
