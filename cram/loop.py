@@ -54,6 +54,8 @@ def update(session: Session) -> None:
     began = time.monotonic()
     rows = update_rows(session, session.last_progress)
     progress = predicted_progress(session, rows)
+    if any(session.last_progress < phase <= progress for phase in session.objective.phases):
+        begin_phase(session)
     with session.clock.account("waiting"):
         taken = session.loader.next(rows)
     predicted, nats = accumulate(session, taken, progress)
@@ -71,6 +73,15 @@ def update(session: Session) -> None:
     session.last_progress = progress
     session.largest_update = max(session.largest_update, positions)
     settle(session, keep=0 if session.device.type == "cpu" or progress == 1.0 else 1)
+
+
+def begin_phase(session: Session) -> None:
+    """End the window of what was learned before, whose losses say nothing of those to come."""
+    settle(session)
+    log(session)
+    session.faults.recent = None
+    record = {"kind": "phase", "step": session.clock.updates, "time": time.time(), "progress": session.last_progress}
+    session.metrics.write({**record, "charged_seconds": session.clock.charged()})
 
 
 def settle(session: Session, keep: int = 0) -> None:

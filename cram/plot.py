@@ -16,7 +16,10 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     records = read_metrics(run / "metrics.jsonl")
     train = [record for record in records if record["kind"] == "train"]
     held_out = [record for record in records if record["kind"] == "held_out"]
-    faults = [record for record in records if record["kind"] == "fault"]
+    marks = {
+        "a spike, or a rollback": [record for record in records if record["kind"] == "fault"],
+        "masks begin": [record for record in records if record["kind"] == "phase"],
+    }
     masked = any("bits_per_masked_byte" in record for record in held_out)
     scale, unit = _time_unit(max((record["charged_seconds"] for record in records), default=0.0))
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
@@ -28,9 +31,10 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
         [r["charged_seconds"] / scale for r in held_out], [r["nats_per_token"] for r in held_out], "o", color="C3",
         label="held-out" + (f" ({held_out[-1]['nats_per_token']:.3f})" if held_out else ""),
     )  # fmt: skip
-    for number, fault in enumerate(faults):
-        label = "a spike, or a rollback" if number == 0 else None
-        axes.axvline(fault["charged_seconds"] / scale, color="C1", linewidth=0.8, linestyle=":", label=label)
+    for color, (name, marked) in zip(("C1", "C2"), marks.items(), strict=True):
+        for number, record in enumerate(marked):
+            label = name if number == 0 else None
+            axes.axvline(record["charged_seconds"] / scale, color=color, linewidth=0.8, linestyle=":", label=label)
     if unigram is not None:
         axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
     axes.set(xlabel=f"time charged to the budget, {unit}", ylabel="nats per predicted token", title=run.name)

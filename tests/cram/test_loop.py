@@ -71,6 +71,8 @@ class FakeBatch:
 class FakeObjective:
     """Row n has n % 3 predicted tokens; its loss is the weight times the row's number, for each."""
 
+    phases: tuple[float, ...] = (0.0,)
+
     def __init__(self) -> None:
         self.progress: list[float] = []
         self.largest = 10**9
@@ -377,6 +379,27 @@ def test_a_spike_is_recorded(tmp_path: Path) -> None:
     faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
     assert faults and all(line["event"] == "spike" and line["loss"] > line["recent"] + 1 for line in faults)
     assert len(session.faults.spikes) == len(faults)
+
+
+def test_a_phase_begins_a_window_of_its_own_and_its_jump_is_no_spike(tmp_path: Path) -> None:
+    class Phased(FakeObjective):
+        phases = (0.0, 0.6)
+
+        def loss(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
+            harder = 100.0 if self.progress[-1] >= 0.6 else 1.0
+            return harder * (model.weight * (batch.values % 3)).sum()
+
+    session = make_session(tmp_path, objective=Phased(), log_interval=4, faults_config=FaultsConfig(spike=50.0))
+    with torch.no_grad():
+        session.model.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+    train(session)
+    session.metrics.close()
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("train", 4), ("train", 5), ("phase", 5), ("train", 8), ("train", 10),
+    ]  # fmt: skip
+    assert [line["loss"] for line in lines if line["kind"] == "train"] == pytest.approx([1.0, 1.0, 100.0, 100.0])
+    assert session.faults.spikes == []
 
 
 def test_figures_in_flight_are_counted_once_and_never_waited_for(

@@ -62,12 +62,13 @@ def test_faults_are_marked_and_a_window_without_a_loss_is_a_gap(tmp_path: Path, 
     with (tmp_path / "metrics.jsonl").open("a") as file:
         for second in (20.0, 40.0):
             file.write(json.dumps({"kind": "fault", "event": "spike", "charged_seconds": second}) + "\n")
+        file.write(json.dumps({"kind": "phase", "progress": 0.5, "charged_seconds": 30.0}) + "\n")
         file.write(json.dumps({"kind": "train", "charged_seconds": 61.0, "loss": None}) + "\n")
     plot_loss(tmp_path, unigram=None)
     (axes,) = figures[0].axes
-    assert [line.get_xdata()[0] for line in axes.lines[2:]] == [20.0, 40.0]
+    assert [line.get_xdata()[0] for line in axes.lines[2:]] == [20.0, 40.0, 30.0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels.count("a spike, or a rollback") == 1
+    assert labels.count("a spike, or a rollback") == labels.count("masks begin") == 1
 
 
 def test_a_run_without_records_or_baseline_is_drawn_too(tmp_path: Path, figures: list[Any]) -> None:
