@@ -68,7 +68,7 @@ def plot(path: Path, results: dict[str, Any], title: str) -> Path:
     names += [name for name in results["scores"] if name not in NINE]
     names += ["mean"] if results["mean"] is not None else []
     groups = _groups(results)
-    figure, axes = pyplot.subplots(figsize=(5 + 0.7 * len(names), 5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7 + 0.5 * len(names), 5), layout="constrained")
     width = 0.8 / len(groups)
     for number, (label, (values, colour)) in enumerate(groups.items()):
         places = [index + (number - (len(groups) - 1) / 2) * width for index in range(len(names))]
@@ -80,7 +80,7 @@ def plot(path: Path, results: dict[str, Any], title: str) -> Path:
         axes.errorbar(place, found["median"], [[below], [above]], color="black", capsize=2, linewidth=1)
     axes.set_xticks(range(len(names)), names)
     axes.set(ylabel="dev score, %")
-    axes.set_title(title, fontsize="medium", loc="left")
+    axes.set_title(title, fontsize="medium", loc="left", wrap=True)
     axes.grid(axis="y", alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
     picture = BytesIO()
