@@ -3,6 +3,7 @@
 Source: Cramming, arXiv:2212.14034, its settings `GLUE_sane`; changed: rows of like length share a batch.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cram.glue.fused import fused
 from cram.glue.tokens import Encoded, batches, updates_per_epoch
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.98), 1e-6, 0.0
@@ -45,6 +47,8 @@ def finetune(
 ) -> float:
     """Train a classifier in place, to the last epoch's end: AdamW, cosine to zero after 10% warm-up, no clipping.
 
+    On a GPU our kernels compute what they can of it; a CPU has none.
+
     Args:
         model: a sequence classifier of `transformers`, on its device.
         seed: of the order of the rows and of dropout.
@@ -64,17 +68,18 @@ def finetune(
     torch.manual_seed(seed)
     model.train()
     total = torch.zeros((), device=device)
-    for epoch in range(setting.epochs):
-        total.zero_()
-        for rows in batches(train.lengths, setting.batch, seed, epoch):
-            loss = _loss(model, train, rows, pad_id, device, precision)
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            total += loss.detach()
-            advance(1)
+    with fused(model) if device.type == "cuda" else contextlib.nullcontext():
+        for epoch in range(setting.epochs):
+            total.zero_()
+            for rows in batches(train.lengths, setting.batch, seed, epoch):
+                loss = _loss(model, train, rows, pad_id, device, precision)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                schedule.step()
+                optimizer.zero_grad(set_to_none=True)
+                total += loss.detach()
+                advance(1)
     return float(total) / updates_per_epoch(len(train), setting.batch)
 
 
