@@ -46,7 +46,7 @@ SETTINGS: dict[str, dict[str, Words]] = {
     "cpu": {
         "encoder 4x256": (
             "recipe=bert_demo", "model.layers=4", "model.width=256", "model.heads=4", "model.mlp_width=512",
-            "wordpiece.vocab_size=8192", "batch.tokens=4096", "batch.micro_rows=16",
+            "wordpiece.vocab_size=8192", "batch.tokens=4096", "batch.micro_rows=16", "objective.mask_rate=0.3",
         ),
     },
 }  # fmt: skip
