@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from hypothesis import settings
 # No example has a time limit: the machines that run these tests may be busy with something else.
 settings.register_profile("cram", deadline=None)
 settings.load_profile("cram")
+
+# What a shell starts in the background ignores interrupts; the tests send some, to themselves and to commands.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SUBJECTS = {
