@@ -32,6 +32,7 @@ PEAK_FLOPS = {
     "V100": 125e12,
     "RTX 2080 Ti": 53.8e12,
 }
+X86 = ("x86_64", "AMD64")
 # Words that make another device of a name above, with another peak.
 VARIANTS = frozenset({"Ti", "SUPER", "Super", "D", "NVL", "Laptop", "Max-Q", "Mobile"})
 
@@ -53,7 +54,11 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    # On x86 oneDNN counts AVX-512 alone as support and emulates bf16, which is half as fast as fp32.
+    instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return instructions or platform.machine() not in X86
 
 
 def _has_fp16(device: torch.device) -> bool:

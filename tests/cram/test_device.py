@@ -53,8 +53,24 @@ def test_bf16_is_taken_where_the_device_has_it(
     assert pick_precision(name, CPU) == precision
 
 
-def test_this_cpu_is_asked_for_bf16() -> None:
-    assert pick_precision("auto", CPU) in (torch.bfloat16, torch.float32)
+@pytest.mark.parametrize(
+    ("machine", "avx512_bf16", "amx", "precision"),
+    [
+        ("x86_64", False, False, torch.float32),  # AVX-512 alone, where oneDNN would emulate bf16
+        ("x86_64", True, False, torch.bfloat16),
+        ("AMD64", False, True, torch.bfloat16),
+        ("aarch64", False, False, torch.bfloat16),  # its instructions are oneDNN's to know
+    ],
+)
+def test_a_cpu_multiplies_bf16_only_where_it_has_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, machine: str, avx512_bf16: bool, amx: bool, precision: torch.dtype
+) -> None:
+    monkeypatch.setattr(device.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert pick_precision("auto", CPU) == precision
 
 
 def test_running_out_of_memory_is_known_on_a_gpu_and_on_a_cpu() -> None:
