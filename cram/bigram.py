@@ -3,17 +3,22 @@
     p(b | a) = (count(a, b) + 1) / (count(a) + 256)
 
 Rows hold tokens and not the text they were made of, so training rows and held-out rows alike are read as the
-tokenizer's decoder spells them. What is predicted and the bytes it is divided by are those of the model's own figure.
+tokenizer's decoder spells them: without what the normalizer drops, and for WordPiece with one space between words. The
+model predicts no more than that either. What is predicted and the bytes it is divided by, those of the text itself,
+are those of the model's own figure.
 
 Source: Shannon, "Prediction and Entropy of Printed English" (1951) section 2, changed: bytes instead of letters, and
 one added to each count.
 """
 
+import json
+import re
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from cram.held_out import HeldOutSet
 from cram.objectives.masked import IGNORED
@@ -37,6 +42,8 @@ class Rows(Protocol):
 class Spelling:
     """The UTF-8 bytes of each token of a vocabulary, as the tokenizer's decoder writes it behind another token.
 
+    Tokens of bytes, which need not be whole characters, are spelled as these bytes.
+
     Args:
         special: ids of the special tokens, each of which is spelled as BREAK.
     """
@@ -46,6 +53,8 @@ class Spelling:
         before = next(number for number in ids if number not in special)
         prefix = tokenizer.decode([before])
         spelled = [tokenizer.decode([before, number]).removeprefix(prefix).encode() for number in ids]
+        for number, raw in _raw_bytes(tokenizer).items():
+            spelled[number] = raw
         for number in special:
             spelled[number] = BREAK
         self._sizes = np.array([len(part) for part in spelled])
@@ -58,6 +67,35 @@ class Spelling:
         shift = self._starts[tokens] - (np.cumsum(sizes) - sizes)
         owner = np.repeat(np.arange(len(tokens)), sizes)
         return self._bytes[shift[owner] + np.arange(len(owner))], owner
+
+
+def _raw_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
+    """The bytes of the tokens that stand for bytes, by id: of all in a byte-level vocabulary, of `<0x41>` elsewhere.
+
+    Decoding them one by one would turn each part of a character into a replacement character of three bytes.
+    """
+    said = json.loads(tokenizer.decoder.__getstate__()) if tokenizer.decoder else {}
+    kinds = {decoder["type"] for decoder in [said, *said.get("decoders", [])] if "type" in decoder}
+    vocabulary = tokenizer.get_vocab()
+    if "ByteLevel" in kinds:
+        letters = _byte_letters()
+        return {
+            number: bytes(letters[letter] for letter in token)
+            for token, number in vocabulary.items()
+            if letters.keys() >= set(token)
+        }
+    if "ByteFallback" in kinds:
+        found = {number: re.fullmatch("<0x([0-9A-F]{2})>", token) for token, number in vocabulary.items()}
+        return {number: bytes.fromhex(match[1]) for number, match in found.items() if match}
+    return {}
+
+
+def _byte_letters() -> dict[str, int]:
+    """The byte that each letter of a byte-level vocabulary stands for: printable Latin-1 for itself, then in order."""
+    letters = sorted(ByteLevel.alphabet())
+    found = {letter: ord(letter) for letter in letters if ord(letter) < 256}
+    others = sorted(set(range(256)) - set(found.values()))
+    return found | dict(zip(letters[len(found) :], others, strict=True))
 
 
 def count_pairs(rows: Rows, spelling: Spelling, most_tokens: int = MOST_TOKENS) -> npt.NDArray[np.int64]:

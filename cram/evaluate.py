@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
     config = load_config(run / "recipe.yaml")
     from cram.build import build_held_out, load_held_out, load_trained
     from cram.device import pick_device
-    from cram.held_out import BITS, evaluate
+    from cram.held_out import BITS, evaluate, unknown_text
 
     device = pick_device(said.device)
     model, tokenizer = load_trained(run, config, device)
@@ -54,7 +54,7 @@ def main(words: list[str]) -> int:
         f"{run} on {what}: {figures['nats_per_token']:.4f} nats per token, "
         f"{figures[bits]:.4f} {bits.replace('_', ' ')}, "
         f"accuracy {figures['accuracy']:.1%}, {figures['predicted_tokens']:,} tokens predicted "
-        f"({how[rows.objective]})"
+        f"({how[rows.objective]}){unknown_text(rows.unknown_share)}"
     )
     return 0
 

@@ -15,7 +15,7 @@ from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import device_name, environment, peak_flops, peak_memory
 from cram.export import export_run
-from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats
+from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats, unknown_text
 from cram.loop import record_evaluation
 from cram.plot import plot_loss
 from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
@@ -50,17 +50,18 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
     """What is measured on the held-out text at the end alone.
 
     For a causal model the bytes' bigram baseline. For a masked one nats per token where tokens are hidden as
-    Cramming's training hides them, and that rule's figures.
+    Cramming's training hides them, and that rule's figures. For both the share of bytes behind the unknown token.
     """
+    unknown = {"unknown_share": parts.held_out.unknown_share}
     with clock.account("evaluation"):
         tokenizer = load_tokenizer(shards.tokenizer_path)
         if config.objective.kind == "causal":
             special = SpecialTokens.of(tokenizer).ids()
-            return {"bigram_bits_per_byte": bigram_bits_per_byte(shards, parts.held_out, tokenizer, special)}
+            return unknown | {"bigram_bits_per_byte": bigram_bits_per_byte(shards, parts.held_out, tokenizer, special)}
         documents, seq_len = shards.held_out(), config.data.seq_len
         rows = build_held_out(documents, tokenizer, seq_len, config.evaluation, CRAMMING_RULE)
         figures = evaluate_parts(parts, rows)
-    return {"cramming_rule": {"nats_per_token": figures["nats_per_token"], **vars(CRAMMING_RULE)}}
+    return unknown | {"cramming_rule": {"nats_per_token": figures["nats_per_token"], **vars(CRAMMING_RULE)}}
 
 
 def make_receipt(
@@ -175,7 +176,8 @@ def _bits_line(held_out: dict[str, Any]) -> str:
     (name,) = (name for name in BITS.values() if name in held_out)
     bigram = held_out.get("bigram_bits_per_byte")
     baseline = "" if bigram is None else f" (bytes' bigram baseline {bigram:.3f})"
-    return f"{held_out[name]:.3f} {name.replace('_', ' ')}{baseline}, accuracy {held_out['accuracy']:.1%}"
+    left_out = unknown_text(held_out.get("unknown_share", 0.0))  # receipts did not have it always
+    return f"{held_out[name]:.3f} {name.replace('_', ' ')}{baseline}, accuracy {held_out['accuracy']:.1%}{left_out}"
 
 
 def _result_lines(run: Path, kind: str) -> list[tuple[str, str]]:

@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from cram.data.pieces import piece_bytes
+from cram.data.tokenizer import SpecialTokens
 from cram.errors import CramError
 from cram.objectives.causal import next_tokens
 from cram.objectives.masked import IGNORED, Replacement, choose_slots, mix
@@ -25,6 +27,7 @@ BATCH_ROWS = 64
 # Beside the nats of a token: those of a byte, in bits. The bytes of an objective's rows are named likewise in a file.
 BITS = {"masked": "bits_per_masked_byte", "causal": "bits_per_byte"}
 BYTES = {"masked": "masked_bytes", "causal": "bytes"}
+UNKNOWN = "unknown_share"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class HeldOutSet:
     tokens, inputs, labels: int64 [rows, seq_len]; `inputs` what the model reads, with [MASK] put in, `labels` what it
     is to answer at each position, IGNORED where nothing is predicted. documents: int32 [rows, seq_len], 0, padding 1.
     objective: "masked", or "causal", where a label is the next token.
-    predicted_bytes: UTF-8 bytes of the text behind the predicted tokens; causal, of white space before one too.
+    predicted_bytes: UTF-8 bytes of the text that the predicted tokens stand for, as `piece_bytes` counts them.
+    unknown_share: share of the text's bytes that the unknown token stands for; it is never predicted, so neither its
+        nats nor these bytes count.
     """
 
     tokens: torch.Tensor
@@ -65,10 +70,13 @@ class HeldOutSet:
     documents: torch.Tensor
     objective: str
     predicted_bytes: int
+    unknown_share: float = 0.0
 
     def to_bytes(self) -> bytes:
         """The rows as a safetensors file, for anybody who wants to repeat the evaluation."""
         tensors = {name: getattr(self, name) for name in ("tokens", "inputs", "labels", "documents")}
+        # No second entry of the metadata: the library writes them in any order, and the same rows give the same bytes.
+        tensors[UNKNOWN] = torch.tensor(self.unknown_share, dtype=torch.float64)
         return save(tensors, metadata={BYTES[self.objective]: str(self.predicted_bytes)})
 
     @classmethod
@@ -82,7 +90,8 @@ class HeldOutSet:
                     for objective, name in BYTES.items()
                     if name in file.metadata()
                 ]
-                return cls(**tensors, objective=objective, predicted_bytes=count)
+                unknown = float(tensors.pop(UNKNOWN, 0.0))
+                return cls(**tensors, objective=objective, predicted_bytes=count, unknown_share=unknown)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CramError(f"{path}: not a readable file of held-out rows ({error}). Run cram.train again.") from None
 
@@ -97,24 +106,25 @@ def make_held_out(
     """
     if not 0.0 < rule.rate <= 1.0:
         raise CramError(f"evaluation.mask_rate={rule.rate} is no share of the tokens: give more than 0, at most 1.")
-    max_rows = max(1, max_tokens // seq_len)
-    tokens, sizes, _, keys = _windows(documents, tokenizer, pad_id, seq_len, max_rows)
+    rows = _windows(documents, tokenizer, pad_id, seq_len, max(1, max_tokens // seq_len))
+    tokens = rows.tokens
     maskable = ~np.isin(tokens, special)
-    positions, used = choose_slots(maskable, keys, rule.rate, math.ceil(rule.rate * seq_len))
+    positions, used = choose_slots(maskable, rows.keys, rule.rate, math.ceil(rule.rate * seq_len))
     hidden = np.zeros_like(maskable)
     np.put_along_axis(hidden, positions, used, axis=1)
     _check_any(hidden)
     ordinary = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), special)
     replacement = Replacement(mask_id, ordinary, rule.mask_share, rule.random_share)
     inputs = tokens.copy()
-    inputs[hidden] = replacement.show(tokens[hidden], np.flatnonzero(hidden), keys, seq_len)
+    inputs[hidden] = replacement.show(tokens[hidden], np.flatnonzero(hidden), rows.keys, seq_len)
     return HeldOutSet(
         tokens=torch.from_numpy(tokens),
         inputs=torch.from_numpy(inputs),
         labels=torch.from_numpy(np.where(hidden, tokens, IGNORED)),
         documents=torch.from_numpy((tokens == pad_id).astype(np.int32)),
         objective="masked",
-        predicted_bytes=int(sizes[hidden].sum()),
+        predicted_bytes=int(rows.sizes[hidden].sum()),
+        unknown_share=rows.unknown_share,
     )
 
 
@@ -125,18 +135,19 @@ def make_causal_held_out(
 
     Errors: CramError where no token is left to predict.
     """
-    tokens, sizes, spaces, _ = _windows(documents, tokenizer, pad_id, seq_len, max(1, max_tokens // seq_len))
-    padding = (tokens == pad_id).astype(np.int32)
-    labels = next_tokens(tokens, padding, special)
+    rows = _windows(documents, tokenizer, pad_id, seq_len, max(1, max_tokens // seq_len))
+    padding = (rows.tokens == pad_id).astype(np.int32)
+    labels = next_tokens(rows.tokens, padding, special)
     predicted = labels[:, :-1] != IGNORED
     _check_any(predicted)
     return HeldOutSet(
-        tokens=torch.from_numpy(tokens),
-        inputs=torch.from_numpy(tokens.copy()),
+        tokens=torch.from_numpy(rows.tokens),
+        inputs=torch.from_numpy(rows.tokens.copy()),
         labels=torch.from_numpy(labels),
         documents=torch.from_numpy(padding),
         objective="causal",
-        predicted_bytes=int((sizes + spaces)[:, 1:][predicted].sum()),
+        predicted_bytes=int(rows.sizes[:, 1:][predicted].sum()),
+        unknown_share=rows.unknown_share,
     )
 
 
@@ -145,40 +156,37 @@ def _check_any(predicted: np.ndarray) -> None:
         raise CramError("the held-out text holds no token to predict. Give more text, or raise data.held_out.")
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """Rows of one window each: token ids and the bytes they stand for, int64 [rows, seq_len]; keys, uint64 [rows]."""
+
+    tokens: np.ndarray
+    sizes: np.ndarray
+    keys: np.ndarray
+    unknown_share: float
+
+
 def _windows(
     documents: Iterable[HeldOutDocument], tokenizer: Any, pad_id: int, seq_len: int, max_rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of one window each: token ids and their UTF-8 sizes, int64 [rows, seq_len]; whether white space comes
-    before a token, bool [rows, seq_len]; keys, uint64 [rows].
-    """
-    tokens, sizes, spaces, keys = [], [], [], []
+) -> _Windows:
+    tokens, sizes, keys = [], [], []
     tokenizer.encode_special_tokens = True  # as in training, a "[PAD]" that a document writes is text, no padding
     for document in documents:
         encoding = tokenizer.encode(document.text)
-        lengths = _sizes(document.text, encoding.offsets)
-        spaced = [begin > 0 and document.text[begin - 1].isspace() for begin, _ in encoding.offsets]
+        lengths = piece_bytes(document.text, encoding.offsets, encoding.special_tokens_mask)
         start = np.frombuffer(bytes.fromhex(document.hash)[:8], "<u8")
         for window, begin in enumerate(range(0, len(encoding.ids), seq_len)):
             pad = seq_len - len(encoding.ids[begin : begin + seq_len])
             tokens.append(encoding.ids[begin : begin + seq_len] + [pad_id] * pad)
             sizes.append(lengths[begin : begin + seq_len] + [0] * pad)
-            spaces.append(spaced[begin : begin + seq_len] + [False] * pad)
             keys.append(mix(start ^ np.uint64(window))[0])
         if len(tokens) >= max_rows:
             break
     if not tokens:
         raise CramError("there is no held-out document. Give more text, or raise data.held_out.")
-    kept = slice(max_rows)
-    return np.array(tokens[kept]), np.array(sizes[kept]), np.array(spaces[kept]), np.array(keys[kept], np.uint64)
-
-
-def _sizes(text: str, offsets: list[tuple[int, int]]) -> list[int]:
-    """UTF-8 bytes behind each token. Pieces of one character share its offsets: the first has its bytes."""
-    sizes, done = [], 0
-    for begin, end in offsets:
-        sizes.append(len(text[max(begin, done) : end].encode()))
-        done = max(done, end)
-    return sizes
+    ids, covered = np.array(tokens[:max_rows]), np.array(sizes[:max_rows])
+    unknown = covered[ids == SpecialTokens.of(tokenizer).unk].sum() / max(1, covered.sum())
+    return _Windows(ids, covered, np.array(keys[:max_rows], np.uint64), float(unknown))
 
 
 @torch.no_grad()
@@ -202,6 +210,11 @@ def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, fl
 def held_out_figures(objective: str) -> tuple[str, str, str, str]:
     """Names of what is measured for a model of this objective."""
     return ("nats_per_token", BITS[objective], "accuracy", "predicted_tokens")
+
+
+def unknown_text(share: float) -> str:
+    """What is said behind a figure about the bytes that it leaves out; nothing below 0.1% of them."""
+    return f"; {share:.1%} of the text's bytes are behind the unknown token and not counted" if share >= 0.001 else ""
 
 
 def unigram_nats(counts: np.ndarray, labels: torch.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from cram.bigram import Spelling, bigram_bits_per_byte, count_pairs
 from cram.config import WordPieceConfig
@@ -142,3 +143,35 @@ def test_text_that_is_like_the_training_rows_costs_less(tokenizer: Tokenizer, ro
     assert bigram_bits_per_byte(rows, evaluated, tokenizer, special) < bigram_bits_per_byte(
         rows, other, tokenizer, special
     )
+
+
+BYTEWISE = ["plain words", "café naïve", "한 🙂", "tabs\t\n\x00\x7f", "\u201cquoted\u201d \u2014"]
+
+
+def byte_level() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=270, special_tokens=["[SEP]"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(BYTEWISE[:2] * 9, trainer)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def byte_fallback() -> Tokenizer:
+    pieces = ["[SEP]", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, [], byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_parts_of_characters_are_spelled_as_their_bytes(make: Callable[[], Tokenizer]) -> None:
+    tokenizer = make()
+    spelling = Spelling(tokenizer, [0])
+    for text in BYTEWISE:
+        ids = tokenizer.encode(text).ids
+        assert spelling.spell(np.array(ids))[0].tobytes() == text.encode()

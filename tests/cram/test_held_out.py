@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from cram import held_out
@@ -155,15 +155,30 @@ def test_the_names_of_special_tokens_in_a_text_are_text(tokenizer: Tokenizer) ->
 
 
 def test_masked_bytes_are_those_of_the_text_behind_the_masks(tokenizer: Tokenizer) -> None:
-    accented = Document("Café naïve the CAT")
+    accented = Document("Café naïve  the CAT\n")
     unknown = SpecialTokens.of(tokenizer).unk
     assert unknown not in tokenizer.encode(accented.text).ids
     everything = make([accented], tokenizer, rate=1.0)
-    assert everything.predicted_bytes == len("CafénaïvetheCAT".encode())
+    assert everything.predicted_bytes == len(accented.text.encode())
     plain = [Document(document.text.replace("é", "e").replace("ï", "i")) for document in DOCUMENTS]
     rows = make(plain, tokenizer)
-    pieces = [tokenizer.id_to_token(number) for number in rows.labels[rows.labels != IGNORED].tolist()]
-    assert rows.predicted_bytes == sum(len(piece.removeprefix("##")) for piece in pieces) > 0
+    hidden = (rows.labels != IGNORED).nonzero().tolist()
+    pieces = [tokenizer.id_to_token(int(rows.labels[row, place])) for row, place in hidden]
+    # A space belongs to the piece behind it, and no document begins with one.
+    cls = SpecialTokens.of(tokenizer).cls
+    begins = sum(bool(place) and int(rows.tokens[row, place - 1]) == cls for row, place in hidden)
+    spaces = sum(not piece.startswith("##") for piece in pieces) - begins
+    assert rows.predicted_bytes == sum(len(piece.removeprefix("##")) for piece in pieces) + spaces > 0
+
+
+def test_the_share_of_bytes_behind_the_unknown_token_is_told(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    text = "the cat % sat on a mat"
+    for rows in (make([Document(text)], tokenizer, rate=1.0), make_causal([Document(text)], tokenizer, seq_len=64)):
+        assert rows.unknown_share == len(" %") / len(text)
+        assert rows.predicted_bytes == len(text) - len(" %")
+        (tmp_path / "rows").write_bytes(rows.to_bytes())
+        assert HeldOutSet.from_file(tmp_path / "rows").unknown_share == rows.unknown_share
+    assert make(DOCUMENTS, tokenizer).unknown_share == 0.0
 
 
 @pytest.mark.parametrize(("max_tokens", "rows"), [(5 * SEQ_LEN, 5), (5 * SEQ_LEN + 1, 5), (1, 1)])
@@ -276,30 +291,17 @@ def test_every_ordinary_token_but_a_windows_first_is_predicted_at_the_place_befo
         assert labels == [*wanted, IGNORED]
 
 
-def test_bytes_of_a_causal_model_are_those_of_the_text_with_one_space_between_words(tokenizer: Tokenizer) -> None:
-    spaced = Document("  Café \t\n the  CAT sat,naïve ")
-    special = SpecialTokens.of(tokenizer)
-    ids = tokenizer.encode(spaced.text).ids
-    assert (special.unk in ids) == ("," not in tokenizer.get_vocab())
-    plain = " Café the CAT sat" + ("," if special.unk not in ids else "") + "naïve"
-    assert make_causal([spaced], tokenizer, seq_len=64).predicted_bytes == len(plain.encode())
+def test_bytes_of_a_causal_model_are_those_of_the_text(tokenizer: Tokenizer) -> None:
+    spaced = Document("  Café \t\n the  CAT sat naïve \n")
+    assert SpecialTokens.of(tokenizer).unk not in tokenizer.encode(spaced.text).ids
+    assert make_causal([spaced], tokenizer, seq_len=64).predicted_bytes == len(spaced.text.encode())
     # A window's first token is not predicted, and its bytes do not count.
-    words = Document("the fell over " * 4)
+    words = Document(" ".join(["the fell over"] * 4))
     assert all(word in tokenizer.get_vocab() for word in ("the", "fell", "over"))
-    assert make_causal([words], tokenizer, seq_len=64).predicted_bytes == len(words.text) - 1
-    firsts = ["the", "over", "fell"]  # of the windows but the first: [CLS] and three words, then four by four
+    assert make_causal([words], tokenizer, seq_len=64).predicted_bytes == len(words.text)
+    firsts = ["the", "fell", "over"]  # of the windows but the first: [CLS] and three words, then four by four
     unpredicted = sum(len(f" {word}") for word in firsts)
-    assert make_causal([words], tokenizer, seq_len=4).predicted_bytes == len(words.text) - 1 - unpredicted
-
-
-def test_pieces_of_one_character_share_its_bytes() -> None:
-    alphabet = {letter: number for number, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
-    bytewise = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    for text in ("é😀x", "plain", "한 a"):
-        encoding = bytewise.encode(text)
-        assert len(encoding.ids) == len(text.encode())
-        assert sum(held_out._sizes(text, encoding.offsets)) == len(text.encode())
+    assert make_causal([words], tokenizer, seq_len=4).predicted_bytes == len(words.text) - unpredicted
 
 
 def test_figures_of_a_causal_model_are_those_of_a_plain_cross_entropy(tokenizer: Tokenizer) -> None:
