@@ -1,5 +1,6 @@
 """One open file -> its documents, for every file format, streamed in bounded memory."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -16,7 +17,11 @@ from cram.errors import CramError
 DocumentRule: TypeAlias = Literal["file", "blank_line", "line"]
 OnError: TypeAlias = Literal["stop", "skip"]
 
-EXTENSIONS = (".txt", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".jsonl.xz", ".parquet")
+COMPRESSIONS = ("", ".zst", ".gz", ".xz", ".bz2")
+TEXTS, RECORDS = (".txt", ".text", ".md"), (".jsonl", ".json", ".ndjson")
+SUPPORTED = f"{', '.join((*TEXTS, *RECORDS))}, each also with {', '.join(COMPRESSIONS[1:])}, and .parquet"
+EXTENSIONS = (*(kind + packed for kind in (*TEXTS, *RECORDS) for packed in COMPRESSIONS), ".parquet")
+BOM = b"\xef\xbb\xbf"  # which editors on Windows write before UTF-8
 CHUNK_BYTES = 1 << 16  # a read from the disk; text decompresses about 4-fold, so pieces stay small
 PARQUET_ROWS = 512
 LONGEST_LIST = 200  # characters of a message
@@ -51,7 +56,7 @@ class _DamagedFile(Exception):
 def read_documents(
     raw: BinaryIO, name: str, text_field: str, document: DocumentRule, on_error: OnError = "stop"
 ) -> Iterator[Document]:
-    """The documents of an open file whose `name` ends in one of `EXTENSIONS`.
+    """The documents of an open file whose `name` ends in one of `EXTENSIONS`, in lower or upper case.
 
     `document` says what one document is in a .txt file; records hold theirs in `text_field`. With `on_error` "skip" a
     record without text, or whose text is not UTF-8, is a document with a fault, and so is the place from which on a
@@ -91,27 +96,61 @@ def batch_documents(batch: Any, fields: Sequence[str], text_field: str, where: s
 
 
 def _until_damage(raw: BinaryIO, name: str, text_field: str, document: DocumentRule) -> Iterator[Document]:
+    kind, packing = _kind(name)
     try:
-        if name.endswith(".parquet"):
+        if kind == ".parquet":
             yield from _parquet(raw, name, text_field)
-        elif name.endswith(".txt"):
-            yield from _plain(_chunks(raw, name), name, document)
+        elif kind in TEXTS:
+            yield from _plain(_chunks(raw, packing), name, document)
         else:
-            yield from _json_lines(_chunks(raw, name), name, text_field)
+            yield from _json_lines(_chunks(raw, packing), name, text_field)
     except (_DamagedFile, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         yield fault(name, f"damaged or not readable ({reason}); replace the file or leave it out")
 
 
-def _chunks(raw: BinaryIO, name: str) -> Iterator[bytes]:
-    if name.endswith(".zst"):
+def _kind(name: str) -> tuple[str, str]:
+    """The extension of the content and that of the compression, "" for none, of a file name in `EXTENSIONS`."""
+    lowered = name.lower()
+    packing = next((end for end in COMPRESSIONS if end and lowered.endswith(end)), "")
+    bare = lowered.removesuffix(packing)
+    return bare[bare.rindex(".") :], packing
+
+
+def _chunks(raw: BinaryIO, packing: str) -> Iterator[bytes]:
+    if packing == ".zst":
         yield from _zstandard(raw)
-        return
-    openers: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    opener = openers.get(name[-3:], nullcontext)
-    with opener(raw) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            yield chunk
+    elif packing == ".xz":
+        yield from _streams(raw, lzma.LZMADecompressor)
+    elif packing == ".bz2":
+        yield from _streams(raw, bz2.BZ2Decompressor)
+    else:
+        with gzip.open(raw) if packing else nullcontext(raw) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
+
+
+def _streams(raw: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:
+    """Stream by stream: the library's own reader ends at the first bytes behind a stream that begin no other one.
+
+    These may be the zeros that an .xz file is padded with, and more streams may follow.
+    """
+    decompressor = None
+    rest = b""
+    while piece := rest or raw.read(CHUNK_BYTES):
+        rest = b""
+        if decompressor is None:
+            piece = piece.lstrip(b"\0")
+            if not piece:
+                continue
+            decompressor = new()
+        yield decompressor.decompress(piece, CHUNK_BYTES)
+        while not (decompressor.eof or decompressor.needs_input):
+            yield decompressor.decompress(b"", CHUNK_BYTES)
+        if decompressor.eof:
+            rest, decompressor = decompressor.unused_data, None
+    if decompressor is not None:
+        raise _DamagedFile("truncated: it ends in mid-stream")
 
 
 def _zstandard(raw: BinaryIO) -> Iterator[bytes]:
@@ -146,10 +185,19 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
+def _newlines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks with every end of a line as a line feed: of Windows, and of old Macs, a carriage return alone."""
+    held = b""  # a carriage return at the end of a chunk, whose line feed may begin the next one
+    for chunk in chunks:
+        whole = held + chunk
+        held = b"\r" if whole.endswith(b"\r") else b""
+        yield whole.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
 def _json_lines(chunks: Iterable[bytes], name: str, text_field: str) -> Iterator[Document]:
     for number, line in enumerate(_lines(chunks), start=1):
-        if line.strip():
-            yield _json_document(line, text_field, f"{name}:{number}")
+        if record := (line.removeprefix(BOM) if number == 1 else line).strip():
+            yield _json_document(record, text_field, f"{name}:{number}")
 
 
 def _json_document(line: bytes, text_field: str, origin: str) -> Document:
@@ -193,7 +241,7 @@ def _plain(chunks: Iterable[bytes], name: str, document: DocumentRule) -> Iterat
     if document == "file":
         yield _plain_document(b"".join(chunks), name)
         return
-    lines = (_plain_document(line.rstrip(b"\r"), f"{name}:{n}") for n, line in enumerate(_lines(chunks), start=1))
+    lines = (_plain_document(line, f"{name}:{n}") for n, line in enumerate(_lines(_newlines(chunks)), start=1))
     yield from lines if document == "line" else _paragraphs(lines)
 
 
@@ -225,6 +273,9 @@ def _parquet(raw: BinaryIO, name: str, text_field: str) -> Iterator[Document]:
     try:
         table = pq.ParquetFile(raw)
         fields = table.schema_arrow.names
+        if (columns := fields.count(text_field)) > 1:
+            yield fault(name, f"{columns} columns are named {text_field!r}; rename all but one, or set data.text_field")
+            return
         for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field] if text_field in fields else []):
             yield from batch_documents(batch, fields, text_field, f"{name}:", row)
             row += batch.num_rows

@@ -16,6 +16,7 @@ from typing import Any
 from cram.data import pydocs
 from cram.data.formats import (
     EXTENSIONS,
+    SUPPORTED,
     Document,
     DocumentRule,
     OnError,
@@ -86,7 +87,8 @@ class FilePart(Part):
     """A file."""
 
     def __init__(self, path: Path, text_field: str, document: DocumentRule, on_error: OnError):
-        super().__init__(str(path), _size(path))
+        # A name that is not UTF-8 has its bytes escaped in messages and in the manifest.
+        super().__init__(os.fsencode(path).decode(errors="backslashreplace"), _size(path))
         self._path = path
         self._text_field = text_field
         self._document: DocumentRule = document
@@ -119,10 +121,8 @@ class FileSource(Source):
                 "give a glob of files, hf:NAME[:CONFIG[:SPLIT]] or pydocs"
             )
         for path in paths:
-            if not path.name.endswith(EXTENSIONS):
-                raise CramError(
-                    f"data.source={pattern!r}: {path} is of no supported format; supported: {', '.join(EXTENSIONS)}"
-                )
+            if not path.name.lower().endswith(EXTENSIONS):
+                raise CramError(f"data.source={pattern!r}: {path} has no supported extension; supported: {SUPPORTED}")
         self._paths = paths
         self._on_error: OnError = on_error
         self._parts: list[Part] = [FilePart(path, text_field, document, on_error) for path in paths]
@@ -277,7 +277,7 @@ def content_hash(heading: str, files: Iterable[tuple[str, Path]], on_error: OnEr
     A file that cannot be read is a CramError, or counts as such with "skip".
     """
     total = hashlib.sha256(heading.encode())
-    for name, digest in sorted((name.encode(), _digest(path, on_error)) for name, path in files):
+    for name, digest in sorted((os.fsencode(name), _digest(path, on_error)) for name, path in files):
         total.update(len(name).to_bytes(4, "little") + name + digest)
     return total.hexdigest()
 

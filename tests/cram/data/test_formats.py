@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import io
 import json
@@ -24,6 +25,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": gzip.compress,
     ".xz": lzma.compress,
+    ".bz2": bz2.compress,
     ".zst": lambda data: zstandard.compress(data[: len(data) // 2]) + zstandard.compress(data[len(data) // 2 :]),
 }
 
@@ -63,7 +65,37 @@ def test_json_lines(tmp_path: Path, suffix: str) -> None:
     assert documents[2].origin == f"{path.name}:3"
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("name", ["c4-train.00000-of-01024.json.gz", "a.ndjson", "A.JSONL.XZ"])
+def test_json_lines_under_other_names(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(COMPRESS[path.suffix.lower() if name[-3:] in (".gz", ".XZ") else ""](json_lines(TEXTS)))
+    assert [document.text for document in read(path)] == TEXTS
+
+
+def test_json_lines_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json_lines(TEXTS))
+    assert [document.text for document in read(path)] == TEXTS
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".bz2"])
+@pytest.mark.parametrize("padding", [0, 4, 100_000])
+def test_all_streams_of_a_file_are_read_whatever_pads_them(tmp_path: Path, suffix: str, padding: int) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    zeros = bytes(padding)
+    path.write_bytes(zeros.join([*(COMPRESS[suffix](json_lines([text])) for text in TEXTS), b""]))
+    assert [document.text for document in read(path)] == TEXTS
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".bz2"])
+def test_bytes_behind_a_stream_that_are_no_stream_are_damage(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESS[suffix](json_lines(TEXTS)) + b"something else")
+    with pytest.raises(CramError, match=rf"^a.jsonl{suffix}: damaged or not readable"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
 @pytest.mark.parametrize("damage", ["truncated", "garbage"])
 def test_damaged_compression_names_the_file(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"a.jsonl{suffix}"
@@ -100,6 +132,16 @@ def test_damaged_parquet_names_the_file(tmp_path: Path) -> None:
     path.write_bytes(whole[:100] + b"\xff" * 3000 + whole[3100:])
     with pytest.raises(CramError, match=r"^a.parquet: damaged"):
         read(path)
+
+
+def test_parquet_with_two_columns_of_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = [pa.array(TEXTS), pa.array(TEXTS), pa.array(range(len(TEXTS)))]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text", "number"]), path)
+    with pytest.raises(CramError, match=r"^a.parquet: 2 columns are named 'text'; rename all but one, or set data.tex"):
+        read(path)
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "other", "other"]), path)
+    assert [document.text for document in read(path)] == TEXTS
 
 
 def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
@@ -191,6 +233,16 @@ def test_what_a_document_is_in_a_text_file(tmp_path: Path, rule: DocumentRule, e
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\n\n \nthree")
     assert [(document.text, document.origin) for document in read(path, document=rule)] == expected
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("chunk", [1, 2, 1 << 16])
+def test_lines_end_as_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, chunk: int) -> None:
+    monkeypatch.setattr(formats, "CHUNK_BYTES", chunk)
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"one{end}{end}two{end}three{end}".encode())
+    assert [document.text for document in read(path, document="line")] == ["one", "", "two", "three"]
+    assert [document.text for document in read(path, document="blank_line")] == ["one", "two\nthree"]
 
 
 @pytest.mark.parametrize(("rule", "where"), [("file", "a.txt: "), ("line", "a.txt:2: "), ("blank_line", "a.txt:2: ")])

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import time
 from collections.abc import Iterator
@@ -46,6 +47,15 @@ def test_fingerprint_is_of_names_and_contents_not_of_folders(tmp_path: Path) -> 
     assert open_source(f"{tmp_path}/1/**/a.txt").fingerprint() != base
 
 
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl"))
+    path.write_text('{"text": ""}\n{"text": "a text"}\n')
+    source = open_source(f"{tmp_path}/*.jsonl")
+    assert len(source.fingerprint()) == 64
+    _, document = source.parts[0].documents()
+    assert (document.text, Path(document.origin).name) == ("a text", "caf\\xe9.jsonl:2")
+
+
 def test_a_source_that_matches_nothing(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"data.source='.*none.\*' matches no file"):
         open_source(f"{tmp_path}/none.*")
@@ -53,7 +63,7 @@ def test_a_source_that_matches_nothing(tmp_path: Path) -> None:
 
 def test_an_unsupported_extension(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(CramError, match=r"a.pdf is of no supported format; supported: .txt, .jsonl,"):
+    with pytest.raises(CramError, match=r"a.pdf has no supported extension; supported: .txt, .text, .md, .jsonl,"):
         open_source(f"{tmp_path}/*")
 
 
@@ -235,7 +245,7 @@ def test_broken_records_and_files_among_good_ones_are_skipped(tmp_path: Path) ->
     assert [document.text for document in found] == ["one", "", "two", "", "three"]
     assert [Path(document.origin).name for document in found if document.fault] == ["a.jsonl:2", "b.jsonl.gz"]
     assert all(part.position == part.size for part in source.parts)
-    with pytest.raises(CramError, match="no supported format"):
+    with pytest.raises(CramError, match="no supported extension"):
         open_source(f"{__file__}", on_error="skip")
     with pytest.raises(CramError, match="matches no file"):
         open_source(f"{tmp_path}/none", on_error="skip")
