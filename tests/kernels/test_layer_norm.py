@@ -63,6 +63,20 @@ def test_values_and_gradients(
     check(x, weight, bias, residual)
 
 
+@pytest.mark.parametrize("dtype", HALF)
+def test_the_gains_gradient_is_summed_over_many_rows_in_fp32(
+    dtype: torch.dtype, device: torch.device, home: str
+) -> None:
+    rows = 256 if home == "interpreter" else 8192
+    x, upstream = (randn(rows, 64, dtype=dtype, device=device) for _ in range(2))
+    ours = [randn(64, device=device).requires_grad_() for _ in range(2)]
+    theirs = [part.detach().double().requires_grad_() for part in ours]
+    found = torch.autograd.grad(ck.layer_norm(x, *ours), ours, upstream)
+    right = torch.autograd.grad(yardstick(x.double(), *theirs, None), theirs, upstream.double())
+    for one, other in zip(found, right, strict=True):
+        assert float((one.double() - other).norm() / other.norm()) < 1e-4
+
+
 @pytest.mark.no_launch
 def test_float64_is_served_by_the_reference(device: torch.device) -> None:
     check(*(torch.randn(*shape, dtype=torch.float64, device=device) for shape in ((3, 8), (8,), (8,), (3, 8))))

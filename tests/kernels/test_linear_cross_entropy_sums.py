@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cram_kernels as ck
@@ -24,6 +25,26 @@ def test_the_weights_gradient_is_summed_in_fp32(device: torch.device) -> None:
     for part in (weight, bias):
         assert part.grad is not None
         torch.testing.assert_close(part.grad.flatten().float().cpu(), torch.tensor([-300.0, 300.0]), atol=2, rtol=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_many_rows_are_summed_as_well_as_few(
+    reduction: str, dtype: torch.dtype, device: torch.device, home: str
+) -> None:
+    """Against float64: a gradient is rounded to its dtype once for each chunk, however many rows there are."""
+    rows = 256 if home == "interpreter" else 8192
+    hidden = torch.randn(rows, 32, device=device).to(dtype)
+    ours = [torch.randn(*shape, device=device).div(4).requires_grad_() for shape in ((48, 32), (48,))]
+    theirs = [part.detach().double().requires_grad_() for part in ours]
+    target = torch.randint(0, 48, (rows,), device=device)
+    loss = ck.linear_cross_entropy(hidden, ours[0], target, bias=ours[1], reduction=reduction)
+    right = F.cross_entropy(hidden.double() @ theirs[0].t() + theirs[1], target, reduction=reduction)
+    upstream = torch.ones_like(loss)
+    found = torch.autograd.grad(loss, ours, upstream)
+    wanted = torch.autograd.grad(right, theirs, upstream.double())
+    for one, other in zip(found, wanted, strict=True):
+        assert float((one.double() - other).norm() / other.norm()) < 2 * torch.finfo(dtype).eps
 
 
 def test_a_mean_scales_a_bias_in_bf16_alike(device: torch.device) -> None:
