@@ -15,6 +15,7 @@ Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -80,6 +81,12 @@ def check_compile(config: CompileConfig, device: torch.device) -> None:
 def eagerly() -> Any:
     """A context in which compiled modules run as they were written, and nothing is compiled."""
     return torch.compiler.set_stance("force_eager")
+
+
+def compiled_graphs() -> int:
+    """How many graphs this process has compiled so far."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # absent until something is compiled
+    return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
 
 
 def kinds_to_try(config: CompileConfig, device: torch.device, budget: Budget) -> tuple[str, ...]:

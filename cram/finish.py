@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from cram.bigram import bigram_bits_per_byte
 from cram.build import RESULTS, Parts, build_held_out, evaluate_parts, model_figures
-from cram.clock import CHARGED, Clock
+from cram.clock import Clock
 from cram.config import Config, ObjectiveConfig
 from cram.console import clock_time
 from cram.data.shards import ShardSet
@@ -69,7 +69,6 @@ def make_receipt(
 ) -> dict[str, Any]:
     """What makes a result believable; every field is computed from the run."""
     clock, loader = session.clock, session.loader
-    spent = clock.spent()
     update_seconds = clock.seconds("updates")
     predicted_share = session.predicted / max(clock.positions, 1)
     figures = model_figures(config, shards.vocab_size, predicted_share)
@@ -77,14 +76,7 @@ def make_receipt(
     peak = peak_flops(session.device)
     where = environment(session.device)
     return {
-        "budget": {
-            "clock": clock.budget.clock,
-            "limit": clock.budget.limit,
-            "spent": spent,
-            "overshoot": spent - clock.budget.limit,
-            "progress": session.last_progress,
-        },
-        "time": time_table(clock.state()["booked"]),
+        **_spent(clock, session.last_progress),
         "positions": clock.positions,
         "predicted_tokens": session.predicted,
         "updates": clock.updates,
@@ -125,6 +117,26 @@ def make_receipt(
     }
 
 
+def _spent(clock: Clock, progress: float) -> dict[str, Any]:
+    """Of a receipt: the budget, where the time went, and what of it was lost."""
+    spent = clock.spent()
+    return {
+        "budget": {
+            "clock": clock.budget.clock,
+            "limit": clock.budget.limit,
+            "spent": spent,
+            "overshoot": spent - clock.budget.limit,
+            "progress": progress,
+        },
+        "time": time_table(clock.state()["booked"]),
+        "stalls": {
+            "number": clock.stalls,
+            "seconds": round(clock.seconds("stalls"), 3),
+            "longest_seconds": round(clock.longest_stall, 3),
+        },
+    }
+
+
 def learned(config: ObjectiveConfig) -> str:
     """What was learned, in words: a kind, or two phases."""
     share = config.causal_share
@@ -133,12 +145,12 @@ def learned(config: ObjectiveConfig) -> str:
 
 def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> Facts:
     clock = session.clock
-    largest = {"wall": session.longest_update, "tokens": session.largest_update, "steps": 1.0}[clock.budget.clock]
     return Facts(
         budget=clock.budget,
-        charged_seconds=sum(clock.seconds(name) for name in CHARGED),
-        overshoot=clock.spent() - clock.budget.limit,
-        largest_update=largest,
+        charged_seconds=clock.charged(),
+        stalls=clock.seconds("stalls"),
+        spent=clock.spent(),
+        half_update=clock.half_update(),
         devices=1,
         objective=learned(config.objective),
         tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
@@ -163,12 +175,26 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> None:
         ("trained", f"{receipt['updates']} updates, {receipt['positions'] / 1e6:.2f} M tokens in {clock_time(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
         ("MFU", f"{mfu_text} ({receipt['mfu_formula']})"),
+        *_lost_time(receipt),
         ("rules", f"not kept: {'; '.join(failed)}" if failed else "all kept"),
         *_result_lines(run, receipt["model"]["kind"]),
     ]  # fmt: skip
     print()
     for name, text in lines:
         print(f"{name:<14}{text}")
+
+
+def _lost_time(receipt: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a summary: stalls and sleep, where there were any."""
+    stalls, asleep = receipt["stalls"], receipt["time"]["not_charged"]["asleep"]
+    lines = []
+    if stalls["number"]:
+        times = "once" if stalls["number"] == 1 else f"{stalls['number']} times"
+        longest = clock_time(stalls["longest_seconds"])
+        lines.append(("stalled", f"{times}, {clock_time(stalls['seconds'])} of the budget, the longest {longest}"))
+    if asleep and asleep >= 1.0:
+        lines.append(("asleep", f"{clock_time(asleep)}, not charged"))
+    return lines
 
 
 def _bits_line(held_out: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cram.compilation import compiled_graphs
 from cram.device import synchronize
 from cram.gradients import accumulate, clip
 from cram.session import Launched, Session, Window
@@ -22,6 +23,8 @@ def train(session: Session) -> bool:
     saved_at = time.monotonic()
     # All that the loop does is charged to the updates, but for what it books elsewhere.
     with session.clock.account("updates"):
+        session.clock.begin_updates()
+        session.slow_before = slow_so_far(session)
         while session.last_progress < 1.0 and session.loader.rows_left >= session.micro_rows:
             before = session.last_progress
             update(session)
@@ -51,7 +54,6 @@ def update(session: Session) -> None:
 
     A GPU is given the next update before the figures of this one are read, so that it never waits for the host.
     """
-    began = time.monotonic()
     rows = update_rows(session, session.last_progress)
     progress = predicted_progress(session, rows)
     if any(session.last_progress < phase <= progress for phase in session.objective.phases):
@@ -68,10 +70,9 @@ def update(session: Session) -> None:
         for method in session.methods:
             method.after_step(session.model, progress)
     positions = rows * session.seq_len
-    session.in_flight.append(Launched(began, positions, predicted, torch.stack([nats, finite.float()])))
+    session.in_flight.append(Launched(positions, predicted, torch.stack([nats, finite.float()])))
     session.clock.count_update(positions)
     session.last_progress = progress
-    session.largest_update = max(session.largest_update, positions)
     settle(session, keep=0 if session.device.type == "cpu" or progress == 1.0 else 1)
 
 
@@ -89,15 +90,23 @@ def settle(session: Session, keep: int = 0) -> None:
     while len(session.in_flight) > keep:
         done = session.in_flight.pop(0)
         nats, finite = done.wait()  # so that the clock sees the update's true end
-        now = time.monotonic()
-        seconds = now - max(done.began, session.settled_at)
-        session.settled_at = now
-        session.clock.learn_pace(seconds / done.positions)
-        session.longest_update = max(session.longest_update, seconds)
+        seconds = session.clock.end_update(done.positions, known_reason(session))
         session.faults.count(finite)
         predicted = done.predicted if finite else 0
         session.predicted += predicted
         session.window.add(nats if finite else 0.0, predicted, done.positions, seconds)
+
+
+def slow_so_far(session: Session) -> dict[str, int]:
+    """How often there has been what makes an update slow and is no stall, by the account that such time belongs to."""
+    return {"compilation": compiled_graphs(), "updates": session.out_of_memory}
+
+
+def known_reason(session: Session) -> str:
+    """Where the excess of a slow update belongs: to what is known to have happened since the last one, or `stalls`."""
+    now, before = slow_so_far(session), session.slow_before
+    session.slow_before = now
+    return next((account for account in now if now[account] > before.get(account, 0)), "stalls")
 
 
 def roll_back(session: Session) -> None:
@@ -112,6 +121,7 @@ def roll_back(session: Session) -> None:
     assert checkpoint is not None
     rollback = session.faults.roll_back(session.clock.updates, checkpoint.step, session.faults_config)
     session.load_tensors(checkpoint)
+    session.clock.begin_updates()
     record_fault(session, "rollback", asdict(rollback))
     print(
         f"warning: the loss was not finite {session.faults_config.patience} updates in a row; back to the weights of "

@@ -1,5 +1,6 @@
 """Two short measurements before training, both charged to the budget: what fits, and how fast it is."""
 
+import statistics
 import time
 
 import torch
@@ -71,12 +72,14 @@ def measure_pace(session: Session) -> None:
     with session.clock.account("compilation"):
         _pass_or_halve(session)
     with session.clock.account("probe"):
-        began, passes = time.monotonic(), 0
-        while time.monotonic() - began < PROBE_SECONDS:
+        paces: list[float] = []
+        end = time.monotonic() + PROBE_SECONDS
+        while not paces or time.monotonic() < end:
+            began = time.monotonic()
             _pass_or_halve(session)
-            passes += 1
-        seconds = time.monotonic() - began
-    session.clock.learn_pace(seconds / (passes * session.micro_rows * session.seq_len))
+            paces.append((time.monotonic() - began) / (session.micro_rows * session.seq_len))
+    # The median, which a pass that was held up does not move.
+    session.clock.learn_pace(statistics.median_low(paces))
 
 
 def _pass_or_halve(session: Session) -> None:

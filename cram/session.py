@@ -1,6 +1,5 @@
 """One training run in flight: what the loop asks of its parts, and the little state that is the loop's own."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -87,8 +86,8 @@ class Launched:
         figures: fp32 (2), the sum of its nats, and 1 where everything was finite.
     """
 
-    def __init__(self, began: float, positions: int, predicted: int, figures: torch.Tensor) -> None:
-        self.began, self.positions, self.predicted = began, positions, predicted
+    def __init__(self, positions: int, predicted: int, figures: torch.Tensor) -> None:
+        self.positions, self.predicted = positions, predicted
         self._figures, self._arrived = figures, None
         if figures.device.type == "cuda":
             self._figures = torch.empty(2, pin_memory=True).copy_(figures, non_blocking=True)
@@ -138,12 +137,10 @@ class Session:
     predicted: int = 0
     last_progress: float = 0.0
     out_of_memory: int = 0
-    longest_update: float = 0.0
-    largest_update: int = 0
     saved: int | None = None  # update of the checkpoint last written or read
     compiled: dict[str, Any] = field(default_factory=dict)  # what `cram.compilation` did, for the receipt
     in_flight: list[Launched] = field(default_factory=list)
-    settled_at: float = field(default_factory=time.monotonic)
+    slow_before: dict[str, int] = field(default_factory=dict)  # `loop.slow_so_far` when the last update ended
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs beside tensors, as JSON."""
@@ -192,6 +189,6 @@ class Session:
 
 
 _CARRIED = (
-    "micro_rows", "threads", "predicted", "last_progress", "out_of_memory", "longest_update",
-    "largest_update", "initial_weights", "compiled",
+    "micro_rows", "threads", "predicted", "last_progress", "out_of_memory",
+    "initial_weights", "compiled",
 )  # fmt: skip

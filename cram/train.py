@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     """Prepare if needed, train until the budget is spent, evaluate, write the receipt, export."""
     config = read_config(words)
     from cram.build import build_parts, check
-    from cram.clock import Budget, Clock
+    from cram.clock import Budget, Clock, boot_clock
     from cram.console import Progress
     from cram.data.prepare import prepare_shards
     from cram.data.shards import ShardSet
@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
         print(f"{folder.path} is finished; nothing to do.")
         print_summary(folder.path, read_json(folder.path / "receipt.json"))
         return 0
-    clock = Clock(Budget.parse(config.budget))
+    clock = Clock(Budget.parse(config.budget), boot=boot_clock())
     with clock.account("preparation"):
         if folder.shards:
             shards = ShardSet.open(folder.shards)
