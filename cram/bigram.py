@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
+from cram.data.special import vocabulary_size
 from cram.held_out import HeldOutSet
 from cram.objectives.masked import IGNORED
 
@@ -49,7 +50,7 @@ class Spelling:
     """
 
     def __init__(self, tokenizer: Tokenizer, special: list[int]) -> None:
-        ids = range(tokenizer.get_vocab_size())
+        ids = range(vocabulary_size(tokenizer))
         before = next(number for number in ids if number not in special)
         prefix = tokenizer.decode([before])
         spelled = [tokenizer.decode([before, number]).removeprefix(prefix).encode() for number in ids]

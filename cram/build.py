@@ -16,7 +16,7 @@ from cram.compilation import check_compile, eagerly
 from cram.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig
 from cram.data.loader import Loader
 from cram.data.shards import ShardSet
-from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.tokenizer import SpecialTokens, check_mask, load_tokenizer
 from cram.device import pick_device, pick_precision, set_threads
 from cram.errors import CramError
 from cram.faults import check_faults
@@ -107,6 +107,7 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
     special = SpecialTokens.of(tokenizer)
     if config.objective.kind == "causal":
         return CausalObjective(special.pad)
+    assert special.mask is not None
     masked = MaskedObjective(
         config.objective,
         special=special.ids(),
@@ -132,6 +133,7 @@ def build_held_out(
     special = SpecialTokens.of(tokenizer)
     if objective == "causal":
         return make_causal_held_out(documents, tokenizer, special.ids(), special.pad, seq_len, config.tokens)
+    assert special.mask is not None
     return make_held_out(
         documents,
         tokenizer,
@@ -170,6 +172,8 @@ def check(config: Config) -> None:
             f"model.kind={kind} cannot learn objective.kind={objective}: set objective.kind={fitting}, "
             f"or {'another model.kind' if kind == 'decoder' else 'model.kind=decoder'}"
         )
+    if config.tokenizer and objective == "masked":
+        check_mask(config.tokenizer, config.special)
     if objective == "causal" and config.objective.causal_share:
         raise CramError(
             f"objective.causal_share={config.objective.causal_share} is for objective.kind=masked: "
@@ -262,8 +266,9 @@ def model_figures(config: Config, vocab_size: int, predicted_share: float) -> di
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
     """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
     weights, tokenizer = result(run, "model.safetensors"), load_tokenizer(result(run, "tokenizer.json"))
-    model = new_model(config.model, tokenizer.get_vocab_size())
-    model.load_state_dict(load_file(weights))
+    state = load_file(weights)
+    model = new_model(config.model, len(state["embedding.weight"]))
+    model.load_state_dict(state)
     return model.to(device), tokenizer
 
 

@@ -85,6 +85,16 @@ class WordPieceConfig:
     sample_bytes: int = key(50_000_000, "text that the tokenizer is trained on, spread over the files", "bytes")
 
 
+@dataclass
+class SpecialConfig:
+    """Names of special tokens in a given tokenizer; one that its vocabulary lacks is added behind it."""
+
+    cls: str | None = key(None, "with tokenizer=, the token that begins a document (null: found by its name, or none)")
+    sep: str | None = key(None, "the token that ends a document (null: found by its name)")
+    pad: str | None = key(None, "the token that fills rows (null: found by its name, or added)")
+    mask: str | None = key(None, "the token shown instead of a hidden one (null: found by its name, or none)")
+
+
 # The class of `transformers` that computes each kind of model; a kind without one is not exported.
 STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM", "decoder": "Qwen3ForCausalLM"}
 
@@ -224,6 +234,7 @@ class Config:
     threads: int | None = key(None, "CPU threads (null: all cores)", "threads")
     log_interval: int = key(10, "updates between two lines of metrics.jsonl", "updates")
     tokenizer: str | None = key(None, "a tokenizer.json to use (null: WordPiece trained on the data)")
+    special: SpecialConfig = group(SpecialConfig)
     wordpiece: WordPieceConfig = group(WordPieceConfig)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)

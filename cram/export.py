@@ -86,6 +86,7 @@ def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokeni
     from cram.data.tokenizer import SpecialTokens
 
     kind, seq_len, special = config.model.kind, config.data.seq_len, SpecialTokens.of(tokenizer)
+    names = special.names(tokenizer)
     folder.mkdir()
     shutil.copyfile(result(run, "held_out.safetensors"), folder / "held_out.safetensors")
     stock_tokenizer(tokenizer, kind, special).save(str(folder / "tokenizer.json"))
@@ -94,10 +95,10 @@ def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokeni
     texts = {"config.json": stock_config(config.model, model.vocab_size, seq_len, special)}
     if kind == "decoder":
         texts["generation_config.json"] = generation_config(seq_len, special)
-    for name, content in (texts | tokenizer_files(seq_len, kind)).items():
+    for name, content in (texts | tokenizer_files(seq_len, kind, names)).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
     receipt = json.loads((run / "receipt.json").read_text())
-    (folder / "README.md").write_text(model_card(run.resolve().name, config, receipt), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(run.resolve().name, config, receipt, names), encoding="utf-8")
 
 
 def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> None:

@@ -1,6 +1,6 @@
 """Held-out evaluation: fixed documents, fixed masks, the same figures from anybody who repeats it.
 
-15% of the ordinary tokens of each row are hidden, all behind [MASK], chosen by a hash of the document's
+15% of the ordinary tokens of each row are hidden, all behind the mask token, chosen by a hash of the document's
 text. A row holds one document or one window of it, so stock classes that know no packing agree. A second
 rule, Cramming's, is evaluated at the end of a run: each rule favours the model that was trained on it. A causal
 model predicts every ordinary token of a row but the first.
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from cram.data.pieces import piece_bytes
-from cram.data.tokenizer import SpecialTokens
+from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.errors import CramError
 from cram.objectives.causal import next_tokens
 from cram.objectives.masked import IGNORED, Replacement, choose_slots, mix
@@ -113,7 +113,7 @@ def make_held_out(
     hidden = np.zeros_like(maskable)
     np.put_along_axis(hidden, positions, used, axis=1)
     _check_any(hidden)
-    ordinary = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), special)
+    ordinary = np.setdiff1d(list(tokenizer.get_vocab().values()), special)
     replacement = Replacement(mask_id, ordinary, rule.mask_share, rule.random_share)
     inputs = tokens.copy()
     inputs[hidden] = replacement.show(tokens[hidden], np.flatnonzero(hidden), rows.keys, seq_len)
@@ -170,23 +170,29 @@ def _windows(
     documents: Iterable[HeldOutDocument], tokenizer: Any, pad_id: int, seq_len: int, max_rows: int
 ) -> _Windows:
     tokens, sizes, keys = [], [], []
+    special = SpecialTokens.of(tokenizer)
+    controls = written_controls(tokenizer, special)
     tokenizer.encode_special_tokens = True  # as in training, a "[PAD]" that a document writes is text, no padding
     for document in documents:
         encoding = tokenizer.encode(document.text)
-        lengths = piece_bytes(document.text, encoding.offsets, encoding.special_tokens_mask)
+        places = text_places(encoding, controls)
+        ids, offsets, added = (
+            [one[place] for place in places] for one in (encoding.ids, encoding.offsets, encoding.special_tokens_mask)
+        )
+        lengths = piece_bytes(document.text, offsets, added)
         start = np.frombuffer(bytes.fromhex(document.hash)[:8], "<u8")
-        for window, begin in enumerate(range(0, len(encoding.ids), seq_len)):
-            pad = seq_len - len(encoding.ids[begin : begin + seq_len])
-            tokens.append(encoding.ids[begin : begin + seq_len] + [pad_id] * pad)
+        for window, begin in enumerate(range(0, len(ids), seq_len)):
+            pad = seq_len - len(ids[begin : begin + seq_len])
+            tokens.append(ids[begin : begin + seq_len] + [pad_id] * pad)
             sizes.append(lengths[begin : begin + seq_len] + [0] * pad)
             keys.append(mix(start ^ np.uint64(window))[0])
         if len(tokens) >= max_rows:
             break
     if not tokens:
         raise CramError("there is no held-out document. Give more text, or raise data.held_out.")
-    ids, covered = np.array(tokens[:max_rows]), np.array(sizes[:max_rows])
-    unknown = covered[ids == SpecialTokens.of(tokenizer).unk].sum() / max(1, covered.sum())
-    return _Windows(ids, covered, np.array(keys[:max_rows], np.uint64), float(unknown))
+    rows, covered = np.array(tokens[:max_rows]), np.array(sizes[:max_rows])
+    unknown = 0.0 if special.unk is None else covered[rows == special.unk].sum() / max(1, covered.sum())
+    return _Windows(rows, covered, np.array(keys[:max_rows], np.uint64), float(unknown))
 
 
 @torch.no_grad()

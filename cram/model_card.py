@@ -73,10 +73,10 @@ KINDS = {
         "architecture": "modernbert",
         "what": "BERT",
         "use": """fill = pipeline("fill-mask", "path/to/this/folder")
-print(fill("The capital of France is the city of [MASK]."))""",
+print(fill("The capital of France is the city of {mask}."))""",
         "further": """For classification, load the folder
 with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)` and fine-tune.""",
-        "how": "{share:.0%} of the tokens of the rows in held_out.safetensors are shown as [MASK], "
+        "how": "{share:.0%} of the tokens of the rows in held_out.safetensors are shown as `{mask}`, "
         "one document or window a row.",
     },
     "decoder": {
@@ -84,26 +84,31 @@ with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)
         "what": "decoder",
         "use": """write = pipeline("text-generation", "path/to/this/folder")
 print(write("The capital of France is", max_new_tokens=40, do_sample=True, temperature=0.7))""",
-        "further": """A text begins with
-[CLS], which the tokenizer adds, and ends with [SEP].""",
+        "further": "A text{begins} ends with\n`{sep}`.",
         "how": "Every ordinary token of the rows in held_out.safetensors but a row's first is predicted from those "
         "before it,\none document or window a row; `labels` are the tokens that follow.",
     },
 }
 
 
-def model_card(name: str, config: Config, receipt: dict[str, Any]) -> str:
-    """README.md of the exported folder, every figure from the receipt."""
+def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
+    """README.md of the exported folder, every figure from the receipt; `tokens`: special ones by their roles."""
     budget, data, held_out = receipt["budget"], receipt["data"], receipt["held_out"]
     kind = config.model.kind
-    said = KINDS[kind]
+    filled = {
+        "share": held_out.get("mask_rate"),
+        "mask": tokens.get("mask"),
+        "sep": tokens["sep"],
+        "begins": f" begins with `{tokens['cls']}`, which the tokenizer adds, and" if "cls" in tokens else "",
+    }
+    said = {part: text.format(**filled) for part, text in KINDS[kind].items()}
     rules = [f"- [{'x' if line['passed'] else ' '}] {line['rule']}: {line['found']}" for line in receipt["rules"]]
     return CARD.format(
         name=name,
         task=PIPELINES[kind],
         stock_class=STOCK_CLASSES[kind],
         auto_class=AUTO_CLASSES[kind],
-        **said | {"how": said["how"].format(share=held_out.get("mask_rate"))},
+        **said,
         parameters=receipt["model"]["parameters"] / 1e6,
         layers=config.model.layers,
         width=config.model.width,

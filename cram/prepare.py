@@ -30,8 +30,12 @@ def _prepare(words: list[str]) -> None:
     from cram.console import Progress
     from cram.data.prepare import prepare_shards
     from cram.data.show import print_account
+    from cram.data.tokenizer import check_mask
 
-    print_account(prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress()), short=True)
+    if config.tokenizer and config.objective.kind == "masked":
+        check_mask(config.tokenizer, config.special)
+    shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress(), config.special)
+    print_account(shards, short=True)
 
 
 def _look(words: list[str], said: set[str]) -> None:

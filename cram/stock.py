@@ -154,7 +154,7 @@ def _qwen3(config: ModelConfig) -> dict[str, Any]:
 
 
 def generation_config(seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
-    """generation_config.json: a text ends at [SEP], or with half of a row, whose other half is for the prompt."""
+    """generation_config.json: a text ends at a separator, or with half of a row, whose other half is for the prompt."""
     return {
         "bos_token_id": special.cls,
         "eos_token_id": special.sep,
@@ -166,29 +166,31 @@ def generation_config(seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
 def stock_tokenizer(tokenizer: "Tokenizer", kind: str, special: "SpecialTokens") -> "Tokenizer":
     """The tokenizer as the model of a kind needs it; texts have the same ids.
 
-    A decoder continues a text: its end gets no [SEP], and WordPieces are decoded as what follows a text, a space
+    A decoder continues a text: its end gets no separator, and WordPieces are decoded as what follows a text, a space
     before each that begins a word, where the usual decoder leaves out the first one's.
     """
-    from tokenizers import Regex, Tokenizer, decoders, processors
+    from tokenizers import Regex, Tokenizer, decoders
 
-    if kind != "decoder":
-        return tokenizer
+    from cram.data.special import set_frame
+
     copy = Tokenizer.from_str(tokenizer.to_str())
-    if isinstance(copy.decoder, decoders.WordPiece):
+    names = special.names(tokenizer)
+    if kind == "decoder" and isinstance(copy.decoder, decoders.WordPiece):
         pieces = [decoders.Replace(Regex(pattern), text) for pattern, text in DECODED_PIECES]
         spaces = [decoders.Replace(Regex(pattern), text) for pattern, text in DECODED_SPACES]
         copy.decoder = decoders.Sequence([*pieces, decoders.Fuse(), *spaces])
-    copy.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A", pair="[CLS] $A $B", special_tokens=[("[CLS]", special.cls)]
-    )
+    set_frame(copy, names.get("cls"), None if kind == "decoder" else names["sep"])
     return copy
 
 
-def tokenizer_files(seq_len: int, kind: str) -> dict[str, dict[str, Any]]:
-    """What `AutoTokenizer` reads beside tokenizer.json, by file name; the class is one that every version has."""
-    tokens = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+def tokenizer_files(seq_len: int, kind: str, names: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """What `AutoTokenizer` reads beside tokenizer.json, by file name; the class is one that every version has.
+
+    names: the special tokens by their roles, as `SpecialTokens.names` gives them.
+    """
+    tokens = {f"{role}_token": name for role, name in names.items()}
     if kind == "decoder":
-        tokens |= {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+        tokens |= {"eos_token": names["sep"]} | ({"bos_token": names["cls"]} if "cls" in names else {})
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": seq_len,

@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
         if folder.shards:
             shards = ShardSet.open(folder.shards)
         else:
-            shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress())
+            shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress(), config.special)
         shards.verify()
         parts = build_parts(config, shards)
     session, finished = _train(config, folder, clock, shards, parts)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from cram.data.filters import Filters
 from cram.data.formats import size
 from cram.data.scan import Sample, Samples, add_samples, chunks, sample
 from cram.data.sources import Document, Part
+from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.data.timing import Stopwatch
 
 Bools = npt.NDArray[np.bool_]
@@ -20,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass
 class Encoded:
-    """Documents as tokens, `[CLS] text [SEP]`, one behind the other; one that was dropped has length 0."""
+    """Documents as tokens, framed by special ones, one behind the other; one that was dropped has length 0."""
 
     ids: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int64]
@@ -37,22 +39,26 @@ class Encoder:
         self._definition = tokenizer
         self._filters = Filters(filters)
         self._tokenizer: Tokenizer | None = None
+        self._frame = 0
+        self._controls: set[int] = set()
 
     def __call__(self, documents: list[Document]) -> Encoded:
         """The tokens of some documents."""
         if not self._tokenizer:
             self._tokenizer = Tokenizer.from_str(self._definition)
+            self._frame = SpecialTokens.of(self._tokenizer).frame
             # `[MASK]` in a text is text here: as a special token it would be an input that is never predicted.
+            self._controls = written_controls(self._tokenizer, SpecialTokens.of(self._tokenizer))
             self._tokenizer.encode_special_tokens = True
         stopwatch = Stopwatch()
         texts = [self._filters.clean(document.text) for document in documents]
         stopwatch.lap("cleaning")
-        encodings = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        encodings = [self._ids(encoding) for encoding in self._tokenizer.encode_batch_fast(texts)]
         stopwatch.lap("tokenizing")
         dropped: dict[str, list[int]] = {}
         samples: Samples = {}
         for i, (document, text) in enumerate(zip(documents, texts, strict=True)):
-            tokens = len(encodings[i]) - 2  # [CLS] and [SEP]
+            tokens = len(encodings[i]) - self._frame
             reason = "empty" if tokens <= 0 else self._filters.refuse_tokens(tokens, len(text))
             if reason:
                 encodings[i] = []
@@ -63,6 +69,10 @@ class Encoder:
         sizes = np.array([size(text) for text in texts], np.int64)
         stopwatch.lap("gathering")
         return Encoded(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
+
+    def _ids(self, encoding: Any) -> list[int]:
+        ids: list[int] = encoding.ids
+        return [ids[place] for place in text_places(encoding, self._controls)] if self._controls else ids
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
-from cram.config import DataConfig, WordPieceConfig
+from cram.config import DataConfig, SpecialConfig, WordPieceConfig
 from cram.console import Progress
 from cram.data.account import STATISTICS, account
 from cram.data.decide import Decision, decide
@@ -37,12 +37,13 @@ from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT
 from cram.data.segments import Segments
 from cram.data.shards import FORMAT_VERSION, HeldOut, ShardSet, ShardWriter
 from cram.data.sources import HubSource, Source, open_source
+from cram.data.special import SpecialTokens, vocabulary_size
 from cram.data.timing import TIMING
-from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.tokenizer import load_tokenizer
 from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
 from cram.data.workers import Workers
 from cram.errors import CramError
-from cram.record import raise_if_full, sha256_bytes, sha256_file, write_json
+from cram.record import raise_if_full, sha256_bytes, write_json
 
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
 MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample
@@ -50,7 +51,13 @@ NOT_CONTENT = ("source", "dir", "epochs", "order", "on_error", "processes")  # s
 JOURNAL = "journal"  # what the stages keep for a preparation that goes on; gone when the shards are done
 
 
-def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str | None, report: Progress) -> ShardSet:
+def prepare_shards(
+    data: DataConfig,
+    wordpiece: WordPieceConfig,
+    tokenizer: str | None,
+    report: Progress,
+    special: SpecialConfig | None = None,
+) -> ShardSet:
     """The shards of a source; made if they are not there yet, whole or not at all.
 
     The folder's name in `data.dir` ends in a hash of the source's content and of all settings that matter, so
@@ -60,9 +67,10 @@ def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str 
     Raises CramError for sources, settings and tokenizers at fault, and when the disk is full.
     """
     _check(data)
+    special = special or SpecialConfig()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # left out, the library may encode on one core
     source = open_source(data.source, data.text_field, data.document, data.on_error)
-    about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer)}
+    about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer, special)}
     digest = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     folder = Path(data.dir) / f"{_slug(data.source)}-{digest[:12]}"
     if not folder.is_dir() and (earlier := _prepared_earlier(source, data, about)):
@@ -71,7 +79,7 @@ def prepare_shards(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str 
         with _naming_disk_errors(folder.parent), _alone(folder):
             if not folder.is_dir():
                 named = about | ({"source": data.source} if isinstance(source, HubSource) else {})
-                _Preparation(source, data, wordpiece, tokenizer, folder, report).run(named)
+                _Preparation(source, data, wordpiece, tokenizer, special, folder, report).run(named)
     shutil.rmtree(folder / JOURNAL, ignore_errors=True)
     shards = ShardSet.open(folder)
     if data.on_error == "stop" and (broken := shards.manifest["dropped"].get("broken")):
@@ -104,6 +112,7 @@ class _Preparation:
         data: DataConfig,
         wordpiece: WordPieceConfig,
         tokenizer: str | None,
+        special: SpecialConfig,
         folder: Path,
         report: Progress,
     ):
@@ -111,6 +120,7 @@ class _Preparation:
         self._data = data
         self._wordpiece = wordpiece
         self._tokenizer = tokenizer
+        self._special = special
         self._final = folder
         self._folder = folder.with_name(f".{folder.name}.partial")
         self._journal = self._folder / JOURNAL
@@ -156,7 +166,13 @@ class _Preparation:
     def _vocabulary(self) -> Vocabulary:
         try:
             return make_vocabulary(
-                self._source, self._data, self._wordpiece, self._tokenizer, self._journal, self._report
+                self._source,
+                self._data,
+                self._wordpiece,
+                self._tokenizer,
+                self._journal,
+                self._report,
+                self._special,
             )
         except CramError:  # the first stage: there is nothing to go on with
             shutil.rmtree(self._folder)
@@ -172,7 +188,7 @@ class _Preparation:
         data, definition = self._data, vocabulary.definition
         tokenizer = Tokenizer.from_str(definition)
         pad = SpecialTokens.of(tokenizer).pad
-        writer = ShardWriter(self._folder, data.seq_len, tokenizer.get_vocab_size(), pad)
+        writer = ShardWriter(self._folder, data.seq_len, vocabulary_size(tokenizer), pad)
         kept = decision.fates == KEPT
         packer = make_packer(data.packing, data.seq_len, pad)
         rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)
@@ -229,18 +245,23 @@ def _check(data: DataConfig) -> None:
     Filters(data.filters)
 
 
-def _settings(data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str | None) -> dict[str, Any]:
+def _settings(
+    data: DataConfig, wordpiece: WordPieceConfig, tokenizer: str | None, special: SpecialConfig
+) -> dict[str, Any]:
     """What the content of the shards depends on, beside the source."""
-    if tokenizer is not None:
-        load_tokenizer(tokenizer)  # refuse a bad path before it is hashed
     chosen = {name: value for name, value in asdict(data).items() if name not in NOT_CONTENT}
     if data.dedupe.decontaminate:
         chosen["dedupe"]["decontaminate"] = Contamination(data.dedupe.decontaminate).fingerprint
     return {
         "format": FORMAT_VERSION,
         **chosen,
-        "tokenizer": asdict(wordpiece) if tokenizer is None else sha256_file(Path(tokenizer)),
+        "tokenizer": asdict(wordpiece) if tokenizer is None else _definition_hash(tokenizer, special),
     }
+
+
+def _definition_hash(tokenizer: str, special: SpecialConfig) -> str:
+    """Of a given tokenizer with the roles of its special tokens, which files beside it say too."""
+    return sha256_bytes(load_tokenizer(tokenizer, special).to_str().encode())
 
 
 def _slug(source: str) -> str:

@@ -15,7 +15,7 @@ from cram.data.plots import draw_plots, printable
 from cram.data.scan import FATES
 from cram.data.shards import ShardSet
 from cram.data.timing import TIMING
-from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer
+from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
 from cram.record import read_json
 
@@ -169,8 +169,10 @@ def _print_row(shards: ShardSet, tokenizer: Tokenizer, number: int, console: Con
     console.print(f"\nrow {number:,}: {kept.sum()} tokens of {len(pieces)} document(s), {padding} of padding")
     for place, piece in enumerate(pieces):
         text = _visible(tokenizer.decode(piece.tolist(), skip_special_tokens=False), console)
-        text.highlight_words(SPECIAL_TOKENS, "cyan")
-        _print_beside(f"{place:>3} {'' if piece[0] == special.cls else 'continued':<9} | ", text, console)
+        text.highlight_words(list(special.names(tokenizer).values()), "cyan")
+        # Without a token that begins documents it is not seen whether this one began in another row.
+        begins = special.cls is None or piece[0] == special.cls
+        _print_beside(f"{place:>3} {'' if begins else 'continued':<9} | ", text, console)
 
 
 def _print_beside(label: str, text: Text, console: Console) -> None:

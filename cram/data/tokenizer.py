@@ -2,52 +2,28 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from cram.config import WordPieceConfig
+from cram.config import SpecialConfig, WordPieceConfig
+from cram.data.special import NAMES, VOCAB_MULTIPLE, SpecialTokens, give_roles, set_roles
 from cram.errors import CramError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-VOCAB_MULTIPLE = 64
 SMALLEST_ALPHABET = 64  # characters
 ALPHABET_SHARE = 32  # at most vocab_size / 32 characters (1024 at 32768), so that rare scripts do not eat the pieces
 MIN_FREQUENCY = 2  # a pair that is seen once is no piece
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
-    """The ids of the special tokens."""
+def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> Tokenizer:
+    """The tokenizer of a tokenizer.json, its special tokens known, whose `encode` gives a document uncut and unpadded.
 
-    pad: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
+    Args:
+        special: the special tokens that the user has named.
 
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "SpecialTokens":
-        """Look the ids up; CramError where the vocabulary lacks one."""
-        vocabulary = tokenizer.get_vocab()
-        if missing := [token for token in SPECIAL_TOKENS if token not in vocabulary]:
-            raise CramError(
-                f"tokenizer: no {', '.join(missing)} in its vocabulary; give a tokenizer.json that has "
-                f"{' '.join(SPECIAL_TOKENS)}, or leave the key out to train one"
-            )
-        return cls(*(vocabulary[token] for token in SPECIAL_TOKENS))
-
-    def ids(self) -> list[int]:
-        """All five: the tokens that are never predicted."""
-        return list(astuple(self))
-
-
-def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json whose `encode` gives `[CLS] text [SEP]`, uncut and unpadded.
-
-    Raises CramError when the file is missing or no tokenizer, or has other special tokens.
+    Raises CramError when the file is missing or no tokenizer, or no token ends a document.
     """
     if not Path(path).is_file():
         raise CramError(f"tokenizer={path}: there is no such file; give the path of a tokenizer.json")
@@ -57,11 +33,17 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise CramError(f"tokenizer={path}: not a tokenizer.json ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    special = SpecialTokens.of(tokenizer)
-    ids = tokenizer.encode("a").ids
-    if len(ids) < 2 or ids[0] != special.cls or ids[-1] != special.sep:
-        tokenizer.post_processor = _post_processor(special)
+    give_roles(tokenizer, Path(path), special or SpecialConfig())
     return tokenizer
+
+
+def check_mask(path: str, special: SpecialConfig) -> None:
+    """Refuse a given tokenizer that cannot serve masked language modelling. Errors: CramError naming the key."""
+    if SpecialTokens.of(load_tokenizer(path, special)).mask is None:
+        raise CramError(
+            f"tokenizer={path}: objective.kind=masked needs a mask, and its vocabulary has none of "
+            f"{' '.join(NAMES['mask'])}; name one with special.mask=TOKEN, it is added where it is not there"
+        )
 
 
 def train_tokenizer(texts: Iterable[str], config: WordPieceConfig) -> Tokenizer:
@@ -146,17 +128,9 @@ def _assemble(pieces: dict[str, int], normalizer: normalizers.Normalizer) -> Tok
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    tokenizer.post_processor = _post_processor(SpecialTokens.of(tokenizer))
+    set_roles(tokenizer, dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True)))
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
-
-
-def _post_processor(special: SpecialTokens) -> processors.PostProcessor:
-    return processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", special.cls), ("[SEP]", special.sep)],
-    )
 
 
 def _wrong_size(found: int, wanted: int) -> CramError:

@@ -2,8 +2,8 @@
 
 manifest.json       lists every file; its rows, documents and tokens add up, and are those of the files below
 every file in it    is there with its sha256
-shard-*             token ids of the vocabulary; documents numbered 0, 1, 2 ... along a row, [SEP] before each border;
-                    padding at the ends of rows alone, a document of its own
+shard-*             token ids of the vocabulary; documents numbered 0, 1, 2 ... along a row, a separator before each
+                    border; padding at the ends of rows alone, a document of its own
 counts.safetensors  is what the rows hold
 held_out.jsonl      every hash is the sha256 of its text, in ascending order, none twice
 orders/*            each with its sha256, of these shards, each row once
@@ -24,7 +24,8 @@ from cram.data.account import STATISTICS
 from cram.data.arrays import map_arrays
 from cram.data.order import ARRAY, FOLDER
 from cram.data.shards import COUNTS, HELD_OUT, MANIFEST, REMEDY, TOKENIZER, ShardSet
-from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.special import SpecialTokens, vocabulary_size
+from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 
 ORDER_REMEDY = "delete the file, it is made again"
@@ -80,19 +81,16 @@ class _Found:
 
 def _verify_rows(shards: ShardSet) -> _Found:
     tokenizer = load_tokenizer(shards.tokenizer_path)
-    if (size := tokenizer.get_vocab_size()) != shards.vocab_size:
+    if (size := vocabulary_size(tokenizer)) != shards.vocab_size:
         path = shards.folder / MANIFEST
-        raise CramError(f"{path}: vocab_size: {shards.vocab_size}, but the tokenizer has {size} tokens; {REMEDY}")
+        raise CramError(f"{path}: vocab_size: {shards.vocab_size}, but the tokenizer needs {size}; {REMEDY}")
     special = SpecialTokens.of(tokenizer)
     found = _Found(np.zeros(size, np.int64))
     for path, tokens, documents in shards.blocks():
         if problem := _problem(tokens, documents, special, size):
             raise CramError(f"{path}: {problem}; {REMEDY}")
         found.counts += np.bincount(tokens.ravel(), minlength=size)
-        # A piece without [CLS] is the rest of a document that began in another row.
-        begins = tokens == special.cls
-        begins[:, 1:] &= documents[:, 1:] != documents[:, :-1]
-        found.documents += int(np.count_nonzero(begins))
+        found.documents += int(np.count_nonzero(tokens == special.sep))  # it ends a document, and stands nowhere else
     found.counts[special.pad] = 0
     return found
 
@@ -112,7 +110,7 @@ def _problem(tokens: np.ndarray, documents: np.ndarray, special: SpecialTokens, 
     if (borders != ~padding[:, :-1])[padding[:, 1:]].any():
         return "padding is not a document of its own"
     if (tokens[:, :-1][borders] != special.sep).any():
-        return "a document ends without [SEP] before the next one"
+        return "a document ends without a separator before the next one"
     return None
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from cram.config import DataConfig, WordPieceConfig
+from cram.config import DataConfig, SpecialConfig, WordPieceConfig
 from cram.console import Progress
 from cram.data.filters import Filters
 from cram.data.formats import size
 from cram.data.scan import chunks
 from cram.data.sources import Source
+from cram.data.special import SpecialTokens
 from cram.data.split import held_out_mask, text_hash
 from cram.data.spread import Spread
 from cram.data.tokenizer import load_tokenizer, train_tokenizer
@@ -32,7 +33,13 @@ class Vocabulary:
 
 
 def make_vocabulary(
-    source: Source, data: DataConfig, wordpiece: WordPieceConfig, path: str | None, folder: Path, report: Progress
+    source: Source,
+    data: DataConfig,
+    wordpiece: WordPieceConfig,
+    path: str | None,
+    folder: Path,
+    report: Progress,
+    special: SpecialConfig | None = None,
 ) -> Vocabulary:
     """Load the tokenizer of `path`, or train one on documents that may be trained on; kept in `folder`.
 
@@ -46,7 +53,7 @@ def make_vocabulary(
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(taken)
     else:
-        tokenizer = load_tokenizer(path)
+        tokenizer = load_tokenizer(path, special)
         texts, taken = _sample(source, MEASURED_BYTES, data)
     found = Vocabulary(tokenizer.to_str(pretty=True), _bytes_per_token(tokenizer, texts, taken, Filters(data.filters)))
     write_json(folder / NAME, {"definition": found.definition, "bytes_per_token": found.bytes_per_token})
@@ -80,10 +87,11 @@ def _bytes_per_token(tokenizer: Tokenizer, texts: list[str], taken: int, filters
     total = sum(map(size, texts))
     some = texts[:: max(1, total // MEASURED_BYTES)]
     lengths = map(len, tokenizer.encode_batch_fast(some))
+    frame = SpecialTokens.of(tokenizer).frame
     kept = (
         length
         for length, text in zip(lengths, some, strict=True)
-        if not filters.refuse_tokens(length - 2, len(text))  # [CLS] and [SEP]
+        if not filters.refuse_tokens(length - frame, len(text))
     )
     return taken / total * sum(map(size, some)) / max(1, sum(kept))
 

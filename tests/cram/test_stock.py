@@ -52,7 +52,9 @@ def test_a_decoders_tokenizer_writes_text_as_people_do(tokenizer: Tokenizer) -> 
     assert decoder.decode(ids) == " " + TEXT.lower()
     assert Tokenizer.from_str(decoder.to_str()).decode(ids) == " " + TEXT.lower()
     assert tokenizer.to_str() == before
-    assert stock_tokenizer(tokenizer, "encoder", SpecialTokens.of(tokenizer)) is tokenizer
+    encoder = stock_tokenizer(tokenizer, "encoder", SpecialTokens.of(tokenizer))
+    assert (encoder.encode(TEXT).ids, encoder.decode(ids)) == (ids, tokenizer.decode(ids))
+    assert "role:" not in encoder.to_str() + decoder.to_str()  # what is ours alone stays at home
 
 
 def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> None:

@@ -109,8 +109,11 @@ def test_a_tokenizer_that_is_missing_or_none(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"tokenizer=.*bad.json: not a tokenizer.json"):
         load_tokenizer(tmp_path / "bad.json")
     Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(tmp_path / "other.json"))
-    with pytest.raises(CramError, match=r"no \[CLS\], \[SEP\], \[MASK\] in its vocabulary; give"):
+    with pytest.raises(CramError, match=r"no token ends a document, none of \[SEP\] </s> .* special.sep=TOKEN"):
         load_tokenizer(tmp_path / "other.json")
+    Tokenizer(models.WordPiece({"[PAD]": 0, "[SEP]": 1}, unk_token="[UNK]")).save(str(tmp_path / "unknown.json"))
+    with pytest.raises(CramError, match=r"unknown.json: \[UNK\], which it gives for unknown words, is not in its voc"):
+        load_tokenizer(tmp_path / "unknown.json")
 
 
 def test_a_given_tokenizer_is_made_to_frame_whole_documents(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_manifest_that_does_not_list_a_file(folder: Path, name: str) -> None:
         (lambda m: m["shards"][1].update(rows=7), r"shard-00001.safetensors: shape .*, expected \(7, 32\)"),
         (lambda m: m.update(tokens=m["tokens"] - 1), r"manifest.json: tokens: \d+, but \d+ in the rows"),
         (lambda m: m.update(seq_len=16), r"shard-00000.safetensors: shape"),
-        (lambda m: m.update(vocab_size=256), r"manifest.json: vocab_size: 256, but the tokenizer has 192 tokens"),
+        (lambda m: m.update(vocab_size=256), r"manifest.json: vocab_size: 256, but the tokenizer needs 192"),
         (lambda m: m["files"].update({LAST_SHARD: "0" * 64}), rf"{LAST_SHARD}: damaged, .* sha256"),
         (lambda m: m["counts"].update(documents=1), r"manifest.json: counts.documents_in: \d+, but \d+ by its other"),
         (lambda m: m["sources"][0].update(documents=1), r"manifest.json: documents of the sources: 1, but \d+"),
@@ -234,7 +234,7 @@ def border_in_mid_document(arrays: dict[str, np.ndarray]) -> None:
         (row_of_padding, "padding lies before the end of a row"),
         (padding_in_a_document, "padding is not a document of its own"),
         (padding_of_two_documents, "padding is not a document of its own"),
-        (border_in_mid_document, r"a document ends without \[SEP\] before the next one"),
+        (border_in_mid_document, r"a document ends without a separator before the next one"),
     ],
 )
 def test_rows_that_no_packer_makes(folder: Path, change: Change, message: str) -> None:

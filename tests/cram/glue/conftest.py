@@ -137,7 +137,7 @@ def make_encoder(folder: Path) -> Path:
     content = stock_config(CONFIG.model, tokenizer.get_vocab_size(), CONFIG.data.seq_len, special)
     (folder / "config.json").write_text(json.dumps(content))
     tokenizer.save(str(folder / "tokenizer.json"))
-    for name, said in tokenizer_files(CONFIG.data.seq_len, "encoder").items():
+    for name, said in tokenizer_files(CONFIG.data.seq_len, "encoder", special.names(tokenizer)).items():
         (folder / name).write_text(json.dumps(said))
     torch.manual_seed(11)
     model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder))

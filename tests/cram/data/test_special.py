@@ -1,0 +1,160 @@
+"""The special tokens of other tokenizers, found by file, by name or by key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from cram.config import SpecialConfig
+from cram.data.special import SpecialTokens, text_places, vocabulary_size, written_controls
+from cram.data.tokenizer import check_mask, load_tokenizer
+from cram.errors import CramError
+
+TEXTS = ["the old river is wide", "a painter walks over the old bridge", "rain fell on the café"] * 5
+END = "<|endoftext|>"
+
+
+def byte_level(*special: str) -> Tokenizer:
+    """As GPT-2's or RoBERTa's file has it: special tokens first, or one behind the vocabulary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=290, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+def gpt2() -> Tokenizer:
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens([AddedToken(END, normalized=False)])
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
+def roberta() -> Tokenizer:
+    tokenizer = byte_level("<s>", "<pad>", "</s>", "<unk>")
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer
+
+
+def t5() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=60, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+def words(*tokens: str, ids: dict[str, int] | None = None) -> Tokenizer:
+    vocabulary = {token: number for number, token in enumerate([*tokens, "[UNK]", "a", "b"])} | (ids or {})
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def saved(folder: Path, tokenizer: Tokenizer, **beside: Any) -> Path:
+    """A folder as of the Hub; `beside` is what tokenizer_config.json says."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if beside:
+        (folder / "tokenizer_config.json").write_text(json.dumps(beside))
+    return folder / "tokenizer.json"
+
+
+def test_gpt2_ends_documents_by_its_only_token_and_is_padded_by_one_of_its_own(tmp_path: Path) -> None:
+    path = saved(tmp_path, gpt2(), bos_token=END, eos_token=END, unk_token=END, pad_token=END)
+    tokenizer = load_tokenizer(path)
+    special = SpecialTokens.of(tokenizer)
+    assert special.names(tokenizer) == {"sep": END, "pad": "<pad>"}
+    assert (special.sep, special.pad, special.frame) == (290, 291, 1)
+    assert tokenizer.decode(tokenizer.encode("the old").ids, skip_special_tokens=False) == f"the old{END}"
+    assert vocabulary_size(tokenizer) == 320
+    assert special.ids() == list(range(290, 320))
+    with pytest.raises(CramError, match=r"objective.kind=masked needs a mask, .* special.mask=TOKEN"):
+        check_mask(str(path), SpecialConfig())
+    check_mask(str(path), SpecialConfig(mask="<mask>"))
+
+
+def test_robertas_tokens_are_found_by_name_and_by_file(tmp_path: Path) -> None:
+    for beside in ({}, {"mask_token": {"content": "<mask>", "lstrip": True}, "cls_token": "<s>"}):
+        tokenizer = load_tokenizer(saved(tmp_path, roberta(), **beside))
+        special = SpecialTokens.of(tokenizer)
+        found = {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>"}
+        assert special.names(tokenizer) == found  # a byte-level model knows every text
+        assert tokenizer.encode("a").tokens == ["<s>", "a", "</s>"]
+        assert special.frame == 2
+
+
+def test_t5_has_no_token_that_begins_a_document(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(saved(tmp_path, t5()))
+    special = SpecialTokens.of(tokenizer)
+    assert special.names(tokenizer) == {"sep": "</s>", "pad": "<pad>", "unk": "<unk>"}
+    assert tokenizer.encode("the old river", "rain").tokens[-1] == "</s>"
+    assert tokenizer.encode("the old river", "rain").ids.count(special.sep) == 2
+
+
+def test_a_file_goes_before_a_name_and_a_key_before_both(tmp_path: Path) -> None:
+    tokens = ("[PAD]", "[SEP]", "END", "STOP", "HIDDEN")
+    path = saved(tmp_path, words(*tokens), eos_token="END", mask_token="not there")
+    assert SpecialTokens.of(load_tokenizer(path)).sep == tokens.index("END")
+    assert SpecialTokens.of(load_tokenizer(path)).mask is None
+    tokenizer = load_tokenizer(path, SpecialConfig(sep="STOP", mask="HIDDEN", cls="BEGIN"))
+    assert tokenizer.encode("a").tokens == ["BEGIN", "a", "STOP"]  # BEGIN was added
+    assert SpecialTokens.of(tokenizer).mask == tokens.index("HIDDEN")
+    with pytest.raises(CramError, match=r"special.mask=STOP has another role already"):
+        load_tokenizer(path, SpecialConfig(sep="STOP", mask="STOP"))
+
+
+def test_the_written_file_says_the_roles_by_itself(tmp_path: Path) -> None:
+    first = load_tokenizer(saved(tmp_path, words("HIDDEN", "STOP")), SpecialConfig(sep="STOP", mask="HIDDEN"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = load_tokenizer(saved(elsewhere, first))
+    assert again.to_str() == first.to_str()
+    assert SpecialTokens.of(again) == SpecialTokens.of(first)
+
+
+def test_files_that_are_damaged_or_say_nothing_are_passed_over(tmp_path: Path) -> None:
+    path = saved(tmp_path, words("[PAD]", "[SEP]"))
+    for content in ("{", '{"eos_token": 3}', "[]", "null"):
+        (tmp_path / "special_tokens_map.json").write_text(content)
+        assert SpecialTokens.of(load_tokenizer(path)).sep == 1
+
+
+def test_ids_with_holes_are_served(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(saved(tmp_path, words("[PAD]", "[SEP]", ids={"far": 130})))
+    special = SpecialTokens.of(tokenizer)
+    assert vocabulary_size(tokenizer) == 192
+    assert set(range(192)) - set(special.ids()) == {tokenizer.token_to_id(token) for token in ("a", "b", "far")}
+
+
+def test_a_hole_where_a_token_must_be_added_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, words("[SEP]", ids={"b": 4}))  # four tokens, whose largest id is 4
+    with pytest.raises(CramError, match=r"its ids have holes, so <pad> cannot be added; give a tokenizer.json"):
+        load_tokenizer(path)
+
+
+@pytest.mark.parametrize("make", [gpt2, roberta, t5, lambda: words("<pad>", "<s>", "</s>", "<mask>")])
+@given(parts=st.lists(st.sampled_from([END, "</s>", "<s>", "<pad>", "<mask>", "a", " ", "old "]), max_size=8))
+def test_a_text_that_writes_special_tokens_gives_none(make: Any, parts: list[str], tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.getbasetemp() / f"written-{make.__name__}"
+    if not folder.exists():
+        folder.mkdir()
+        saved(folder, make())
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    special = SpecialTokens.of(tokenizer)
+    controls = written_controls(tokenizer, special)
+    encoding = tokenizer.encode("".join(parts))
+    ids = [encoding.ids[place] for place in text_places(encoding, controls)]
+    assert special.controls().isdisjoint(ids[special.frame - 1 : -1])
+    assert ids[-1] == special.sep
