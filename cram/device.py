@@ -1,16 +1,12 @@
 """The machine: which device, its precision, its peak, its memory. Hardware questions are asked here only."""
 
-import os
 import platform
-import resource
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from cram.errors import CramError
+from cram.host import commit, cores, cpu_name, package_versions, peak_host_memory
 
 # Dense half-precision matrix products with fp32 accumulation, FLOP/s, from the makers' datasheets;
 # matched in this order as a part of the device's name.
@@ -72,24 +68,11 @@ def set_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def device_name(device: torch.device) -> str:
     """The maker's name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _cpu_name() or platform.processor() or platform.machine()
-
-
-def _cpu_name() -> str | None:
-    try:
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 (a kernel file, not a path of ours)
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-    except OSError:
-        return None
+    return cpu_name()
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -104,10 +87,9 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
-    """Largest memory used so far, in bytes: of the process, and of the GPU."""
-    kilo = 1 if sys.platform == "darwin" else 1024
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo
-    return {"host": host, "gpu": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None}
+    """Largest memory used so far, in bytes: of the process (None on Windows), and of the GPU."""
+    gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {"host": peak_host_memory()["this process"], "gpu": gpu}
 
 
 def synchronize(device: torch.device) -> None:
@@ -123,26 +105,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for environment.json."""
-    from importlib.metadata import version
-
-    packages = ("torch", "numpy", "tokenizers", "safetensors", "omegaconf")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in packages},
+        "packages": package_versions(),
         "device": device.type,
         "device_name": device_name(device),
         "cores": cores(),
         "cuda": torch.version.cuda,
-        "commit": _commit(),
+        "commit": commit(),
     }
-
-
-def _commit() -> str | None:
-    """The commit of the clone this runs from, with `+` where files differ; None outside a clone."""
-    here = Path(__file__).resolve().parent
-    asked = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

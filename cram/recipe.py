@@ -12,7 +12,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 from cram.config import Config
 from cram.errors import CramError
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+PACKAGE = Path(__file__).resolve().parent
+# An installed package has the recipes inside of it, a clone beside it.
+RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "recipes"
 Schema = TypeVar("Schema")
 
 

@@ -7,9 +7,7 @@ and ends with the same bytes; when all is done the folder gets its name.
 import json
 import os
 import re
-import resource
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -43,6 +41,7 @@ from cram.data.tokenizer import load_tokenizer
 from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
 from cram.data.workers import Workers
 from cram.errors import CramError
+from cram.host import cores, peak_host_memory
 from cram.record import raise_if_full, sha256_bytes, write_json
 
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
@@ -127,8 +126,7 @@ class _Preparation:
         self._report = report
         self._wall: dict[str, float] = {}
         size = sum(part.size for part in source.parts)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._processes = data.processes or (1 if 0 < size < SMALL_BYTES else cores)
+        self._processes = data.processes or (1 if 0 < size < SMALL_BYTES else cores())
 
     def run(self, about: dict[str, Any]) -> None:
         """Do what is missing, and give the folder its name."""
@@ -214,12 +212,7 @@ class _Preparation:
 
     def _write_timing(self, scanned: dict[str, float], packed: dict[str, float]) -> None:
         """`timing.json`: what a report needs and no reader of the shards; it differs from run to run."""
-        kilobytes = 1 if sys.platform == "darwin" else 1024
-        peak = {
-            name: resource.getrusage(who).ru_maxrss * kilobytes
-            for name, who in (("this process", resource.RUSAGE_SELF), ("a worker", resource.RUSAGE_CHILDREN))
-        }
-        timing = {"processes": self._processes, "wall_seconds": self._wall, "peak_bytes": peak}
+        timing = {"processes": self._processes, "wall_seconds": self._wall, "peak_bytes": peak_host_memory()}
         timing |= {"scan_seconds": scanned, "pack_seconds": packed}
         write_json(self._folder / TIMING, timing)
 

@@ -1,0 +1,110 @@
+"""cram works from a wheel as from a clone: recipes, tables, types and kernels come along."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cram.record import read_json
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# Packages that are imported under another name than they are installed by.
+MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the content of the wheel, built from a copy: building writes beside the sources."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        if name.startswith(("cram/", "kernels/", "recipes/")) or "/" not in name:
+            copy = folder / "source" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(folder), str(folder / "source")], check=True, timeout=120)
+    (wheel,) = folder.glob("cram-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def python(site: Path, words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The wheel's python, as if typed in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def test_a_wheel_holds_all_that_is_needed_and_no_tests(site: Path) -> None:
+    there = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
+    recipes = {f"cram/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
+    kernels = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("cram_kernels/*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cram").rglob("*.py")}
+    assert recipes | kernels | modules | {"cram/py.typed", "cram_kernels/py.typed"} <= there
+    assert {name.split("/")[0] for name in there} == {"cram", "cram_kernels", "cram-0.1.0.dist-info"}
+
+
+def test_a_run_from_a_wheel_in_somebodys_repository(
+    site: Path, tiny_run: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    answer = python(site, ["-m", "cram.train", *tiny_run(tmp_path), "budget=2steps"], tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    receipt = read_json(tmp_path / "run" / "receipt.json")
+    assert receipt["commit"] is None  # not that of the repository around it
+    assert {"cram", "torch", "transformers", "numpy", "datasets"} <= set(receipt["versions"])
+
+
+def test_tables_and_recipes_are_found_from_a_wheel(site: Path, tmp_path: Path) -> None:
+    code = (
+        "import cram, cram.ablation, cram.recipe; print(cram.__file__); "
+        "print(*cram.recipe.recipe_names(), *sorted(path.stem for path in cram.ablation.TABLES.glob('*.yaml')))"
+    )
+    where, names = python(site, ["-c", code], tmp_path).stdout.splitlines()
+    assert Path(where).is_relative_to(site)
+    assert names.split() == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")) + sorted(
+        path.stem for path in (ROOT / "recipes" / "ablations").glob("*.yaml")
+    )
+
+
+def test_every_package_is_listed() -> None:
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "cram").rglob("__init__.py")}
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert {".".join(folder.parts) for folder in folders} == {name for name in listed if "recipes" not in name} - {
+        "cram_kernels"
+    }
+
+
+def test_every_package_that_is_imported_is_required() -> None:
+    required = {line.split(">")[0].split(";")[0].strip() for line in PROJECT["project"]["dependencies"]}
+    names = {MODULES.get(name, name.replace("-", "_")) for name in required}
+    optional = {"flash_attn"}
+    for path in (ROOT / "cram").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            found = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
+            assert found <= names | optional | {"cram", "cram_kernels"}, f"{path}: {found - names}"
+
+
+def test_no_module_needs_what_windows_lacks() -> None:
+    """Every module imported anew, in a process of its own."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "cram").rglob("*.py"))
+        if path.name not in ("__init__.py", "__main__.py")
+    ]
+    missing = "import sys, importlib; sys.modules |= {'resource': None, 'fcntl': None}"
+    answer = python(ROOT, ["-c", f"{missing}\nfor name in {modules}: importlib.import_module(name)"], ROOT)
+    assert answer.returncode == 0, answer.stderr
