@@ -16,7 +16,6 @@ missed.
 """
 
 import importlib
-import json
 import multiprocessing
 import re
 import subprocess
@@ -36,6 +35,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY, Call  # noqa: E402
 from cram.device import cores  # noqa: E402
+from cram.record import write_json  # noqa: E402
 from cram_kernels._launch import HAS_TRITON, Launch, recording, triton  # noqa: E402
 
 # Shared memory that one program may have, in bytes, from NVIDIA's table of compute capabilities.
@@ -262,7 +262,7 @@ def main(words: list[str]) -> int:
             | {f"sm_{arch}": asdict(code) for arch, code in codes.items()}
             for row, codes in zip(rows, found, strict=True)
         ]
-        Path(asked["out"]).write_text(json.dumps({"triton": triton.__version__, "kernels": table}, indent=2) + "\n")
+        write_json(Path(asked["out"]), {"triton": triton.__version__, "kernels": table})
     return 1 if failures else 0
 
 

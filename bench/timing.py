@@ -4,7 +4,6 @@ Contenders take turns, round by round in a rotating order, so that whatever else
 alike; the median and the 20th and 80th percentile are reported, never the best.
 """
 
-import json
 import platform
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from cram.device import device_name, synchronize
+from cram.record import write_json
 
 
 def time_alternating(
@@ -91,7 +91,6 @@ def _driver() -> str | None:
 
 def write_results(results: dict[str, Any], folder: Path, name: str) -> Path:
     """Write `FOLDER/NAME.json` and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(path, results)
     return path

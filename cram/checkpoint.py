@@ -5,7 +5,6 @@ the sha256 of both tensor files and of itself; one that does not hold is passed 
 for the one before it. No pickle.
 """
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 
 from cram.errors import CramError
-from cram.record import read_json, sha256_bytes, write_atomic, write_json
+from cram.record import read_json, sha256_bytes, to_json, write_atomic, write_json
 
 KEPT = 2
 Tensors = dict[str, torch.Tensor]
@@ -100,4 +99,4 @@ class Checkpoints:
 
 
 def _digest(state: dict[str, Any]) -> str:
-    return sha256_bytes(json.dumps(state, sort_keys=True).encode())
+    return sha256_bytes(to_json(state, sort_keys=True).encode())

@@ -19,6 +19,7 @@ from cram.config import Config, ExportConfig
 from cram.errors import CramError
 from cram.model_card import model_card
 from cram.recipe import load_config, read_words
+from cram.record import to_json
 from cram.stock import (
     AUTO_CLASSES,
     generation_config,
@@ -96,7 +97,7 @@ def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokeni
     if kind == "decoder":
         texts["generation_config.json"] = generation_config(seq_len, special)
     for name, content in (texts | tokenizer_files(seq_len, kind, names)).items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+        (folder / name).write_text(to_json(content, indent=2) + "\n")
     receipt = json.loads((run / "receipt.json").read_text())
     (folder / "README.md").write_text(model_card(run.resolve().name, config, receipt, names), encoding="utf-8")
 

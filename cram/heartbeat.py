@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cram.clock import Clock
 from cram.errors import CramError
-from cram.record import write_atomic
+from cram.record import to_json, write_atomic
 
 INTERVAL = 1.0  # seconds
 
@@ -37,7 +37,7 @@ class Heartbeat:
     def _write(self) -> None:
         beat = {"time": time.time(), "charged": self._clock.charged()}
         try:
-            write_atomic(self._path, json.dumps(beat).encode())
+            write_atomic(self._path, to_json(beat).encode())
         except (CramError, OSError):
             # A full disk is the checkpoint's to report; a missed beat only dates a crash less well.
             return

@@ -3,8 +3,9 @@
 import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,23 @@ def raise_if_full(error: OSError, path: Path) -> None:
         ) from None
 
 
+def to_json(value: Any, indent: int | None = None, sort_keys: bool = False) -> str:
+    """JSON of plain values, `null` for numbers that are not finite, as JSON has none. All that is written goes here."""
+    return json.dumps(finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """The same mappings and lists, with None for numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+    write_atomic(path, (to_json(value, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -112,7 +127,8 @@ class Metrics:
     def _to_board(self, record: dict[str, Any]) -> None:
         self.lines += 1
         for name, value in record.items():
-            if isinstance(value, int | float) and name not in ("step", "time"):
+            # What is not finite is null when it is read back, so it is left out at once.
+            if isinstance(value, int | float) and name not in ("step", "time") and math.isfinite(value):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"], record["time"])
 
     def flush(self) -> None:
@@ -129,7 +145,7 @@ class Metrics:
 
 
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+    return to_json(record) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

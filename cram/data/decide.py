@@ -15,7 +15,7 @@ from cram.data.dedupe import find_duplicates
 from cram.data.scan import FATE, HELD_OUT, KEPT
 from cram.data.segments import Segments
 from cram.data.split import held_out_mask
-from cram.record import write_atomic
+from cram.record import to_json, write_atomic
 
 NAME = "fates.safetensors"
 
@@ -35,7 +35,7 @@ def decide(segments: Segments, data: DataConfig, folder: Path, report: Progress)
         with report.stage("finding duplicates", None, "documents") as stage:
             decision = _decide(segments, data)
             stage.advance(len(decision.fates))
-        write_atomic(path, save({"fates": decision.fates}, metadata={"pairs": json.dumps(decision.pairs)}))
+        write_atomic(path, save({"fates": decision.fates}, metadata={"pairs": to_json(decision.pairs)}))
     arrays, metadata = map_arrays(path)
     return Decision(arrays["fates"], [tuple(pair) for pair in json.loads(metadata["pairs"])])
 

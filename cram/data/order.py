@@ -11,7 +11,6 @@ either way; the sums are of whole numbers, so that every machine gives the same 
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +22,7 @@ from cram.data.arrays import map_arrays
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
-from cram.record import sha256_bytes, write_atomic
+from cram.record import sha256_bytes, to_json, write_atomic
 
 Kind = Literal["shuffled", "likely_first", "unlikely_first"]
 Order = npt.NDArray[np.uint32]
@@ -119,7 +118,7 @@ def _digest(array: np.ndarray) -> str:
 def _header(rows: int, metadata: dict[str, str]) -> bytes:
     """The head of a safetensors file, a multiple of 8 bytes: the library would want the whole order as bytes."""
     entry = {"dtype": "U32", "shape": [rows], "data_offsets": [0, 4 * rows]}
-    text = json.dumps({"__metadata__": metadata, ARRAY: entry}).encode()
+    text = to_json({"__metadata__": metadata, ARRAY: entry}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

@@ -4,7 +4,6 @@ Every stage keeps what it has done in a hidden folder, so that a preparation tha
 and ends with the same bytes; when all is done the folder gets its name.
 """
 
-import json
 import os
 import re
 import shutil
@@ -42,7 +41,7 @@ from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
 from cram.data.workers import Workers
 from cram.errors import CramError
 from cram.host import cores, peak_host_memory
-from cram.record import raise_if_full, sha256_bytes, write_json
+from cram.record import raise_if_full, sha256_bytes, to_json, write_json
 
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
 MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample
@@ -70,7 +69,7 @@ def prepare_shards(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # left out, the library may encode on one core
     source = open_source(data.source, data.text_field, data.document, data.on_error)
     about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer, special)}
-    digest = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    digest = sha256(to_json(about, sort_keys=True).encode()).hexdigest()
     folder = Path(data.dir) / f"{_slug(data.source)}-{digest[:12]}"
     if not folder.is_dir() and (earlier := _prepared_earlier(source, data, about)):
         folder = earlier
@@ -150,7 +149,7 @@ class _Preparation:
             raise self._nothing_left(int(readable.sum()), int((decision.fates == HELD_OUT).sum()))
         found = segments.found()
         documents, statistics = account(self._source, segments, decision, found, rows, self._data)
-        writer.file(STATISTICS, json.dumps(statistics, indent=1).encode())
+        writer.file(STATISTICS, to_json(statistics, indent=1).encode())
         definition = vocabulary.definition.encode()
         trained = {"sha256": sha256_bytes(definition), "trained_here": self._tokenizer is None}
         manifest = about | {"tokenizer": trained} | documents

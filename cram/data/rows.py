@@ -14,7 +14,7 @@ from cram.data.pack import Packer
 from cram.data.scan import Sample, Samples, add_samples
 from cram.data.shards import ShardWriter
 from cram.data.timing import Stopwatch, add_seconds
-from cram.record import write_atomic
+from cram.record import to_json, write_atomic
 
 TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores; each shard is an open file of the training process
 FILE_BYTES = 1_000_000  # input files with less text share rows, so that a folder of letters is not mostly padding
@@ -46,7 +46,7 @@ class Counts:
 
     @classmethod
     def from_json(cls, text: str) -> "Counts":
-        """The counts that `json.dumps(asdict(counts))` wrote."""
+        """The counts that `to_json(asdict(counts))` wrote."""
         found = json.loads(text)
         found["samples"] = {name: [Sample(**one) for one in some] for name, some in found["samples"].items()}
         found["excerpts"] = {int(number): Sample(**one) for number, one in found["excerpts"].items()}
@@ -135,7 +135,7 @@ class RowWriter:
         token_counts, written = self._writer.state()
         pending = {f"pending.{name}": array for name, array in self._packer.state().items()}
         here = {"part": self._part, "file_bytes": self._file_bytes, "cursor": self.cursor}
-        metadata = {"counts": json.dumps(asdict(self.counts)), "written": json.dumps(written), "here": json.dumps(here)}
+        metadata = {"counts": to_json(asdict(self.counts)), "written": to_json(written), "here": to_json(here)}
         arrays: dict[str, np.ndarray] = {"token_counts": token_counts, "lengths": self.lengths, **pending}
         write_atomic(self._path, save(arrays, metadata=metadata))
 

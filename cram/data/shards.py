@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from cram.data.arrays import map_arrays
 from cram.errors import CramError
-from cram.record import read_json, sha256_bytes, sha256_file, write_atomic, write_json
+from cram.record import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
 
 FORMAT_VERSION = 2
 MANIFEST, COUNTS, HELD_OUT, TOKENIZER = "manifest.json", "counts.safetensors", "held_out.jsonl", "tokenizer.json"
@@ -98,7 +98,7 @@ class ShardWriter:
         `lengths` is how many documents have each number of tokens.
         """
         self.flush()
-        lines = (json.dumps({"text": document.text, "hash": document.hash}) + "\n" for document in held_out)
+        lines = (to_json({"text": document.text, "hash": document.hash}) + "\n" for document in held_out)
         self._counts[self._pad_id] = 0
         self.file(TOKENIZER, tokenizer)
         self.file(HELD_OUT, "".join(lines).encode())

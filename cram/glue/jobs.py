@@ -1,6 +1,5 @@
 """The list of fine-tunings, and glue.json, which is written after each, so that a killed command goes on."""
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from cram.errors import CramError
 from cram.glue.metrics import counted
-from cram.record import read_json, write_json
+from cram.record import finite, read_json, write_json
 
 # What the results are made from, of each job.
 OUTCOME = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")
@@ -91,13 +90,13 @@ class Record:
 
     def add(self, job: Job, outcome: dict[str, Any]) -> None:
         """Keep a finished job, on the disk before this returns."""
-        self.outcomes[job] = _plain(outcome)
+        self.outcomes[job] = finite(outcome)
         self.write(None)
 
     def write(self, results: dict[str, Any] | None) -> None:
-        """Write the file, whole or not at all; NaN becomes null."""
+        """Write the file, whole or not at all."""
         jobs = [{"job": asdict(job), "outcome": outcome} for job, outcome in self.outcomes.items()]
-        write_json(self.path, {"settings": self.settings, "jobs": jobs, "results": _plain(results)})
+        write_json(self.path, {"settings": self.settings, "jobs": jobs, "results": results})
 
     def seeds(self, task: str, learning_rate: float, untrained: bool = False) -> dict[int, dict[str, Any]]:
         """Outcomes of one task at one learning rate, by seed."""
@@ -106,15 +105,6 @@ class Record:
             for job, outcome in sorted(self.outcomes.items(), key=lambda item: item[0].seed)
             if (job.task, job.learning_rate, job.untrained) == (task, learning_rate, untrained)
         }
-
-
-def _plain(value: Any) -> Any:
-    """The same with null for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def first_score(outcome: dict[str, Any]) -> float:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cram.errors import CramError
-from cram.record import Metrics, read_json, read_metrics, sha256_bytes, sha256_file, write_atomic, write_json
+from cram.record import Metrics, read_json, read_metrics, sha256_bytes, sha256_file, to_json, write_atomic, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +103,26 @@ def test_json_is_read_back(tmp_path: Path) -> None:
     assert read_json(tmp_path / "x.json") == value
 
 
+NUMBERS = st.floats() | st.integers() | st.none() | st.text()
+VALUES = st.recursive(NUMBERS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@given(VALUES)
+def test_all_that_is_written_is_json_with_null_for_what_is_not_finite(value: Any) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    assert json.loads(to_json(value), parse_constant=refuse) == json.loads(
+        json.dumps(value), parse_constant=lambda constant: None
+    )
+
+
+def test_nothing_else_in_the_house_writes_json() -> None:
+    writers = [path.name for folder in ("cram", "bench") for path in (ROOT / folder).rglob("*.py")
+               if "json.dump" in path.read_text()]  # fmt: skip
+    assert writers == ["record.py"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "no such file"), (b"{", "not a readable JSON"), (b'"\xff"', "not a readable JSON")]
 )
@@ -158,6 +180,16 @@ def test_a_resumed_run_joins_without_gap_or_repeat(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == expected
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(json.dumps(line) + "\n" for line in expected)
     assert board(tmp_path) == {"train/loss": [(line["step"], line["time"], line["loss"]) for line in expected]}
+
+
+def test_figures_that_are_not_finite_are_null_and_left_off_the_board(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.write(record(1) | {"loss": float("nan"), "pace": float("inf")})
+    metrics.write(record(2))
+    metrics.close()
+    first, _ = read_metrics(tmp_path / "metrics.jsonl")
+    assert (first["loss"], first["pace"]) == (None, None)
+    assert board(tmp_path) == {"train/loss": [(2, 1002.0, 12.0)]}
 
 
 def test_a_torn_line_ends_the_metrics(tmp_path: Path) -> None:
