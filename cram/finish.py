@@ -89,6 +89,7 @@ def make_receipt(
             "rows": shards.rows,
             "seq_len": shards.seq_len,
             "vocab_size": shards.vocab_size,
+            **{name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")},
         },
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {reason}" if (reason := no_stock_class(config.model.kind)) else "export/",

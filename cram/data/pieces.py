@@ -1,6 +1,7 @@
-"""How many bytes of a text each of its tokens stands for, so that losses can be divided by the bytes of the text."""
+"""What of a text its tokens stand for: the bytes of each, so that losses can be divided by them, and what is lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def piece_bytes(text: str, offsets: Sequence[tuple[int, int]], added: Sequence[int]) -> list[int]:
@@ -26,3 +27,24 @@ def piece_bytes(text: str, offsets: Sequence[tuple[int, int]], added: Sequence[i
     if last is not None:
         sizes[last] += len(text[done:].encode())
     return sizes
+
+
+def lost_characters(tokenizer: Any, unknown: int | None, texts: Iterable[str]) -> float:
+    """The share of the texts' characters, white space left out, that no token but the unknown one stands for.
+
+    They are behind the unknown token, or the normalizer drops them, or the model does.
+    """
+    kept = total = 0
+    for text in texts:
+        total += _visible(text)
+        encoding = tokenizer.encode(text)
+        done = 0
+        for number, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if number != unknown:
+                kept += _visible(text[max(begin, done) : end])
+            done = max(done, end)
+    return 1.0 - kept / total if total else 0.0
+
+
+def _visible(text: str) -> int:
+    return sum(map(len, text.split()))

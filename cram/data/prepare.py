@@ -151,7 +151,12 @@ class _Preparation:
         documents, statistics = account(self._source, segments, decision, found, rows, self._data)
         writer.file(STATISTICS, to_json(statistics, indent=1).encode())
         definition = vocabulary.definition.encode()
-        trained = {"sha256": sha256_bytes(definition), "trained_here": self._tokenizer is None}
+        trained = {
+            "sha256": sha256_bytes(definition),
+            "trained_here": self._tokenizer is None,
+            "lost_characters": vocabulary.lost,
+            "unknown_tokens": self._unknown_tokens(vocabulary, writer),
+        }
         manifest = about | {"tokenizer": trained} | documents
         held_out = [HeldOut(text, sha256(text.encode()).hexdigest()) for text in found.held_out.values()]
         writer.finish(definition, held_out, manifest, rows.lengths)
@@ -208,6 +213,13 @@ class _Preparation:
                 flush=True,
             )
         return writer, rows
+
+    def _unknown_tokens(self, vocabulary: Vocabulary, writer: ShardWriter) -> float:
+        """Their share of the tokens in the rows."""
+        special = SpecialTokens.of(Tokenizer.from_str(vocabulary.definition))
+        counts, _ = writer.state()
+        text = int(np.delete(counts, special.pad).sum())
+        return 0.0 if special.unk is None else int(counts[special.unk]) / max(1, text)
 
     def _write_timing(self, scanned: dict[str, float], packed: dict[str, float]) -> None:
         """`timing.json`: what a report needs and no reader of the shards; it differs from run to run."""

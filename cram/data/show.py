@@ -23,6 +23,7 @@ SAMPLES_SHOWN = 3
 ROWS_SHOWN = 3
 SAMPLE_LINES = 2.5  # of the terminal's width: what a sample is cut to
 CUT = "..."
+WORTH_SAYING = 0.001  # share of unknown tokens or lost characters
 
 
 def show(folder: str | Path, row: int | None = None) -> None:
@@ -57,6 +58,7 @@ def print_account(shards: ShardSet, short: bool = False) -> None:
         f"{shards.tokens:,} tokens ({counts['bytes'] / max(1, shards.tokens):.2f} bytes each) "
         f"in {shards.rows:,} rows x {shards.seq_len} tokens, {len(shards.manifest['shards']):,} shard(s)"
     )
+    _say_unknown(shards, short, console)
     timing = read_json(shards.folder / TIMING) if (shards.folder / TIMING).is_file() else None
     if short:
         _say_packing(shards, console)
@@ -107,6 +109,18 @@ def _say_packing(shards: ShardSet, console: Console) -> None:
         name = kind if found["measured"] else f"{kind} instead"
         cut = f"{found['cut_documents']:,} documents cut that fit a row"
         console.print(f"packing {name}: {found['fill']:.2%} filled, {cut}")
+
+
+def _say_unknown(shards: ShardSet, short: bool, console: Console) -> None:
+    """What the tokenizer does not know; on one screen only where it is worth a line."""
+    about = shards.manifest["tokenizer"]
+    if "unknown_tokens" in about and (
+        not short or max(about["unknown_tokens"], about["lost_characters"]) >= WORTH_SAYING
+    ):
+        console.print(
+            f"{about['unknown_tokens']:.2%} of the tokens are unknown; of a sample's characters "
+            f"{about['lost_characters']:.2%} are lost, behind them or dropped"
+        )
 
 
 def _time(timing: dict[str, Any], counts: dict[str, int], console: Console) -> Table:

@@ -1,7 +1,11 @@
 """WordPiece, trained so that the same text gives the same file in every process; or a tokenizer.json given by path."""
 
+import re
+import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -12,9 +16,18 @@ from cram.errors import CramError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-SMALLEST_ALPHABET = 64  # characters
-ALPHABET_SHARE = 32  # at most vocab_size / 32 characters (1024 at 32768), so that rare scripts do not eat the pieces
-MIN_FREQUENCY = 2  # a pair that is seen once is no piece
+# Characters of the alphabet: enough for all but 0.05% of the text, as long as no more than a third of the vocabulary is
+# spent on those that may take two pieces each (ideographs are words of their own and take one). At least
+# vocab_size / 32 (1024 at 32768) are let in, so that English keeps what is rare.
+COVERAGE = 0.9995
+SMALLEST_ALPHABET = 64
+LEAST_SHARE, MOST_SHARE = 32, 3
+# A longer word is unknown, as BERT has it. Text without spaces between words is one long word, and gets a higher limit;
+# not a much higher one, because the time that a word takes goes with the cube of its length.
+LONGEST_WORD, LONGEST_PHRASE = 100, 256
+PHRASES = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{LONGEST_WORD + 1},}}")  # neither white space nor ASCII punctuation
+PHRASE_SHARE = 0.01  # of the characters that are in phrases, from which on the higher limit holds
+MIN_FREQUENCY = 2  # a pair that is seen once does not become a piece
 
 
 def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> Tokenizer:
@@ -63,13 +76,13 @@ def train_tokenizer(texts: Iterable[str], config: WordPieceConfig) -> Tokenizer:
         )
     normalizer = make_normalizer(config)
     normalized = [normalizer.normalize_str(text) for text in texts]
-    alphabet = _alphabet(normalized, max(SMALLEST_ALPHABET, config.vocab_size // ALPHABET_SHARE))
+    alphabet = _alphabet(normalized, config.vocab_size)
     characters = _train(normalized, 0, [], alphabet)
     continuations = sorted(piece for piece in characters if len(piece) > 2 and piece.startswith(CONTINUATION))
     pieces = _train(normalized, config.vocab_size, continuations, alphabet)
     if len(pieces) != config.vocab_size:
         raise _wrong_size(len(pieces), config.vocab_size)
-    return _assemble(pieces, normalizer)
+    return _assemble(pieces, normalizer, _longest_word(normalized))
 
 
 def make_normalizer(config: WordPieceConfig) -> normalizers.Normalizer:
@@ -96,13 +109,39 @@ def make_normalizer(config: WordPieceConfig) -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
-def _alphabet(texts: list[str], most: int) -> list[str]:
-    """The most frequent characters, by code point; of equally frequent ones the lower code points."""
+def _alphabet(texts: list[str], vocab_size: int) -> list[str]:
+    """The most frequent characters, by code point; of equally frequent ones the lower code points.
+
+    Source: SentencePiece, arXiv:1808.06226 (a share of the characters that is covered), changed: a floor and a ceiling.
+    """
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
     visible = sorted((-count, character) for character, count in counts.items() if not character.isspace())
-    return sorted(character for _, character in visible[:most])
+    covered = list(accumulate(-count for count, _ in visible))
+    enough = bisect_left(covered, COVERAGE * covered[-1]) + 1 if covered else 0
+    floor = max(SMALLEST_ALPHABET, vocab_size // LEAST_SHARE)
+    alphabet = [character for _, character in visible[:floor]]
+    joined = sum(not _stands_alone(character) for character in alphabet)
+    left = vocab_size - len(SPECIAL_TOKENS) - len(alphabet) - joined
+    for count, character in visible[floor:enough]:
+        alone = _stands_alone(character)
+        if -count >= MIN_FREQUENCY and left >= (1 if alone else 2) and (alone or joined < vocab_size // MOST_SHARE):
+            alphabet.append(character)
+            joined += not alone
+            left -= 1 if alone else 2
+    return sorted(alphabet)
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether it is an ideograph, which BERT's normalizer makes a word of its own."""
+    return unicodedata.name(character, "").startswith("CJK ")
+
+
+def _longest_word(texts: list[str]) -> int:
+    """Characters of the longest word that is cut into pieces."""
+    phrases = sum(len(phrase) for text in texts for phrase in PHRASES.findall(text))
+    return LONGEST_PHRASE if phrases > PHRASE_SHARE * sum(map(len, texts)) else LONGEST_WORD
 
 
 def _train(texts: list[str], size: int, continuations: list[str], alphabet: list[str]) -> dict[str, int]:
@@ -121,10 +160,16 @@ def _train(texts: list[str], size: int, continuations: list[str], alphabet: list
     return tokenizer.get_vocab()
 
 
-def _assemble(pieces: dict[str, int], normalizer: normalizers.Normalizer) -> Tokenizer:
+def _assemble(pieces: dict[str, int], normalizer: normalizers.Normalizer, longest_word: int) -> Tokenizer:
     """Built anew from the vocabulary: the trained one would cut every text at its `##` pieces as special tokens."""
     vocabulary = dict(sorted(pieces.items(), key=lambda item: item[1]))
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix=CONTINUATION))
+    model = models.WordPiece(
+        vocabulary,
+        unk_token="[UNK]",
+        continuing_subword_prefix=CONTINUATION,
+        max_input_chars_per_word=longest_word,
+    )
+    tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))

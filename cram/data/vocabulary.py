@@ -1,6 +1,6 @@
 """The first stage: a tokenizer, given or trained on a sample of the source, and how much text makes a token."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ from cram.config import DataConfig, SpecialConfig, WordPieceConfig
 from cram.console import Progress
 from cram.data.filters import Filters
 from cram.data.formats import size
+from cram.data.language import language_warnings
+from cram.data.pieces import lost_characters
 from cram.data.scan import chunks
 from cram.data.sources import Source
 from cram.data.special import SpecialTokens
@@ -21,15 +23,20 @@ from cram.errors import CramError
 from cram.record import read_json, write_json
 
 MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
+LOST_BYTES = 500_000  # text in which lost characters are counted
 NAME = "vocabulary.json"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer.json, and how many bytes of the source's text, dropped documents included, give one token."""
+    """A tokenizer.json and what was measured with it.
+
+    bytes_per_token: of the source's text, dropped documents included. lost: the share of `lost_characters`.
+    """
 
     definition: str
     bytes_per_token: float
+    lost: float = 0.0
 
 
 def make_vocabulary(
@@ -55,8 +62,13 @@ def make_vocabulary(
     else:
         tokenizer = load_tokenizer(path, special)
         texts, taken = _sample(source, MEASURED_BYTES, data)
-    found = Vocabulary(tokenizer.to_str(pretty=True), _bytes_per_token(tokenizer, texts, taken, Filters(data.filters)))
-    write_json(folder / NAME, {"definition": found.definition, "bytes_per_token": found.bytes_per_token})
+    some = texts[:: max(1, sum(map(size, texts)) // LOST_BYTES)]
+    lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
+    for warning in language_warnings(some, wordpiece if path is None else None, lost):
+        print(f"warning: {warning}", flush=True)
+    pace = _bytes_per_token(tokenizer, texts, taken, Filters(data.filters))
+    found = Vocabulary(tokenizer.to_str(pretty=True), pace, lost)
+    write_json(folder / NAME, asdict(found))
     return found
 
 

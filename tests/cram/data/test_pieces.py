@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cram.config import WordPieceConfig
-from cram.data.pieces import piece_bytes
+from cram.data.pieces import lost_characters, piece_bytes
 from cram.data.tokenizer import train_tokenizer
 
 TEXTS = [
@@ -145,3 +145,16 @@ def test_offsets_that_overlap_leave_gaps_or_go_back(offsets: list[tuple[int, int
 def test_a_text_without_a_piece_has_no_bytes() -> None:
     assert piece_bytes(" \n", [(0, 0), (0, 0)], [1, 1]) == [0, 0]
     assert piece_bytes("", [], []) == []
+
+
+def lost(name: str, *texts: str) -> float:
+    return lost_characters(TOKENIZERS[name], TOKENIZERS[name].token_to_id("[UNK]"), texts)
+
+
+def test_characters_are_lost_behind_the_unknown_token_or_dropped() -> None:
+    assert lost("WordPiece", "the river \n and the old cat") == 0.0
+    assert lost("WordPiece", "the river 漢 cat") == pytest.approx(1 / 12)
+    assert lost("WordPiece", "the cat", "漢漢") == pytest.approx(2 / 8)
+    assert lost("cramming", "the river —漢 cat") == pytest.approx(2 / 13)  # no token says that they were there
+    assert lost("WordPiece", "cafe\u0301") == pytest.approx(1 / 5)  # an accent of its own
+    assert lost("byte-level BPE", "漢 🙂") == lost("characters", "") == lost("words") == 0.0

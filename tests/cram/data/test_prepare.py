@@ -117,7 +117,9 @@ def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -
     assert counts["bytes"] == sum(map(len, packed(made)))
     tokens, borders = made.read(np.arange(made.rows))
     assert made.tokens == (tokens != 0).sum() and (tokenizer_counts[1:] > 0).sum() > 64
-    assert made.manifest["tokenizer"]["trained_here"]
+    about = made.manifest["tokenizer"]
+    assert about["trained_here"]
+    assert about["unknown_tokens"] == made.token_counts()[1] / made.tokens
     assert [(source["name"], source["documents"]) for source in made.manifest["sources"]] == [
         ("0.jsonl", 102), ("1.jsonl", 101), ("2.jsonl", 101),
     ]  # fmt: skip

@@ -1,7 +1,9 @@
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -67,6 +69,43 @@ def test_rare_characters_do_not_eat_the_vocabulary() -> None:
     characters = [piece for piece in tokenizer.get_vocab() if len(piece.removeprefix("##")) == 1]
     assert len(characters) < 128
     assert len(tokenizer.encode("pretesting").tokens) <= 4
+
+
+def unknown(texts: list[str], **settings: Any) -> float:
+    """The share of unknown tokens in the texts that a tokenizer was trained on."""
+    tokenizer = train_tokenizer(texts, WordPieceConfig(**settings))
+    ids = [number for text in texts for number in tokenizer.encode(text, add_special_tokens=False).ids]
+    return ids.count(SpecialTokens.of(tokenizer).unk) / len(ids)
+
+
+def phrases(letters: list[str], length: int) -> list[str]:
+    """Texts of phrases without spaces, drawn from syllables of two to four letters."""
+    source = random.Random(0)
+    syllables = ["".join(source.choices(letters, k=source.randint(2, 4))) for _ in range(200)]
+    return [" ".join("".join(source.choices(syllables, k=length)) for _ in range(8)) for _ in range(40)]
+
+
+def test_scripts_without_spaces_between_words_are_known() -> None:
+    thai = [chr(code) for code in range(0x0E01, 0x0E2F)]
+    assert unknown(phrases(thai, 50), vocab_size=512) == 0.0  # phrases of 100 to 200 letters
+    source = random.Random(0)
+    ideographs = [chr(0x4E00 + number) for number in range(600)]
+    weights = [1 / (rank + 1) for rank in range(600)]
+    assert unknown(["".join(source.choices(ideographs, weights, k=200)) for _ in range(100)], vocab_size=576) < 0.005
+
+
+def test_scripts_of_many_letters_are_known() -> None:
+    syllables = [chr(0xAC00 + 31 * number) for number in range(250)]
+    source = random.Random(0)
+    texts = [" ".join("".join(source.choices(syllables, k=3)) for _ in range(60)) for _ in range(100)]
+    assert unknown(texts, vocab_size=832, strip_accents=False) == 0.0
+    assert unknown(texts, vocab_size=512) == 0.0  # without accents it is made of its letters
+
+
+def test_a_long_word_in_text_of_words_stays_unknown() -> None:
+    long = "ab" * 60
+    tokenizer = train_tokenizer([*TEXTS * 400, long], WordPieceConfig(vocab_size=64))
+    assert tokenizer.encode(long, add_special_tokens=False).tokens == ["[UNK]"]
 
 
 @pytest.mark.parametrize(
