@@ -32,6 +32,7 @@ def main(words: list[str]) -> int:
     run = Path(said.run)
     config = load_config(run / "recipe.yaml")
     from cram.build import build_held_out, load_held_out, load_trained
+    from cram.data.special import SpecialTokens
     from cram.device import pick_device
     from cram.held_out import BITS, evaluate, unknown_text
 
@@ -46,8 +47,9 @@ def main(words: list[str]) -> int:
     figures = evaluate(model, rows, device)
     what = said.text or "the held-out documents"
     bits = BITS[rows.objective]
+    mask = SpecialTokens.of(tokenizer).names(tokenizer).get("mask")
     how = {
-        "masked": f"{config.evaluation.mask_rate:.0%} of the text, all shown as [MASK]",
+        "masked": f"{config.evaluation.mask_rate:.0%} of the text, all shown as {mask}",
         "causal": "each from those before it",
     }
     print(

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 
 from cram import held_out
 from cram.config import ModelConfig, WordPieceConfig
+from cram.data.special import set_roles
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.errors import CramError
 from cram.held_out import (
@@ -152,6 +153,20 @@ def test_the_names_of_special_tokens_in_a_text_are_text(tokenizer: Tokenizer) ->
     assert (flat[0], flat[-1]) == (special.cls, special.sep)
     assert not torch.isin(flat[1:-1], torch.tensor([special.pad, special.mask, special.cls, special.sep])).any()
     assert rows.documents.flatten().tolist() == sorted(rows.documents.flatten().tolist())
+
+
+def test_names_that_a_tokenizer_of_words_finds_are_left_out_and_their_bytes_are_not() -> None:
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "</s>", "<mask>", "a", "b"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    set_roles(words, {"pad": "<pad>", "unk": "<unk>", "cls": None, "sep": "</s>", "mask": "<mask>"})
+    document = Document("a <pad> b </s> <mask> a </s>")
+    rows = make([document], words, rate=1.0)
+    assert rows.tokens[0, :4].tolist() == [4, 5, 4, 2]
+    assert rows.documents[0].tolist() == [0] * 4 + [1] * (SEQ_LEN - 4)
+    assert rows.predicted_bytes == len(document.text)
+    # Without a token that begins a document its first word is not predicted.
+    assert make_causal([document], words).predicted_bytes == len(document.text) - len("a")
 
 
 def test_masked_bytes_are_those_of_the_text_behind_the_masks(tokenizer: Tokenizer) -> None:

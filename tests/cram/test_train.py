@@ -11,8 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer
 
+from cram.data.verify import verify
+from cram.errors import CramError
 from cram.evaluate import main as evaluate
+from cram.prepare import main as prepare
 from cram.record import read_json, read_metrics
 from cram.train import main
 
@@ -102,6 +107,53 @@ def test_the_same_command_on_a_finished_run_does_nothing(
     assert main(finished[0]) == 0
     assert "is finished" in capsys.readouterr().out
     assert times() == before
+
+
+def hub_folder(folder: Path, corpus: Path) -> Path:
+    """The tokenizer of a Hub folder as of GPT-2: bytes, and one special token, which is all there is for any role."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train([str(corpus)], trainer)
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    roles = {f"{role}_token": "<|endoftext|>" for role in ("bos", "eos", "unk", "pad")}
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **roles}))
+    return folder / "tokenizer.json"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "roles"),
+    [
+        ("gpt_demo", {"eos_token": "<|endoftext|>", "pad_token": "<pad>"}),
+        ("bert_demo", {"sep_token": "<|endoftext|>", "pad_token": "<pad>", "mask_token": "<mask>"}),
+    ],
+)
+def test_gpt2s_tokenizer_is_trained_evaluated_and_exported(
+    recipe: str, roles: dict[str, str], tiny_words: list[str], tmp_path: Path, corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = hub_folder(tmp_path / "hub", corpus)
+    words = [f"recipe={recipe}", *tiny_words[1:], "budget=3steps", f"tokenizer={path}"]
+    if recipe == "bert_demo":
+        with pytest.raises(CramError, match=r"objective.kind=masked needs a mask, .* special.mask=TOKEN"):
+            main(words)
+        with pytest.raises(CramError, match=r"objective.kind=masked needs a mask"):
+            prepare(words)
+        words.append("special.mask=<mask>")
+    assert main(words) == 0
+    data = read_json(tmp_path / "run" / "receipt.json")["data"]
+    assert (data["vocab_size"], data["unknown_tokens"], data["lost_characters"]) == (448, 0.0, 0.0)
+    (shards,) = (path for path in (tmp_path / "shards").iterdir() if path.is_dir())
+    assert verify(shards).vocab_size == 448
+    assert evaluate([f"run={tmp_path / 'run'}"]) == 0
+    assert "all shown as <mask>)" in capsys.readouterr().out or recipe == "gpt_demo"
+    stock = AutoTokenizer.from_pretrained(tmp_path / "run" / "export")
+    assert {role: token for role, token in stock.special_tokens_map.items() if role in roles} == roles
+    assert stock.decode(stock("The river").input_ids).removesuffix("<|endoftext|>") == "The river"
 
 
 def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cram.config import FilterConfig, WordPieceConfig
 from cram.data import scan
@@ -16,6 +16,7 @@ from cram.data.encode import Encoded, Encoder, KeptDocuments
 from cram.data.formats import Document
 from cram.data.scan import Sample
 from cram.data.sources import Part, open_source
+from cram.data.special import set_roles
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine",
@@ -180,3 +181,14 @@ def test_progress_goes_up_whatever_has_read_the_parts_before(
     taken = list(map(len, TEXTS))
     steps = [note.progress for _, note in KeptDocuments(parts, np.ones(sum(taken), bool), taken, set(), cursor)]
     assert min(steps) >= 0 and sum(steps) == sum(part.size for part in parts)
+
+
+def test_the_names_of_special_tokens_in_a_text_of_whole_words_give_none() -> None:
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "</s>", "a", "b"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    set_roles(tokenizer, {"pad": "<pad>", "unk": "<unk>", "cls": None, "sep": "</s>", "mask": None})
+    texts = ["a <pad> b </s> a c", "</s>"]
+    found = encoded(tokenizer.to_str(), texts, FilterConfig(compressibility=None))
+    assert found.ids.tolist() == [3, 4, 3, 1, 2]
+    assert found.lengths.tolist() == [5, 0]  # nothing but a name: an empty document
