@@ -102,7 +102,6 @@ def new_session(config: Config, device: torch.device) -> Iterator[Session]:
         device=device,
         precision=pick_precision(config.precision, device),
         threads=torch.get_num_threads(),
-        seeded_weights="",
     )
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)

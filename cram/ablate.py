@@ -8,8 +8,10 @@ from typing import Any
 from cram.ablation import Run, Table, chosen, load_table, outcome, plan, table_names
 from cram.command import INTERRUPTED, run_door
 from cram.config import AblateConfig
+from cram.console import tokens
 from cram.errors import CramError
 from cram.recipe import keys, read_words
+from cram.record import read_json, write_atomic, write_json
 
 ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
 
@@ -70,11 +72,14 @@ def _check(runs: list[Run]) -> None:
 
 
 def _finished(run: Run) -> bool:
-    """Whether a run is done. Errors: CramError where its folder belongs to other words."""
+    """Whether a run is done; one that failed is not, so that its command says again why.
+
+    Errors: CramError where its folder belongs to other words.
+    """
     from cram.run_folder import RunFolder
 
     try:
-        return RunFolder(run.config).finished
+        return RunFolder(run.config).finished and not read_json(run.folder / "receipt.json").get("failed")
     except CramError as error:
         raise CramError(f"arm {run.arm}: {error} For a table that is dir=.") from None
 
@@ -111,8 +116,6 @@ def _write(folder: Path, table: Table, lines: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    from cram.record import write_atomic, write_json
-
     write_json(folder / "results.json", {"about": table.about, "baseline": table.baseline, "arms": lines})
     heads = ("arm", "budget", "nats", "nats, Cramming's rule", "over baseline", "tokens/s", "tokens", "seeds")
     cells = [_cells(line) for line in lines]
@@ -136,7 +139,7 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
         _nats(line["cramming_rule_nats"]),
         "" if over is None else f"{over:+.3f}",
         f"{line['tokens_per_second']['mean']:,.0f}",
-        f"{line['tokens']['mean'] / 1e6:.2f} M",
+        tokens(line["tokens"]["mean"]),
         str(len(line["seeds"])),
     )
 

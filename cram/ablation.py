@@ -135,7 +135,9 @@ def _over(line: dict[str, Any], baseline: dict[str, Any]) -> float | None:
 
 def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
     there = [run for run in runs if (run.folder / "receipt.json").is_file() and _is_its_own(run)]
-    receipts = [read_json(run.folder / "receipt.json") for run in there]
+    found = [(run, read_json(run.folder / "receipt.json")) for run in there]
+    there = [run for run, receipt in found if not receipt.get("failed")]
+    receipts = [receipt for _, receipt in found if not receipt.get("failed")]
     if not receipts:
         return {"arm": name, "seeds": []}
     return {

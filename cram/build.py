@@ -1,6 +1,5 @@
 """From a config to objects: the one file that knows every choice."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,6 @@ class Parts:
     device: torch.device
     precision: torch.dtype
     threads: int
-    seeded_weights: str
 
 
 def new_model(config: ModelConfig, vocab_size: int) -> Transformer:
@@ -91,15 +89,6 @@ def fused_blocks(model: torch.nn.Module) -> dict[torch.Tensor, tuple[int, ...]]:
         elif isinstance(module, GatedMLP):
             fused[module.up.weight] = (module.up.out_features // 2,) * 2
     return fused
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """sha256 of a model's weights, in the order of their names."""
-    state = sorted(model.state_dict().items())
-    digest = hashlib.sha256()
-    for _, tensor in state:
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> Objective:
@@ -198,7 +187,6 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
         device=device,
         precision=pick_precision(config.precision, device),
         threads=threads,
-        seeded_weights=weights_hash(model),
     )
 
 
@@ -243,8 +231,6 @@ def build_session(
         evaluation_interval=config.evaluation.interval,
         stop_asked=stop_asked,
         threads=parts.threads,
-        seeded_weights=parts.seeded_weights,
-        initial_weights=parts.seeded_weights,
     )
 
 
@@ -280,11 +266,14 @@ def load_held_out(run: Path) -> HeldOutSet:
 def result(run: Path, name: str) -> Path:
     """The path of one of a finished run's RESULTS, its checksum compared with the receipt's.
 
-    Errors: CramError where the run is not finished or the file is not what the run wrote.
+    Errors: CramError where the run is not finished, or came to nothing, or the file is not what the run wrote.
     """
     for needed in ("receipt.json", name):
         if not (run / needed).is_file():
             raise CramError(f"run={run}: there is no {needed}. Finish the run first: cram.train with the same words.")
-    if sha256_file(run / name) != read_json(run / "receipt.json")["files"][name]:
+    receipt = read_json(run / "receipt.json")
+    if failed := receipt.get("failed"):
+        raise CramError(f"run={run} has no usable model: {failed}")
+    if sha256_file(run / name) != receipt["files"][name]:
         raise CramError(f"{run / name}: damaged, its content is not what the receipt's sha256 says.")
     return run / name

@@ -1,6 +1,5 @@
 """What a person sees while waiting: bars on a terminal, plain lines otherwise."""
 
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -100,17 +99,15 @@ class BudgetBar:
         elapsed = figures["charged_seconds"]
         remaining = clock_time(elapsed * (1 - progress) / progress) if progress else "?"
         loss, pace, lr = (figures[name] for name in ("loss", "tokens_per_second", "lr"))
-        loss = math.nan if loss is None else loss
+        loss = "not finite" if loss is None else f"{loss:.3f}"
         if self._bar:
-            text = (
-                f"{clock_time(elapsed)}, {remaining} left, loss {loss:.3f}, {_count(round(pace))} tokens/s, lr {lr:.1e}"
-            )
+            text = f"{clock_time(elapsed)}, {remaining} left, loss {loss}, {_count(round(pace))} tokens/s, lr {lr:.1e}"
             self._bar.update(self._task, completed=progress, description=f"{progress:.1%} {text}")
         elif progress == 1.0 or time.monotonic() - self._said >= LINE_INTERVAL:
             self._said = time.monotonic()
             print(
                 f"{self._name}: {progress:.1%} of {self._limit}, {clock_time(elapsed)} elapsed, {remaining} left, "
-                f"loss {loss:.3f}, {pace:,.0f} tokens/s, lr {lr:.2e}",
+                f"loss {loss}, {pace:,.0f} tokens/s, lr {lr:.2e}",
                 flush=True,
             )
 
@@ -120,6 +117,11 @@ def clock_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def tokens(number: float) -> str:
+    """`1.42 M`, or `640,000` below a million."""
+    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number:,.0f}"
 
 
 def _count(number: int) -> str:

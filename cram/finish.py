@@ -1,19 +1,22 @@
 """The end of a run: final weights, held-out loss, receipt, export, plot and a short summary."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
 from cram.bigram import bigram_bits_per_byte
-from cram.build import RESULTS, Parts, build_held_out, evaluate_parts, model_figures
+from cram.build import RESULTS, Parts, build_held_out, build_model, evaluate_parts, model_figures
 from cram.clock import Clock
 from cram.config import Config, ObjectiveConfig
-from cram.console import clock_time
+from cram.console import clock_time, tokens
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import device_name, environment, peak_flops, peak_memory
+from cram.diagnosis import failure, why_not_below_unigram
 from cram.export import export_run
 from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats, unknown_text
 from cram.loop import record_evaluation
@@ -21,7 +24,7 @@ from cram.plot import plot_loss
 from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
 from cram.record import read_metrics, sha256_file, write_atomic, write_json
 from cram.samples import EXAMPLES
-from cram.session import Session
+from cram.session import Session, weights_hash
 from cram.stock import PIPELINES, no_stock_class
 
 
@@ -34,11 +37,17 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     session.metrics.close()
     held_out = read_metrics(session.metrics.path)[-1]
     unigram = unigram_nats(shards.token_counts(), parts.held_out.labels)
-    receipt = make_receipt(config, run, session, shards, held_out, unigram)
+    updates, nats = session.clock.updates, held_out["nats_per_token"]
+    weights_finite = all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    last_good = updates - session.faults.in_a_row
+    failed = failure(weights_finite, nats is not None, updates, last_good, config.optimizer.lr)
+    receipt = make_receipt(config, run, session, shards, held_out, unigram, failed)
     receipt["held_out"] |= further_figures(config, parts, session.clock, shards)
+    if nats is not None and nats >= unigram:
+        receipt["held_out"]["why_not_below_unigram"] = why_not_below_unigram(receipt, config.optimizer.lr)
     plot_loss(run, unigram)
     write_json(run / "receipt.json", receipt)
-    if no_stock_class(config.model.kind) is None:
+    if receipt["export"] == "export/":
         with session.clock.account("export"):
             export_run(run, run / "export")
     receipt["time"] = time_table(session.clock.state()["booked"])
@@ -65,17 +74,26 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
 
 
 def make_receipt(
-    config: Config, run: Path, session: Session, shards: ShardSet, held_out: dict[str, Any], unigram: float
+    config: Config,
+    run: Path,
+    session: Session,
+    shards: ShardSet,
+    held_out: dict[str, Any],
+    unigram: float,
+    failed: str | None,
 ) -> dict[str, Any]:
-    """What makes a result believable; every field is computed from the run."""
+    """What makes a result believable; every field is computed from the run.
+
+    `failed` says why it has no usable model, if it has none.
+    """
     clock, loader = session.clock, session.loader
-    update_seconds = clock.seconds("updates")
     predicted_share = session.predicted / max(clock.positions, 1)
     figures = model_figures(config, shards.vocab_size, predicted_share)
     repeated = max(0, loader.rows_taken - shards.rows)
-    peak = peak_flops(session.device)
     where = environment(session.device)
+    no_export = "the run failed" if failed else no_stock_class(config.model.kind)
     return {
+        "failed": failed,
         **_spent(clock, session.last_progress),
         "positions": clock.positions,
         "predicted_tokens": session.predicted,
@@ -92,19 +110,13 @@ def make_receipt(
             **{name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")},
         },
         "model": {"kind": config.model.kind, **figures},
-        "export": f"none: {reason}" if (reason := no_stock_class(config.model.kind)) else "export/",
+        "export": f"none: {no_export}" if no_export else "export/",
         "held_out": {
             **{name: held_out[name] for name in held_out_figures(config.objective.kind)},
             "unigram_nats_per_token": unigram,
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.kind == "masked" else {}),
         },
-        "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
-        "mfu": mfu(figures["flops_per_position"], clock.positions, update_seconds, peak),
-        "mfu_formula": MFU_FORMULA,
-        "peak_flops": peak,
-        "peak_memory_bytes": peak_memory(session.device),
-        "device": device_name(session.device),
-        "precision": str(session.precision).removeprefix("torch."),
+        **_speed(session, figures["flops_per_position"]),
         "micro_rows": session.micro_rows,
         "out_of_memory_halvings": session.out_of_memory,
         "faults": asdict(session.faults),
@@ -115,6 +127,21 @@ def make_receipt(
         "commit": where["commit"],
         "files": {name: sha256_file(run / name) for name in RESULTS},
         "rules": rules(_facts(config, session, shards, repeated)),
+    }
+
+
+def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
+    """Of a receipt: how fast it went, and on what."""
+    clock, peak = session.clock, peak_flops(session.device)
+    update_seconds = clock.seconds("updates")
+    return {
+        "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
+        "mfu": mfu(flops_per_position, clock.positions, update_seconds, peak),
+        "mfu_formula": MFU_FORMULA,
+        "peak_flops": peak,
+        "peak_memory_bytes": peak_memory(session.device),
+        "device": device_name(session.device),
+        "precision": str(session.precision).removeprefix("torch."),
     }
 
 
@@ -152,44 +179,79 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         stalls=clock.seconds("stalls"),
         spent=clock.spent(),
         half_update=clock.half_update(),
-        devices=1,
+        devices=_devices(session),
         objective=learned(config.objective),
         tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
         source=config.data.source,
         repeated_rows=repeated,
         held_out_documents=shards.manifest["counts"]["held_out_documents"],
         initial_weights=session.initial_weights,
-        seeded_weights=session.seeded_weights,
+        seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
+        decontaminated=_decontaminated(config, shards),
     )
 
 
-def print_summary(run: Path, receipt: dict[str, Any]) -> None:
-    """What came out, beside the baseline, a few examples, and where everything lies."""
-    held_out, budget = receipt["held_out"], receipt["budget"]
-    nats, unigram = held_out["nats_per_token"], held_out["unigram_nats_per_token"]
+def _devices(session: Session) -> list[str]:
+    """A name for each device that took part: of each process' parameters, and of those the run was resumed on."""
+    here = sorted({str(parameter.device) for parameter in session.model.parameters()})
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    others = [f"{name} of rank {rank}" for rank in range(1, ranks) for name in here]
+    return [*session.devices, *here[1:], *others]
+
+
+def _decontaminated(config: Config, shards: ShardSet) -> int | None:
+    """Documents that were dropped because they share words with task files; None where none were compared."""
+    if not config.data.dedupe.decontaminate:
+        return None
+    return int(shards.manifest["dropped"].get("decontaminate", {"documents": 0})["documents"])
+
+
+def print_summary(run: Path, receipt: dict[str, Any]) -> int:
+    """Say what came out, beside the baseline, a few examples, and where everything lies.
+
+    Returns: the exit status, 1 for a run that failed.
+    """
+    budget = receipt["budget"]
     charged = sum(receipt["time"]["charged"].values())
-    failed = [line["rule"] for line in receipt["rules"] if not line["passed"]]
+    broken = [line["rule"] for line in receipt["rules"] if not line["passed"]]
     mfu_text = "unknown: no published peak for this device" if receipt["mfu"] is None else f"{receipt['mfu']:.1%}"
     lines = [
-        ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
-        ("", _bits_line(held_out)),
-        ("trained", f"{receipt['updates']} updates, {receipt['positions'] / 1e6:.2f} M tokens in {clock_time(charged)} "
+        *_loss_lines(receipt["held_out"]),
+        ("trained", f"{receipt['updates']} updates, {tokens(receipt['positions'])} tokens in {clock_time(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
-        ("MFU", f"{mfu_text} ({receipt['mfu_formula']})"),
+        ("MFU", mfu_text),
         *_lost_time(receipt),
-        ("rules", f"not kept: {'; '.join(failed)}" if failed else "all kept"),
-        *_result_lines(run, receipt["model"]["kind"]),
+        ("rules", f"not kept: {'; '.join(broken)}" if broken else "all kept"),
+        *_result_lines(run, receipt),
     ]  # fmt: skip
     print()
     for name, text in lines:
         print(f"{name:<14}{text}")
+    failed = receipt.get("failed")  # receipts of before had neither this nor stalls
+    if failed:
+        print(f"cram: run={run} has no usable model: {failed}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _loss_lines(held_out: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a summary: the held-out loss beside the baseline, and why it is not below it where it is not."""
+    nats, unigram = held_out["nats_per_token"], held_out["unigram_nats_per_token"]
+    if nats is None:
+        return [("held-out loss", f"not finite; unigram baseline {unigram:.3f}")]
+    lines = [
+        ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
+        ("", _bits_line(held_out)),
+    ]
+    if why := held_out.get("why_not_below_unigram"):
+        lines.append(("", f"not below the baseline, which knows only how frequent each token is: {why}"))
+    return lines
 
 
 def _lost_time(receipt: dict[str, Any]) -> list[tuple[str, str]]:
     """Of a summary: stalls and sleep, where there were any."""
-    stalls, asleep = receipt["stalls"], receipt["time"]["not_charged"]["asleep"]
+    stalls, asleep = receipt.get("stalls"), receipt["time"]["not_charged"].get("asleep")
     lines = []
-    if stalls["number"]:
+    if stalls and stalls["number"]:
         times = "once" if stalls["number"] == 1 else f"{stalls['number']} times"
         longest = clock_time(stalls["longest_seconds"])
         lines.append(("stalled", f"{times}, {clock_time(stalls['seconds'])} of the budget, the longest {longest}"))
@@ -207,11 +269,13 @@ def _bits_line(held_out: dict[str, Any]) -> str:
     return f"{held_out[name]:.3f} {name.replace('_', ' ')}{baseline}, accuracy {held_out['accuracy']:.1%}{left_out}"
 
 
-def _result_lines(run: Path, kind: str) -> list[tuple[str, str]]:
-    """Of a summary: where everything lies and how it is used, for a model of this kind."""
+def _result_lines(run: Path, receipt: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of a summary: where everything lies and how it is used."""
+    kind = receipt["model"]["kind"]
     files = f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors"
-    if reason := no_stock_class(kind):
-        return [("files", files), ("export", f"none: {reason}"), ("use it", f"python -m cram.evaluate run={run}")]
+    if receipt["export"] != "export/":
+        use = [] if receipt.get("failed") else [("use it", f"python -m cram.evaluate run={run}")]
+        return [("files", files), ("export", receipt["export"]), *use]
     task = PIPELINES[kind]
     label, examples = EXAMPLES[task]
     return [

@@ -11,14 +11,18 @@ from typing import Any
 import torch
 
 from cram.compilation import compiled_graphs
-from cram.device import synchronize
+from cram.device import device_name, synchronize
 from cram.gradients import accumulate, clip
-from cram.session import Launched, Session, Window
+from cram.session import Launched, Session, Window, weights_hash
 
 
 def train(session: Session) -> bool:
     """Train until the budget, or the data, is spent. False when interrupted; the state is saved either way."""
+    if (name := device_name(session.device)) not in session.devices:
+        session.devices.append(name)
     if session.saved is None:
+        with session.clock.account("saving"):
+            session.initial_weights = weights_hash(session.model)
         save(session)  # what a fault returns to before there is another
     saved_at = time.monotonic()
     # All that the loop does is charged to the updates, but for what it books elsewhere.

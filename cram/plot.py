@@ -22,6 +22,7 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     }
     masked = any("bits_per_masked_byte" in record for record in held_out)
     scale, unit = _time_unit(max((record["charged_seconds"] for record in records), default=0.0))
+    last = held_out[-1]["nats_per_token"] if held_out else None
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     axes.plot(
         [r["charged_seconds"] / scale for r in train], [r["loss"] for r in train], linewidth=1.2,
@@ -29,7 +30,7 @@ def plot_loss(run: Path, unigram: float | None) -> Path:
     )  # fmt: skip
     axes.plot(
         [r["charged_seconds"] / scale for r in held_out], [r["nats_per_token"] for r in held_out], "o", color="C3",
-        label="held-out" + (f" ({held_out[-1]['nats_per_token']:.3f})" if held_out else ""),
+        label="held-out" + (f" ({last:.3f})" if last is not None else ""),
     )  # fmt: skip
     for color, (name, marked) in zip(("C1", "C2"), marks.items(), strict=True):
         for number, record in enumerate(marked):

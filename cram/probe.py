@@ -6,6 +6,7 @@ import time
 import torch
 
 from cram.config import Config
+from cram.console import tokens as counted
 from cram.device import is_out_of_memory, synchronize
 from cram.errors import CramError
 from cram.gradients import backward, halve_micro_batch
@@ -119,7 +120,8 @@ def data_report(session: Session, needed: int, tokens: int) -> str:
     """One or two lines: tokens there, tokens needed, and what to do where they do not suffice."""
     there = session.loader.rows_total
     share = there / max(needed, 1)
-    line = f"data: {tokens / 1e6:.1f} M tokens there, about {tokens / share / 1e6:.1f} M needed for the budget"
+    about = float(f"{tokens / share:.2g}")
+    line = f"data: {counted(tokens)} tokens there, about {counted(about)} needed for the budget"
     if share >= 1.0:
         return line + "."
     return (

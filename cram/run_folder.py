@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import IO
 
-from cram.config import STOCK_CLASSES, Config
+from cram.config import Config
 from cram.errors import CramError
 from cram.recipe import keys, load_config, save_config
 from cram.record import read_json, write_atomic, write_json
@@ -30,9 +30,9 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether everything a run leaves behind is there."""
-        exported = (self.path / "export").exists() or self._config.model.kind not in STOCK_CLASSES
-        return (self.path / "receipt.json").exists() and exported
+        """Whether everything a run leaves behind is there: its receipt, and the export that the receipt speaks of."""
+        receipt = self.path / "receipt.json"
+        return receipt.exists() and (read_json(receipt)["export"] != "export/" or (self.path / "export").exists())
 
     @property
     def shards(self) -> Path | None:

@@ -1,5 +1,6 @@
 """One training run in flight: what the loop asks of its parts, and the little state that is the loop's own."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,14 @@ from cram.clock import Clock
 from cram.faults import Faults, FaultsConfig
 from cram.loss_scale import LossScale
 from cram.record import Metrics
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 of a model's weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for _, tensor in sorted(model.state_dict().items()):
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Loader(Protocol):
@@ -130,13 +139,13 @@ class Session:
     evaluation_interval: float | None
     stop_asked: Callable[[], bool]
     threads: int
-    seeded_weights: str
-    initial_weights: str
     window: Window = field(default_factory=Window)
     faults: Faults = field(default_factory=Faults)
     predicted: int = 0
     last_progress: float = 0.0
     out_of_memory: int = 0
+    initial_weights: str = ""  # `weights_hash` right before the first update
+    devices: list[str] = field(default_factory=list)  # names of all that this run has trained on
     saved: int | None = None  # update of the checkpoint last written or read
     compiled: dict[str, Any] = field(default_factory=dict)  # what `cram.compilation` did, for the receipt
     in_flight: list[Launched] = field(default_factory=list)
@@ -190,5 +199,5 @@ class Session:
 
 _CARRIED = (
     "micro_rows", "threads", "predicted", "last_progress", "out_of_memory",
-    "initial_weights", "compiled",
+    "initial_weights", "devices", "compiled",
 )  # fmt: skip

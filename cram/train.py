@@ -38,8 +38,7 @@ def main(words: list[str]) -> int:
     folder = RunFolder(config)
     if folder.finished:
         print(f"{folder.path} is finished; nothing to do.")
-        print_summary(folder.path, read_json(folder.path / "receipt.json"))
-        return 0
+        return print_summary(folder.path, read_json(folder.path / "receipt.json"))
     clock = Clock(Budget.parse(config.budget), boot=boot_clock())
     with clock.account("preparation"):
         if folder.shards:
@@ -54,9 +53,7 @@ def main(words: list[str]) -> int:
             f"interrupted at {session.last_progress:.1%} of the budget; the state is saved. The same command resumes."
         )
         return INTERRUPTED
-    receipt = finish_run(config, folder.path, session, parts, shards)
-    print_summary(folder.path, receipt)
-    return 0
+    return print_summary(folder.path, finish_run(config, folder.path, session, parts, shards))
 
 
 def _train(

@@ -11,7 +11,7 @@ SOURCES = sorted([*(ROOT / "cram").rglob("*.py"), *(ROOT / "kernels").rglob("*.p
 # Floors, the lowest first; a module imports from its own floor and below. A package stands for all in it.
 GROUND = ["errors", "config", "recipe", "record", "clock", "host", "device", "console", "command"]
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
-         "heartbeat", "receipt", "run_folder", "plot",
+         "heartbeat", "receipt", "diagnosis", "run_folder", "plot",
          "samples", "model_card", "stock", "bigram"]  # fmt: skip
 RHYTHM = ["session", "gradients", "compilation", "loop", "probe"]
 WIRING = ["build"]

@@ -120,6 +120,16 @@ def finish(run: Run, receipt: dict[str, Any]) -> None:
     write_json(run.folder / "receipt.json", receipt)
 
 
+def test_a_run_that_failed_is_none_of_the_outcome(tmp_path: Path) -> None:
+    runs = plan(TABLE, tmp_path, [])
+    for run in runs:
+        failed = "the weights are not finite" if (run.arm, run.seed) == ("old", 0) else None
+        finish(run, receipt(5.0, 4.0, 100) | {"failed": failed})
+    assert [(line["arm"], line["seeds"]) for line in outcome(runs, TABLE)] == [
+        ("old", [1]), ("new", [0, 1]), ("half", [0, 1])
+    ]  # fmt: skip
+
+
 def test_the_outcome_has_means_spreads_and_the_distance_to_the_baseline(tmp_path: Path) -> None:
     runs = plan(TABLE, tmp_path, [])
     figures = {"old": (5.0, 4.0), "new": (4.0, 3.5), "half": (4.5, None)}

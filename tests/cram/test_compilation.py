@@ -58,7 +58,7 @@ def make_session(run: Path, precision: torch.dtype = torch.float32, budget: str 
     parts = Parts(
         model=model, objective=MaskedObjective(config.objective, list(range(5)), 4, VOCAB, SEQ_LEN, 0, True),
         optimizer=build_optimizer(model, config.optimizer), loader=FixedRows(), held_out=None,  # type: ignore[arg-type]
-        device=CPU, precision=precision, threads=1, seeded_weights="",
+        device=CPU, precision=precision, threads=1,
     )  # fmt: skip
     clock = Clock(Budget.parse(budget))
     session = build_session(config, parts, clock, Metrics(run), Checkpoints(run), lambda *_: None, lambda: False)

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from cram import console
-from cram.console import BudgetBar, Progress, clock_time
+from cram.console import BudgetBar, Progress, clock_time, tokens
 
 
 class Time:
@@ -84,6 +84,21 @@ def test_training_says_where_it_stands_every_ten_seconds_and_at_the_end(
     assert [line.split()[1] for line in lines] == ["0.0%", "50.0%", "100.0%"]
     assert "? left" in lines[0]
     assert "0:00 left" in lines[2]
+
+
+def test_a_loss_that_is_not_finite_is_said_so(time: Time, capsys: pytest.CaptureFixture[str]) -> None:
+    for terminal in (False, True):
+        time.now += 100.0
+        with BudgetBar("demo", "90s", terminal=terminal) as bar:
+            bar.show(0.5, figures(45) | {"loss": None})  # type: ignore[arg-type]
+        assert "loss not finite," in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (640_000, "640,000"), (999_999, "999,999"), (1e6, "1.00 M"), (2.5e9, "2500.00 M")]
+)
+def test_tokens_are_told_in_full_below_a_million(number: float, text: str) -> None:
+    assert tokens(number) == text
 
 
 def test_the_end_is_said_even_right_after_another_line(time: Time, capsys: pytest.CaptureFixture[str]) -> None:

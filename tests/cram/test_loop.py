@@ -122,7 +122,6 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "precision": torch.float32, "seq_len": SEQ_LEN, "micro_rows": 2, "clip": None, "log_interval": 3,
         "loss_scale": None, "faults_config": CALM,
         "checkpoint_seconds": 1e9, "evaluation_interval": None, "stop_asked": lambda: False, "threads": 1,
-        "seeded_weights": "", "initial_weights": "",
     }  # fmt: skip
     metrics = changes.pop("metrics", None) or Metrics(run)
     return Session(**{**parts, "metrics": metrics, **changes})

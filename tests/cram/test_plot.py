@@ -45,6 +45,13 @@ def test_a_run_is_drawn_over_its_charged_time(
     ]
 
 
+def test_a_held_out_loss_that_is_not_finite_is_a_gap(tmp_path: Path, figures: list[Any]) -> None:
+    records = [{"kind": "held_out", "charged_seconds": 1.0, "nats_per_token": None, "bits_per_byte": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    plot_loss(tmp_path, unigram=None)
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == ["training", "held-out"]
+
+
 @pytest.mark.parametrize(
     ("bits", "label"),
     [("bits_per_masked_byte", "training (mask rate of the moment)"), ("bits_per_byte", "training")],

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from cram.clock import CHARGED, NOT_CHARGED, Budget
-from cram.receipt import BUDGET_RULE, Facts, mfu, rules, time_table
+from cram.receipt import BUDGET_RULE, MASKED_RULE, Facts, mfu, rules, time_table
 
 KEPT = Facts(
     budget=Budget("wall", 3600),
@@ -12,7 +12,7 @@ KEPT = Facts(
     stalls=0.0,
     spent=3601.0,
     half_update=1.0,
-    devices=1,
+    devices=["NVIDIA H100"],
     objective="masked",
     tokenizer_trained_here=True,
     source="texts/*.jsonl.zst",
@@ -20,20 +20,21 @@ KEPT = Facts(
     held_out_documents=7,
     initial_weights="ab" * 32,
     seeded_weights="ab" * 32,
+    decontaminated=None,
 )
 
 BROKEN = [
-    ("one device", {"devices": 2}, "2"),
-    ("at most 24 hours", {"charged_seconds": 1.0101 * 86400}, "87272.6 s"),
-    (BUDGET_RULE, {"spent": 3601.1}, "3601.10 of 3600 s, 0.00 s of it stalls; at most 3601.00 s are asked"),
+    ("one device", {"devices": ["NVIDIA H100", "NVIDIA A100"]}, "NVIDIA H100, NVIDIA A100"),
+    ("at most 24 hours", {"charged_seconds": 86401.1}, "86401.1 s"),
+    (BUDGET_RULE, {"spent": 3601.1}, "3601.10 of 3600 s, 0.00 s of it stalls; asked are at most 3601.00 s"),
     (
-        "masked language modelling",
+        MASKED_RULE,
         {"objective": "causal for the first 20%, then masked"},
         "causal for the first 20%, then masked",
     ),
     ("no pretrained weights", {"initial_weights": "cd" * 32}, "cdcdcdcdcdcd"),
     ("no pretrained tokenizer", {"tokenizer_trained_here": False}, "origin is unknown"),
-    ("no downstream data", {"source": "hf:nyu-mll/glue:cola"}, "cola, glue"),
+    ("no downstream data by name", {"source": "hf:nyu-mll/glue:cola"}, "cola, glue"),
     ("no sample repeated", {"repeated_rows": 3}, "3 rows"),
     ("held-out text never trained on", {"held_out_documents": 0}, "0 documents"),
 ]
@@ -100,9 +101,29 @@ def test_a_budget_is_overrun_by_half_an_update_at_most_and_used(
     ],
 )
 def test_downstream_data_is_known_by_the_parts_of_its_name(source: str, named: str) -> None:
-    line = next(line for line in rules(replace(KEPT, source=source)) if line["rule"] == "no downstream data")
+    line = next(line for line in rules(replace(KEPT, source=source)) if line["rule"] == "no downstream data by name")
     assert line["passed"] == (not named)
-    assert line["found"] == (named or "none named in data.source")
+    assert line["found"] == f"{named or 'none named in data.source'}; documents were not compared with task files"
+
+
+def test_what_decontamination_dropped_is_told() -> None:
+    found = [line["found"] for line in rules(replace(KEPT, decontaminated=12)) if "downstream" in line["rule"]]
+    assert found == ["none named in data.source; 12 documents dropped that share words with data.dedupe.decontaminate"]
+
+
+def test_a_causal_model_is_not_told_of_masks() -> None:
+    lines = rules(replace(KEPT, objective="causal"))
+    assert all(line["passed"] for line in lines)
+    assert MASKED_RULE not in [line["rule"] for line in lines]
+    assert len(lines) == len(rules(KEPT)) - 1
+
+
+def test_24_hours_leave_half_an_update_of_a_wall_clock_budget_and_nothing_of_others() -> None:
+    half = replace(KEPT, budget=Budget("wall", 86400), half_update=9.0, spent=86400.0)
+    for clock, most in (("wall", 86409.0), ("steps", 86400.0)):
+        facts = replace(half, budget=replace(half.budget, clock=clock))  # type: ignore[arg-type]
+        for seconds, kept in ((most, True), (most + 0.1, False)):
+            assert failed(replace(facts, charged_seconds=seconds)) == ([] if kept else ["at most 24 hours"])
 
 
 def test_time_is_told_by_account_charged_and_not() -> None:

@@ -145,9 +145,15 @@ def test_a_process_that_was_killed_holds_nothing(config: Config, tmp_path: Path)
 def test_a_run_is_finished_once_receipt_and_export_are_there(config: Config) -> None:
     folder = RunFolder(config)
     assert not folder.finished
-    (folder.path / "receipt.json").write_text("{}")
+    (folder.path / "receipt.json").write_text('{"export": "export/"}')
     assert not folder.finished
     (folder.path / "export").mkdir()
     assert folder.finished
     (folder.path / "receipt.json").unlink()
     assert not folder.finished
+
+
+def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config) -> None:
+    folder = RunFolder(config)
+    (folder.path / "receipt.json").write_text('{"export": "none: the run failed"}')
+    assert folder.finished

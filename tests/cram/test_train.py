@@ -166,6 +166,7 @@ def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(
     held_out = receipt["held_out"]
     assert held_out["nats_per_token"] < held_out["unigram_nats_per_token"] - 1.0
     assert held_out["bits_per_byte"] < held_out["bigram_bits_per_byte"] - 0.5
+    assert "rules         all kept" in said
     assert "mask_rate" not in held_out and "cramming_rule" not in held_out
     # Each document's first token, [CLS], and the padding are all that no row predicts, and its first token.
     assert 0.85 < receipt["predicted_tokens"] / receipt["positions"] < 1.0
@@ -230,12 +231,38 @@ def test_a_wall_clock_run_keeps_its_budget(tiny_words: list[str], tmp_path: Path
     assert not next(line for line in receipt["rules"] if line["rule"] == "no sample repeated")["passed"]
 
 
+def test_a_run_that_diverges_says_so_and_is_not_trained_again(
+    tiny_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    words = [*tiny_words, "budget=3steps", "optimizer.kind=adamw", "optimizer.lr=1e39", "log_interval=1"]
+    assert main(words) == 1
+    first = capsys.readouterr()
+    assert first.err == (
+        f"cram: run={folder} has no usable model: the weights are not finite; no loss or gradient was finite after "
+        "update 1 of 3. Lower optimizer.lr (it is 1e+39) and choose another run=.\n"
+    )
+    assert "held-out loss not finite; unigram baseline" in first.out
+    assert "fill-mask" not in first.out and not (folder / "export").exists()
+    receipt = read_json(folder / "receipt.json")
+    assert receipt["failed"] in first.err and receipt["export"] == "none: the run failed"
+    assert receipt["held_out"]["nats_per_token"] is None
+    for path in (*folder.rglob("*.json"), folder / "metrics.jsonl"):
+        assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+    written = (folder / "receipt.json").stat().st_mtime_ns
+    assert main(words) == 1
+    assert capsys.readouterr().err == first.err
+    assert (folder / "receipt.json").stat().st_mtime_ns == written
+    with pytest.raises(CramError, match="has no usable model: the weights are not finite"):
+        evaluate([f"run={folder}"])
+
+
 def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
     tiny_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*tiny_words, "budget=100000tokens"]) == 0
     said = capsys.readouterr().out
-    assert "M tokens there, about 0.1 M needed for the budget: it will run out at about" in said
+    assert "tokens there, about 100,000 needed for the budget: it will run out at about" in said
     assert "data.epochs=" in said
     last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "train"][-1]
     assert last["progress"] == 1.0
@@ -274,8 +301,12 @@ def test_a_run_folder_of_another_recipe_is_refused(finished: tuple[list[str], Pa
     assert "belongs to another recipe: budget is 200steps there, 70steps here" in answer.stderr
 
 
-def test_a_damaged_shard_is_named(tiny_words: list[str], tmp_path: Path) -> None:
+def test_a_damaged_shard_is_named(tiny_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*tiny_words, "budget=2steps"]) == 0
+    assert (
+        "not below the baseline, which knows only how frequent each token is: 2 updates are few; 512 tokens are few, "
+        "2.7 for each entry of the vocabulary"
+    ) in capsys.readouterr().out
     shutil.rmtree(tmp_path / "run")
     shard = next((tmp_path / "shards").glob("*/shard-00000.safetensors"))
     data = bytearray(shard.read_bytes())
