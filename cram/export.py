@@ -81,7 +81,7 @@ def export_run(run: Path, to: Path) -> Path:
 
 
 def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokenizer: "Tokenizer") -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from cram.build import result
     from cram.data.tokenizer import SpecialTokens
@@ -92,7 +92,8 @@ def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokeni
     shutil.copyfile(result(run, "held_out.safetensors"), folder / "held_out.safetensors")
     stock_tokenizer(tokenizer, kind, special).save(str(folder / "tokenizer.json"))
     weights = {name: tensor.contiguous() for name, tensor in to_stock_names(model.state_dict(), kind).items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # Not `save_file`, whose files nobody but their owner may read.
+    (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
     texts = {"config.json": stock_config(config.model, model.vocab_size, seq_len, special)}
     if kind == "decoder":
         texts["generation_config.json"] = generation_config(seq_len, special)

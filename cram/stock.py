@@ -103,20 +103,22 @@ def stock_config(config: ModelConfig, vocab_size: int, seq_len: int, special: "S
         "bos_token_id": special.cls,
         "eos_token_id": special.sep,
     }
-    return shared | (_qwen3(config) if config.kind == "decoder" else _modernbert(config, special))
+    return shared | (_qwen3(config) if config.kind == "decoder" else _modernbert(config, seq_len, special))
 
 
-def _modernbert(config: ModelConfig, special: "SpecialTokens") -> dict[str, Any]:
+def _modernbert(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
     """What is ModernBERT's own.
 
     Version 5 reads `layer_types` and `rope_parameters`; version 4 ignores these, would take local attention and
-    another theta without a word, and so gets its own keys too.
+    another theta without a word, and so gets its own keys too. text-embeddings-inference and candle have no defaults:
+    `local_attention`, `layer_norm_eps` and `initializer_cutoff_factor` are there for them, and change nothing here.
     """
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     return {
         "model_type": "modernbert",
         "hidden_activation": "gelu",
         "norm_eps": config.norm_eps,
+        "layer_norm_eps": config.norm_eps,
         "norm_bias": False,
         "mlp_bias": False,
         "decoder_bias": False,
@@ -124,6 +126,8 @@ def _modernbert(config: ModelConfig, special: "SpecialTokens") -> dict[str, Any]
         "global_attn_every_n_layers": 1,
         "global_rope_theta": config.rope_theta,
         "local_rope_theta": config.rope_theta,
+        "local_attention": seq_len,
+        "initializer_cutoff_factor": 2.0,
         "reference_compile": False,
         "embedding_dropout": 0.0,
         "mlp_dropout": 0.0,

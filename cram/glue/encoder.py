@@ -94,6 +94,8 @@ class Encoder:
             model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         written = read_json(folder / "config.json")
+        for weights in folder.glob("*.safetensors"):  # which safetensors writes for their owner alone
+            weights.chmod((folder / "config.json").stat().st_mode)
         write_json(folder / "config.json", self.config_file | written)
 
     def _check_complete(self, model: Any, missing: Iterable[str]) -> None:

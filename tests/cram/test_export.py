@@ -115,7 +115,13 @@ def test_config_says_the_same_to_version_4_and_5(exported: Path) -> None:
     assert config["global_attn_every_n_layers"] == 1
     assert config["global_rope_theta"] == config["local_rope_theta"] == 5000.0
     assert config["decoder_bias"] is False
-    assert config["norm_eps"] == 1e-6
+    assert config["norm_eps"] == config["layer_norm_eps"] == 1e-6
+    # What loaders in other languages read without a default of their own.
+    assert {"local_attention", "initializer_cutoff_factor", "pad_token_id", "classifier_activation"} <= config.keys()
+
+
+def test_everybody_may_read_every_file_that_others_may(exported: Path) -> None:
+    assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder"])

@@ -202,6 +202,7 @@ def test_weights_that_lack_a_part_of_the_encoder_are_refused(copy: Path) -> None
 def test_a_saved_model_keeps_the_keys_of_other_versions(checkpoint: Path, tmp_path: Path) -> None:
     encoder = open_encoder(str(checkpoint), 32, "first")
     encoder.save(encoder.model(TASKS["rte"], 0, 0.1, "first", untrained=False), tmp_path / "saved")
+    assert len({path.stat().st_mode for path in (tmp_path / "saved").iterdir()}) == 1
     before, after = (json.loads((path / "config.json").read_text()) for path in (checkpoint, tmp_path / "saved"))
     assert set(before) <= set(after)
     assert after["global_rope_theta"] == before["global_rope_theta"]
