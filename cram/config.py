@@ -188,7 +188,8 @@ class CheckpointConfig:
 @dataclass
 class CompileConfig:
     kind: Literal["auto", "eager", "blocks", "model"] = key(
-        "auto", "what torch compiles; auto: nothing on a CPU, on a GPU each block, the whole model from 2 hours on"
+        "auto",
+        "what torch compiles; auto: nothing on a CPU or below 10m, else each block, from 2h on the whole model",
     )
     cuda_graphs: bool = key(False, "replay compiled code as CUDA graphs, for models so small that launching is slower")
     check_updates: int = key(
@@ -227,7 +228,7 @@ class Config:
     budget: str = key("24h", "90s, 10m, 24h (wall clock), 2.5e9tokens or 5000steps")
     run: str | None = key(None, "run folder (null: runs/RECIPE)")
     seed: int = key(0, "seed of weights, masks and order")
-    device: Literal["auto", "cpu", "cuda"] = key("auto", "where to train; auto takes a GPU if there is one")
+    device: str = key("auto", "where to train: auto (a GPU if there is one), cpu, cuda, or cuda:N for the GPU N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = key(
         "auto", "auto: bf16 autocast where the device has it, fp16 with a loss scale on older GPUs, else fp32"
     )
@@ -267,7 +268,7 @@ class EvaluateConfig:
     text_field: str = key("text", "field that holds the text in .jsonl and .parquet records")
     document: Literal["file", "blank_line", "line"] = key("file", "what one document is in a .txt file")
     tokens: int = key(262_144, "text that is evaluated, at most", "tokens")
-    device: Literal["auto", "cpu", "cuda"] = key("auto", "where to evaluate")
+    device: str = key("auto", "where to evaluate, as in a recipe")
 
 
 @dataclass
@@ -312,6 +313,6 @@ class GlueConfig:
     limit: int | None = key(None, "first N training rows of a fixed shuffle; not the protocol then (null: all)", "rows")
     check_counts: bool = key(True, "stop at a file whose row count is not the published one")
     untrained: bool = key(False, "also fine-tune the same architecture with random weights, as a control")
-    device: Literal["auto", "cpu", "cuda"] = key("auto", "where to fine-tune")
+    device: str = key("auto", "where to fine-tune, as in a recipe")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = key("auto", "of training, as in a recipe; scoring is in fp32")
     threads: int | None = key(None, "CPU threads (null: all cores)", "threads")

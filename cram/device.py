@@ -1,43 +1,59 @@
 """The machine: which device, its precision, its peak, its memory. Hardware questions are asked here only."""
 
 import platform
+import re
 from typing import Any
 
 import torch
 
 from cram.errors import CramError
 from cram.host import commit, cores, cpu_name, package_versions, peak_host_memory
+from cram.peaks import peak_of
 
-# Dense half-precision matrix products with fp32 accumulation, FLOP/s, from the makers' datasheets;
-# matched in this order as a part of the device's name.
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 6000 Ada": 364e12,
-    "A6000": 154.8e12,
-    "A5000": 111e12,
-    "A4000": 76.7e12,
-    "RTX 5090": 209.5e12,
-    "RTX 4090": 165.2e12,
-    "RTX 4080": 97.5e12,
-    "RTX 3090": 71e12,
-    "RTX 3080": 59.5e12,
-    "V100": 125e12,
-    "RTX 2080 Ti": 53.8e12,
-}
 X86 = ("x86_64", "AMD64")
-# Words that make another device of a name above, with another peak.
-VARIANTS = frozenset({"Ti", "SUPER", "Super", "D", "NVL", "Laptop", "Max-Q", "Mobile"})
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `auto`, `cpu` or `cuda`. Errors: CramError for `cuda` without one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise CramError("device=cuda, but torch finds no CUDA device here. Use device=cpu, or install a driver.")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    """The device of `auto`, `cpu`, `cuda` or `cuda:N`; a numbered GPU becomes the current one of torch.
+
+    Errors: CramError for any other name, and for a GPU that is not there.
+    """
+    if not DEVICES.fullmatch(name):
+        apple = " Apple's GPU is not supported." if name == "mps" else ""
+        raise CramError(f"device={name} is not a valid device.{apple} Use auto, cpu, cuda, or cuda:N for the GPU N.")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise CramError(f"device={name}, but torch finds no CUDA device here. Use device=cpu, or install a driver.")
+    _, numbered, number = name.partition(":")
+    if not numbered:
+        return torch.device("cuda")
+    count = torch.cuda.device_count()
+    if int(number) >= count:
+        last = f" to cuda:{count - 1}" if count > 1 else ""
+        raise CramError(f"device={name}, but torch finds {count} CUDA device(s) here: use cuda:0{last}.")
+    # Events, streams and pinned memory belong to the current GPU unless each says otherwise.
+    torch.cuda.set_device(int(number))
+    return torch.device(name)
+
+
+def device_notes(name: str, device: torch.device) -> list[str]:
+    """What a user should know of the device that was taken for `device=name`, a sentence or two each."""
+    notes = []
+    if device.type == "cpu" and name == "auto" and torch.backends.mps.is_available():
+        notes.append("device=auto takes the CPU: Apple's GPU (mps) is not supported.")
+    if device.type == "cuda" and torch.version.hip:
+        notes.append(
+            "This torch is built for ROCm, on which cram is not tested. "
+            "If a kernel fails, set CRAM_KERNELS=reference, and compile.kind=eager."
+        )
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if count > 1:
+        used = torch.cuda.current_device() if device.index is None else device.index
+        other = next(index for index in range(count) if index != used)
+        notes.append(f"1 of {count} GPUs is used, cuda:{used}. Another run can use device=cuda:{other}.")
+    return notes
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
@@ -76,14 +92,8 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Datasheet FLOP/s of the device in half precision; None where it is unknown, a CPU's included."""
-    if device.type != "cuda":
-        return None
-    name = device_name(device)
-    part = next((part for part in PEAK_FLOPS if part in name), None)
-    if part is None or VARIANTS.intersection(name.replace(part, "").split()):
-        return None
-    return PEAK_FLOPS[part]
+    """Published FLOP/s of the device in half precision; None where it is unknown, a CPU's included."""
+    return peak_of(device_name(device)) if device.type == "cuda" else None
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:

@@ -64,12 +64,14 @@ def _train(
     from cram.checkpoint import Checkpoints
     from cram.compilation import compile_session
     from cram.console import BudgetBar
-    from cram.device import environment
+    from cram.device import device_notes, environment
     from cram.heartbeat import Heartbeat, last_beat
     from cram.loop import train
     from cram.probe import check_one_batch, find_micro_rows
     from cram.record import Metrics
 
+    for note in device_notes(config.device, parts.device):
+        print(note)
     checkpoints = Checkpoints(folder.path)
     checkpoint = checkpoints.newest()
     check_one_batch(parts.loader, config)

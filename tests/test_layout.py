@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*(ROOT / "cram").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 
 # Floors, the lowest first; a module imports from its own floor and below. A package stands for all in it.
-GROUND = ["errors", "config", "recipe", "record", "clock", "host", "device", "console", "command"]
+GROUND = ["errors", "config", "recipe", "record", "clock", "host", "peaks", "device", "console", "command"]
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
          "heartbeat", "receipt", "diagnosis", "run_folder", "plot",
          "samples", "model_card", "stock", "bigram"]  # fmt: skip

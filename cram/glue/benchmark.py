@@ -12,7 +12,7 @@ from torch import nn
 
 from cram.config import GlueConfig
 from cram.console import Progress
-from cram.device import device_name, pick_device, pick_precision, set_threads
+from cram.device import device_name, device_notes, pick_device, pick_precision, set_threads
 from cram.errors import CramError
 from cram.glue.data import TaskData, load_task, spell
 from cram.glue.encoder import Encoder, quiet
@@ -46,6 +46,8 @@ class Benchmark:
         self.folder = out / "glue"
         set_threads(said.threads)
         self.device = pick_device(said.device)
+        for note in device_notes(said.device, self.device):
+            print(note)
         self.precision = pick_precision(said.precision, self.device)
         meant = PROTOCOLS[said.protocol]
         self.setting = replace(meant, epochs=said.epochs, batch=said.batch or meant.batch)

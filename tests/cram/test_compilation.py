@@ -269,10 +269,12 @@ def test_only_the_gradient_that_would_be_kept_is_copied() -> None:
     ("kind", "device", "budget", "expected"),
     [
         ("auto", "cpu", "24h", ()),
+        ("auto", "cuda", "599s", ()),
         ("auto", "cuda", "10m", ("blocks",)),
         ("auto", "cuda", "24h", ("model", "blocks")),
         ("auto", "cuda", "5000steps", ("blocks",)),
         ("model", "cpu", "10m", ("model",)),
+        ("blocks", "cuda", "90s", ("blocks",)),
         ("eager", "cuda", "24h", ()),
     ],
 )

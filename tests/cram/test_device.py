@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from cram import device
 from cram.device import (
     cores,
     device_name,
+    device_notes,
     environment,
     is_out_of_memory,
     peak_flops,
@@ -35,6 +36,72 @@ def test_a_cuda_device_is_taken_unless_the_cpu_is_asked_for() -> None:
 
 def test_the_cpu_can_always_be_asked_for() -> None:
     assert pick_device("cpu") == CPU
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Has torch find so many GPUs; the answer fills with the ones that were made the current one."""
+
+    def pretend(count: int) -> list[int]:
+        current: list[int] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
+        return current
+
+    return pretend
+
+
+def test_a_gpu_is_taken_by_its_number_and_made_the_current_one(gpus: Callable[[int], list[int]]) -> None:
+    current = gpus(2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert current == [1]
+    assert pick_device("cuda") == pick_device("auto") == torch.device("cuda")
+    assert current == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("cuda:2", 2, r"device=cuda:2, but torch finds 2 CUDA device\(s\) here: use cuda:0 to cuda:1\."),
+        ("cuda:1", 1, r"device=cuda:1, .* 1 CUDA device\(s\) here: use cuda:0\."),
+        ("cuda:0", 0, r"device=cuda:0, but torch finds no CUDA device here\. Use device=cpu"),
+        ("mps", 0, r"device=mps is not a valid device\. Apple's GPU is not supported\. Use auto, cpu, cuda, or cuda:N"),
+        ("gpu", 1, r"device=gpu is not a valid device\. Use auto"),
+        ("cuda:", 1, "device=cuda: is not a valid device"),
+        ("cuda:-1", 1, "device=cuda:-1 is not a valid device"),
+        ("CUDA", 1, "device=CUDA is not a valid device"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    gpus: Callable[[int], list[int]], name: str, count: int, message: str
+) -> None:
+    gpus(count)
+    with pytest.raises(CramError, match=message):
+        pick_device(name)
+
+
+def test_a_gpu_that_stays_idle_is_named(gpus: Callable[[int], list[int]]) -> None:
+    gpus(2)
+    said = "1 of 2 GPUs is used, cuda:0. Another run can use device=cuda:1."
+    assert device_notes("auto", torch.device("cuda")) == [said]
+    said = "1 of 2 GPUs is used, cuda:1. Another run can use device=cuda:0."
+    assert device_notes("cuda:1", torch.device("cuda", 1)) == [said]
+    assert device_notes("cpu", CPU) == []
+    gpus(1)
+    assert device_notes("cuda", torch.device("cuda")) == []
+
+
+def test_what_is_not_supported_is_named(gpus: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device_notes("auto", CPU) == ["device=auto takes the CPU: Apple's GPU (mps) is not supported."]
+    assert device_notes("cpu", CPU) == []
+    gpus(1)
+    monkeypatch.setattr(torch.version, "hip", "7.1")
+    (note,) = device_notes("auto", torch.device("cuda"))
+    assert "ROCm" in note and "CRAM_KERNELS=reference" in note
 
 
 @pytest.mark.parametrize(
@@ -86,26 +153,8 @@ def test_other_errors_are_not_taken_for_it() -> None:
     assert not is_out_of_memory(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "peak"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA A100-SXM4-40GB", 312e12),
-        ("NVIDIA GeForce RTX 4090", 165.2e12),
-        ("NVIDIA RTX A6000", 154.8e12),
-        ("NVIDIA RTX 6000 Ada Generation", 364e12),
-        ("NVIDIA GeForce RTX 2080 Ti", 53.8e12),
-        ("Some Other GPU", None),
-        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
-        ("NVIDIA GeForce RTX 4090 D", None),
-        ("NVIDIA GeForce RTX 3080 Ti", None),
-        ("NVIDIA GeForce RTX 4080 SUPER", None),
-        ("NVIDIA H100 NVL", None),
-    ],
-)
-def test_the_peak_is_that_of_the_device_or_unknown(
+@pytest.mark.parametrize(("name", "peak"), [("NVIDIA A100-SXM4-40GB", 312e12), ("Some Other GPU", None)])
+def test_the_peak_is_that_of_the_gpu_and_of_no_cpu(
     monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None
 ) -> None:
     monkeypatch.setattr(device, "device_name", lambda _: name)
