@@ -194,7 +194,8 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
 def _devices(session: Session) -> list[str]:
     """A name for each device that took part: of each process' parameters, and of those the run was resumed on."""
     here = sorted({str(parameter.device) for parameter in session.model.parameters()})
-    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = torch.distributed.get_world_size() if together else 1
     others = [f"{name} of rank {rank}" for rank in range(1, ranks) for name in here]
     return [*session.devices, *here[1:], *others]
 

@@ -21,7 +21,7 @@ from cram.gradients import accumulate
 from cram.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.loss_scale import LossScale
 from cram.record import Metrics, read_metrics
-from cram.session import Session
+from cram.session import Session, weights_hash
 
 SEQ_LEN = 4
 CALM = FaultsConfig(spike=1e9)  # the loss of the fake objective grows with the rows
@@ -505,6 +505,23 @@ def test_figures_in_flight_are_counted_once_and_never_waited_for(
     ]
     assert sums[0] == pytest.approx(sums[1], rel=1e-5)
     assert (lagging.predicted, lagging.clock.positions) == (straight.predicted, straight.clock.positions)
+
+
+def test_the_weights_are_hashed_right_before_the_first_update_and_each_device_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_session(tmp_path, stop_asked=lambda: True)
+    with torch.no_grad():
+        first.model.weight.fill_(3.0)  # type: ignore[union-attr, operator]
+    expected = weights_hash(first.model)
+    assert not train(first)
+    monkeypatch.setattr(loop, "device_name", lambda device: "another")
+    for _ in range(2):
+        second = make_session(tmp_path, metrics=first.metrics, stop_asked=lambda: True)
+        second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
+        assert not train(second)
+    assert first.initial_weights == second.initial_weights == expected
+    assert second.devices == [*first.devices, "another"]
 
 
 class FakeMethod:

@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
@@ -216,6 +218,20 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_words: lis
     assert resumed.returncode == 0, resumed.stderr
     assert f"checkpoint {newest} is damaged and passed over" in resumed.stdout
     assert f"at update {older}," in resumed.stdout
+
+
+def test_weights_that_were_loaded_break_the_rule(
+    tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(session: Any, _: object) -> None:
+        session.micro_rows = 4
+        with torch.no_grad():
+            next(session.model.parameters()).mul_(2.0)
+
+    monkeypatch.setattr("cram.probe.find_micro_rows", load)
+    assert main([*tiny_words, "budget=2steps"]) == 0
+    lines = read_json(tmp_path / "run" / "receipt.json")["rules"]
+    assert [line["rule"] for line in lines if not line["passed"]] == ["no pretrained weights"]
 
 
 def test_a_wall_clock_run_keeps_its_budget(tiny_words: list[str], tmp_path: Path) -> None:
