@@ -11,7 +11,7 @@ from safetensors.torch import save
 from cram.bigram import bigram_bits_per_byte
 from cram.build import RESULTS, Parts, build_held_out, build_model, evaluate_parts, model_figures
 from cram.clock import Clock
-from cram.config import Config, ObjectiveConfig
+from cram.config import Config, ObjectiveConfig, OptimizerConfig
 from cram.console import clock_time, tokens
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
@@ -40,11 +40,12 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     updates, nats = session.clock.updates, held_out["nats_per_token"]
     weights_finite = all(bool(tensor.isfinite().all()) for tensor in weights.values())
     last_good = updates - session.faults.in_a_row
-    failed = failure(weights_finite, nats is not None, updates, last_good, config.optimizer.lr)
+    rates = _rates(config.optimizer)
+    failed = failure(weights_finite, nats is not None, updates, last_good, rates)
     receipt = make_receipt(config, run, session, shards, held_out, unigram, failed)
     receipt["held_out"] |= further_figures(config, parts, session.clock, shards)
     if nats is not None and nats >= unigram:
-        receipt["held_out"]["why_not_below_unigram"] = why_not_below_unigram(receipt, config.optimizer.lr)
+        receipt["held_out"]["why_not_below_unigram"] = why_not_below_unigram(receipt, rates)
     plot_loss(run, unigram)
     write_json(run / "receipt.json", receipt)
     if receipt["export"] == "export/":
@@ -53,6 +54,16 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     receipt["time"] = time_table(session.clock.state()["booked"])
     write_json(run / "receipt.json", receipt)
     return receipt
+
+
+def _rates(config: OptimizerConfig) -> dict[str, float]:
+    """The learning rates of a config, by key."""
+    rates = {"optimizer.lr": config.lr}
+    if config.embedding_lr is not None:
+        rates["optimizer.embedding_lr"] = config.embedding_lr
+    if config.kind == "muon":
+        rates["optimizer.muon.lr"] = config.muon.lr
+    return rates
 
 
 def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet) -> dict[str, Any]:

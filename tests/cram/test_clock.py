@@ -331,8 +331,9 @@ def test_sleep_is_named_and_not_charged() -> None:
         time.now, boot.now = 5.0, 1005.0
         assert clock.seconds("asleep") == 0.0
         time.now, boot.now = 6.0, 4606.0  # an hour's sleep
+        assert clock.seconds("asleep") == 3600.0
         boot.now -= 2.0  # the two are not read at the same instant
-        clock.seconds("updates")
+        assert clock.seconds("asleep") == 3600.0
         boot.now += 2.0
     assert (clock.charged(), clock.seconds("asleep")) == (6.0, 3600.0)
     again = Clock(Budget("wall", 100), now=time, boot=boot)
