@@ -1,7 +1,7 @@
 """Published peaks of GPUs: dense matrix products in half precision, summed in fp32, in FLOP/s.
 
-Data center and workstation cards have the figure of NVIDIA's datasheet, halved where that one is with sparsity. B200,
-B300 and GB200 are as in the Blackwell Architecture Technical Brief, table 3; A10G as in the datasheet that AWS publishes.
+Data center and workstation cards have the figure of NVIDIA's datasheet, halved where that one is with sparsity. B200, B300
+and GB200 are as in the Blackwell Architecture Technical Brief, table 3; A10G as in the datasheet that AWS publishes.
 
 GeForce cards multiply at half their rate when they sum in fp32. NVIDIA prints that figure for some of them (whitepapers
 Turing, GA102 v2, Ada v2, RTX Blackwell), and there it is always CUDA cores x boost clock x a constant. For all of them
