@@ -1,6 +1,6 @@
 """Published peaks of GPUs: dense matrix products in half precision, summed in fp32, in FLOP/s.
 
-Data center and workstation cards have the figure of NVIDIA's datasheet, halved where that one is with sparsity. B200, B300
+Data center and workstation cards have the figure on NVIDIA's datasheet, halved where it is with sparsity. B200, B300
 and GB200 are as in the Blackwell Architecture Technical Brief, table 3; A10G as in the datasheet that AWS publishes.
 
 GeForce cards multiply at half their rate when they sum in fp32. NVIDIA prints that figure for some of them (whitepapers
