@@ -256,7 +256,7 @@ def test_a_run_that_diverges_says_so_and_is_not_trained_again(
     first = capsys.readouterr()
     assert first.err == (
         f"cram: run={folder} has no usable model: the weights are not finite; no loss or gradient was finite after "
-        "update 1 of 3. Lower optimizer.lr=1e+39 and choose another run=.\n"
+        "update 1 of 3. Lower optimizer.lr=1e+39 and optimizer.embedding_lr=0.016 and choose another run=.\n"
     )
     assert "held-out loss not finite; unigram baseline" in first.out
     assert "fill-mask" not in first.out and not (folder / "export").exists()
