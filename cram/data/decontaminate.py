@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cram.data.words import Hashes, Words, hash_words, ngram_hashes, split_words
+from cram.data.words import Hashes, Splitter, Words, hash_words, ngram_hashes, split_words
 from cram.errors import CramError
 
 WORDS = 13
@@ -22,13 +22,14 @@ class Contamination:
     """The 13-word n-grams in the fields of GLUE's .tsv files, as hashes of 64 bits.
 
     That is enough: among a million n-grams, 10 billion words meet a false hit with a probability of 1 in 1800.
-    Fields are plain text between tabs, for GLUE's files are not quoted. `fingerprint` is a sha256 in hex of the
+    Fields are plain text between tabs, for GLUE's files are not quoted; `split` makes their words, as it makes those of
+    the texts that are compared with them. `fingerprint` is a sha256 in hex of the
     files' contents, whatever their names. Memory: 8 bytes for each n-gram of 13 words and of 7. Picklable.
 
     Raises CramError when `pattern` matches no file, a file cannot be read or is not UTF-8, or no field has 13 words.
     """
 
-    def __init__(self, pattern: str):
+    def __init__(self, pattern: str, split: Splitter = split_words):
         paths = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
         if not paths:
             raise CramError(
@@ -37,7 +38,7 @@ class Contamination:
             )
         contents = [_read(path) for path in paths]
         self.fingerprint = sha256(b"".join(sorted(sha256(content).digest() for content in contents))).hexdigest()
-        fields = [_long_fields(content, path) for content, path in zip(contents, paths, strict=True)]
+        fields = [_long_fields(content, path, split) for content, path in zip(contents, paths, strict=True)]
         self._blocks = _sorted_ngrams(fields, BLOCK)
         self._ngrams = _sorted_ngrams(fields, WORDS)
         if not len(self._ngrams):
@@ -63,7 +64,7 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _long_fields(content: bytes, path: Path) -> list[Words]:
+def _long_fields(content: bytes, path: Path, split: Splitter) -> list[Words]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -71,7 +72,7 @@ def _long_fields(content: bytes, path: Path) -> list[Words]:
             f"data.dedupe.decontaminate: {path} is not UTF-8 (byte 0x{content[error.start]:02x} at byte offset "
             f"{error.start}); convert it, or leave it out of the glob"
         ) from error
-    fields = (split_words(field) for line in text.split("\n") for field in line.split("\t"))
+    fields = (split(field) for line in text.split("\n") for field in line.split("\t"))
     return hash_words([words for words in fields if len(words) >= WORDS])
 
 

@@ -35,12 +35,13 @@ SAMPLES = 50
 def signatures(texts: Sequence[Words], near: bool = True) -> tuple[Hashes, Signatures | None]:
     """Hashes by which `find_duplicates` compares texts.
 
-    exact: uint64 [texts, 2], 128 bits that are equal where the words are the same in the same order.
+    exact: uint64 [texts, 2], 128 bits that are equal where the letters and digits of the words are the same in the same
+    order, wherever words end: a character that is not seen may stand between two words or within one.
     minhash: uint32 [texts, HASHES], None unless `near`. The share that two texts have in common is in the mean the
     Jaccard similarity s of their sets of 5-word shingles, with a standard deviation of at most sqrt(s (1 - s) / 128);
     a text of fewer words is one shingle.
     """
-    exact = b"".join(blake2b(" ".join(text.words).encode(), digest_size=16).digest() for text in texts)
+    exact = b"".join(blake2b("".join(text.words).encode(), digest_size=16).digest() for text in texts)
     return np.frombuffer(exact, "<u8").reshape(-1, 2), _minhashes(texts) if near else None
 
 
@@ -106,9 +107,9 @@ def find_duplicates(
     concatenation (row i without `order`) is document i. None: such duplicates are not looked for, nor are near ones
     without a `threshold`. `held_out` and `candidates`: bool [documents]; what is no candidate takes no part.
 
-    Documents are alike if all words are, or if the share of equal hashes reaches `threshold`; what is alike to the
-    same document is alike, so chains go together. A pair must share a band, see `banding`, and one of the two must
-    be the first of all that share it or stand next to the other in their row.
+    Documents are alike if the letters of all words are, or if the share of equal hashes reaches `threshold`; what is
+    alike to the same document is alike, so chains go together. A pair must share a band, see `banding`, and one of the
+    two must be the first of all that share it or stand next to the other in their row.
 
     The result depends on neither the segments nor `KEYS_AT_ONCE`. Memory, besides the arguments: 15 bytes a document
     (4 of them for the clusters, 8 from 2**31 documents on; the rest masks) and up to 0.6 GB. Beyond `KEYS_AT_ONCE`

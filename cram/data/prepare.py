@@ -30,7 +30,7 @@ from cram.data.filters import Filters
 from cram.data.order import write_orders
 from cram.data.pack import make_packer
 from cram.data.rows import RowWriter
-from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT
+from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT, Scanner
 from cram.data.segments import Segments
 from cram.data.shards import FORMAT_VERSION, HeldOut, ShardSet, ShardWriter
 from cram.data.sources import HubSource, Source, open_source
@@ -38,6 +38,7 @@ from cram.data.special import SpecialTokens, vocabulary_size
 from cram.data.timing import TIMING
 from cram.data.tokenizer import load_tokenizer
 from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
+from cram.data.words import Splitter, normalizer_of
 from cram.data.workers import Workers
 from cram.errors import CramError
 from cram.host import cores, peak_host_memory
@@ -137,7 +138,8 @@ class _Preparation:
         segments = Segments(self._journal)
         with self._timed("scan"):
             limit = self._data.tokens and int(self._data.tokens * vocabulary.bytes_per_token * MARGIN)
-            segments.scan(self._source, limit, self._data, self._processes, self._report)
+            split = Splitter(normalizer_of(Tokenizer.from_str(vocabulary.definition).normalizer))
+            segments.scan(self._source, limit, Scanner(self._data, split), self._processes, self._report)
         if not sum(segments.taken):
             raise self._nothing_left(0, 0)
         with self._timed("duplicates"):

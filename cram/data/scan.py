@@ -16,7 +16,7 @@ from cram.data.formats import size
 from cram.data.sources import Document
 from cram.data.split import held_out_limit, lowest, text_hash
 from cram.data.timing import Stopwatch, add_seconds
-from cram.data.words import Words, hash_words, split_words
+from cram.data.words import Splitter, Words, hash_words, split_words
 
 CHUNK_BYTES = 2_000_000  # text: an encoding takes hundreds of bytes a token, so documents of books come in fewer
 CHUNK_DOCUMENTS = 1000
@@ -81,10 +81,14 @@ class Scanned:
 
 
 class Scanner:
-    """Looks at documents, in a worker process or here. Cheap to pickle: the heavy parts are made at first use."""
+    """Looks at documents, in a worker process or here. Cheap to pickle: the heavy parts are made at first use.
 
-    def __init__(self, config: DataConfig):
+    `split` makes the words by which texts are judged and compared.
+    """
+
+    def __init__(self, config: DataConfig, split: Splitter = split_words):
         self._config = config
+        self._split = split
         self._filters = Filters(config.filters)
         self._limit = np.uint64(held_out_limit(config.held_out))
         self._contamination: Contamination | None = None
@@ -102,7 +106,7 @@ class Scanner:
         stopwatch.lap("hashing")
         cleaned = [self._clean(read[2], int(fate), found) for read, fate in zip(documents, fates, strict=True)]
         alive = np.flatnonzero(fates <= HELD_OUT).tolist()
-        words = dict(zip(alive, hash_words([split_words(cleaned[i]) for i in alive]), strict=True))
+        words = dict(zip(alive, hash_words([self._split(cleaned[i]) for i in alive]), strict=True))
         for i in np.flatnonzero(fates == KEPT).tolist():
             fates[i] = self._refused(cleaned[i], words[i])
         stopwatch.lap("filters")
@@ -158,7 +162,7 @@ class Scanner:
     def _decontaminate(self, fates: npt.NDArray[np.uint8], words: dict[int, Words]) -> None:
         if not self._config.dedupe.decontaminate:
             return
-        self._contamination = self._contamination or Contamination(self._config.dedupe.decontaminate)
+        self._contamination = self._contamination or Contamination(self._config.dedupe.decontaminate, self._split)
         for i in np.flatnonzero(fates == KEPT).tolist():
             if self._contamination.touches(words[i]):
                 fates[i] = FATE["decontaminate"]

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
-from cram.config import DataConfig
 from cram.console import Progress
 from cram.data.arrays import map_arrays
 from cram.data.scan import Read, Sample, Scanned, Scanner, chunks
@@ -57,7 +56,7 @@ class Segments:
         bytes = np.bincount(self.joined("part"), self.joined("bytes") * kept, len(self.taken)).cumsum()
         return (bytes / max(1, bytes[-1])).tolist()
 
-    def scan(self, source: Source, limit: int | None, config: DataConfig, processes: int, report: Progress) -> None:
+    def scan(self, source: Source, limit: int | None, scanner: Scanner, processes: int, report: Progress) -> None:
         """Scan what no segment holds yet, until the text reaches `limit` bytes."""
         if self.complete:
             return
@@ -65,7 +64,7 @@ class Segments:
         pieces = _Pieces(Spread(source, limit, **standing), source.parts, limit)
         begun = standing
         segment = Scanned()
-        with report.stage("scanning", pieces.total, "bytes") as stage, Workers(Scanner(config), processes) as workers:
+        with report.stage("scanning", pieces.total, "bytes") as stage, Workers(scanner, processes) as workers:
             for (standing, progress), found in workers.map(pieces):
                 segment.add(found)
                 if _full(begun, standing):

@@ -23,7 +23,7 @@ from cram.data.arrays import map_arrays
 from cram.errors import CramError
 from cram.record import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST, COUNTS, HELD_OUT, TOKENIZER = "manifest.json", "counts.safetensors", "held_out.jsonl", "tokenizer.json"
 REMEDY = "delete the folder and run the same command again"
 TOKENS_AT_ONCE = 1 << 20

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from cram.config import DataConfig, SpecialConfig, WordPieceConfig
 from cram.console import Progress
+from cram.data.dedupe import signatures
 from cram.data.filters import Filters
 from cram.data.formats import size
 from cram.data.language import language_warnings
@@ -17,8 +18,8 @@ from cram.data.sources import Source
 from cram.data.special import SpecialTokens
 from cram.data.split import held_out_mask, text_hash
 from cram.data.spread import Spread
-from cram.data.tokenizer import load_tokenizer, train_tokenizer
-from cram.data.words import hash_words, split_words
+from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
+from cram.data.words import Splitter, hash_words, normalizer_of
 from cram.errors import CramError
 from cram.record import read_json, write_json
 
@@ -56,12 +57,13 @@ def make_vocabulary(
         return Vocabulary(**read_json(folder / NAME))
     if path is None:
         with report.stage("training the tokenizer", None, "bytes") as stage:
-            texts, taken = _sample(source, wordpiece.sample_bytes, data)
+            split = Splitter(normalizer_of(make_normalizer(wordpiece)))
+            texts, taken = _sample(source, wordpiece.sample_bytes, data, split)
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(taken)
     else:
         tokenizer = load_tokenizer(path, special)
-        texts, taken = _sample(source, MEASURED_BYTES, data)
+        texts, taken = _sample(source, MEASURED_BYTES, data, Splitter(normalizer_of(tokenizer.normalizer)))
     some = texts[:: max(1, sum(map(size, texts)) // LOST_BYTES)]
     lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
     for warning in language_warnings(some, wordpiece if path is None else None, lost):
@@ -72,26 +74,33 @@ def make_vocabulary(
     return found
 
 
-def _sample(source: Source, limit: int, data: DataConfig) -> tuple[list[str], int]:
-    """Texts spread over the source that are neither held out nor filtered, and the bytes of all that were read."""
+def _sample(source: Source, limit: int, data: DataConfig, split: Splitter) -> tuple[list[str], int]:
+    """Texts spread over the source that are neither held out nor filtered, and the bytes of all that were read.
+
+    A text with the letters of a held-out one counts as held out.
+    """
     filters = Filters(data.filters)
     spread = Spread(source, limit)
     texts = (document.text for _, _, document in spread if document.text and not document.text.isspace())
     found: list[str] = []
     hashes: list[int] = []
+    keys: list[bytes] = []
     readable = 0
     for chunk in chunks((text, text) for text in texts):
         readable += len(chunk)
         cleaned = [filters.clean(text) for text in chunk]
-        words = hash_words([split_words(text) for text in cleaned])
+        words = hash_words([split(text) for text in cleaned])
         for raw, text, its_words in zip(chunk, cleaned, words, strict=True):
             if its_words.words and not filters.refuse(text, its_words):
                 found.append(text)
                 hashes.append(text_hash(raw))
+                keys.append(signatures([its_words], near=False)[0].tobytes())
     held_out = held_out_mask(np.array(hashes, np.uint64), data.held_out)
-    if not found or held_out.all():
-        raise nothing_left(data, readable, int(held_out.sum()))
-    return [text for text, out in zip(found, held_out, strict=True) if not out], spread.bytes
+    twins = {key for key, out in zip(keys, held_out, strict=True) if out}
+    left = [text for text, key in zip(found, keys, strict=True) if key not in twins]
+    if not left:
+        raise nothing_left(data, readable, len(found), sampled=not all(spread.exhausted))
+    return left, spread.bytes
 
 
 def _bytes_per_token(tokenizer: Tokenizer, texts: list[str], taken: int, filters: Filters) -> float:
@@ -108,22 +117,24 @@ def _bytes_per_token(tokenizer: Tokenizer, texts: list[str], taken: int, filters
     return taken / total * sum(map(size, some)) / max(1, sum(kept))
 
 
-def nothing_left(data: DataConfig, documents: int, held_out: int) -> CramError:
-    """What to tell the user of a source without a training document."""
+def nothing_left(data: DataConfig, documents: int, held_out: int, sampled: bool = False) -> CramError:
+    """What to tell the user of a source without a training document; `sampled`: only some of it was looked at."""
+    of_what = " of a sample of the source" if sampled else ""
     if not documents:
         return CramError(f"data.source={data.source!r}: the files hold no text; give other ones")
     if held_out == documents:
         return CramError(
-            f"data.source={data.source!r}: nothing is left to train on, its {held_out} document(s) are held out\n"
+            f"data.source={data.source!r}: nothing is left to train on, "
+            f"its {held_out} document(s){of_what} are held out\n"
             "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
         )
     if held_out:
         return CramError(
             f"data.source={data.source!r}: nothing is left to train on, "
-            f"of {documents} documents {held_out} are held out and the others dropped\n"
+            f"of {documents} documents{of_what} {held_out} are held out and the others dropped\n"
             "give more documents, see data.filters and data.dedupe, or lower data.held_out"
         )
     return CramError(
-        f"data.source={data.source!r}: nothing is left to train on, all {documents} document(s) are dropped\n"
+        f"data.source={data.source!r}: nothing is left to train on, all {documents} document(s){of_what} are dropped\n"
         "see data.filters and data.dedupe: data.filters.min_words=0 keeps short ones, for example"
     )

@@ -18,7 +18,7 @@ from cram.data.decide import Decision, decide
 from cram.data.encode import Encoder, KeptDocuments
 from cram.data.pack import make_packer
 from cram.data.rows import RowWriter
-from cram.data.scan import EXCERPT, FATES, HELD_OUT, KEPT
+from cram.data.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
 from cram.data.segments import Segments
 from cram.data.shards import ShardWriter
 from cram.data.sources import open_source
@@ -73,7 +73,7 @@ def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared
     flat = [text for some in texts for text in some]
     tokenizer = train_tokenizer(flat, WordPieceConfig(vocab_size=64))
     source, segments = open_source(f"{folder}/*.jsonl"), Segments(folder)
-    segments.scan(source, None, data, 1, REPORT)
+    segments.scan(source, None, Scanner(data), 1, REPORT)
     decision = decide(segments, data, folder, REPORT)
     writer, packer = ShardWriter(folder, data.seq_len, 64, 0), make_packer(data.packing, data.seq_len, 0)
     rows = RowWriter(folder, writer, packer, data.seq_len, segments.shares(decision.fates == 0), data.tokens)
@@ -180,7 +180,7 @@ def test_what_is_broken_counts_too(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) for text in mixed()[0][:40]]
     (folder / "a.jsonl").write_text("\n".join([*lines, "{", json.dumps({"other": 1})]))
     source, segments = open_source(f"{folder}/*.jsonl", on_error="skip"), Segments(folder)
-    segments.scan(source, None, DATA, 1, REPORT)
+    segments.scan(source, None, Scanner(DATA), 1, REPORT)
     decision = decide(segments, DATA, folder, REPORT)
     packer = make_packer("greedy", 32, 0)
     rows = RowWriter(folder, ShardWriter(folder, 32, 64, 0), packer, 32, [1.0] * len(segments.taken), None)

@@ -15,7 +15,7 @@ from cram.console import Progress
 from cram.data import decide as module
 from cram.data import scan, segments
 from cram.data.decide import Decision, decide
-from cram.data.scan import FATES
+from cram.data.scan import FATES, Scanner
 from cram.data.segments import Segments
 from cram.data.sources import open_source
 from cram.data.split import text_hash
@@ -68,7 +68,7 @@ def scanned(folder: Path, parts: list[list[str]], config: DataConfig) -> Segment
     for number, texts in enumerate(parts):
         (folder / f"{number}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     done = Segments(folder)
-    done.scan(open_source(f"{folder}/*.jsonl"), None, config, 1, REPORT)
+    done.scan(open_source(f"{folder}/*.jsonl"), None, Scanner(config), 1, REPORT)
     return done
 
 
@@ -153,7 +153,7 @@ def test_the_first_is_kept_though_a_later_part_was_scanned_before(tmp_path: Path
         lines = (json.dumps({"text": text, "more": more}) + "\n" for text in texts)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
     done = Segments(tmp_path)
-    done.scan(open_source(f"{tmp_path}/*.jsonl"), sum(map(len, first + later)), HALF, 1, REPORT)
+    done.scan(open_source(f"{tmp_path}/*.jsonl"), sum(map(len, first + later)), Scanner(HALF), 1, REPORT)
     assert not (np.diff(done.order) > 0).all()
     assert fates(decide(done, HALF, tmp_path, REPORT)) == ["kept"] * 6 + ["near", "exact", "near", "held_out"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from cram.config import DataConfig, DedupeConfig
 from cram.data import scan, segments
-from cram.data.scan import FATE, HELD_OUT, KEPT
+from cram.data.scan import FATE, HELD_OUT, KEPT, Scanner
 from cram.data.segments import Segments
 from cram.data.sources import Source, open_source
 
@@ -93,7 +93,7 @@ def outcome(done: Segments) -> dict[str, Any]:
 
 def straight(folder: Path, source: Source, limit: int | None = None, processes: int = 1) -> Segments:
     done = Segments(folder)
-    done.scan(source, limit, CONFIG, processes, Report())  # type: ignore[arg-type]
+    done.scan(source, limit, Scanner(CONFIG), processes, Report())  # type: ignore[arg-type]
     assert done.complete
     return done
 
@@ -112,7 +112,7 @@ def interrupted(folder: Path, make: Callable[[], Source], limit: int | None, kil
             for function in ("write_atomic", "write_json"):
                 patch.setattr(segments, function, told(getattr(segments, function), event))
             try:
-                Segments(folder).scan(make(), limit, CONFIG, 1, Report(event))  # type: ignore[arg-type]
+                Segments(folder).scan(make(), limit, Scanner(CONFIG), 1, Report(event))  # type: ignore[arg-type]
             except Killed:
                 continue
         return times
@@ -187,7 +187,7 @@ def test_where_none_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path) ->
     done = Segments(tmp_path / "whole")
     texts = [mixed(1, 15), mixed(2, 5)]
     source = corpus(tmp_path / "corpus", texts)
-    done.scan(source, None, DataConfig(held_out=0.0), 1, Report())  # type: ignore[arg-type]
+    done.scan(source, None, Scanner(DataConfig(held_out=0.0)), 1, Report())  # type: ignore[arg-type]
     kept = done.joined("fate") == KEPT
     hashes = done.joined("hash")[kept]
     flat = np.array([text for some in texts for text in some])[kept]
@@ -208,7 +208,7 @@ def test_progress_reaches_its_total_also_when_taken_up_again(tmp_path: Path, lim
         source = corpus(tmp_path / "corpus", texts)
         done = Segments(tmp_path / "done")
         with suppress(Killed):
-            done.scan(source, limit, CONFIG, 1, report)  # type: ignore[arg-type]
+            done.scan(source, limit, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
         assert done.maps("part") and done.complete == (stop > 6)
     assert report.total == (limit or sum(part.size for part in source.parts))
     assert report.done == (done.joined("bytes").sum() if limit else report.total)
@@ -232,13 +232,13 @@ def test_what_is_complete_is_not_scanned_again(tmp_path: Path) -> None:
     straight(tmp_path / "whole", source)
     again = Segments(tmp_path / "whole")
     assert again.complete
-    again.scan(source, None, CONFIG, 1, None)  # type: ignore[arg-type]
+    again.scan(source, None, Scanner(CONFIG), 1, None)  # type: ignore[arg-type]
 
 
 def test_no_documents_at_all(tmp_path: Path) -> None:
     done = Segments(tmp_path / "none")
     assert not done.complete
-    done.scan(corpus(tmp_path / "corpus", [[], []]), None, CONFIG, 1, Report())  # type: ignore[arg-type]
+    done.scan(corpus(tmp_path / "corpus", [[], []]), None, Scanner(CONFIG), 1, Report())  # type: ignore[arg-type]
     assert done.complete and done.taken == [0, 0] and Segments(tmp_path / "none").taken == [0, 0]
     assert not done.found().samples and not done.found().held_out
     assert done.maps("exact") == []
@@ -253,7 +253,7 @@ def test_only_documents_without_text(tmp_path: Path) -> None:
 def test_signatures_that_were_not_made(tmp_path: Path) -> None:
     done = Segments(tmp_path / "whole")
     config = DataConfig(dedupe=DedupeConfig(near=None))
-    done.scan(corpus(tmp_path / "corpus", [mixed(1, 15)]), None, config, 1, Report())  # type: ignore[arg-type]
+    done.scan(corpus(tmp_path / "corpus", [mixed(1, 15)]), None, Scanner(config), 1, Report())  # type: ignore[arg-type]
     assert done.maps("minhash") is None
     exact = done.maps("exact")
     assert exact and sum(map(len, exact)) == 15

@@ -216,3 +216,35 @@ def test_the_messages_themselves() -> None:
         "data.source='a.txt': nothing is left to train on, all 9 document(s) are dropped\n"
         "see data.filters and data.dedupe: data.filters.min_words=0 keeps short ones, for example"
     )
+
+
+def test_of_a_source_that_was_not_read_to_its_end_a_sample_is_named(tmp_path: Path) -> None:
+    assert str(nothing_left(DataConfig(source="a.txt"), 9, 0, sampled=True)).splitlines()[0] == (
+        "data.source='a.txt': nothing is left to train on, all 9 document(s) of a sample of the source are dropped"
+    )
+    source = corpus(tmp_path, [f"short {number}" for number in range(90_000)])
+    path = tmp_path / "tokenizer.json"
+    train_tokenizer(mixed(), WORDPIECE).save(str(path))
+    with pytest.raises(CramError, match=r"all \d+ document\(s\) of a sample of the source are dropped"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "MEASURED_BYTES", 1000)
+            make(tmp_path, source, path)
+
+
+def test_twins_of_held_out_documents_are_left_out(tmp_path: Path) -> None:
+    texts = [prose(random.Random(number)) for number in range(300)]
+    twins = ["\u00ad".join(text.upper()) for text in texts]
+    found: list[str] = []
+
+    def training(some: list[str], _: WordPieceConfig) -> Tokenizer:
+        found.extend(some)
+        return train_tokenizer(mixed(), WORDPIECE)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train_tokenizer", training)
+        make(tmp_path, corpus(tmp_path, [*texts, *twins]))
+    limit = SHARE * 2**64
+    assert 0 < len(found) < 500
+    assert set(found) == {
+        one for pair in zip(texts, twins, strict=True) if all(text_hash(text) >= limit for text in pair) for one in pair
+    }
