@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from cram.record import read_json
 
@@ -21,7 +24,7 @@ MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the content of the wheel, built from a copy: building writes beside the sources."""
+    """The content of the wheel, made from the source archive, made from a copy: building writes beside the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
@@ -29,11 +32,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy = folder / "source" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes((ROOT / name).read_bytes())
+    pack = "import sys, setuptools.build_meta as build; build.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", pack, str(folder)], cwd=folder / "source", check=True, timeout=120)
+    (archive,) = folder.glob("cram-*.tar.gz")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "--wheel-dir", str(folder), str(folder / "source")], check=True, timeout=120)
+    subprocess.run([*build, "--wheel-dir", str(folder), str(archive)], check=True, timeout=120)
     (wheel,) = folder.glob("cram-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(folder / "site")
     return folder / "site"
 
 
@@ -83,6 +89,16 @@ def test_every_package_is_listed() -> None:
     assert {".".join(folder.parts) for folder in folders} == {name for name in listed if "recipes" not in name} - {
         "cram_kernels"
     }
+
+
+def test_the_tested_versions_are_those_that_are_allowed() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(pins) == len(lines)
+    assert not [version for version in pins.values() if Version(version).local]  # +cpu is not to be had everywhere
+    for line in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]:
+        required = Requirement(line)
+        assert required.specifier.contains(pins[canonicalize_name(required.name)]), line
 
 
 def test_every_package_that_is_imported_is_required() -> None:
