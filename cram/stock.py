@@ -50,12 +50,19 @@ STOCK_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 # What a decoder's tokenizer makes of each WordPiece, and of the spaces in the text that they give: patterns and what
-# replaces them.
-DECODED_PIECES = ((r"^(?!##)", " "), (r"^##", ""))
+# replaces them. They look at a piece and the one before it: what was written never changes when more follows, as
+# streaming needs. An apostrophe stands at the word before it; a piece that may end a contraction gets a mark instead of
+# a space, which goes behind an apostrophe.
+MARK = "\x01"
+DECODED_PIECES = (
+    (r"^(?=[.,!?;:)\]}%'-]$)", "##"),
+    (r"^(?=(s|t|d|m|re?|ve?|ll?)$)", f"##{MARK}"),
+    (r"^(?!##)", " "),
+    (r"^##", ""),
+)
 DECODED_SPACES = (
-    (r" (?=[.,!?;:)\]}%])|(?<=[(\[{]) ", ""),
-    (r" ' (?=(s|t|re|ve|ll|d|m)\b)", "'"),
-    (r"(?<=\w) - (?=\w)", "-"),
+    (rf"(?<=[(\[{{-])[ {MARK}]|(?<='){MARK}", ""),
+    (MARK, " "),
 )
 
 

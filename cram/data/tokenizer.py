@@ -31,7 +31,7 @@ MIN_FREQUENCY = 2  # a pair that is seen once does not become a piece
 
 
 def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, its special tokens known, whose `encode` gives a document uncut and unpadded.
+    """The tokenizer of a tokenizer.json, its special tokens known: `encode` gives a document, uncut and unpadded.
 
     Args:
         special: the special tokens that the user has named.
@@ -46,6 +46,8 @@ def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> To
         raise CramError(f"tokenizer={path}: not a tokenizer.json ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None  # else the same text would have other tokens each time
     give_roles(tokenizer, Path(path), special or SpecialConfig())
     return tokenizer
 

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
+from tokenizers.decoders import DecodeStream
 
 from cram.config import STOCK_CLASSES, WordPieceConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
@@ -62,3 +65,13 @@ def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> No
     other.decoder = decoders.Fuse()
     decoder = stock_tokenizer(other, "decoder", SpecialTokens.of(tokenizer))
     assert isinstance(decoder.decoder, decoders.Fuse)
+
+
+@given(
+    st.lists(st.sampled_from([*TEXT.split(), "x ' y ' z", "3 - 2", "- 1", "the 's", "(t", "they'read"]), max_size=12)
+)
+def test_what_a_decoder_has_written_does_not_change_when_more_follows(tokenizer: Tokenizer, words: list[str]) -> None:
+    decoder = stock_tokenizer(tokenizer, "decoder", SpecialTokens.of(tokenizer))
+    ids = decoder.encode(" ".join(words)).ids
+    stream = DecodeStream(skip_special_tokens=True)
+    assert "".join(stream.step(decoder, number) or "" for number in ids) == decoder.decode(ids)

@@ -163,3 +163,11 @@ def test_a_given_tokenizer_is_made_to_frame_whole_documents(tmp_path: Path) -> N
     tokenizer.enable_padding(length=4)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert load_tokenizer(tmp_path / "tokenizer.json").encode("a a a a a").ids == [2, 5, 5, 5, 5, 5, 3]
+
+
+def test_a_given_tokenizer_gives_the_same_tokens_each_time(tmp_path: Path) -> None:
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL_TOKENS, "a", "aa", "aaaa"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("a", "a"), ("aa", "aa")], dropout=0.5))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path / "tokenizer.json")
+    assert {tuple(loaded.encode("aaaa" * 8).ids) for _ in range(5)} == {(2, *[7] * 8, 3)}
