@@ -225,9 +225,9 @@ def test_of_a_source_that_was_not_read_to_its_end_a_sample_is_named(tmp_path: Pa
     source = corpus(tmp_path, [f"short {number}" for number in range(90_000)])
     path = tmp_path / "tokenizer.json"
     train_tokenizer(mixed(), WORDPIECE).save(str(path))
-    with pytest.raises(CramError, match=r"all \d+ document\(s\) of a sample of the source are dropped"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "MEASURED_BYTES", 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MEASURED_BYTES", 1000)
+        with pytest.raises(CramError, match=r"all \d+ document\(s\) of a sample of the source are dropped"):
             make(tmp_path, source, path)
 
 
