@@ -39,7 +39,7 @@ def layer_norm_reference(
     x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y and s (..., width) in s's dtype, s empty without a residual; mean and 1 / deviation, (rows) fp32 or wider."""
-    s = x if residual is None else x + residual
+    s = x if residual is None else (x + residual).contiguous()  # a sum of permuted tensors is permuted as they are
     # The CPU's kernel takes half-precision s beside an fp32 weight and computes in fp32. Without a weight, or with one
     # in half precision, it would keep the mean in half precision too.
     mixed = s.device.type == "cpu" and s.dtype in (torch.bfloat16, torch.float16) and weight is not None

@@ -136,6 +136,26 @@ def test_opcheck_of_every_op_that_a_step_calls(name: str, device: torch.device) 
 
 
 @each
+def test_fakes_have_the_strides_of_real_results_whatever_those_of_the_inputs(name: str, device: torch.device) -> None:
+    def swapped(part: torch.Tensor) -> torch.Tensor:
+        if part.ndim < 2:
+            return part
+        return part.detach().mT.contiguous().mT.requires_grad_(part.requires_grad)
+
+    inputs = tuple(swapped(part) for part in CASES[name][1](device))
+    with Recorder() as recorder:
+        gradients(outputs(name, inputs), inputs)
+    for op, args in recorder.calls:
+        with FakeTensorMode() as mode:
+            fake = op(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in args))
+        real = op(*args)
+        for one, other in zip(
+            *((made,) if isinstance(made, torch.Tensor) else made for made in (fake, real)), strict=True
+        ):
+            assert (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride()), op.name()
+
+
+@each
 def test_vmap_maps_the_function_over_stacked_inputs(name: str, device: torch.device) -> None:
     function, make = CASES[name]
     several = [tuple(part.detach() for part in make(device)) for _ in range(3)]
