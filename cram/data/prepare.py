@@ -65,8 +65,9 @@ def prepare_shards(
 
     Raises CramError for sources, settings and tokenizers at fault, and when the disk is full.
     """
-    _check(data)
     special = special or SpecialConfig()
+    _check(data)
+    _check_special(special, tokenizer)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # left out, the library may encode on one core
     source = open_source(data.source, data.text_field, data.document, data.on_error)
     about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer, special)}
@@ -249,6 +250,14 @@ def _check(data: DataConfig) -> None:
     if data.dedupe.near is not None:
         banding(data.dedupe.near)
     Filters(data.filters)
+
+
+def _check_special(special: SpecialConfig, tokenizer: str | None) -> None:
+    named = [f"special.{role}={token}" for role, token in asdict(special).items() if token]
+    if named and tokenizer is None:
+        raise CramError(
+            f"{named[0]} names a token of a tokenizer that is given; say tokenizer=FILE too, or leave it out"
+        )
 
 
 def _settings(

@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from cram import record
-from cram.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.config import DataConfig, DedupeConfig, FilterConfig, SpecialConfig, WordPieceConfig
 from cram.data import prepare, rows, scan, segments
 from cram.data.prepare import prepare_shards
 from cram.data.shards import ShardSet
@@ -134,6 +134,13 @@ def test_prepared_twice_nothing_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(prepare, "_Preparation", None)
     for other in ({"epochs": 5}, {"order": "likely_first"}, {"processes": 2}, {"on_error": "skip"}):
         assert make(replace(data, **other)).folder == made.folder  # type: ignore[arg-type]
+
+
+def test_names_of_special_tokens_are_for_a_tokenizer_that_is_given(tmp_path: Path) -> None:
+    with pytest.raises(
+        CramError, match=r"special.mask=<mask> names a token of a tokenizer that is given; say tokenizer="
+    ):
+        prepare_shards(DataConfig(), WORDPIECE, None, Quiet(), SpecialConfig(mask="<mask>"))  # type: ignore[arg-type]
 
 
 def test_another_setting_or_content_is_another_folder(tmp_path: Path) -> None:
