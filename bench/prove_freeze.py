@@ -51,19 +51,18 @@ def train(words: list[str], run: Path, after: float, seconds: float) -> dict[str
 
 def faults(receipt: dict[str, Any], run: Path, stopped: float) -> list[str]:
     """What is not as it should be."""
-    stalls, spent = receipt["stalls"]["seconds"], receipt["budget"]["spent"]
+    stalls, spent = receipt["stalls"], receipt["budget"]["spent"]
+    charged = sum(receipt["time"]["charged"].values())
     rule = next(line for line in receipt["rules"] if line["rule"] == BUDGET_RULE)
     progress = [record["progress"] for record in read_metrics(run / "metrics.jsonl") if record["kind"] == "train"]
-    over = max(0.0, spent - BUDGET)
     checks = {
-        f"{stalls:.2f} s of stalls after a stop of {stopped:g} s": abs(stalls - stopped) < SLACK,
-        f"{spent:.2f} s spent": spent >= BUDGET - 0.5 and over <= stopped,
-        f"charged accounts sum up to {sum(receipt['time']['charged'].values()):.2f} s": abs(
-            sum(receipt["time"]["charged"].values()) - spent
-        ) < 0.1,
+        # There may be others, on a machine that is not quiet.
+        f"stalls {stalls} after a stop of {stopped:g} s": abs(stalls["longest_seconds"] - stopped) < SLACK,
+        f"{spent:.2f} s spent": -SLACK < spent - BUDGET < SLACK + stalls["seconds"],
+        f"charged accounts sum up to {charged:.2f} s": abs(charged - spent) < 0.1,
         "progress fell": all(before <= after for before, after in pairwise(progress)) and progress[-1] == 1.0,
         f"the rule is kept: {rule['found']}": not rule["passed"],
-    }  # fmt: skip
+    }
     return [name for name, right in checks.items() if not right]
 
 
