@@ -264,9 +264,11 @@ def _lost_time(receipt: dict[str, Any]) -> list[tuple[str, str]]:
     stalls, asleep = receipt.get("stalls"), receipt["time"]["not_charged"].get("asleep")
     lines = []
     if stalls and stalls["number"]:
-        times = "once" if stalls["number"] == 1 else f"{stalls['number']} times"
-        longest = clock_time(stalls["longest_seconds"])
-        lines.append(("stalled", f"{times}, {clock_time(stalls['seconds'])} of the budget, the longest {longest}"))
+        often = "once" if stalls["number"] == 1 else f"{stalls['number']} times"
+        longest = "" if stalls["number"] == 1 else f", the longest {clock_time(stalls['longest_seconds'])}"
+        lines.append(
+            ("stalled", f"{often}, for {clock_time(stalls['seconds'])}{longest}: charged, but not to the updates")
+        )
     if asleep and asleep >= 1.0:
         lines.append(("asleep", f"{clock_time(asleep)}, not charged"))
     return lines
