@@ -282,6 +282,7 @@ def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
     said = capsys.readouterr().out
     assert "tokens there, about 100,000 needed for the budget: it will run out at about" in said
     assert "data.epochs=" in said
+    assert f"not kept: {BUDGET_RULE}" in said
     last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "train"][-1]
     assert last["progress"] == 1.0
     assert last["lr"] == 0.0
