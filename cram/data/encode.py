@@ -1,9 +1,9 @@
 """The second pass reads the kept documents again and tokenizes them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from cram.config import FilterConfig
 from cram.data.filters import Filters
 from cram.data.formats import size
+from cram.data.leaks import HeldOutIds, content
 from cram.data.scan import Sample, Samples, add_samples, chunks, sample
 from cram.data.sources import Document, Part
 from cram.data.special import SpecialTokens, text_places, written_controls
@@ -30,30 +31,40 @@ class Encoded:
     dropped: dict[str, list[int]]  # reason -> bytes of each dropped document
     samples: Samples
     seconds: dict[str, float]
+    touching: dict[int, "Touching"] = field(default_factory=dict)  # by the number of the document
+
+
+@dataclass(frozen=True)
+class Touching:
+    """A document with windows of held-out ones: their numbers, its bytes as it was read, and a sample of it."""
+
+    windows: list[int]
+    bytes: int
+    sample: Sample
 
 
 class Encoder:
-    """Tokenizes documents, in a worker process or here; the tokenizer is made at first use."""
+    """Tokenizes documents, in a worker process or here; the tokenizer is made at first use.
 
-    def __init__(self, tokenizer: str, filters: FilterConfig):
+    With `held_out`, a file of `HeldOutIds`, it drops those whose ids are a held-out document's, and tells of those
+    that hold some of them.
+    """
+
+    def __init__(self, tokenizer: str, filters: FilterConfig, held_out: Path | None = None):
         self._definition = tokenizer
         self._filters = Filters(filters)
+        self._held_out = held_out
+        self._ids: HeldOutIds | None = None
         self._tokenizer: Tokenizer | None = None
         self._frame = 0
         self._controls: set[int] = set()
 
     def __call__(self, documents: list[Document]) -> Encoded:
         """The tokens of some documents."""
-        if not self._tokenizer:
-            self._tokenizer = Tokenizer.from_str(self._definition)
-            self._frame = SpecialTokens.of(self._tokenizer).frame
-            # `[MASK]` in a text is text here: as a special token it would be an input that is never predicted.
-            self._controls = written_controls(self._tokenizer, SpecialTokens.of(self._tokenizer))
-            self._tokenizer.encode_special_tokens = True
         stopwatch = Stopwatch()
         texts = [self._filters.clean(document.text) for document in documents]
         stopwatch.lap("cleaning")
-        encodings = [self._ids(encoding) for encoding in self._tokenizer.encode_batch_fast(texts)]
+        encodings = self.encode(texts)
         stopwatch.lap("tokenizing")
         dropped: dict[str, list[int]] = {}
         samples: Samples = {}
@@ -68,11 +79,51 @@ class Encoder:
         ids = np.fromiter(chain.from_iterable(encodings), np.int32, int(lengths.sum()))
         sizes = np.array([size(text) for text in texts], np.int64)
         stopwatch.lap("gathering")
-        return Encoded(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
+        found = Encoded(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
+        if self._held_out:
+            self._ids = self._ids or HeldOutIds.load(self._held_out)
+            self._look_for(self._ids, found, documents, texts)
+            stopwatch.lap("held-out ids")
+        return found
 
-    def _ids(self, encoding: Any) -> list[int]:
-        ids: list[int] = encoding.ids
-        return [ids[place] for place in text_places(encoding, self._controls)] if self._controls else ids
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, framed."""
+        if not self._tokenizer:
+            self._tokenizer = Tokenizer.from_str(self._definition)
+            self._frame = SpecialTokens.of(self._tokenizer).frame
+            # `[MASK]` in a text is text here: as a special token it would be an input that is never predicted.
+            self._controls = written_controls(self._tokenizer, SpecialTokens.of(self._tokenizer))
+            self._tokenizer.encode_special_tokens = True
+        encodings = self._tokenizer.encode_batch_fast(texts)
+        if not self._controls:
+            return [encoding.ids for encoding in encodings]
+        return [[encoding.ids[place] for place in text_places(encoding, self._controls)] for encoding in encodings]
+
+    def _look_for(self, held_out: HeldOutIds, found: Encoded, documents: list[Document], texts: list[str]) -> None:
+        """Drop what has all ids of a held-out document, and tell what holds windows of one."""
+        ends = np.cumsum(found.lengths)
+        starts = ends - found.lengths
+        (there,) = found.lengths.nonzero()
+        equal = np.zeros(len(ends), bool)
+        equal[there] = held_out.equal(found.ids, starts[there] + self._frame - 1, ends[there] - 1)
+        for i in np.flatnonzero(equal).tolist():
+            found.dropped.setdefault("ids_held_out", []).append(size(documents[i].text))
+            add_samples(found.samples, {"ids_held_out": [sample(documents[i], texts[i])]})
+        places, numbers = held_out.windows_in(found.ids)
+        owners = np.searchsorted(ends, places, side="right")
+        for i in np.unique(owners[~equal[owners]]).tolist():
+            windows = np.unique(numbers[owners == i]).tolist()
+            found.touching[i] = Touching(windows, size(documents[i].text), sample(documents[i], texts[i]))
+        found.ids = found.ids[np.repeat(~equal, found.lengths)]
+        found.lengths[equal] = 0
+
+
+def held_out_ids(texts: Iterable[str], tokenizer: str) -> HeldOutIds:
+    """The ids by which held-out texts are looked for, with the tokenizer of a tokenizer.json."""
+    encoder = Encoder(tokenizer, FilterConfig())
+    special = SpecialTokens.of(Tokenizer.from_str(tokenizer))
+    encoded = (ids for chunk in chunks((text, text) for text in texts) for ids in encoder.encode(chunk))
+    return HeldOutIds.of([content(np.array(ids, np.int32), special) for ids in encoded])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from cram.config import DataConfig, SpecialConfig, WordPieceConfig
@@ -25,14 +26,15 @@ from cram.data.account import STATISTICS, account
 from cram.data.decide import Decision, decide
 from cram.data.decontaminate import Contamination
 from cram.data.dedupe import banding
-from cram.data.encode import Encoder, KeptDocuments
+from cram.data.encode import Encoder, KeptDocuments, held_out_ids
 from cram.data.filters import Filters
+from cram.data.leaks import BOILERPLATE_FILE, HeldOutIds, check_rows
 from cram.data.order import write_orders
 from cram.data.pack import make_packer
 from cram.data.rows import RowWriter
-from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT, Scanner
+from cram.data.scan import BROKEN, EMPTY, HELD_OUT, KEPT, Scanned, Scanner
 from cram.data.segments import Segments
-from cram.data.shards import FORMAT_VERSION, HeldOut, ShardSet, ShardWriter
+from cram.data.shards import FORMAT_VERSION, MANIFEST, HeldOut, ShardSet, ShardWriter
 from cram.data.sources import HubSource, Source, open_source
 from cram.data.special import SpecialTokens, vocabulary_size
 from cram.data.timing import TIMING
@@ -47,6 +49,7 @@ from cram.record import raise_if_full, sha256_bytes, to_json, write_json
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
 MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample
 NOT_CONTENT = ("source", "dir", "epochs", "order", "on_error", "processes")  # settings the shards do not depend on
+HELD_OUT_IDS = "held_out_ids.safetensors"
 JOURNAL = "journal"  # what the stages keep for a preparation that goes on; gone when the shards are done
 
 
@@ -146,11 +149,14 @@ class _Preparation:
         with self._timed("duplicates"):
             decision = decide(segments, self._data, self._journal, self._report)
         with self._timed("pack"):
+            found = segments.found()
+            held_out = self._held_out_ids(vocabulary, found)
             writer, rows = self._pack(vocabulary, segments, decision)
+            boilerplate = save({"windows": held_out.windows[rows.boilerplate]})
+            writer.file(BOILERPLATE_FILE, boilerplate)
         if not rows.counts.documents:
             readable = ~np.isin(decision.fates, (EMPTY, BROKEN))
             raise self._nothing_left(int(readable.sum()), int((decision.fates == HELD_OUT).sum()))
-        found = segments.found()
         documents, statistics = account(self._source, segments, decision, found, rows, self._data)
         writer.file(STATISTICS, to_json(statistics, indent=1).encode())
         definition = vocabulary.definition.encode()
@@ -161,8 +167,12 @@ class _Preparation:
             "unknown_tokens": self._unknown_tokens(vocabulary, writer),
         }
         manifest = about | {"tokenizer": trained} | documents
-        held_out = [HeldOut(text, sha256(text.encode()).hexdigest()) for text in found.held_out.values()]
-        writer.finish(definition, held_out, manifest, rows.lengths)
+        texts = [HeldOut(text, sha256(text.encode()).hexdigest()) for text in found.held_out.values()]
+        writer.finish(definition, texts, manifest, rows.lengths)
+        with self._timed("check"):
+            shards = ShardSet.open(self._folder)
+            checked = {"held_out_check": asdict(check_rows(shards, held_out))}
+            write_json(self._folder / MANIFEST, shards.manifest | checked)
         with self._timed("orders"):
             write_orders(ShardSet.open(self._folder))
         self._write_timing(found.seconds, rows.counts.seconds)
@@ -188,6 +198,13 @@ class _Preparation:
         shutil.rmtree(self._folder)
         return nothing_left(self._data, documents, held_out)
 
+    def _held_out_ids(self, vocabulary: Vocabulary, found: Scanned) -> HeldOutIds:
+        """Those of the texts that are stored, in a file that all processes map."""
+        path = self._journal / HELD_OUT_IDS
+        if not path.is_file():
+            held_out_ids(found.held_out.values(), vocabulary.definition).save(path)
+        return HeldOutIds.load(path)
+
     def _pack(self, vocabulary: Vocabulary, segments: Segments, decision: Decision) -> tuple[ShardWriter, RowWriter]:
         """The second pass over the documents; returns what it wrote with, the last rows written."""
         data, definition = self._data, vocabulary.definition
@@ -202,7 +219,7 @@ class _Preparation:
         total = sum(part.size for part in self._source.parts) or None
         with (
             self._report.stage("tokenizing and packing", total, "bytes") as stage,
-            Workers(Encoder(definition, data.filters), self._processes) as workers,
+            Workers(Encoder(definition, data.filters, self._journal / HELD_OUT_IDS), self._processes) as workers,
         ):
             for note, encoded in workers.map(documents):
                 rows.add(encoded, note)

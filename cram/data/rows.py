@@ -9,7 +9,8 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from cram.data.arrays import map_arrays
-from cram.data.encode import Encoded, Note
+from cram.data.encode import Encoded, Note, Touching
+from cram.data.leaks import BOILERPLATE
 from cram.data.pack import Packer
 from cram.data.scan import Sample, Samples, add_samples
 from cram.data.shards import ShardWriter
@@ -38,11 +39,16 @@ class Counts:
     def add(self, encoded: Encoded, excerpts: dict[int, Sample]) -> None:
         """Take in drops, samples and excerpts of a chunk."""
         for reason, sizes in encoded.dropped.items():
-            documents, total = self.dropped.get(reason, [0, 0])
-            self.dropped[reason] = [documents + len(sizes), total + sum(sizes)]
+            self.drop(reason, sizes)
         add_samples(self.samples, encoded.samples)
         self.excerpts |= excerpts
         add_seconds(self.seconds, encoded.seconds)
+
+    def drop(self, reason: str, sizes: list[int], *samples: Sample) -> None:
+        """Count documents of these bytes as dropped."""
+        documents, total = self.dropped.get(reason, [0, 0])
+        self.dropped[reason] = [documents + len(sizes), total + sum(sizes)]
+        add_samples(self.samples, {reason: list(samples)} if samples else {})
 
     @classmethod
     def from_json(cls, text: str) -> "Counts":
@@ -75,6 +81,7 @@ class RowWriter:
         self.cursor = (0, -1)  # part and record of the last document
         self.counts = Counts()
         self.lengths = np.zeros(LONGEST + 1, np.int64)  # documents by their number of tokens
+        self._seen: dict[int, int] = {}  # documents that have held a window of the held-out ones, by its number
         if self._path.is_file():
             self._load()
 
@@ -82,9 +89,10 @@ class RowWriter:
         """Take a chunk of documents; CramError when the disk is full."""
         stopwatch = Stopwatch()
         ends = np.cumsum(encoded.lengths)
-        for part, end, length, size in zip(note.parts, ends, encoded.lengths, encoded.bytes, strict=True):
+        documents = zip(note.parts, ends, encoded.lengths, encoded.bytes, strict=True)
+        for number, (part, end, length, size) in enumerate(documents):
             if length:
-                self._document(part, encoded.ids[end - length : end], int(size))
+                self._document(part, encoded.ids[end - length : end], int(size), encoded.touching.get(number))
         self.cursor = note.cursor
         self.counts.add(encoded, note.excerpts)
         self._writer.write(*self._packer.take())
@@ -116,13 +124,21 @@ class RowWriter:
         """Documents that would have fitted in one row and are in two."""
         return self._packer.cut
 
-    def _document(self, part: int, ids: npt.NDArray[np.int32], size: int) -> None:
+    @property
+    def boilerplate(self) -> list[int]:
+        """The numbers of the held-out windows that are in rows, because many documents hold them; ascending."""
+        return sorted(window for window, documents in self._seen.items() if documents > BOILERPLATE)
+
+    def _document(self, part: int, ids: npt.NDArray[np.int32], size: int, touching: Touching | None) -> None:
         if part != self._part and self._file_bytes >= FILE_BYTES:
             self._writer.write(*self._packer.finish())
             self._file_bytes = 0
         self._part = part
         if self._limit is not None and self.counts.tokens >= self._limit * self._shares[part]:
             self.counts.not_needed += 1
+            return
+        if touching and self._leaks(touching):
+            self.counts.drop("window_held_out", [touching.bytes], touching.sample)
             return
         self._packer.add(ids)
         self._file_bytes += size
@@ -131,12 +147,25 @@ class RowWriter:
         self.counts.bytes += size
         self.counts.tokens += len(ids)
 
+    def _leaks(self, touching: Touching) -> bool:
+        """Whether a document holds a window that few before it have held; it counts as one of these."""
+        leaks = any(self._seen.get(window, 0) < BOILERPLATE for window in touching.windows)
+        for window in touching.windows:
+            self._seen[window] = self._seen.get(window, 0) + 1
+        return leaks
+
     def _save(self) -> None:
         token_counts, written = self._writer.state()
         pending = {f"pending.{name}": array for name, array in self._packer.state().items()}
+        seen = np.array(sorted(self._seen.items()), np.int64).reshape(-1, 2)
         here = {"part": self._part, "file_bytes": self._file_bytes, "cursor": self.cursor}
         metadata = {"counts": to_json(asdict(self.counts)), "written": to_json(written), "here": to_json(here)}
-        arrays: dict[str, np.ndarray] = {"token_counts": token_counts, "lengths": self.lengths, **pending}
+        arrays: dict[str, np.ndarray] = {
+            "token_counts": token_counts,
+            "lengths": self.lengths,
+            "seen": seen,
+            **pending,
+        }
         write_atomic(self._path, save(arrays, metadata=metadata))
 
     def _load(self) -> None:
@@ -152,4 +181,5 @@ class RowWriter:
         self._part, self._file_bytes = here["part"], here["file_bytes"]
         self.cursor = (here["cursor"][0], here["cursor"][1])
         self.lengths = arrays["lengths"]
+        self._seen = dict(arrays["seen"].tolist())
         self.counts = Counts.from_json(metadata["counts"])

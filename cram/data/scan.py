@@ -25,7 +25,19 @@ EXCERPT = 600  # characters of a sample
 
 # What becomes of a document: the index of its fate. Filters and deduplication are named as the keys that set them.
 KEPT, HELD_OUT, EMPTY, BROKEN = range(4)
-FATES = ("kept", "held_out", "empty", "broken", *REASONS, "decontaminate", "exact", "near", "near_held_out")
+FATES = (
+    "kept",
+    "held_out",
+    "empty",
+    "broken",
+    *REASONS,
+    "decontaminate",
+    "exact",
+    "near",
+    "near_held_out",
+    "ids_held_out",
+    "window_held_out",
+)
 FATE = {name: number for number, name in enumerate(FATES)}
 
 Read = tuple[int, int, Document]  # part, record within it, and what was read there

@@ -6,12 +6,14 @@ shard-*             token ids of the vocabulary; documents numbered 0, 1, 2 ... 
                     border; padding at the ends of rows alone, a document of its own
 counts.safetensors  is what the rows hold
 held_out.jsonl      every hash is the sha256 of its text, in ascending order, none twice
+rows                hold none of the held-out documents, nor 64 ids in a row of one but for known boilerplate; see
+                    `leaks.check_rows` for what cannot be told where best fit has cut a document
 orders/*            each with its sha256, of these shards, each row once
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from safetensors import SafetensorError
 
 from cram.data.account import STATISTICS
 from cram.data.arrays import map_arrays
+from cram.data.encode import held_out_ids
+from cram.data.leaks import BOILERPLATE_FILE, WINDOW, check_rows
 from cram.data.order import ARRAY, FOLDER
 from cram.data.shards import COUNTS, HELD_OUT, MANIFEST, REMEDY, TOKENIZER, ShardSet
 from cram.data.special import SpecialTokens, vocabulary_size
@@ -41,8 +45,9 @@ def verify(folder: str | Path) -> ShardSet:
         _verify_manifest(shards)
         shards.verify()
         found = _verify_rows(shards)
-        _verify_counts(shards, found)
         _verify_held_out(shards)
+        _verify_unseen(shards)
+        _verify_counts(shards, found)
         _verify_orders(shards)
     except OSError as error:
         raise CramError(f"{error.filename or folder}: cannot be read ({error.strerror}); {REMEDY}") from error
@@ -52,7 +57,7 @@ def verify(folder: str | Path) -> ShardSet:
 def _verify_manifest(shards: ShardSet) -> None:
     """That it lists what it must, and that its figures fit each other."""
     manifest, path = shards.manifest, shards.folder / MANIFEST
-    for name in (TOKENIZER, HELD_OUT, COUNTS, STATISTICS):
+    for name in (TOKENIZER, HELD_OUT, COUNTS, STATISTICS, BOILERPLATE_FILE):
         if name not in manifest["files"]:
             raise CramError(f"{path}: {name} is not among its files; {REMEDY}")
     with _reading(path):
@@ -149,6 +154,21 @@ def _verify_held_out(shards: ShardSet) -> None:
         raise CramError(f"{path}: its documents are not in the order of their hashes, each once; {REMEDY}")
     if not 0 < len(hashes) <= shards.manifest["counts"]["held_out_documents"]:
         raise CramError(f"{path}: {len(hashes)} documents, not as many as the manifest says; {REMEDY}")
+
+
+def _verify_unseen(shards: ShardSet) -> None:
+    """That nothing of the held-out documents is in the rows, and that the manifest says what a search finds."""
+    path = shards.folder / MANIFEST
+    definition = shards.tokenizer_path.read_text(encoding="utf-8")
+    with _reading(shards.folder / BOILERPLATE_FILE):
+        found = check_rows(shards, held_out_ids((one.text for one in shards.held_out()), definition))
+    if found.sequences_found or found.windows_found:
+        raise CramError(
+            f"{shards.folder}: held-out text stands in its rows, {found.sequences_found} whole document(s) and "
+            f"{found.windows_found} window(s) of {WINDOW} tokens; {REMEDY}"
+        )
+    if (said := shards.manifest.get("held_out_check")) != asdict(found):
+        raise CramError(f"{path}: held_out_check: {said}, but {asdict(found)} in the rows; {REMEDY}")
 
 
 def _verify_orders(shards: ShardSet) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
@@ -160,7 +161,10 @@ def ngram_hashes(hashes: Hashes, n: int, step: int = 1) -> Hashes:
     """
     if len(hashes) < n:
         return np.empty(0, np.uint64)
-    mixed = np.correlate(hashes, _powers(n), "valid")[::step].copy()
+    if step < n:
+        mixed = np.correlate(hashes, powers(n), "valid")[::step].copy()
+    else:  # few of the sums are wanted
+        mixed = sliding_window_view(hashes, n)[::step] @ powers(n)
     mixed ^= mixed >> np.uint64(32)  # the low bits of a polynomial depend on low bits alone
     mixed *= _FACTOR
     mixed ^= mixed >> np.uint64(29)
@@ -168,5 +172,6 @@ def ngram_hashes(hashes: Hashes, n: int, step: int = 1) -> Hashes:
 
 
 @cache
-def _powers(n: int) -> Hashes:
+def powers(n: int) -> Hashes:
+    """The first n powers of one odd factor, modulo 2**64: what the n-th item of a sequence is multiplied by."""
     return np.cumprod(np.full(n, _FACTOR), dtype=np.uint64)
