@@ -83,12 +83,12 @@ KINDS: dict[str, Callable[[str], str]] = {
 }
 
 
-def corpus() -> list[str]:
-    """Documents and a twin of each, of all kinds in turn."""
+def corpus(documents: int = DOCUMENTS) -> list[str]:
+    """So many documents and a twin of each, of all kinds in turn."""
     source = random.Random(0)
     kinds = list(KINDS.values())
     texts = []
-    for number in range(DOCUMENTS):
+    for number in range(documents):
         words = LANGUAGES[number % len(LANGUAGES)].split()
         text = " ".join(source.choices(words, k=source.randint(20, 150)))
         texts += [text, kinds[number // len(LANGUAGES) % len(kinds)](text)]

@@ -195,7 +195,7 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
         source=config.data.source,
         repeated_rows=repeated,
-        held_out_documents=shards.manifest["counts"]["held_out_documents"],
+        held_out_check=shards.manifest["held_out_check"],
         initial_weights=session.initial_weights,
         seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
         decontaminated=_decontaminated(config, shards),

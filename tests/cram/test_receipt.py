@@ -6,6 +6,14 @@ import pytest
 from cram.clock import CHARGED, NOT_CHARGED, Budget
 from cram.receipt import BUDGET_RULE, MASKED_RULE, Facts, mfu, rules, time_table
 
+CHECK = {
+    "documents": 7,
+    "sequences_found": 0,
+    "windows": 900,
+    "windows_found": 0,
+    "boilerplate_windows": 2,
+    "boilerplate_documents": 11,
+}
 KEPT = Facts(
     budget=Budget("wall", 3600),
     charged_seconds=3601.0,
@@ -17,7 +25,7 @@ KEPT = Facts(
     tokenizer_trained_here=True,
     source="texts/*.jsonl.zst",
     repeated_rows=0,
-    held_out_documents=7,
+    held_out_check=CHECK,
     initial_weights="ab" * 32,
     seeded_weights="ab" * 32,
     decontaminated=None,
@@ -36,7 +44,7 @@ BROKEN = [
     ("no pretrained tokenizer", {"tokenizer_trained_here": False}, "origin is unknown"),
     ("no downstream data by name", {"source": "hf:nyu-mll/glue:cola"}, "cola, glue"),
     ("no sample repeated", {"repeated_rows": 3}, "3 rows"),
-    ("held-out text never trained on", {"held_out_documents": 0}, "0 documents"),
+    ("held-out text never trained on", {"held_out_check": CHECK | {"documents": 0}}, "0 documents"),
 ]
 
 
@@ -140,3 +148,14 @@ def test_mfu_is_work_done_over_work_possible_and_unknown_without_a_peak() -> Non
     assert mfu(6e6, 1_000_000, 10.0, 3e12) == pytest.approx(0.2)
     assert mfu(6e6, 1_000_000, 10.0, None) is None
     assert mfu(6e6, 0, 0.0, 3e12) is None
+
+
+@pytest.mark.parametrize("name", ["sequences_found", "windows_found"])
+def test_held_out_text_that_stands_in_the_rows_breaks_the_rule(name: str) -> None:
+    facts = replace(KEPT, held_out_check=CHECK | {name: 3})
+    assert failed(facts) == ["held-out text never trained on"]
+    found = rules(KEPT)[-1]["found"]
+    assert found == (
+        "7 documents searched for in the rows: 0 stand there, and 0 of their 900 runs of 64 tokens, "
+        "beside 2 of boilerplate in 11 documents"
+    )
