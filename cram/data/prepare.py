@@ -169,7 +169,7 @@ class _Preparation:
         manifest = about | {"tokenizer": trained} | documents
         texts = [HeldOut(text, sha256(text.encode()).hexdigest()) for text in found.held_out.values()]
         writer.finish(definition, texts, manifest, rows.lengths)
-        with self._timed("check"):
+        with self._timed("pack"):
             shards = ShardSet.open(self._folder)
             checked = {"held_out_check": asdict(check_rows(shards, held_out))}
             write_json(self._folder / MANIFEST, shards.manifest | checked)
@@ -251,7 +251,7 @@ class _Preparation:
     def _timed(self, stage: str) -> Iterator[None]:
         began = perf_counter()
         yield
-        self._wall[stage] = perf_counter() - began
+        self._wall[stage] = self._wall.get(stage, 0.0) + perf_counter() - began
 
 
 def _check(data: DataConfig) -> None:

@@ -23,6 +23,7 @@ SAMPLES_SHOWN = 3
 ROWS_SHOWN = 3
 SAMPLE_LINES = 2.5  # of the terminal's width: what a sample is cut to
 CUT = "..."
+LIKE_HELD_OUT = ("near_held_out", "ids_held_out", "window_held_out")
 WORTH_SAYING = 0.001  # share of unknown tokens or lost characters
 
 
@@ -50,7 +51,7 @@ def print_account(shards: ShardSet, short: bool = False) -> None:
     console = Console(highlight=False)
     counts = shards.manifest["counts"]
     console.print(_visible(str(shards.folder), console), soft_wrap=True)
-    documents = _documents(shards, console)
+    documents = _documents(shards, short, console)
     if short:
         documents.box = None
     console.print(documents)
@@ -73,8 +74,10 @@ def print_account(shards: ShardSet, short: bool = False) -> None:
         console.print(f"{timing['processes']} process(es), peak memory: {peak}")
 
 
-def _documents(shards: ShardSet, console: Console) -> Table:
-    counts, dropped = shards.manifest["counts"], shards.manifest["dropped"]
+def _documents(shards: ShardSet, short: bool, console: Console) -> Table:
+    counts, dropped = shards.manifest["counts"], dict(shards.manifest["dropped"])
+    if short and (alike := [dropped.pop(name) for name in LIKE_HELD_OUT if name in dropped]):
+        dropped["as held out"] = {key: sum(one[key] for one in alike) for key in ("documents", "bytes")}
     lines = [
         ("read", counts["documents_in"], counts["bytes_in"]),
         ("held out", counts["held_out_documents"], counts["held_out_bytes"]),
