@@ -16,7 +16,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
@@ -28,6 +27,7 @@ from cram.data.decontaminate import Contamination
 from cram.data.dedupe import banding
 from cram.data.encode import Encoder, KeptDocuments, held_out_ids
 from cram.data.filters import Filters
+from cram.data.folder import alone, naming_disk_errors
 from cram.data.leaks import BOILERPLATE_FILE, HeldOutIds, check_rows
 from cram.data.order import write_orders
 from cram.data.pack import make_packer
@@ -44,7 +44,7 @@ from cram.data.words import Splitter, normalizer_of
 from cram.data.workers import Workers
 from cram.errors import CramError
 from cram.host import cores, peak_host_memory
-from cram.record import raise_if_full, sha256_bytes, to_json, write_json
+from cram.record import sha256_bytes, to_json, write_json
 
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
 MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample
@@ -79,7 +79,7 @@ def prepare_shards(
     if not folder.is_dir() and (earlier := _prepared_earlier(source, data, about)):
         folder = earlier
     if not folder.is_dir():
-        with _naming_disk_errors(folder.parent), _alone(folder):
+        with naming_disk_errors(folder.parent), alone(folder):
             if not folder.is_dir():
                 named = about | ({"source": data.source} if isinstance(source, HubSource) else {})
                 _Preparation(source, data, wordpiece, tokenizer, special, folder, report).run(named)
@@ -299,28 +299,3 @@ def _definition_hash(tokenizer: str, special: SpecialConfig) -> str:
 def _slug(source: str) -> str:
     """The readable part of a folder's name: the words in the last two steps of the source's path."""
     return "-".join(re.findall(r"[a-z0-9_]+", "/".join(source.lower().split("/")[-2:])))[:48] or "text"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from preparing the same folder meanwhile; wait for the one that does."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is preparing {folder}; waiting for it", flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _naming_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise_if_full(error, folder)
-        raise CramError(f"data.dir={str(folder)!r}: cannot be written ({error}); choose another folder") from error

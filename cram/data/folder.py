@@ -1,0 +1,36 @@
+"""The folder in which shards are made: one process at a time, and what its disk may say."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cram.errors import CramError
+from cram.record import raise_if_full
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from preparing the same folder meanwhile; wait for the one that does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is preparing {folder}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def naming_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what a disk says into a CramError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise_if_full(error, folder)
+        raise CramError(f"data.dir={str(folder)!r}: cannot be written ({error}); choose another folder") from error
