@@ -29,6 +29,7 @@ from cram.model.crammed import Crammed
 from cram.model.decoder import Decoder
 from cram.model.layers import GatedMLP
 from cram.model.transformer import Encoder, Transformer
+from cram.model_card import check_card
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.phased import CausalThenMasked, check_share
@@ -149,6 +150,7 @@ def check(config: Config) -> None:
     decay_schedule(config.optimizer)
     build_methods(config)
     check_faults(config.faults)
+    check_card(config.card)
     check_compile(config.compile, pick_device(config.device))
     with torch.device("meta"):
         new_model(config.model, config.wordpiece.vocab_size)

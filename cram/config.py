@@ -221,6 +221,16 @@ class EvaluationConfig:
 
 
 @dataclass
+class CardConfig:
+    license: str | None = key(
+        None, "licence of the model on its card, an identifier of the Hugging Face Hub such as mit (null: not stated)"
+    )
+    language: str | None = key(
+        None, "language of the text on the card, ISO 639, such as en or en,de (null: not stated)"
+    )
+
+
+@dataclass
 class Config:
     """What a recipe holds and `cram.train` and `cram.prepare` take."""
 
@@ -248,6 +258,7 @@ class Config:
     checkpoint: CheckpointConfig = group(CheckpointConfig)
     faults: FaultsConfig = group(FaultsConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
+    card: CardConfig = group(CardConfig)
 
 
 @dataclass
@@ -277,6 +288,7 @@ class ExportConfig:
 
     run: str = key("", "run folder")
     to: str | None = key(None, "folder to write (null: RUN/export)")
+    card: CardConfig = group(CardConfig)
 
 
 @dataclass

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cram.command import run_door
-from cram.config import Config, ExportConfig
+from cram.config import CardConfig, Config, ExportConfig
 from cram.errors import CramError
-from cram.model_card import model_card
+from cram.model_card import check_card, model_card
 from cram.recipe import load_config, read_words
 from cram.record import to_json
 from cram.stock import (
@@ -44,13 +44,14 @@ CHECKED_ROWS = 16
 TOLERANCE = 1e-4  # of the largest logit in fp32
 
 
-def export_run(run: Path, to: Path) -> Path:
+def export_run(run: Path, to: Path, card: CardConfig | None = None) -> Path:
     """Write the Hugging Face folder of a finished run, check it, and return its path.
 
     Args:
         run: folder of a finished run: recipe.yaml, model.safetensors, tokenizer.json, receipt.json and
             held_out.safetensors.
         to: folder to write. If it is there already it must hold the same files.
+        card: licence and language for the model card; what it leaves open is taken from the run's recipe.
 
     Raises:
         CramError: for an unfinished run, a model that has no stock class, or a different folder at `to`.
@@ -61,6 +62,8 @@ def export_run(run: Path, to: Path) -> Path:
     from cram.build import load_trained
 
     config = load_config(run / "recipe.yaml")
+    said = card or CardConfig()
+    config.card = CardConfig(said.license or config.card.license, said.language or config.card.language)
     if reason := no_stock_class(config.model.kind):
         raise CramError(
             f"run={run} cannot be exported: {reason}. Its weights are {run / 'model.safetensors'}; "
@@ -174,10 +177,11 @@ def main(words: list[str]) -> int:
     said = read_words(ExportConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
+    check_card(said.card)
     run = Path(said.run)
     if not (run / "recipe.yaml").is_file():
         raise CramError(f"run={run} is no run folder: there is no recipe.yaml in it.")
-    to = export_run(run, Path(said.to) if said.to else run / "export")
+    to = export_run(run, Path(said.to) if said.to else run / "export", said.card)
     print(f"{to}: loaded by transformers, logits equal to ours")
     return 0
 

@@ -20,6 +20,7 @@ from cram.diagnosis import failure, why_not_below_unigram
 from cram.export import export_run
 from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats, unknown_text
 from cram.loop import record_evaluation
+from cram.model_card import public_source
 from cram.plot import plot_loss
 from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
 from cram.record import read_metrics, sha256_file, write_atomic, write_json
@@ -50,7 +51,7 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     write_json(run / "receipt.json", receipt)
     if receipt["export"] == "export/":
         with session.clock.account("export"):
-            export_run(run, run / "export")
+            export_run(run, run / "export", config.card)
     receipt["time"] = time_table(session.clock.state()["booked"])
     write_json(run / "receipt.json", receipt)
     return receipt
@@ -112,7 +113,7 @@ def make_receipt(
         "epochs": loader.rows_taken / shards.rows,
         "repeated_rows": repeated,
         "data": {
-            "source": config.data.source,
+            "source": public_source(config.data.source),
             "hash": shards.hash,
             "tokens": shards.tokens,
             "rows": shards.rows,

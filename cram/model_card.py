@@ -1,14 +1,21 @@
 """The model card of an exported folder, made from the run's receipt."""
 
+import json
+import re
 from typing import Any
 
-from cram.config import STOCK_CLASSES, Config
+from cram.config import STOCK_CLASSES, CardConfig, Config
+from cram.errors import CramError
 from cram.stock import AUTO_CLASSES, PIPELINES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
 
+# As the Hub writes them: licences by an identifier of its list, languages by ISO 639 codes, a region or script behind.
+LICENSE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*|multilingual|code")
+
 CARD = """---
-library_name: transformers
+{metadata}library_name: transformers
 pipeline_tag: {task}
 tags: [{architecture}, {task}, cram]
 ---
@@ -17,6 +24,7 @@ tags: [{architecture}, {task}, cram]
 
 A {what} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), trained from scratch
 by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class}`, no remote code.
+{unstated}
 
 | | |
 |---|---|
@@ -91,8 +99,56 @@ print(write("The capital of France is", max_new_tokens=40, do_sample=True, tempe
 }
 
 
+def public_source(source: str) -> str:
+    """What may be published of `data.source`: a folder of this machine is left out, a glob or a name remains."""
+    hub, name = ("hf:", source[3:]) if source.startswith("hf:") else ("", source)
+    steps = re.split(r"[/\\]", name)
+    of_machine = re.match(r"[/\\~]|[A-Za-z]:[/\\]", name) or ".." in steps
+    return hub + (steps[-1] if of_machine else name)
+
+
+def check_card(card: CardConfig) -> None:
+    """Errors: CramError for what the Hub would refuse in a card's front matter."""
+    if card.license is not None and not LICENSE.fullmatch(card.license):
+        raise CramError(
+            f"card.license={card.license} is not a licence identifier. Give one of the Hub's list in lower case, "
+            "such as apache-2.0, mit or cc-by-4.0."
+        )
+    for code in languages(card):
+        if not LANGUAGE.fullmatch(code):
+            raise CramError(
+                f"card.language={card.language}: '{code}' is not a language code. "
+                "Give ISO 639 codes in lower case, such as en, or en,de for two."
+            )
+
+
+def languages(card: CardConfig) -> list[str]:
+    """The codes in `card.language`."""
+    return [] if card.language is None else [code.strip() for code in card.language.split(",")]
+
+
+def _metadata(card: CardConfig) -> str:
+    """The lines of the front matter that only the user can know. Quoted: `no`, Norwegian, is a truth value in YAML."""
+    codes = languages(card)
+    lines = [f"language: {json.dumps(codes)}"] if codes else []
+    lines += [f"license: {card.license}"] if card.license else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _unstated(card: CardConfig) -> str:
+    """A paragraph on what the front matter lacks."""
+    lacking = [name for name, said in (("licence", card.license), ("language", card.language)) if not said]
+    if not lacking:
+        return ""
+    return f"\nIts {' and '.join(lacking)} {'have' if len(lacking) > 1 else 'has'} not been stated.\n"
+
+
 def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
-    """README.md of the exported folder, every figure from the receipt; `tokens`: special ones by their roles."""
+    """README.md of the exported folder, every figure from the receipt, licence and language as the user said.
+
+    Args:
+        tokens: special ones by their roles.
+    """
     budget, data, held_out = receipt["budget"], receipt["data"], receipt["held_out"]
     kind = config.model.kind
     filled = {
@@ -104,6 +160,8 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
     said = {part: text.format(**filled) for part, text in KINDS[kind].items()}
     rules = [f"- [{'x' if line['passed'] else ' '}] {line['rule']}: {line['found']}" for line in receipt["rules"]]
     return CARD.format(
+        metadata=_metadata(config.card),
+        unstated=_unstated(config.card),
         name=name,
         task=PIPELINES[kind],
         stock_class=STOCK_CLASSES[kind],
@@ -126,7 +184,7 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
         predicted=receipt["predicted_tokens"],
         updates=receipt["updates"],
         epochs=receipt["epochs"],
-        source=data["source"],
+        source=public_source(data["source"]),
         data_tokens=data["tokens"],
         data_hash=data["hash"],
         precision=receipt["precision"],

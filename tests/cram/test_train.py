@@ -174,7 +174,7 @@ def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(
     # Each document's first token, [CLS], and the padding are all that no row predicts, and its first token.
     assert 0.85 < receipt["predicted_tokens"] / receipt["positions"] < 1.0
     assert f"bits per byte (bytes' bigram baseline {held_out['bigram_bits_per_byte']:.3f})" in said
-    assert "written       The capital of France is " in said
+    assert 'written       "The capital of France is" -> "' in said
     assert "transformers.pipeline('text-generation', " in said
     for text in ([], [f"text={corpus}"]):
         assert evaluate([f"run={tmp_path / 'run'}", *text]) == 0
