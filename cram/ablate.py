@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.ablation import Run, Table, chosen, load_table, outcome, plan, table_names
+from cram.clock import Budget
 from cram.command import INTERRUPTED, run_door
 from cram.config import AblateConfig
 from cram.console import tokens
@@ -74,12 +75,15 @@ def _check(runs: list[Run]) -> None:
 def _finished(run: Run) -> bool:
     """Whether a run is done; one that failed is not, so that its command says again why.
 
-    Errors: CramError where its folder belongs to other words.
+    Errors: CramError where its folder belongs to other words, or to another budget.
     """
     from cram.run_folder import RunFolder
 
     try:
-        return RunFolder(run.config).finished and not read_json(run.folder / "receipt.json").get("failed")
+        folder = RunFolder(run.config)
+        if folder.budget not in (None, Budget.parse(run.config.budget)):
+            raise CramError(f"run={run.folder} has another budget than {run.config.budget}. Choose another run=.")
+        return folder.finished and not read_json(run.folder / "receipt.json").get("failed")
     except CramError as error:
         raise CramError(f"arm {run.arm}: {error} For a table that is dir=.") from None
 

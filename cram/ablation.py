@@ -11,6 +11,7 @@ from cram.config import Config
 from cram.errors import CramError
 from cram.recipe import RECIPES, load_config, load_yaml, nearest, read_config
 from cram.record import read_json
+from cram.run_folder import differences
 
 TABLES = RECIPES / "ablations"
 
@@ -157,7 +158,9 @@ def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _is_its_own(run: Run) -> bool:
     """Whether what is in a run's folder was trained by its words, and not by others of before."""
-    return load_config(run.folder / "recipe.yaml") == run.config
+    there = load_config(run.folder / "recipe.yaml")
+    extended = read_json(run.folder / "receipt.json").get("extensions")
+    return there.budget == run.config.budget and not extended and not differences(there, run.config)
 
 
 def _by_cramming_rule(receipt: dict[str, Any]) -> float | None:

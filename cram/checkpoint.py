@@ -6,6 +6,7 @@ for the one before it. No pickle.
 """
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,23 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; the newest two are kept."""
+    """The checkpoints of one run folder: the newest two, and the newest from which a longer budget can go on.
 
-    def __init__(self, run: Path) -> None:
+    Args:
+        decay: progress at which the learning rate begins to fall. A longer budget goes on from before it.
+    """
+
+    def __init__(self, run: Path, decay: float = 1.0) -> None:
         self.folder = run / "checkpoints"
+        self.decay = decay
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
-        """Write checkpoint `step` and drop all but the newest two; later ones were passed over, so they go too.
+        """Write checkpoint `step` and drop those not kept; later ones were passed over, so they go too.
 
         Errors: CramError when the disk is full; nothing half-written is left.
         """
         temporary = self.folder / f".{step}.partial"
-        for left in self.folder.glob(".*.partial"):  # by a crash
-            shutil.rmtree(left)
+        self._sweep()
         try:
             sums = {}
             for name, tensors in (("model", model), ("optimizer", optimizer)):
@@ -52,14 +57,29 @@ class Checkpoints:
                 write_atomic(temporary / f"{name}.safetensors", data)
             state = {"step": step, "sha256": sums, **state}
             write_json(temporary / "state.json", {**state, "state_sha256": _digest(state)})
-            shutil.rmtree(self.folder / str(step), ignore_errors=True)
+            if (self.folder / str(step)).exists():
+                (self.folder / str(step)).rename(self.folder / f".{step}.replaced.partial")
             temporary.rename(self.folder / str(step))
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        kept = [there for there in self.steps() if there <= step][:KEPT]
+        self._sweep()
+        before = [there for there in self.steps() if there <= step]
+        kept = before[:KEPT] + [there for there in before if self._before_decay(there)][:1]
         for other in set(self.steps()).difference(kept):
             shutil.rmtree(self.folder / str(other))
+
+    def _sweep(self) -> None:
+        """Remove what was replaced, or left by a crash."""
+        for left in self.folder.glob(".*.partial"):
+            shutil.rmtree(left)
+
+    def _before_decay(self, step: int) -> bool:
+        """Whether the learning rate had not begun to fall at a checkpoint; False of a damaged one."""
+        try:
+            return bool(self.state(step)["last_progress"] <= self.decay)
+        except (CramError, KeyError):
+            return False
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, newest first."""
@@ -75,8 +95,8 @@ class Checkpoints:
         steps = self.steps()
         for step in steps:
             try:
-                return self._read(step)
-            except (CramError, OSError, KeyError) as error:
+                return self.read(step)
+            except (CramError, KeyError) as error:
                 print(f"warning: checkpoint {step} is damaged and passed over: {error}", flush=True)
         if steps:
             raise CramError(
@@ -84,14 +104,46 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int) -> Checkpoint:
-        folder = self.folder / str(step)
-        state = read_json(folder / "state.json")
+    def newest_state(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint whose state is readable; None where there is none."""
+        for step in self.steps():
+            with suppress(CramError):
+                return self.state(step)
+        return None
+
+    def before_decay(self) -> int | None:
+        """Step of the newest checkpoint at which the learning rate had not begun to fall; None where there is none."""
+        return next((step for step in self.steps() if self._before_decay(step)), None)
+
+    def chosen(self, said: str) -> Checkpoint:
+        """The checkpoint that `newest` or a number names. Errors: CramError that lists those that are there."""
+        steps = self.steps()
+        if said == "newest" and steps:
+            newest = self.newest()
+            assert newest is not None
+            return newest
+        if said.isdecimal() and int(said) in steps:
+            return self.read(int(said))
+        there = ", ".join(map(str, sorted(steps))) or "none"
+        raise CramError(f"checkpoint={said}: there is none in {self.folder}. Say newest or one of these: {there}.")
+
+    def state(self, step: int) -> dict[str, Any]:
+        """The state of a checkpoint. Errors: CramError when its checksum does not hold."""
+        path = self.folder / str(step) / "state.json"
+        state = read_json(path)
         if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
-            raise CramError(f"{folder / 'state.json'}: the checksum does not hold.")
+            raise CramError(f"{path}: the checksum does not hold.")
+        return state
+
+    def read(self, step: int) -> Checkpoint:
+        """A checkpoint. Errors: CramError when a file is missing or its checksum does not hold."""
+        folder, state = self.folder / str(step), self.state(step)
         tensors = {}
         for name, expected in state["sha256"].items():
-            data = (folder / name).read_bytes()
+            try:
+                data = (folder / name).read_bytes()
+            except OSError as error:
+                raise CramError(f"{folder / name}: cannot be read ({error.strerror}).") from None
             if sha256_bytes(data) != expected:
                 raise CramError(f"{folder / name}: the checksum does not hold.")
             tensors[name] = load(data)

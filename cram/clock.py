@@ -21,7 +21,7 @@ from cram.errors import CramError
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 CHARGED = ("updates", "compilation", "waiting", "methods", "probe", "crash", "stalls")
-NOT_CHARGED = ("preparation", "evaluation", "saving", "export", "asleep")
+NOT_CHARGED = ("preparation", "evaluation", "saving", "export", "asleep", "discarded")
 # The accounts that an update's own time goes to.
 IN_UPDATES = ("updates", "waiting", "methods")
 
@@ -62,6 +62,10 @@ class Budget:
         elif _DURATION.fullmatch(text.strip()):
             return cls("wall", parse_duration(text, "budget"))
         raise CramError(f"budget={text} is no budget. Write 90s, 10m or 24h (above zero), 2.5e9tokens or 5000steps.")
+
+    def words(self) -> str:
+        """The text that `parse` makes an equal budget of."""
+        return f"{self.limit:.12g}{'s' if self.clock == 'wall' else self.clock}"
 
 
 def boot_clock() -> Callable[[], float] | None:
@@ -227,6 +231,10 @@ class Clock:
     def learn_pace(self, seconds: float, positions: int = 1) -> None:
         """Learn from an update, or a pass as a probe makes it, of so many positions in so many seconds."""
         self._recent.append(seconds / positions)
+
+    def forget_pace(self) -> None:
+        """Forget what was learned of the pace: on another machine."""
+        self._recent.clear()
 
     def charge_crash(self, charged_at_crash: float) -> None:
         """Book the charged time between the last checkpoint and a crash: lost, but spent."""

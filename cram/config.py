@@ -4,23 +4,10 @@ Each field is made by `key(default, help, unit)`, so that `--help` needs no seco
 A component receives its own dataclass, never the whole. No torch here: `--help` must be quick.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-
-def key(default: Any, help: str, unit: str = "") -> Any:
-    """A dataclass field with its line of help and, where it has one, its unit."""
-    return field(default=default, metadata={"help": help, "unit": unit})
-
-
-def key_list(help: str) -> Any:
-    """A dataclass field that is a list of words, empty by default."""
-    return field(default_factory=list, metadata={"help": help, "unit": ""})
-
-
-def group(kind: type) -> Any:
-    """A nested dataclass, made with its defaults."""
-    return field(default_factory=kind)
+from cram.schema import group, key, key_list
 
 
 @dataclass

@@ -19,6 +19,7 @@ from cram.device import device_name, environment, peak_flops, peak_memory
 from cram.diagnosis import failure, why_not_below_unigram
 from cram.export import export_run
 from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats, unknown_text
+from cram.history import bytes_changed, extension_line
 from cram.loop import record_evaluation
 from cram.model_card import public_source
 from cram.plot import plot_loss
@@ -134,6 +135,9 @@ def make_receipt(
         "faults": asdict(session.faults),
         "compile": session.compiled,
         "threads": session.threads,
+        "processes": session.processes,
+        "bytes_repeat": not bytes_changed(session.processes),
+        "extensions": session.extensions,
         "seed": config.seed,
         "versions": where["packages"],
         "commit": where["commit"],
@@ -200,6 +204,7 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         initial_weights=session.initial_weights,
         seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
         decontaminated=_decontaminated(config, shards),
+        extensions=tuple(extension_line(facts) for facts in session.extensions),
     )
 
 
@@ -232,6 +237,7 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> int:
         *_loss_lines(receipt["held_out"]),
         ("trained", f"{receipt['updates']} updates, {tokens(receipt['positions'])} tokens in {clock_time(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
+        *(("", extension_line(facts)) for facts in receipt["extensions"]),
         ("MFU", mfu_text),
         *_lost_time(receipt),
         ("rules", f"not kept: {'; '.join(broken)}" if broken else "all kept"),

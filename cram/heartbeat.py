@@ -22,6 +22,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
+        self._write()  # what an earlier process wrote may be of time that is no longer counted
         self._thread.start()
         return self
 

@@ -60,6 +60,7 @@ def update(session: Session) -> None:
     """
     rows = update_rows(session, session.last_progress)
     progress = predicted_progress(session, rows)
+    keep_before_decay(session, progress)
     if any(session.last_progress < phase <= progress for phase in session.objective.phases):
         begin_phase(session)
     with session.clock.account("waiting"):
@@ -78,6 +79,13 @@ def update(session: Session) -> None:
     session.clock.count_update(positions)
     session.last_progress = progress
     settle(session, keep=0 if session.device.type == "cpu" or progress == 1.0 else 1)
+
+
+def keep_before_decay(session: Session, progress: float) -> None:
+    """Save before the update at whose progress the learning rate begins to fall: a longer budget goes on from there."""
+    crosses = session.last_progress <= session.checkpoints.decay < progress
+    if crosses and session.saved != session.clock.updates and not session.faults.in_a_row:
+        save(session)
 
 
 def begin_phase(session: Session) -> None:

@@ -112,7 +112,7 @@ def rows_needed(session: Session) -> int:
         return round(clock.budget.limit / session.seq_len)
     if clock.budget.clock == "wall":
         left = clock.budget.limit - clock.charged()
-        return round(left / (clock.seconds_per_position or 1.0) / session.seq_len)
+        return session.loader.rows_taken + round(left / (clock.seconds_per_position or 1.0) / session.seq_len)
     return sum(wanted_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
 
 

@@ -39,6 +39,7 @@ class Facts:
     devices: a name for each that took part. decontaminated: documents dropped because they share words with task files,
     None where none were compared.
     spent, half_update: in the budget's unit. stalls: seconds that the charged ones include.
+    extensions: of the budget, in words.
     initial_weights, seeded_weights: sha256 of the weights the run began with, and of those its seed gives.
     """
 
@@ -56,6 +57,7 @@ class Facts:
     initial_weights: str
     seeded_weights: str
     decontaminated: int | None
+    extensions: tuple[str, ...] = ()
 
 
 def rules(facts: Facts) -> list[dict[str, Any]]:
@@ -63,6 +65,7 @@ def rules(facts: Facts) -> list[dict[str, Any]]:
 
     Source: arXiv:2212.14034 section 2 (the rules); added: budget kept, one epoch, held-out unseen.
     """
+    kept, budget = _budget_kept(facts)
     downstream = sorted(set(re.split("[/:.]", facts.source.lower())) & DOWNSTREAM)
     compared = (
         "documents were not compared with task files" if facts.decontaminated is None
@@ -74,7 +77,7 @@ def rules(facts: Facts) -> list[dict[str, Any]]:
     lines = [
         ("one device", len(facts.devices) == 1, ", ".join(facts.devices)),
         ("at most 24 hours", facts.charged_seconds <= longest, f"{facts.charged_seconds:.1f} s charged"),
-        (BUDGET_RULE, *_budget_kept(facts)),
+        (BUDGET_RULE, kept, "; ".join([budget, *facts.extensions])),
         *masked,
         (
             "no pretrained weights",

@@ -1,12 +1,24 @@
 """The folder of one run: whose it is, whether it is finished, and that one process at a time writes to it."""
 
+import shutil
 from pathlib import Path
 from typing import IO
 
+from cram.checkpoint import Checkpoints
+from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
 from cram.recipe import keys, load_config, save_config
 from cram.record import read_json, write_atomic, write_json
+
+# What a longer budget sets aside, beside copies of what names the run.
+OF_BUDGET = ("model.safetensors", "held_out.safetensors", "loss.png", "export", "glue.json", "glue", "receipt.json")
+NOT_IDENTIFYING = {
+    "recipe", "run", "budget", "device", "threads", "log_interval", "data.dir", "data.processes", "model.attention",
+    "compile.kind", "compile.cuda_graphs", "compile.check_updates", "checkpoint.interval", "evaluation.interval",
+    "card.license", "card.language",
+}  # fmt: skip
+OF_RUN = ("recipe.yaml", "environment.json", "tokenizer.json", "metrics.jsonl")
 
 
 class RunFolder:
@@ -35,6 +47,31 @@ class RunFolder:
         return receipt.exists() and (read_json(receipt)["export"] != "export/" or (self.path / "export").exists())
 
     @property
+    def budget(self) -> Budget | None:
+        """The budget that the run has: its receipt's, or its newest readable checkpoint's. None before there is one."""
+        if (self.path / "receipt.json").exists():
+            there = read_json(self.path / "receipt.json")["budget"]
+            return Budget(there["clock"], there["limit"])
+        newest = Checkpoints(self.path).newest_state()
+        return Budget(**newest["budget"]) if newest else None
+
+    def set_aside(self, budget: Budget) -> Path | None:
+        """Keep the results of a budget in a folder of their own, a finished run like any other; None if there are none.
+
+        A call that was killed is finished by the next one.
+        """
+        results = [name for name in OF_BUDGET if (self.path / name).exists()]
+        if not results:
+            return None
+        kept = self.path / f"budget-{budget.words()}"
+        kept.mkdir(exist_ok=True)
+        for name in OF_RUN:
+            shutil.copyfile(self.path / name, kept / name)
+        for name in results:
+            (self.path / name).rename(kept / name)
+        return kept
+
+    @property
     def shards(self) -> Path | None:
         """The shard folder this run began with, if it has begun and the folder is still there.
 
@@ -55,11 +92,7 @@ class RunFolder:
             write_atomic(recipe, save_config(self._config).encode())
 
     def _check_same(self, there: Config) -> None:
-        different = [
-            f"{name} is {_value(there, name)} there, {_value(self._config, name)} here"
-            for name in keys(Config)
-            if _value(there, name) != _value(self._config, name) and name != "run"
-        ]
+        different = differences(there, self._config)
         if different:
             raise CramError(
                 f"run={self.path} belongs to another recipe: {'; '.join(different[:3])}.\n"
@@ -83,6 +116,15 @@ class RunFolder:
         except (ImportError, OSError):  # this platform or file system has no such locks
             pass
         return lock
+
+
+def differences(there: Config, here: Config) -> list[str]:
+    """What differs between two configs, of the keys that a run's result depends on."""
+    return [
+        f"{name} is {_value(there, name)} there, {_value(here, name)} here"
+        for name in keys(Config)
+        if name not in NOT_IDENTIFYING and _value(there, name) != _value(here, name)
+    ]
 
 
 def _value(config: Config, name: str) -> object:

@@ -149,11 +149,14 @@ class Session:
     saved: int | None = None  # update of the checkpoint last written or read
     compiled: dict[str, Any] = field(default_factory=dict)  # what `cram.compilation` did, for the receipt
     in_flight: list[Launched] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)  # `history.process` of each so far
+    extensions: list[dict[str, Any]] = field(default_factory=list)  # `history.Extension` of each so far
     slow_before: dict[str, int] = field(default_factory=dict)  # `loop.slow_so_far` when the last update ended
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs beside tensors, as JSON."""
         return {
+            "budget": asdict(self.clock.budget),
             "clock": self.clock.state(),
             "loader": self.loader.state(),
             "window": vars(self.window),
@@ -182,7 +185,10 @@ class Session:
             method.load_state_tensors(memory)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint; `metrics` must have been cut back to it already."""
+        """Continue from a checkpoint; `metrics` must have been cut back to it already.
+
+        Under another budget progress begins where what is spent stands: the only place where it may fall.
+        """
         state = checkpoint.state
         self.load_tensors(checkpoint)
         self.clock.resume(state["clock"])
@@ -193,11 +199,13 @@ class Session:
             self.loss_scale.load(state["loss_scale"])
         for name in _CARRIED:
             setattr(self, name, state[name])
+        if state["budget"] != asdict(self.clock.budget):
+            data_share = self.loader.rows_taken / self.loader.rows_total
+            self.last_progress = min(1.0, max(self.clock.spent() / self.clock.budget.limit, data_share))
         self.saved = checkpoint.step
-        torch.set_num_threads(self.threads)
 
 
 _CARRIED = (
-    "micro_rows", "threads", "predicted", "last_progress", "out_of_memory",
-    "initial_weights", "devices", "compiled",
+    "micro_rows", "predicted", "last_progress", "out_of_memory",
+    "initial_weights", "devices", "compiled", "processes", "extensions",
 )  # fmt: skip

@@ -8,8 +8,10 @@ from cram.recipe import read_config
 
 if TYPE_CHECKING:
     from cram.build import Parts
+    from cram.checkpoint import Checkpoint
     from cram.clock import Clock
     from cram.data.shards import ShardSet
+    from cram.extension import Plan
     from cram.run_folder import RunFolder
     from cram.session import Session
 
@@ -30,13 +32,15 @@ def main(words: list[str]) -> int:
     from cram.console import Progress
     from cram.data.prepare import prepare_shards
     from cram.data.shards import ShardSet
+    from cram.extension import plan_extension
     from cram.finish import finish_run, print_summary
     from cram.record import read_json
     from cram.run_folder import RunFolder
 
     check(config)
     folder = RunFolder(config)
-    if folder.finished:
+    plan = plan_extension(folder, config)
+    if folder.finished and not plan:
         print(f"{folder.path} is finished; nothing to do.")
         return print_summary(folder.path, read_json(folder.path / "receipt.json"))
     clock = Clock(Budget.parse(config.budget), boot=boot_clock())
@@ -47,7 +51,7 @@ def main(words: list[str]) -> int:
             shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress(), config.special)
         shards.verify()
         parts = build_parts(config, shards)
-    session, finished = _train(config, folder, clock, shards, parts)
+    session, finished = _train(config, folder, clock, shards, parts, plan)
     if not finished:
         print(
             f"interrupted at {session.last_progress:.1%} of the budget; the state is saved. The same command resumes."
@@ -57,47 +61,85 @@ def main(words: list[str]) -> int:
 
 
 def _train(
-    config: Config, folder: "RunFolder", clock: "Clock", shards: "ShardSet", parts: "Parts"
+    config: Config, folder: "RunFolder", clock: "Clock", shards: "ShardSet", parts: "Parts", plan: "Plan | None"
 ) -> tuple["Session", bool]:
-    """Start or resume, and train. Returns the session and whether the budget was spent."""
+    """Start, resume or extend, and train. Returns the session and whether the budget was spent."""
     from cram.build import build_session
     from cram.checkpoint import Checkpoints
     from cram.compilation import compile_session
     from cram.console import BudgetBar
     from cram.device import device_notes, environment
     from cram.heartbeat import Heartbeat, last_beat
-    from cram.loop import train
-    from cram.probe import check_one_batch, find_micro_rows
+    from cram.loop import save, train
+    from cram.optim.schedule import decay_begins
+    from cram.probe import check_one_batch
     from cram.record import Metrics
 
     for note in device_notes(config.device, parts.device):
         print(note)
-    checkpoints = Checkpoints(folder.path)
-    checkpoint = checkpoints.newest()
+    checkpoints = Checkpoints(folder.path, decay_begins(config.schedule))
+    checkpoint = plan.checkpoint(checkpoints) if plan else checkpoints.newest()
     check_one_batch(parts.loader, config)
+    if checkpoint:
+        parts.loader.resume(checkpoint.state["loader"])  # so that data that does not fit is refused here
     folder.begin(shards.folder, environment(parts.device))
+    if plan and (kept := folder.set_aside(plan.old)):
+        print(f"the results of {plan.old.words()} are kept in {kept}")
     metrics = Metrics(folder.path, keep=checkpoint.state["metrics_lines"] if checkpoint else 0)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
         session = build_session(config, parts, clock, metrics, checkpoints, bar.show, lambda: stop.asked)
         if checkpoint:
             session.resume(checkpoint)
             print(f"resuming {folder.path} at update {checkpoint.step}, {session.last_progress:.1%} of the budget")
-        clock.charge_crash(last_beat(folder.path))
+        if plan and checkpoint:
+            plan.book(session, config, checkpoint)
+        if not (plan and plan.discarded_updates):  # of those the plan knows the time
+            clock.charge_crash(last_beat(folder.path))
         with Heartbeat(folder.path, clock):
-            if not checkpoint:
-                find_micro_rows(session, config.batch.micro_rows)
+            if plan and checkpoint:
+                save(session)  # in the place of the one it goes on from; later ones go
+            _ready(config, session, checkpoint)
             session.compiled = compile_session(session, config.compile)
             if not checkpoint:
                 _start(config, session, shards)
+            elif plan:
+                _data_report(config, session, shards)
             return session, train(session)
+
+
+def _ready(config: Config, session: "Session", checkpoint: "Checkpoint | None") -> None:
+    """Fit the session to this machine, and record the machine."""
+    from cram.device import environment, set_threads
+    from cram.history import bytes_changed, process
+    from cram.probe import find_micro_rows, measure_pace
+
+    if not checkpoint:
+        find_micro_rows(session, config.batch.micro_rows)
+    elif config.threads is None:
+        session.threads = set_threads(session.processes[-1]["threads"])
+    precision = str(session.precision).removeprefix("torch.")
+    now = process(config, session.clock.updates, session.threads, precision, environment(session.device))
+    changes = bytes_changed([*session.processes[-1:], now])
+    session.processes.append(now)
+    if changes:
+        print(f"{'; '.join(changes)}: a repeated run would no longer give the same bytes", flush=True)
+        session.clock.forget_pace()
+        if session.clock.budget.clock == "wall":
+            measure_pace(session)
 
 
 def _start(config: Config, session: "Session", shards: "ShardSet") -> None:
     """Measure the pace, and say whether the data will last."""
-    from cram.probe import data_report, measure_pace, rows_needed
+    from cram.probe import measure_pace
 
     if session.clock.budget.clock == "wall":
         measure_pace(session)
+    _data_report(config, session, shards)
+
+
+def _data_report(config: Config, session: "Session", shards: "ShardSet") -> None:
+    from cram.probe import data_report, rows_needed
+
     print(data_report(session, rows_needed(session), shards.tokens * config.data.epochs), flush=True)
 
 

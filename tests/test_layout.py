@@ -9,13 +9,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*(ROOT / "cram").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 
 # Floors, the lowest first; a module imports from its own floor and below. A package stands for all in it.
-GROUND = ["errors", "config", "recipe", "record", "clock", "host", "peaks", "device", "console", "command"]
+GROUND = ["errors", "schema", "config", "recipe", "record", "clock", "host", "peaks", "device", "console", "command"]
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
-         "heartbeat", "receipt", "diagnosis", "run_folder", "plot",
+         "heartbeat", "history", "receipt", "diagnosis", "run_folder", "plot",
          "samples", "model_card", "stock", "bigram"]  # fmt: skip
 RHYTHM = ["session", "gradients", "compilation", "loop", "probe"]
 WIRING = ["build"]
-DOORS = ["ablation", "ablate", "export", "finish", "prepare", "evaluate", "train", "glue"]
+DOORS = ["extension", "ablation", "ablate", "export", "finish", "prepare", "evaluate", "train", "glue"]
 FLOORS = [GROUND, PARTS, RHYTHM, WIRING, DOORS]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 
@@ -92,7 +92,7 @@ def test_the_loop_knows_no_optimizer_objective_or_method() -> None:
 
 
 def test_torch_is_absent_from_what_help_needs() -> None:
-    for name in ("__init__", "errors", "config", "recipe", "command"):
+    for name in ("__init__", "errors", "schema", "config", "recipe", "command"):
         assert not {module.split(".")[0] for module in imported(ROOT / "cram" / f"{name}.py")} & {"torch", "numpy"}
 
 

@@ -40,6 +40,18 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
     return lambda progress: min(_rise(progress, rise), fall(progress))
 
 
+def decay_begins(config: ScheduleConfig) -> float:
+    """The progress up to which the learning rate has not begun to fall, as a share of the budget.
+
+    Of `linear` and `cosine` the end of the warm-up, of `triangle` and `budget-triangle2` the peak.
+    """
+    return {
+        "trapezoid": max(config.decay_start, config.warmup),
+        "triangle": config.peak,
+        "budget-triangle2": 0.75,
+    }.get(config.kind, config.warmup)
+
+
 def _rise(progress: float, end: float) -> float:
     """0 at the start, 1 from `end` on."""
     return min(1.0, progress / end) if end else 1.0

@@ -194,3 +194,42 @@ def test_an_interrupt_while_saving_leaves_nothing_either(
     with pytest.raises(KeyboardInterrupt):
         save_step(checkpoints, 3)
     assert content(checkpoints.folder) == before
+
+
+def test_the_newest_from_before_the_decay_is_kept_too(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, decay=0.5)
+    for step, progress in ((1, 0.2), (5, 0.5), (6, 0.51), (7, 0.8), (9, 1.0)):
+        checkpoints.save(step, tensors(step), tensors(100 + step), {**STATE, "last_progress": progress})
+    assert checkpoints.steps() == [9, 7, 5]
+    assert checkpoints.before_decay() == 5
+    (tmp_path / "checkpoints" / "5" / "state.json").write_text("{}")
+    assert checkpoints.before_decay() is None
+
+
+def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    check(checkpoints.chosen("newest"), 2)
+    check(checkpoints.chosen("1"), 1)
+    for said in ("7", "-1", "oldest", "1.0"):
+        with pytest.raises(CramError, match=rf"checkpoint={said}: .*checkpoints\. Say newest or one of these: 1, 2\."):
+            checkpoints.chosen(said)
+    with pytest.raises(CramError, match=r"checkpoint=newest: .*one of these: none\."):
+        Checkpoints(tmp_path / "other").chosen("newest")
+    (checkpoints.folder / "1" / "model.safetensors").unlink()
+    with pytest.raises(CramError, match=r"model\.safetensors: cannot be read"):
+        checkpoints.chosen("1")
+
+
+def test_a_checkpoint_that_is_written_again_is_there_throughout(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed: list[str] = []
+    rename = Path.rename
+
+    def watch(path: Path, to: Path) -> Path:
+        renamed.append(path.name)
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", watch)
+    checkpoints.save(2, {"other": torch.ones(1)}, {}, STATE)
+    assert renamed == ["2", ".2.partial"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]

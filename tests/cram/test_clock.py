@@ -356,3 +356,9 @@ def test_the_boot_clock_runs_where_there_is_one() -> None:
 
 def test_every_account_is_charged_or_not() -> None:
     assert not set(CHARGED) & set(NOT_CHARGED)
+
+
+@pytest.mark.parametrize("text", ["90s", "10m", "24h", "2.5e9tokens", "5000steps", "0.5s", "1e13tokens"])
+def test_a_budget_in_words_is_read_back(text: str) -> None:
+    budget = Budget.parse(text)
+    assert Budget.parse(budget.words()) == budget

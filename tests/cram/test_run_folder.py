@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cram.checkpoint import Checkpoints
+from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import load_config
+from cram.recipe import keys, load_config
 from cram.record import read_json
-from cram.run_folder import RunFolder
+from cram.run_folder import NOT_IDENTIFYING, RunFolder
 
 
 @pytest.fixture
@@ -157,3 +159,33 @@ def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config)
     folder = RunFolder(config)
     (folder.path / "receipt.json").write_text('{"export": "none: the run failed"}')
     assert folder.finished
+
+
+def test_only_keys_that_change_the_result_name_a_run(config: Config, shards: Path) -> None:
+    begin(config, shards)
+    config.recipe, config.threads, config.device, config.log_interval = "other", 3, "cpu", 7
+    config.checkpoint.interval, config.evaluation.interval, config.budget = "7s", 0.5, "25h"
+    config.data.dir, config.data.processes, config.compile.kind, config.card.license = "there", 2, "eager", "mit"
+    RunFolder(config)
+    for name in NOT_IDENTIFYING:
+        assert name in keys(Config)
+
+
+def test_the_budget_of_a_run_is_its_receipts_or_its_newest_checkpoints(config: Config) -> None:
+    folder = RunFolder(config)
+    assert folder.budget is None
+    state = {"budget": {"clock": "wall", "limit": 75.0}}
+    Checkpoints(folder.path).save(3, {}, {}, state)
+    assert folder.budget == Budget("wall", 75.0)
+    (folder.path / "receipt.json").write_text('{"budget": {"clock": "steps", "limit": 9.0, "spent": 9}}')
+    assert folder.budget == Budget("steps", 9.0)
+
+
+def test_nothing_is_set_aside_where_there_is_nothing(config: Config, shards: Path) -> None:
+    begin(config, shards)
+    folder = RunFolder(config)
+    assert folder.set_aside(Budget("wall", 75.0)) is None
+    (folder.path / "metrics.jsonl").touch()
+    (folder.path / "glue.json").write_text("{}")
+    assert folder.set_aside(Budget("wall", 75.0)) == folder.path / "budget-75s"
+    assert not (folder.path / "glue.json").exists() and (folder.path / "recipe.yaml").exists()

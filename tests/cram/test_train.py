@@ -315,9 +315,9 @@ def test_bad_words_end_with_status_two_and_no_traceback(
 
 
 def test_a_run_folder_of_another_recipe_is_refused(finished: tuple[list[str], Path, str]) -> None:
-    answer = run([*finished[0], "budget=70steps"])
+    answer = run([*finished[0], "seed=7"])
     assert answer.returncode == 2
-    assert "belongs to another recipe: budget is 200steps there, 70steps here" in answer.stderr
+    assert "belongs to another recipe: seed is 0 there, 7 here" in answer.stderr
 
 
 def test_a_damaged_shard_is_named(tiny_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
