@@ -133,7 +133,7 @@ class Note:
     parts: list[int]  # the part of each document
     cursor: tuple[int, int]  # part and record of the last one
     excerpts: dict[int, Sample]  # documents met on the way that are to be shown, by number
-    progress: int  # bytes on the disk since the chunk before
+    progress: int  # bytes of text
 
 
 @dataclass
@@ -152,14 +152,11 @@ class KeptDocuments:
     excerpts: dict[int, Sample] = field(default_factory=dict)  # those met behind the last chunk
 
     def __iter__(self) -> Iterator[tuple[list[Document], Note]]:
-        for i, part in enumerate(self.parts):  # the first pass has moved them
-            part.position = part.size if i < self.cursor[0] else 0
-        shown = 0
         for chunk in chunks((document.text, (part, record, document)) for part, record, document in self._read()):
             parts = [part for part, _, _ in chunk]
-            now = sum(part.position for part in self.parts)
-            note = Note(parts, (parts[-1], chunk[-1][1]), self.excerpts, max(0, now - shown))
-            shown, self.excerpts = max(shown, now), {}
+            progress = sum(size(document.text) for _, _, document in chunk)
+            note = Note(parts, (parts[-1], chunk[-1][1]), self.excerpts, progress)
+            self.excerpts = {}
             yield [document for _, _, document in chunk], note
 
     def _read(self) -> Iterator[tuple[int, int, Document]]:

@@ -216,11 +216,12 @@ class _Preparation:
         rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)
         shown = {number for pair in decision.pairs for number in pair[:2]}
         documents = KeptDocuments(self._source.parts, kept, segments.taken, shown, rows.cursor)
-        total = sum(part.size for part in self._source.parts) or None
+        total, done = segments.kept_bytes(kept, rows.cursor)
         with (
             self._report.stage("tokenizing and packing", total, "bytes") as stage,
             Workers(Encoder(definition, data.filters, self._journal / HELD_OUT_IDS), self._processes) as workers,
         ):
+            stage.advance(done)
             for note, encoded in workers.map(documents):
                 rows.add(encoded, note)
                 stage.advance(note.progress)

@@ -56,6 +56,12 @@ class Segments:
         bytes = np.bincount(self.joined("part"), self.joined("bytes") * kept, len(self.taken)).cumsum()
         return (bytes / max(1, bytes[-1])).tolist()
 
+    def kept_bytes(self, kept: npt.NDArray[np.bool_], cursor: tuple[int, int]) -> tuple[int, int]:
+        """Bytes of the kept documents' text, and how many of them lie up to a part and record."""
+        bytes, part = self.joined("bytes") * kept, self.joined("part")
+        before = (part < cursor[0]) | ((part == cursor[0]) & (self.joined("record") <= cursor[1]))
+        return int(bytes.sum()), int((bytes * before).sum())
+
     def scan(self, source: Source, limit: int | None, scanner: Scanner, processes: int, report: Progress) -> None:
         """Scan what no segment holds yet, until the text reaches `limit` bytes."""
         if self.complete:
@@ -135,7 +141,8 @@ class _Pieces:
         self._spread = spread
         self._parts = parts
         self._limit = limit
-        self.total = limit or sum(part.size for part in parts) or None
+        self._disk = sum(part.size for part in parts)
+        self.total = min(limit or self._disk, self._disk or limit or 0) or None
 
     def standing(self) -> dict[str, Any]:
         spread = self._spread
@@ -144,9 +151,14 @@ class _Pieces:
     def __iter__(self) -> Iterator[tuple[list[Read], tuple[dict[str, Any], int]]]:
         shown = 0
         for chunk in chunks((read[2].text, read) for read in self._spread):
-            now = self._spread.bytes if self._limit else sum(part.position for part in self._parts)
+            now = int(self._share() * (self.total or 0))
             yield chunk, (self.standing(), max(0, now - shown))
             shown = max(now, shown)
+
+    def _share(self) -> float:
+        """How much of the pass is done: it ends at the limit, or where the source does, whichever comes first."""
+        read = sum(part.position for part in self._parts) / self._disk if self._disk else 0.0
+        return min(1.0, max(read, self._spread.bytes / self._limit if self._limit else 0.0))
 
 
 def _by_hash(texts: dict[str, str]) -> dict[int, str]:

@@ -36,10 +36,12 @@ class Quiet:
 
     def __init__(self) -> None:
         self.stages: dict[str, int] = {}
+        self.totals: dict[str, int | None] = {}
 
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str) -> Iterator[Any]:
         self.stages[name] = 0
+        self.totals[name] = total
 
         def advance(amount: int) -> None:
             assert amount >= 0
@@ -126,6 +128,15 @@ def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -
     assert borders.max() > 0
     assert not (made.folder / "journal").exists()
     made.verify()
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("tokens", [None, 500, 10**9])
+def test_progress_ends_at_its_total(tmp_path: Path, tokens: int | None) -> None:
+    report: Any = Quiet()
+    prepare_shards(replace(write(tmp_path, texts()), tokens=tokens), WORDPIECE, None, report)
+    for name in ("scanning", "tokenizing and packing"):
+        assert report.stages[name] == report.totals[name] > 0
 
 
 def test_prepared_twice_nothing_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,8 +210,24 @@ def test_progress_reaches_its_total_also_when_taken_up_again(tmp_path: Path, lim
         with suppress(Killed):
             done.scan(source, limit, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
         assert done.maps("part") and done.complete == (stop > 6)
-    assert report.total == (limit or sum(part.size for part in source.parts))
-    assert report.done == (done.joined("bytes").sum() if limit else report.total)
+    disk = sum(part.size for part in source.parts)
+    assert report.total == min(limit or disk, disk)
+    assert report.done == report.total
+
+
+def test_progress_reaches_its_total_where_the_source_ends_before_the_limit(tmp_path: Path) -> None:
+    report = Report()
+    source = corpus(tmp_path / "corpus", [mixed(1, 15), mixed(2, 5)])
+    done = Segments(tmp_path / "done")
+    done.scan(source, 10**9, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
+    assert done.exhausted and report.done == report.total == sum(part.size for part in source.parts)
+
+
+def test_bytes_of_kept_documents_before_a_place(tmp_path: Path) -> None:
+    done = straight(tmp_path / "whole", corpus(tmp_path / "corpus", [["aa", "b"], ["cccc", "dddddddd"]]))
+    kept = np.array([True, False, True, True])
+    assert done.kept_bytes(kept, (0, -1)) == (14, 0)
+    assert done.kept_bytes(kept, (1, 0)) == (14, 6)
 
 
 def test_segments_end_by_bytes_too(tmp_path: Path) -> None:
