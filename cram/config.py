@@ -262,6 +262,7 @@ class EvaluateConfig:
     """What `cram.evaluate` takes."""
 
     run: str = key("", "run folder")
+    checkpoint: str | None = key(None, "newest, or the number of a kept checkpoint (null: the finished run)")
     text: str | None = key(None, "glob of text files to evaluate (null: the run's held-out documents)")
     text_field: str = key("text", "field that holds the text in .jsonl and .parquet records")
     document: Literal["file", "blank_line", "line"] = key("file", "what one document is in a .txt file")
@@ -274,7 +275,8 @@ class ExportConfig:
     """What `cram.export` takes."""
 
     run: str = key("", "run folder")
-    to: str | None = key(None, "folder to write (null: RUN/export)")
+    checkpoint: str | None = key(None, "newest, or the number of a kept checkpoint (null: the finished run)")
+    to: str | None = key(None, "folder to write (null: RUN/export, or RUN/export-STEP of a checkpoint)")
     card: CardConfig = group(CardConfig)
 
 
@@ -294,6 +296,7 @@ class GlueConfig:
     """What `cram.glue` takes; one setting for all tasks."""
 
     run: str = key("", "run folder, exported folder or one of another stock encoder, or hf:NAME")
+    checkpoint: str | None = key(None, "newest, or the number of a kept checkpoint (null: the finished run)")
     data: str = key("hf:nyu-mll/glue", "folder in GLUE's layout, or hf:NAME of a data set on the Hub")
     tasks: list[str] = key_list("cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (empty: all but wnli)")
     seeds: int = key(5, "fine-tunings of each task", "seeds")

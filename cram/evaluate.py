@@ -13,7 +13,8 @@ from cram.recipe import load_config, read_words
 ABOUT = """Evaluate a finished run: on its held-out documents, or on any text.
 
     python -m cram.evaluate run=runs/bert_demo
-    python -m cram.evaluate run=runs/bert_demo text='letters/*.txt'"""
+    python -m cram.evaluate run=runs/bert_demo text='letters/*.txt'
+    python -m cram.evaluate run=runs/bert_demo checkpoint=newest"""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ def main(words: list[str]) -> int:
     from cram.data.special import SpecialTokens
     from cram.device import pick_device
     from cram.held_out import BITS, evaluate, unknown_text
+    from cram.snapshot import open_snapshot
 
     device = pick_device(said.device)
-    model, tokenizer = load_trained(run, config, device)
+    snapshot = open_snapshot(run, config, said.checkpoint, device) if said.checkpoint else None
+    model, tokenizer = (snapshot.model, snapshot.tokenizer) if snapshot else load_trained(run, config, device)
     if said.text is None:
-        rows = load_held_out(run)
+        rows = snapshot.held_out() if snapshot else load_held_out(run)
     else:
         limits = replace(config.evaluation, tokens=said.tokens)
         objective = config.objective.kind
@@ -52,8 +55,9 @@ def main(words: list[str]) -> int:
         "masked": f"{config.evaluation.mask_rate:.0%} of the text, all shown as {mask}",
         "causal": "each from those before it",
     }
+    which = f"{run} at update {snapshot.step}" if snapshot else str(run)
     print(
-        f"{run} on {what}: {figures['nats_per_token']:.4f} nats per token, "
+        f"{which} on {what}: {figures['nats_per_token']:.4f} nats per token, "
         f"{figures[bits]:.4f} {bits.replace('_', ' ')}, "
         f"accuracy {figures['accuracy']:.1%}, {figures['predicted_tokens']:,} tokens predicted "
         f"({how[rows.objective]}){unknown_text(rows.unknown_share)}"

@@ -7,7 +7,6 @@ with our own model on real documents, and only then given its name.
 """
 
 import filecmp
-import json
 import math
 import os
 import shutil
@@ -19,7 +18,7 @@ from cram.config import CardConfig, Config, ExportConfig
 from cram.errors import CramError
 from cram.model_card import check_card, model_card
 from cram.recipe import load_config, read_words
-from cram.record import to_json
+from cram.record import read_json, to_json, write_json
 from cram.stock import (
     AUTO_CLASSES,
     generation_config,
@@ -38,20 +37,25 @@ if TYPE_CHECKING:
 
 ABOUT = """Export a finished run as a Hugging Face folder.
 
-    python -m cram.export run=runs/bert_demo to=my_bert"""
+    python -m cram.export run=runs/bert_demo to=my_bert
+    python -m cram.export run=runs/bert_demo checkpoint=newest to=unfinished_bert"""
 
 CHECKED_ROWS = 16
 TOLERANCE = 1e-4  # of the largest logit in fp32
 
 
-def export_run(run: Path, to: Path, card: CardConfig | None = None) -> Path:
-    """Write the Hugging Face folder of a finished run, check it, and return its path.
+def export_run(
+    run: Path, to: Path | None = None, card: CardConfig | None = None, checkpoint: str | None = None
+) -> Path:
+    """Write the Hugging Face folder of a finished run, or of a checkpoint, check it, and return its path.
 
     Args:
         run: folder of a finished run: recipe.yaml, model.safetensors, tokenizer.json, receipt.json and
             held_out.safetensors.
-        to: folder to write. If it is there already it must hold the same files.
+        to: folder to write, by default `export` in the run folder, of a checkpoint `export-STEP`. If it is there
+            already it must hold the same files.
         card: licence and language for the model card; what it leaves open is taken from the run's recipe.
+        checkpoint: `newest`, or the number of a kept one; None for the weights of the finished run.
 
     Raises:
         CramError: for an unfinished run, a model that has no stock class, or a different folder at `to`.
@@ -59,7 +63,9 @@ def export_run(run: Path, to: Path, card: CardConfig | None = None) -> Path:
     """
     import torch
 
-    from cram.build import load_trained
+    from cram.build import load_trained, result
+    from cram.data.tokenizer import SpecialTokens
+    from cram.snapshot import open_snapshot
 
     config = load_config(run / "recipe.yaml")
     said = card or CardConfig()
@@ -69,13 +75,28 @@ def export_run(run: Path, to: Path, card: CardConfig | None = None) -> Path:
             f"run={run} cannot be exported: {reason}. Its weights are {run / 'model.safetensors'}; "
             "a run of model.kind=encoder or decoder can be exported."
         )
-    model, tokenizer = load_trained(run, config, torch.device("cpu"))
+    cpu, name = torch.device("cpu"), run.resolve().name
+    if checkpoint:
+        snapshot = open_snapshot(run, config, checkpoint, cpu)
+        model, tokenizer, name = snapshot.model, snapshot.tokenizer, f"{name}-{snapshot.step}"
+        rows = snapshot.held_out()
+        held_out, receipt, default = rows.to_bytes(), snapshot.account(rows, cpu), f"export-{snapshot.step}"
+    else:
+        model, tokenizer = load_trained(run, config, cpu)
+        held_out, receipt = result(run, "held_out.safetensors").read_bytes(), read_json(run / "receipt.json")
+        default = "export"
+    to = to or run / default
     model.eval()
     to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write(partial, run, config, model, tokenizer)
+        _write(partial, config, model, tokenizer)
+        (partial / "held_out.safetensors").write_bytes(held_out)
+        tokens = SpecialTokens.of(tokenizer).names(tokenizer)
+        (partial / "README.md").write_text(model_card(name, config, receipt, tokens), encoding="utf-8")
+        if checkpoint:
+            write_json(partial / "unfinished.json", receipt)
         check_export(partial, model, tokenizer)
         _give_name(partial, to)
     finally:
@@ -83,16 +104,14 @@ def export_run(run: Path, to: Path, card: CardConfig | None = None) -> Path:
     return to
 
 
-def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokenizer: "Tokenizer") -> None:
+def _write(folder: Path, config: Config, model: "Transformer", tokenizer: "Tokenizer") -> None:
     from safetensors.torch import save
 
-    from cram.build import result
     from cram.data.tokenizer import SpecialTokens
 
     kind, seq_len, special = config.model.kind, config.data.seq_len, SpecialTokens.of(tokenizer)
     names = special.names(tokenizer)
     folder.mkdir()
-    shutil.copyfile(result(run, "held_out.safetensors"), folder / "held_out.safetensors")
     stock_tokenizer(tokenizer, kind, special).save(str(folder / "tokenizer.json"))
     weights = {name: tensor.contiguous() for name, tensor in to_stock_names(model.state_dict(), kind).items()}
     # Not `save_file`, whose files nobody but their owner may read.
@@ -102,8 +121,6 @@ def _write(folder: Path, run: Path, config: Config, model: "Transformer", tokeni
         texts["generation_config.json"] = generation_config(seq_len, special)
     for name, content in (texts | tokenizer_files(seq_len, kind, names)).items():
         (folder / name).write_text(to_json(content, indent=2) + "\n")
-    receipt = json.loads((run / "receipt.json").read_text())
-    (folder / "README.md").write_text(model_card(run.resolve().name, config, receipt, names), encoding="utf-8")
 
 
 def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> None:
@@ -181,7 +198,7 @@ def main(words: list[str]) -> int:
     run = Path(said.run)
     if not (run / "recipe.yaml").is_file():
         raise CramError(f"run={run} is no run folder: there is no recipe.yaml in it.")
-    to = export_run(run, Path(said.to) if said.to else run / "export", said.card)
+    to = export_run(run, Path(said.to) if said.to else None, said.card, said.checkpoint)
     print(f"{to}: loaded by transformers, logits equal to ours")
     return 0
 

@@ -24,7 +24,7 @@ tags: [{architecture}, {task}, cram]
 
 A {what} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), trained from scratch
 by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class}`, no remote code.
-{unstated}
+{unfinished}{unstated}
 
 | | |
 |---|---|
@@ -135,6 +135,17 @@ def _metadata(card: CardConfig) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _unfinished(receipt: dict[str, Any]) -> str:
+    """A paragraph on the weights of a checkpoint."""
+    if not receipt.get("unfinished"):
+        return ""
+    return (
+        f"\n**Not the end of a run:** the weights of a checkpoint at update {receipt['updates']:,}, "
+        f"{receipt['budget']['progress']:.1%} of the budget.\nThe learning rate had not come down, "
+        "a finished run is better.\n"
+    )
+
+
 def _unstated(card: CardConfig) -> str:
     """A paragraph on what the front matter lacks."""
     lacking = [name for name, said in (("licence", card.license), ("language", card.language)) if not said]
@@ -161,6 +172,7 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
     rules = [f"- [{'x' if line['passed'] else ' '}] {line['rule']}: {line['found']}" for line in receipt["rules"]]
     return CARD.format(
         metadata=_metadata(config.card),
+        unfinished=_unfinished(receipt),
         unstated=_unstated(config.card),
         name=name,
         task=PIPELINES[kind],
@@ -191,7 +203,7 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
         seed=receipt["seed"],
         versions=", ".join(f"{package} {version}" for package, version in receipt["versions"].items()),
         commit=receipt["commit"] or "unknown",
-        rules="\n".join(rules),
+        rules="\n".join(rules) or "They are judged when a run is finished.",
     )
 
 

@@ -44,6 +44,19 @@ def check(said: GlueConfig) -> None:
             raise CramError(f"learning_rate={rate:g}: give more than 0 and less than 1, 4e-5 for example.")
 
 
+def at_checkpoint(said: GlueConfig) -> None:
+    """Export the checkpoint that is asked for, and take it in the place of the run; its results get a folder beside."""
+    from cram.export import export_run
+
+    run = Path(said.run)
+    if not (run / "recipe.yaml").is_file():
+        raise CramError(
+            f"checkpoint={said.checkpoint}: run={said.run} is not a run folder, which alone has checkpoints."
+        )
+    exported = export_run(run, checkpoint=said.checkpoint)
+    said.run, said.to = str(exported), said.to or str(run / exported.name.replace("export", "glue"))
+
+
 def main(words: list[str]) -> int:
     """Run what is missing and show the results."""
     said = read_words(GlueConfig, listed(words))
@@ -58,6 +71,8 @@ def main(words: list[str]) -> int:
 
     if not said.tasks:
         tasks, left_out = runnable(said.data, tasks)
+    if said.checkpoint:
+        at_checkpoint(said)
     encoder = open_encoder(said.run, said.length, said.pooling)
     out = results_folder(said)
     try:

@@ -11,12 +11,15 @@ import pytest
 from cram import train as door
 from cram.build import check
 from cram.checkpoint import Checkpoints
-from cram.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from cram.config import Config, GlueConfig, ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from cram.errors import CramError
+from cram.evaluate import main as evaluate
+from cram.export import main as export
 from cram.extension import stepped_back
+from cram.glue.__main__ import at_checkpoint
 from cram.history import bytes_changed
 from cram.optim.schedule import decay_begins, make_schedule
-from cram.record import read_json, read_metrics
+from cram.record import read_json, read_metrics, write_json
 
 # Nothing of these depends on the budget before the learning rate falls, from half of it on.
 STEADY = ["schedule.warmup=0", "schedule.decay_start=0.5", "objective.mask_rate=0.3", "objective.final_mask_rate=null"]
@@ -267,3 +270,45 @@ def test_bytes_repeat_where_every_process_had_the_same() -> None:
     assert bytes_changed(processes[:2]) == []
     assert bytes_changed(processes) == ["device a until update 9, then b", "torch 2 until update 9, then 3"]
     assert json.loads(json.dumps(processes)) == processes
+
+
+def test_a_checkpoint_of_an_unfinished_run_is_evaluated_and_exported(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert door.main([*with_run(words, run), "model.kind=encoder", "budget=12steps"]) == 130
+    assert evaluate([f"run={run}", "checkpoint=newest"]) == 0
+    said = capsys.readouterr().out
+    assert f"{run} at update 4 on the held-out documents: " in said
+    assert export([f"run={run}", "checkpoint=4"]) == 0
+    assert export([f"run={run}", "checkpoint=newest"]) == 0  # the same folder, left as it is
+    folder = run / "export-4"
+    account = read_json(folder / "unfinished.json")
+    assert (account["unfinished"], account["checkpoint"], account["rules"]) == (True, 4, [])
+    assert account["budget"] == {"clock": "steps", "limit": 12.0, "spent": 4, "progress": 4 / 12}
+    assert f"{account['held_out']['nats_per_token']:.4f} nats per token" in said
+    card = (folder / "README.md").read_text()
+    for part in ("**Not the end of a run:**", "at update 4, 33.3% of the budget", "judged when a run is finished"):
+        assert part in card
+    for path in folder.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    with pytest.raises(CramError, match=r"checkpoint=7: there is none in .*Say newest or one of these: 0, 4\."):
+        export([f"run={run}", "checkpoint=7"])
+    with pytest.raises(CramError, match=r"there is no receipt\.json"):
+        evaluate([f"run={run}"])
+    shards = Path(read_json(run / "environment.json")["shards"])
+    write_json(run / "environment.json", {"shards": str(shards.with_name("gone"))})
+    with pytest.raises(CramError, match=r"checkpoint=4: held-out rows are made from the run's shards, and .*gone is"):
+        evaluate([f"run={run}", "checkpoint=4"])
+
+
+def test_glue_takes_a_checkpoint_as_an_exported_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = GlueConfig(run=str(tmp_path), checkpoint="newest")
+    with pytest.raises(CramError, match=r"checkpoint=newest: run=.* is not a run folder, which alone has checkpoints"):
+        at_checkpoint(said)
+    (tmp_path / "recipe.yaml").touch()
+    monkeypatch.setattr("cram.export.export_run", lambda run, checkpoint: run / "export-4")
+    at_checkpoint(said)
+    assert (said.run, said.to) == (str(tmp_path / "export-4"), str(tmp_path / "glue-4"))
