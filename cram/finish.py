@@ -14,6 +14,7 @@ from cram.clock import Clock
 from cram.config import Config, ObjectiveConfig, OptimizerConfig
 from cram.console import clock_time, tokens
 from cram.data.shards import ShardSet
+from cram.data.split import too_few
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import device_name, environment, peak_flops, peak_memory
 from cram.diagnosis import failure, why_not_below_unigram
@@ -127,6 +128,7 @@ def make_receipt(
         "held_out": {
             **{name: held_out[name] for name in held_out_figures(config.objective.kind)},
             "unigram_nats_per_token": unigram,
+            "too_few": too_few(*(shards.manifest["counts"][f"held_out_{unit}"] for unit in ("documents", "bytes"))),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.kind == "masked" else {}),
         },
         **_speed(session, figures["flops_per_position"]),
@@ -261,6 +263,8 @@ def _loss_lines(held_out: dict[str, Any]) -> list[tuple[str, str]]:
         ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
         ("", _bits_line(held_out)),
     ]
+    if few := held_out.get("too_few"):
+        lines.append(("", few))
     if why := held_out.get("why_not_below_unigram"):
         lines.append(("", f"not below the baseline, which knows only how frequent each token is: {why}"))
     return lines

@@ -37,6 +37,7 @@ from cram.data.segments import Segments
 from cram.data.shards import FORMAT_VERSION, MANIFEST, HeldOut, ShardSet, ShardWriter
 from cram.data.sources import HubSource, Source, open_source
 from cram.data.special import SpecialTokens, vocabulary_size
+from cram.data.split import too_few
 from cram.data.timing import TIMING
 from cram.data.tokenizer import load_tokenizer
 from cram.data.vocabulary import Vocabulary, make_vocabulary, nothing_left
@@ -173,6 +174,9 @@ class _Preparation:
             shards = ShardSet.open(self._folder)
             checked = {"held_out_check": asdict(check_rows(shards, held_out))}
             write_json(self._folder / MANIFEST, shards.manifest | checked)
+        counts = documents["counts"]
+        if few := too_few(counts["held_out_documents"], counts["held_out_bytes"]):
+            print(f"warning: {few}", flush=True)
         with self._timed("orders"):
             write_orders(ShardSet.open(self._folder))
         self._write_timing(found.seconds, rows.counts.seconds)

@@ -11,6 +11,20 @@ from cram.data.formats import size
 MOST_STORED, MOST_BYTES = 4000, 16_000_000
 
 
+LEAST_DOCUMENTS, LEAST_BYTES = 100, 100_000  # the standard error of 100 documents is a tenth of their spread
+
+
+def too_few(documents: int, bytes: int) -> str | None:
+    """What to say of held-out text that is too little to measure by; None where there is enough."""
+    if documents >= LEAST_DOCUMENTS and bytes >= LEAST_BYTES:
+        return None
+    return (
+        f"{documents:,} held-out document(s) of {bytes:,} bytes are too little to measure by, another choice of them "
+        f"gives another loss; raise data.held_out or give more text: {LEAST_DOCUMENTS} and {LEAST_BYTES:,} bytes "
+        "at least"
+    )
+
+
 def text_hash(text: str) -> int:
     """The first 64 bits of a text's sha256, as a number."""
     return int.from_bytes(sha256(text.encode()).digest()[:8])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.data import split
-from cram.data.split import held_out_limit, held_out_mask, text_hash
+from cram.data.split import held_out_limit, held_out_mask, text_hash, too_few
 
 some_hashes = st.lists(st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 20)), max_size=30)
 
@@ -42,3 +42,12 @@ def test_what_is_stored_is_bounded_and_does_not_depend_on_when_texts_come(texts:
         assert split.lowest({**split.lowest(first), **split.lowest(second)}) == stored
     assert list(stored) == sorted(texts)[: len(stored)] and (stored or not texts)
     assert len(stored) <= 5 and sum(len(text.encode()) for text in list(stored.values())[:-1]) < 10
+
+
+def test_held_out_text_that_is_too_little_is_named() -> None:
+    assert too_few(100, 100_000) is None
+    assert too_few(3, 405) == (
+        "3 held-out document(s) of 405 bytes are too little to measure by, another choice of them gives another loss; "
+        "raise data.held_out or give more text: 100 and 100,000 bytes at least"
+    )
+    assert too_few(99, 10**9) and too_few(10**9, 99_999)

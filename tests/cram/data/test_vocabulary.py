@@ -1,5 +1,6 @@
 import json
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -248,3 +249,21 @@ def test_twins_of_held_out_documents_are_left_out(tmp_path: Path) -> None:
     assert set(found) == {
         one for pair in zip(texts, twins, strict=True) if all(text_hash(text) >= limit for text in pair) for one in pair
     }
+
+
+def test_a_compressibility_that_does_not_fit_the_vocabulary_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = corpus(tmp_path, mixed())
+    make(tmp_path / "fits", source, filters=FilterConfig(compressibility=1.0))
+    assert "compressibility" not in capsys.readouterr().out
+    most = 0.31
+    make(tmp_path / "small", source, filters=FilterConfig(compressibility=most))
+    said = re.search(
+        rf"warning: data.filters.compressibility={most} drops (\d+)% of the documents of a sample, with "
+        r"a vocabulary of 128 .*; data.filters.compressibility=(0.\d+) would drop 1%",
+        capsys.readouterr().out,
+    )
+    assert said and int(said[1]) > 5
+    make(tmp_path / "said", source, filters=FilterConfig(compressibility=float(said[2])))
+    assert "compressibility" not in capsys.readouterr().out
