@@ -209,9 +209,7 @@ class EvaluationConfig:
 
 @dataclass
 class CardConfig:
-    license: str | None = key(
-        None, "licence of the model on its card, an identifier of the Hugging Face Hub such as mit (null: not stated)"
-    )
+    license: str | None = key(None, "licence on the model card, as the Hub names it, such as mit (null: not stated)")
     language: str | None = key(
         None, "language of the text on the card, ISO 639, such as en or en,de (null: not stated)"
     )
@@ -224,6 +222,7 @@ class Config:
     recipe: str = key("", "a name in recipes/ or a path to a yaml file")
     budget: str = key("24h", "90s, 10m, 24h (wall clock), 2.5e9tokens or 5000steps")
     run: str | None = key(None, "run folder (null: runs/RECIPE)")
+    init: str | None = key(None, "run or exported folder whose weights to begin with (null: those of the seed)")
     seed: int = key(0, "seed of weights, masks and order")
     device: str = key("auto", "where to train: auto (a GPU if there is one), cpu, cuda, or cuda:N for the GPU N")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = key(

@@ -140,6 +140,7 @@ def make_receipt(
         "processes": session.processes,
         "bytes_repeat": not bytes_changed(session.processes),
         "extensions": session.extensions,
+        "init": _init(config),
         "seed": config.seed,
         "versions": where["packages"],
         "commit": where["commit"],
@@ -207,7 +208,13 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
         decontaminated=_decontaminated(config, shards),
         extensions=tuple(extension_line(facts) for facts in session.extensions),
+        init=_init(config),
     )
+
+
+def _init(config: Config) -> str | None:
+    """Name of what the weights were taken from, without the folders of the machine."""
+    return Path(config.init).resolve().name if config.init else None
 
 
 def _devices(session: Session) -> list[str]:

@@ -22,7 +22,7 @@ tags: [{architecture}, {task}, cram]
 
 # {name}
 
-A {what} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), trained from scratch
+A {what} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), {origin}
 by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class}`, no remote code.
 {unfinished}{unstated}
 
@@ -172,6 +172,7 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
     rules = [f"- [{'x' if line['passed'] else ' '}] {line['rule']}: {line['found']}" for line in receipt["rules"]]
     return CARD.format(
         metadata=_metadata(config.card),
+        origin=f"trained on from the weights of `{receipt['init']}`" if receipt.get("init") else "trained from scratch",
         unfinished=_unfinished(receipt),
         unstated=_unstated(config.card),
         name=name,

@@ -39,7 +39,7 @@ class Facts:
     devices: a name for each that took part. decontaminated: documents dropped because they share words with task files,
     None where none were compared.
     spent, half_update: in the budget's unit. stalls: seconds that the charged ones include.
-    extensions: of the budget, in words.
+    extensions: of the budget, in words. init: name of the run or export that the weights were taken from.
     initial_weights, seeded_weights: sha256 of the weights the run began with, and of those its seed gives.
     """
 
@@ -58,6 +58,7 @@ class Facts:
     seeded_weights: str
     decontaminated: int | None
     extensions: tuple[str, ...] = ()
+    init: str | None = None
 
 
 def rules(facts: Facts) -> list[dict[str, Any]]:
@@ -66,6 +67,7 @@ def rules(facts: Facts) -> list[dict[str, Any]]:
     Source: arXiv:2212.14034 section 2 (the rules); added: budget kept, one epoch, held-out unseen.
     """
     kept, budget = _budget_kept(facts)
+    origin = f"the weights of {facts.init}," if facts.init else "weights"
     downstream = sorted(set(re.split("[/:.]", facts.source.lower())) & DOWNSTREAM)
     compared = (
         "documents were not compared with task files" if facts.decontaminated is None
@@ -82,7 +84,7 @@ def rules(facts: Facts) -> list[dict[str, Any]]:
         (
             "no pretrained weights",
             facts.initial_weights == facts.seeded_weights,
-            f"began with weights {facts.initial_weights[:12]}, the seed gives {facts.seeded_weights[:12]}",
+            f"began with {origin} {facts.initial_weights[:12]}, the seed gives {facts.seeded_weights[:12]}",
         ),
         (
             "no pretrained tokenizer",

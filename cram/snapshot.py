@@ -87,6 +87,7 @@ class Snapshot:
             "precision": process["precision"],
             "processes": state["processes"],
             "extensions": state["extensions"],
+            "init": Path(config.init).resolve().name if config.init else None,
             "seed": config.seed,
             "versions": process["environment"]["packages"],
             "commit": process["environment"]["commit"],

@@ -80,6 +80,13 @@ def to_stock_names(state: "dict[str, torch.Tensor]", kind: str = "encoder") -> "
     return renamed
 
 
+def from_stock_names(stock: "dict[str, torch.Tensor]", names: list[str], kind: str) -> "dict[str, torch.Tensor]":
+    """The inverse: tensors of a stock class under our `names`, parts joined. Errors: KeyError for an absent one."""
+    import torch
+
+    return {name: torch.cat([stock[part] for part in _stock_names(name, kind)]) for name in names}
+
+
 def _stock_names(name: str, kind: str) -> list[str]:
     for ours, stock in STOCK_BEGINNINGS[kind].items():
         if name.startswith(ours):

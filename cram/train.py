@@ -28,12 +28,14 @@ def main(words: list[str]) -> int:
     """Prepare if needed, train until the budget is spent, evaluate, write the receipt, export."""
     config = read_config(words)
     from cram.build import build_parts, check
+    from cram.checkpoint import Checkpoints
     from cram.clock import Budget, Clock, boot_clock
     from cram.console import Progress
     from cram.data.prepare import prepare_shards
     from cram.data.shards import ShardSet
     from cram.extension import plan_extension
     from cram.finish import finish_run, print_summary
+    from cram.initial import check_tokenizer, read_initial
     from cram.record import read_json
     from cram.run_folder import RunFolder
 
@@ -43,6 +45,7 @@ def main(words: list[str]) -> int:
     if folder.finished and not plan:
         print(f"{folder.path} is finished; nothing to do.")
         return print_summary(folder.path, read_json(folder.path / "receipt.json"))
+    initial = read_initial(config) if config.init and not Checkpoints(folder.path).steps() else None
     clock = Clock(Budget.parse(config.budget), boot=boot_clock())
     with clock.account("preparation"):
         if folder.shards:
@@ -51,6 +54,9 @@ def main(words: list[str]) -> int:
             shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress(), config.special)
         shards.verify()
         parts = build_parts(config, shards)
+        if initial:
+            check_tokenizer(config, shards.tokenizer_path)
+            parts.model.load_state_dict(initial)
     session, finished = _train(config, folder, clock, shards, parts, plan)
     if not finished:
         print(

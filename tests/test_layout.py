@@ -15,7 +15,19 @@ PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "opti
          "samples", "model_card", "stock", "bigram"]  # fmt: skip
 RHYTHM = ["session", "gradients", "compilation", "loop", "probe"]
 WIRING = ["build"]
-DOORS = ["extension", "snapshot", "ablation", "ablate", "export", "finish", "prepare", "evaluate", "train", "glue"]
+DOORS = [
+    "extension",
+    "snapshot",
+    "initial",
+    "ablation",
+    "ablate",
+    "export",
+    "finish",
+    "prepare",
+    "evaluate",
+    "train",
+    "glue",
+]
 FLOORS = [GROUND, PARTS, RHYTHM, WIRING, DOORS]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from cram import train as door
 from cram.build import check
@@ -18,7 +20,9 @@ from cram.export import main as export
 from cram.extension import stepped_back
 from cram.glue.__main__ import at_checkpoint
 from cram.history import bytes_changed
+from cram.initial import read_initial
 from cram.optim.schedule import decay_begins, make_schedule
+from cram.recipe import read_config
 from cram.record import read_json, read_metrics, write_json
 
 # Nothing of these depends on the budget before the learning rate falls, from half of it on.
@@ -312,3 +316,51 @@ def test_glue_takes_a_checkpoint_as_an_exported_folder(monkeypatch: pytest.Monke
     monkeypatch.setattr("cram.export.export_run", lambda run, checkpoint: run / "export-4")
     at_checkpoint(said)
     assert (said.run, said.to) == (str(tmp_path / "export-4"), str(tmp_path / "glue-4"))
+
+
+def with_init(words: list[str], tmp_path: Path, *more: str) -> list[str]:
+    return [*with_run(words, tmp_path / "new"), "model.kind=encoder", "budget=2steps", *more]
+
+
+def test_a_run_begins_with_the_weights_of_a_run_and_of_its_export(words: list[str], tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    assert door.main([*with_run(words, first), "model.kind=encoder", "budget=2steps"]) == 0
+    state = load_file(first / "model.safetensors")
+    for source in (first, first / "export"):
+        config = read_config(with_init(words, tmp_path, f"init={source}", f"tokenizer={source}/tokenizer.json"))
+        read = read_initial(config)
+        assert read.keys() == state.keys()
+        assert all(torch.equal(read[name], state[name]) for name in state)
+    assert door.main(with_init(words, tmp_path, f"init={first}", "schedule.kind=linear")) == 0
+    start = load_file(tmp_path / "new" / "checkpoints" / "0" / "model.safetensors")
+    assert all(torch.equal(start[name], state[name]) for name in state)
+    receipt = read_json(tmp_path / "new" / "receipt.json")
+    line = next(line for line in receipt["rules"] if line["rule"] == "no pretrained weights")
+    assert not line["passed"] and line["found"].startswith("began with the weights of first, ")
+    assert "trained on from the weights of `first`" in (tmp_path / "new" / "export" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["model.width=64"], r"does not fit the recipe: embedding.weight is \[192, 32\] there, \[192, 64\] here"),
+        (
+            ["wordpiece.vocab_size=256"],
+            r"without tokenizer= another one would be trained .*tokenizer=.*tokenizer\.json",
+        ),
+        (["tokenizer={other}"], r"they differ in 'model'.*\n?.*Say tokenizer=.*run/tokenizer\.json"),
+        (["init=nowhere"], "init=nowhere is neither a run folder nor an exported folder"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_any_work(
+    more: list[str], message: str, words: list[str], short: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    tokenizer = read_json(short / "tokenizer.json")
+    other.write_text(json.dumps({**tokenizer, "model": {**tokenizer["model"], "unk_token": "[SEP]"}}))
+    said = [*with_run(words, tmp_path / "new"), "budget=2steps", f"init={short}", "data.dir=nowhere"]
+    named = {word.partition("=")[0] for word in more}
+    said = [word for word in said if word.partition("=")[0] not in named]
+    with pytest.raises(CramError, match=message):
+        door.main([*said, *(word.format(other=other) for word in more)])
+    assert not (tmp_path / "new" / "recipe.yaml").exists() and not Path("nowhere").exists()

@@ -1,0 +1,90 @@
+"""The weights that `init=` names: of a finished run, an unfinished run's newest checkpoint, or an exported folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cram.build import new_model, result
+from cram.checkpoint import Checkpoints
+from cram.config import Config
+from cram.errors import CramError
+from cram.recipe import load_config
+from cram.record import read_json
+from cram.stock import from_stock_names
+
+# The parts of a tokenizer.json that decide which id a text has; an export's others may differ from its run's.
+OF_IDS = ("model", "normalizer", "pre_tokenizer", "added_tokens")
+
+
+def read_initial(config: Config) -> dict[str, Tensor]:
+    """The weights of `init=` under our names, before any other work.
+
+    Errors: CramError where there are none, their shapes are not the recipe's, or its tokenizer would be another.
+    """
+    folder = Path(str(config.init))
+    with torch.device("meta"):
+        names = list(new_model(config.model, 64).state_dict())
+    if (folder / "recipe.yaml").is_file():
+        state = _of_run(folder)
+    elif (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+        try:
+            state = from_stock_names(load_file(folder / "model.safetensors"), names, config.model.kind)
+        except (KeyError, SafetensorError) as error:
+            raise CramError(f"init={folder} is not an export of model.kind={config.model.kind} ({error}).") from None
+    else:
+        raise CramError(f"init={folder} is neither a run folder nor an exported folder. Give one of these.")
+    _check_shapes(config, state)
+    _check_words(config, folder)
+    return state
+
+
+def _of_run(folder: Path) -> dict[str, Tensor]:
+    if (folder / "receipt.json").is_file():
+        return load_file(result(folder, "model.safetensors"))
+    newest = Checkpoints(folder).newest()
+    if newest is None:
+        raise CramError(f"init={folder} has neither final weights nor a checkpoint. Train it first.")
+    return newest.model
+
+
+def _check_shapes(config: Config, state: dict[str, Tensor]) -> None:
+    rows = len(state["embedding.weight"]) if "embedding.weight" in state else 0
+    with torch.device("meta"):
+        wanted = new_model(config.model, max(rows, 64)).state_dict()
+    for name in dict.fromkeys([*wanted, *state]):
+        there, here = (list(tensors[name].shape) if name in tensors else "absent" for tensors in (state, wanted))
+        if there != here:
+            raise CramError(
+                f"init={config.init} does not fit the recipe: {name} is {there} there, {here} here. "
+                "Set model.* as they were there."
+            )
+
+
+def _check_words(config: Config, folder: Path) -> None:
+    """The tokenizer that the words ask for, as far as it is known before the data is prepared."""
+    if config.tokenizer:
+        if Path(config.tokenizer).is_file():
+            check_tokenizer(config, Path(config.tokenizer))
+        return
+    own = load_config(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else None
+    if own is None or own.tokenizer or (own.wordpiece, own.data.source) != (config.wordpiece, config.data.source):
+        raise CramError(
+            f"init={folder}: without tokenizer= another one would be trained on the data. "
+            f"Say tokenizer={folder / 'tokenizer.json'}."
+        )
+
+
+def check_tokenizer(config: Config, path: Path) -> None:
+    """Errors: CramError where a tokenizer gives other ids than that of `init=`."""
+    folder = Path(str(config.init))
+    there, here = (read_json(file) for file in (folder / "tokenizer.json", path))
+    for part in OF_IDS:
+        if json.dumps(there.get(part), sort_keys=True) != json.dumps(here.get(part), sort_keys=True):
+            raise CramError(
+                f"init={folder}: its tokenizer is not {path} (they differ in '{part}'), so ids mean other tokens.\n"
+                f"Say tokenizer={folder / 'tokenizer.json'}."
+            )
