@@ -58,7 +58,8 @@ def _rotate(
     """Rotate HEADS heads of a run of tokens; those beyond the last head are left alone."""
     for index in tl.static_range(HEADS):
         head = first_head + index
-        here = inside & (head < heads)
+        # Not `inside & (head < heads)`: Triton's interpreter makes integers of it, which its load refuses from 3.9 on.
+        here = tl.where(head < heads, inside, False)
         first = tl.load(x_at + head * head_stride, mask=here, other=0.0).to(tl.float32)
         second = tl.load(x_at + head * head_stride + half, mask=here, other=0.0).to(tl.float32)
         place = out_at + head * (2 * half)
