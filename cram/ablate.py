@@ -8,11 +8,12 @@ from typing import Any
 from cram.ablation import Run, Table, chosen, load_table, outcome, plan, table_names
 from cram.clock import Budget
 from cram.command import INTERRUPTED, run_door
-from cram.config import AblateConfig
 from cram.console import tokens
+from cram.door_config import AblateConfig
 from cram.errors import CramError
-from cram.recipe import keys, read_words
+from cram.recipe import read_words
 from cram.record import read_json, write_atomic, write_json
+from cram.schema import keys
 
 ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
 
@@ -35,8 +36,6 @@ def main(words: list[str]) -> int:
     name, table = load_table(said.table)
     table.budget = table.budget if said.budget is None else said.budget
     table.seeds = table.seeds if said.seeds is None else said.seeds
-    if table.seeds < 1:
-        raise CramError(f"seeds={table.seeds}: give a positive number.")
     folder = Path(said.dir) / f"{name}-{table.budget}"
     others = [word for word in words if word not in own]
     for word in others:

@@ -9,9 +9,19 @@ from typing import Any
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import RECIPES, load_config, load_yaml, nearest, read_config
+from cram.recipe import (
+    RECIPES,
+    YAML_ENDINGS,
+    last_of_each,
+    load_config,
+    load_mapping,
+    nearest,
+    read_config,
+    read_mapping,
+)
 from cram.record import read_json
 from cram.run_folder import differences
+from cram.schema import key
 
 TABLES = RECIPES / "ablations"
 
@@ -20,19 +30,19 @@ TABLES = RECIPES / "ablations"
 class Arm:
     """One line of a table: the words that make it, and its share of the table's budget."""
 
-    words: list[str] = field(default_factory=list)
-    budget_share: float = 1.0
+    words: list[str] = key([], "words of this arm alone")
+    budget_share: float = key(1.0, "its part of the table's budget", "share", above=0, most=1)
 
 
 @dataclass
 class Table:
-    """What a file in recipes/ablations/ holds; `words` are for every arm, `baseline` is what arms are compared with."""
+    """What a file in recipes/ablations/ holds; the arms by their names."""
 
-    about: str = ""
-    budget: str = "10m"
-    seeds: int = 1
-    baseline: str = ""
-    words: list[str] = field(default_factory=list)
+    about: str = key("", "what the table compares")
+    budget: str = key("10m", "of an arm, as in a recipe")
+    seeds: int = key(1, "seeds of each arm", "seeds", least=1, most=1000)
+    baseline: str = key("", "the arm that the others are compared with")
+    words: list[str] = key([], "words of every arm")
     arms: dict[str, Arm] = field(default_factory=dict)
 
 
@@ -62,18 +72,23 @@ def load_table(name: str) -> tuple[str, Table]:
 
     Errors: CramError for a table that is unknown or broken, or has no such baseline or an impossible share.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else TABLES / f"{name}.yaml"
+    path = Path(name) if name.endswith(YAML_ENDINGS) else TABLES / f"{name}.yaml"
     if not path.is_file():
         raise CramError(
             f"table={name} is unknown.{nearest(name, table_names())} Tables: {', '.join(table_names())}, "
             "or a path to a yaml file."
         )
-    table = load_yaml(Table, path)
+    mapping = load_mapping(path)
+    arms = mapping.pop("arms", None)
+    table = read_mapping(Table, mapping, path)
+    if not isinstance(arms, dict) or not all(isinstance(content, dict) for content in arms.values()):
+        raise CramError(f"{path}: arms: must be a mapping of names to mappings with words and budget_share.")
+    for arm, content in arms.items():
+        if Path(arm).name != arm:
+            raise CramError(f"{path}: arms: {arm} names a folder and cannot hold a path. Use letters, digits and _.")
+        table.arms[arm] = read_mapping(Arm, content, path)
     if table.baseline not in table.arms:
-        raise CramError(f"{path}: baseline: {table.baseline} is none of the arms {', '.join(table.arms)}.")
-    for arm, content in table.arms.items():
-        if not 0.0 < content.budget_share <= 1.0:
-            raise CramError(f"{path}: budget_share of {arm} is {content.budget_share:g}: give more than 0, at most 1.")
+        raise CramError(f"{path}: baseline: {table.baseline} is not one of the arms {', '.join(table.arms)}.")
     return path.stem, table
 
 
@@ -99,9 +114,10 @@ def plan(table: Table, folder: Path, words: Sequence[str]) -> list[Run]:
     for seed in range(table.seeds):
         for name, arm in table.arms.items():
             own = (f"budget={scaled(table.budget, arm.budget_share)}", f"seed={seed}")
-            said = (*table.words, *words, *arm.words, *own, f"run={folder / f'{name}-seed{seed}'}")
+            # An arm's words stand above the user's, and these above the table's.
+            said = last_of_each((*table.words, *words, *arm.words, *own, f"run={folder / f'{name}-seed{seed}'}"))
             try:
-                runs.append(Run(name, seed, said, read_config(list(said))))
+                runs.append(Run(name, seed, tuple(said), read_config(said)))
             except CramError as error:
                 raise CramError(f"arm {name}: {error}") from None
     return runs

@@ -10,20 +10,19 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from cram.checkpoint import Checkpoints
-from cram.clock import Budget, Clock, parse_duration
+from cram.clock import Clock, parse_duration
 from cram.compilation import check_compile, eagerly
 from cram.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig
 from cram.data.loader import Loader
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, check_mask, load_tokenizer
-from cram.device import pick_device, pick_precision, set_threads
+from cram.device import pick_device, pick_precision, set_threads, total_memory
 from cram.errors import CramError
-from cram.faults import check_faults
 from cram.held_out import HeldOutDocument, HeldOutSet, MaskRule, evaluate, make_causal_held_out, make_held_out
 from cram.loss_scale import LossScale
 from cram.methods.averaging import Averaging
 from cram.methods.method import Method
-from cram.model.attention import Attention
+from cram.model.attention import Attention, choose_backend
 from cram.model.count import count_parameters, flops_per_position
 from cram.model.crammed import Crammed
 from cram.model.decoder import Decoder
@@ -32,10 +31,10 @@ from cram.model.transformer import Encoder, Transformer
 from cram.model_card import check_card
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
-from cram.objectives.phased import CausalThenMasked, check_share
-from cram.optim.adamw import AdamW, decay_schedule
+from cram.objectives.phased import CausalThenMasked
+from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
-from cram.optim.muon import Muon, check_muon
+from cram.optim.muon import Muon
 from cram.optim.schedule import batch_tokens, make_schedule
 from cram.record import Metrics, read_json, sha256_file
 from cram.session import Objective, Optimizer, Session
@@ -137,39 +136,31 @@ def build_held_out(
 
 
 def check(config: Config) -> None:
-    """Refuse what can be refused before any work is done. Errors: CramError naming the key."""
-    Budget.parse(config.budget)
-    parse_duration(config.checkpoint.interval, "checkpoint.interval")
-    if config.log_interval < 1:
-        raise CramError(f"log_interval={config.log_interval}: give a positive number of updates.")
-    if config.evaluation.interval is not None and config.evaluation.interval <= 0.0:
-        raise CramError(f"evaluation.interval={config.evaluation.interval}: give a positive share, or null.")
-    make_schedule(config.schedule)
-    batch_tokens(config.batch)
-    check_muon(config.optimizer.muon)
-    decay_schedule(config.optimizer)
-    build_methods(config)
-    check_faults(config.faults)
+    """Refuse what this machine cannot do before any work is done. Errors: CramError naming the key."""
+    device = pick_device(config.device)
     check_card(config.card)
-    check_compile(config.compile, pick_device(config.device))
+    check_compile(config.compile, device)
+    choose_backend(config.model.attention, device, pick_precision(config.precision, device))
     with torch.device("meta"):
         new_model(config.model, config.wordpiece.vocab_size)
-    MaskedObjective(config.objective, [], 0, config.wordpiece.vocab_size, config.data.seq_len, config.seed, False)
-    check_share(config.objective.causal_share)
-    kind, objective = config.model.kind, config.objective.kind
-    if (kind == "decoder") != (objective == "causal"):
-        fitting = "causal" if kind == "decoder" else "masked"
-        raise CramError(
-            f"model.kind={kind} cannot learn objective.kind={objective}: set objective.kind={fitting}, "
-            f"or {'another model.kind' if kind == 'decoder' else 'model.kind=decoder'}"
-        )
-    if config.tokenizer and objective == "masked":
+    check_memory(config.model, config.wordpiece.vocab_size, device)
+    if config.tokenizer and config.objective.kind == "masked":
         check_mask(config.tokenizer, config.special)
-    if objective == "causal" and config.objective.causal_share:
+
+
+def check_memory(config: ModelConfig, vocab_size: int, device: torch.device) -> None:
+    """Errors: CramError where weights, gradients and optimizer alone are more than the memory there is."""
+    needed, there = training_bytes(count_parameters(config, vocab_size).total), total_memory(device)
+    if there is not None and needed > there:
         raise CramError(
-            f"objective.causal_share={config.objective.causal_share} is for objective.kind=masked: "
-            "objective.kind=causal is causal throughout, leave it out."
+            f"model.layers={config.layers}, model.width={config.width}: weights, gradients and optimizer take "
+            f"{needed / 1e9:,.1f} GB, and {device.type} has {there / 1e9:,.1f} GB. Choose a smaller model."
         )
+
+
+def training_bytes(parameters: int) -> int:
+    """Bytes of weights, gradients and two moments of so many parameters, fp32 each; activations come on top."""
+    return 16 * parameters
 
 
 def build_parts(config: Config, shards: ShardSet) -> Parts:

@@ -61,7 +61,10 @@ class Budget:
                 return cls(count["unit"], number)  # type: ignore[arg-type]
         elif _DURATION.fullmatch(text.strip()):
             return cls("wall", parse_duration(text, "budget"))
-        raise CramError(f"budget={text} is no budget. Write 90s, 10m or 24h (above zero), 2.5e9tokens or 5000steps.")
+        raise CramError(
+            f"budget={text} is not a valid budget. Write 90s, 10m or 24h (above zero), 2.5e9tokens or 5000steps"
+            f"{_meant(text)}."
+        )
 
     def words(self) -> str:
         """The text that `parse` makes an equal budget of."""
@@ -73,6 +76,18 @@ def boot_clock() -> Callable[[], float] | None:
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return None
     return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _meant(text: str) -> str:
+    """What a budget that cannot be read was probably meant to be, for a message."""
+    parts = text.strip().split(":")
+    if len(parts) in (2, 3) and all(part.isdigit() for part in parts):
+        seconds = sum(int(part) * unit for part, unit in zip(reversed(parts), (1, 60, 3600), strict=False))
+        return f"; for {text} write {f'{seconds // 60}m' if seconds % 60 == 0 else f'{seconds}s'}"
+    tidy = text.strip().replace(" ", "").replace("_", "").lower()
+    return (
+        f"; for {text} write {tidy}" if tidy != text and (_DURATION.fullmatch(tidy) or _COUNT.fullmatch(tidy)) else ""
+    )
 
 
 class Clock:

@@ -4,8 +4,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import help_text
+from cram.help import help_text
+from cram.recipe import read_config
 
 INTERRUPTED = 130
 
@@ -20,12 +22,11 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, 
     """
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
-        print(f"{about}\n\nWords are key=value:\n{help_text(schema)}")
-        if instead:
-            print(f"\nOr, instead of all these:\n{help_text(instead)}")
+        print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])
         return
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        refuse_repeats(words)
         status = main(words)
     except CramError as error:
         print(f"cram: {error}", file=sys.stderr)
@@ -34,6 +35,26 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, 
         print("cram: interrupted.", file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
+
+
+def refuse_repeats(words: list[str]) -> None:
+    """Errors: CramError for a key that is given twice, of which one is a slip."""
+    names = [word.partition("=")[0] for word in words]
+    for name in names:
+        if names.count(name) > 1:
+            raise CramError(f"{name}= is given twice. Give it once.")
+
+
+def print_help(schema: type, about: str, instead: type | None, recipe: list[str]) -> None:
+    """Print what a command does and its keys; with `recipe=NAME` the recipe's values beside the defaults."""
+    try:
+        config = read_config(recipe) if recipe and schema is Config else None
+    except CramError as error:
+        print(f"cram: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{about}\n\nWords are key=value:\n{help_text(schema, config)}")
+    if instead:
+        print(f"\nOr, instead of all these:\n{help_text(instead)}")
 
 
 class StopSignals:

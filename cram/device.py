@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cram.errors import CramError
-from cram.host import commit, cores, cpu_name, package_versions, peak_host_memory
+from cram.host import commit, cores, cpu_name, host_memory, package_versions, peak_host_memory
 from cram.peaks import peak_of
 
 X86 = ("x86_64", "AMD64")
@@ -100,6 +100,13 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
     """Largest memory used so far, in bytes: of the process (None on Windows), and of the GPU."""
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {"host": peak_host_memory()["this process"], "gpu": gpu}
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of memory of a GPU, or of the machine; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return host_memory()
 
 
 def synchronize(device: torch.device) -> None:

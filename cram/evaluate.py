@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cram.command import run_door
-from cram.config import EvaluateConfig
+from cram.door_config import EvaluateConfig
 from cram.errors import CramError
 from cram.recipe import load_config, read_words
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cram.command import run_door
-from cram.config import CardConfig, Config, ExportConfig
+from cram.config import CardConfig, Config
+from cram.door_config import ExportConfig
 from cram.errors import CramError
 from cram.model_card import check_card, model_card
 from cram.recipe import load_config, read_words

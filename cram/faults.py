@@ -75,15 +75,3 @@ class Faults:
         self.in_a_row = 0
         self.rollbacks.append(Rollback(step, to_step, self.lr_factor))
         return self.rollbacks[-1]
-
-
-def check_faults(config: FaultsConfig) -> None:
-    """Errors: CramError naming the key whose value is impossible."""
-    if config.patience < 1:
-        raise CramError(f"faults.patience={config.patience}: give a positive number of updates.")
-    if not 0.0 < config.lr_factor <= 1.0:
-        raise CramError(f"faults.lr_factor={config.lr_factor} is no share: give more than 0, at most 1.")
-    if config.rollbacks < 0:
-        raise CramError(f"faults.rollbacks={config.rollbacks} is negative: give 0 or more.")
-    if config.spike <= 0.0:
-        raise CramError(f"faults.spike={config.spike}: give a positive number of nats.")

@@ -104,8 +104,6 @@ def make_held_out(
 
     Errors: CramError where no token is left to predict.
     """
-    if not 0.0 < rule.rate <= 1.0:
-        raise CramError(f"evaluation.mask_rate={rule.rate} is no share of the tokens: give more than 0, at most 1.")
     rows = _windows(documents, tokenizer, pad_id, seq_len, max(1, max_tokens // seq_len))
     tokens = rows.tokens
     maskable = ~np.isin(tokens, special)

@@ -36,6 +36,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def host_memory() -> int | None:
+    """Bytes of memory of the machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def peak_host_memory() -> dict[str, int | None]:
     """Largest memory used so far, in bytes, by this process and by the largest of its children; None on Windows."""
     try:

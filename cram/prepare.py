@@ -4,9 +4,11 @@
 """
 
 from cram.command import run_door
-from cram.config import Config, ShardsConfig
+from cram.config import Config
+from cram.door_config import ShardsConfig
 from cram.errors import CramError
-from cram.recipe import keys, read_config, read_words
+from cram.recipe import read_config, read_words
+from cram.schema import keys
 
 ABOUT = """Turn raw text into shards that cram.train reads; what is there already is not made again.
 

@@ -1,72 +1,75 @@
-"""From words to a config: the schema's defaults, then a recipe file, then `key=value` words."""
+"""From words to a config: the schema's defaults, then a recipe file, then `key=value` words.
+
+A recipe and a word are data: a text key takes what is written as it is written, and nothing in it is ever looked up or
+computed. `cram.schema` turns a text into a value of the key's type and range, for words and files alike.
+"""
 
 import difflib
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import Field, asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from cram.config import Config
+from cram.consistency import check_config
 from cram.errors import CramError
+from cram.schema import keys, kind_of, make, parse, parse_list
 
 PACKAGE = Path(__file__).resolve().parent
 # An installed package has the recipes inside of it, a clone beside it.
 RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "recipes"
+YAML_ENDINGS = (".yaml", ".yml")
 Schema = TypeVar("Schema")
-
-
-def keys(schema: type, prefix: str = "") -> dict[str, Any]:
-    """Every settable key of a schema, nested ones dotted, with its dataclass field."""
-    found: dict[str, Any] = {}
-    for item in fields(schema):
-        if is_dataclass(item.type):
-            found |= keys(item.type, f"{prefix}{item.name}.")  # type: ignore[arg-type]
-        else:
-            found[prefix + item.name] = item
-    return found
 
 
 def read_words(schema: type[Schema], words: list[str]) -> Schema:
     """The schema's defaults with `key=value` words on top.
 
-    Errors: CramError for a word that is not `key=value`, an unknown key or a value of the wrong type.
+    Errors: CramError for a word that is not `key=value`, an unknown key, and a value of the wrong type or out of range.
     """
-    return _object(_merge(OmegaConf.structured(schema), _dotlist(schema, words), "the command line"))
+    config: Schema = make(schema, _from_words(schema, words))
+    return config
 
 
 def read_config(words: list[str]) -> Config:
     """A training config: defaults, then `recipe=` (a name in recipes/ or a path to a yaml file), then the words.
 
-    Errors: CramError as `read_words`, and for a recipe that is missing, unknown or broken.
+    Errors: CramError as `read_words`, for a recipe that is missing, unknown or broken, and for keys that contradict
+    each other.
     """
-    said = _dotlist(Config, words)
+    said = _from_words(Config, words)
     name = said.get("recipe")
     if not name:
         raise CramError(f"recipe= is missing. Say recipe=NAME with one of: {', '.join(recipe_names())}.")
-    path = find_recipe(str(name))
-    config = _merge(OmegaConf.structured(Config), _load_yaml(path), str(path))
-    config = _object(_merge(config, said, "the command line"))
+    path = find_recipe(name)
+    config: Config = make(Config, _from_mapping(Config, load_mapping(path), path) | said)
     config.recipe = path.stem
     config.run = config.run or f"runs/{path.stem}"
+    check_config(config)
     return config
+
+
+def last_of_each(words: Iterable[str]) -> list[str]:
+    """Of words with the same key the last one alone, so that later words stand above earlier ones."""
+    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def load_config(path: Path) -> Config:
     """The resolved config that a run folder keeps as recipe.yaml."""
-    return load_yaml(Config, path)
+    return read_mapping(Config, load_mapping(path), path)
 
 
-def load_yaml(schema: type[Schema], path: Path) -> Schema:
-    """The schema's defaults with a yaml file on top. Errors: CramError for a broken file or an unknown key."""
-    return _object(_merge(OmegaConf.structured(schema), _load_yaml(path), str(path)))
+def read_mapping(schema: type[Schema], mapping: dict[str, Any], path: Path) -> Schema:
+    """The schema's defaults with what a yaml file says on top. Errors: CramError naming the file and the key."""
+    config: Schema = make(schema, _from_mapping(schema, mapping, path))
+    return config
 
 
 def save_config(config: Config) -> str:
     """The yaml text from which `load_config` makes an equal config."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return yaml.safe_dump(asdict(config), sort_keys=False, width=10_000)
 
 
 def recipe_names() -> list[str]:
@@ -76,7 +79,7 @@ def recipe_names() -> list[str]:
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe given by name or path."""
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(YAML_ENDINGS):
         path = Path(name)
         if not path.is_file():
             raise CramError(f"recipe={name}: there is no such file.")
@@ -90,74 +93,18 @@ def find_recipe(name: str) -> Path:
     return path
 
 
-def help_text(schema: type) -> str:
-    """The lines of `--help`: each key with its type, default, unit and meaning."""
-    rows = [(name, _type_name(item.type), _default(item), _meaning(item)) for name, item in keys(schema).items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + f"  {row[3]}"
-        for row in rows
-    )
+def load_mapping(path: Path) -> dict[str, Any]:
+    """A yaml file as mappings, lists and texts: every value is the text that stands in the file.
 
-
-def _default(item: Any) -> str:
-    value = item.default if item.default_factory is MISSING else item.default_factory()
-    return "null" if value is None else str(value)
-
-
-def _type_name(kind: Any) -> str:
-    return "choice" if get_origin(kind) is Literal else str(getattr(kind, "__name__", kind))
-
-
-def _meaning(item: Any) -> str:
-    choices = f"{' | '.join(get_args(item.type))}: " if get_origin(item.type) is Literal else ""
-    return choices + item.metadata["help"] + (f" [{item.metadata['unit']}]" if item.metadata["unit"] else "")
-
-
-def _dotlist(schema: type, words: list[str]) -> Any:
-    known = keys(schema)
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if not equals:
-            raise CramError(f"'{word}' is not of the form key=value. --help lists the keys.")
-        if name not in known:
-            raise CramError(_unknown(name, list(known), "the command line"))
+    Errors: CramError naming file and line for what is not readable, no mapping, has a key twice or a tag.
+    """
     try:
-        return OmegaConf.from_dotlist(words)
-    except yaml.YAMLError as error:
-        raise CramError(f"{' '.join(words)}: a value cannot be read ({_line(error)}). Quote it.") from None
-
-
-def _load_yaml(path: Path) -> Any:
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        loaded = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise CramError(f"{path}: not a readable yaml file ({_line(error)}).") from None
-    if not OmegaConf.is_dict(loaded):
-        raise CramError(f"{path}: must be a yaml mapping of keys; this file is none.")
+    if not isinstance(loaded, dict):
+        raise CramError(f"{path}: must be a yaml mapping of keys, found {_what(loaded)}.")
     return loaded
-
-
-def _merge(base: Any, upper: Any, where: str) -> Any:
-    try:
-        return OmegaConf.merge(base, upper)
-    except ConfigKeyError as error:
-        raise CramError(_unknown(error.full_key or str(error.key), list(keys(type(_object(base)))), where)) from None
-    except ValidationError as error:
-        name = f"{error.full_key}: " if error.full_key else ""
-        raise CramError(f"{name}{_line(error)} (in {where}). --help shows the type of each key.") from None
-
-
-def _object(config: Any) -> Any:
-    return OmegaConf.to_object(config)
-
-
-def _unknown(name: str, known: list[str], where: str) -> str:
-    groups = sorted({key.rpartition(".")[0] for key in known} - {""})
-    if name in groups:
-        inside = ", ".join(key for key in known if key.startswith(name + "."))
-        return f"'{name}' (in {where}) is a group of keys. Set one of: {inside}."
-    return f"unknown key '{name}' (in {where}).{nearest(name, known)} --help lists the keys."
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -168,5 +115,97 @@ def nearest(name: str, known: list[str]) -> str:
     return f" Nearest: {near[0]}." if near else ""
 
 
+def _from_words(schema: type, words: list[str]) -> dict[str, Any]:
+    """The values of some words by the names of their keys; of a repeated key the last one."""
+    known, found = keys(schema), {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise CramError(f"'{word}' is not of the form key=value. --help lists the keys.")
+        if name not in known:
+            raise CramError(_unknown(name, list(known), "the command line"))
+        empty = text == "null" and kind_of(known[name])[1]
+        found[name] = None if empty else parse(name, known[name], text)
+    return found
+
+
+def _from_mapping(schema: type, mapping: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values of a yaml mapping by the dotted names of their keys."""
+    try:
+        return dict(_values(keys(schema), mapping, path, ""))
+    except CramError as error:
+        message = str(error)
+        raise CramError(message if str(path) in message else f"{message} (in {path})") from None
+
+
+def _values(known: dict[str, Field[Any]], mapping: dict[str, Any], path: Path, prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for part, value in mapping.items():
+        name = f"{prefix}{part}"
+        inside = any(key.startswith(f"{name}.") for key in known)
+        if inside and isinstance(value, dict):
+            found += _values(known, value, path, f"{name}.")
+        elif name not in known:
+            raise CramError(_unknown(name, list(known), str(path)))
+        elif isinstance(value, _Plain) and value in NULLS and kind_of(known[name])[1]:
+            found.append((name, None))
+        elif isinstance(value, list):
+            found.append((name, parse_list(name, known[name], value)))
+        elif isinstance(value, str) and (value or not isinstance(value, _Plain)):
+            found.append((name, parse(name, known[name], value)))
+        else:
+            raise CramError(f"{name}: a value is needed, found {_what(value)}")
+    return found
+
+
+def _unknown(name: str, known: list[str], where: str) -> str:
+    groups = sorted({key.rpartition(".")[0] for key in known} - {""})
+    if name in groups:
+        inside = ", ".join(key for key in known if key.startswith(name + "."))
+        return f"'{name}' (in {where}) is a group of keys. Set one of: {inside}."
+    return f"unknown key '{name}' (in {where}).{nearest(name, known)} --help lists the keys."
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return f"'{value}'" if value else "nothing"
+
+
 def _line(error: Exception) -> str:
     return " ".join(str(error).split("\n    ")[0].split())
+
+
+class _Plain(str):
+    """A value without quotes, which may stand for null; one in quotes is a text."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads every value as a text. Merge keys work; tags and repeated keys are refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if key.tag != MERGE]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        return _Plain(node.value) if node.style is None else node.value
+
+    def refuse(self, node: yaml.Node) -> None:
+        raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not allowed", node.start_mark)
+
+
+TAG = "tag:yaml.org,2002:"
+MERGE = TAG + "merge"
+NULLS = ("null", "~", "")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == MERGE]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: maker for tag, maker in yaml.SafeLoader.yaml_constructors.items() if tag in (TAG + "seq", TAG + "map")
+}
+_Loader.add_constructor(TAG + "str", _Loader.text)
+_Loader.add_constructor(None, _Loader.refuse)

@@ -8,16 +8,12 @@ from cram.checkpoint import Checkpoints
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import keys, load_config, save_config
+from cram.recipe import load_config, save_config
 from cram.record import read_json, write_atomic, write_json
+from cram.schema import keys, value_of
 
 # What a longer budget sets aside, beside copies of what names the run.
 OF_BUDGET = ("model.safetensors", "held_out.safetensors", "loss.png", "export", "glue.json", "glue", "receipt.json")
-NOT_IDENTIFYING = {
-    "recipe", "run", "budget", "device", "threads", "log_interval", "data.dir", "data.processes", "model.attention",
-    "compile.kind", "compile.cuda_graphs", "compile.check_updates", "checkpoint.interval", "evaluation.interval",
-    "card.license", "card.language",
-}  # fmt: skip
 OF_RUN = ("recipe.yaml", "environment.json", "tokenizer.json", "metrics.jsonl")
 
 
@@ -121,14 +117,7 @@ class RunFolder:
 def differences(there: Config, here: Config) -> list[str]:
     """What differs between two configs, of the keys that a run's result depends on."""
     return [
-        f"{name} is {_value(there, name)} there, {_value(here, name)} here"
-        for name in keys(Config)
-        if name not in NOT_IDENTIFYING and _value(there, name) != _value(here, name)
+        f"{name} is {value_of(there, name)} there, {value_of(here, name)} here"
+        for name, item in keys(Config).items()
+        if item.metadata["identifies"] and value_of(there, name) != value_of(here, name)
     ]
-
-
-def _value(config: Config, name: str) -> object:
-    value: object = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value

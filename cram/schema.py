@@ -1,19 +1,204 @@
-"""How a key of a config is declared, with all that `--help` says of it."""
+"""How a key is declared, and how the text of a word or of a yaml scalar becomes a value of its type and range.
 
-from dataclasses import field
-from typing import Any
+Each key is made by `key(default, help, ...)`, so that its meaning, unit and range stand once: `--help` prints them and
+`parse` holds them. No torch here: `--help` must be quick.
+"""
+
+import re
+import sys
+import types
+import typing
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from cram.errors import CramError
+
+_INTEGER = re.compile(r"[+-]?\d+(_\d+)*", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+(_\d+)*(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+_WRITTEN = {"int": "a whole number such as 12, 131_072 or 2e9", "float": "a number such as 0.1 or 2e-3"}
+_BOOLEANS = {"true": True, "false": False}
+LARGEST = sys.float_info.max
+LONGEST_SHOWN = 60  # characters of a number in a message
 
 
-def key(default: Any, help: str, unit: str = "") -> Any:
-    """A dataclass field with its line of help and, where it has one, its unit."""
-    return field(default=default, metadata={"help": help, "unit": unit})
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a key takes: `least` and `most` are among them, `above` and `below` are not."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is a finite number within the range; NaN is not."""
+        return (
+            abs(value) <= LARGEST
+            and (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.most is None or value <= self.most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __bool__(self) -> bool:
+        """Whether there is any bound."""
+        return bool(str(self))
+
+    def __str__(self) -> str:
+        """`above 0, at most 1`, for help and messages."""
+        words = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return ", ".join(f"{word} {_short(bound)}" for word, bound in words.items() if bound is not None)
 
 
-def key_list(help: str) -> Any:
-    """A dataclass field that is a list of words, empty by default."""
-    return field(default_factory=list, metadata={"help": help, "unit": ""})
+def key(
+    default: Any,
+    help: str,
+    unit: str = "",
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    path: bool = False,
+    identifies: bool = True,
+) -> Any:
+    """A dataclass field with its line of help, its unit and, if it is a number, its range.
+
+    Args:
+        path: whether the text is a path or a glob, in which a leading `~` is the home folder.
+        identifies: whether the key changes what a run computes, so that another value makes another run.
+    """
+    about = {"range": Range(least, above, most, below), "path": path, "identifies": identifies}
+    metadata = {"help": help, "unit": unit, **about}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def group(kind: type) -> Any:
     """A nested dataclass, made with its defaults."""
     return field(default_factory=kind)
+
+
+def keys(schema: type, prefix: str = "") -> dict[str, Field[Any]]:
+    """Every settable key of a schema, nested ones dotted, with its dataclass field."""
+    found: dict[str, Field[Any]] = {}
+    for item in fields(schema):
+        if is_dataclass(item.type):
+            found |= keys(typing.cast(type, item.type), f"{prefix}{item.name}.")
+        else:
+            found[prefix + item.name] = item
+    return found
+
+
+def value_of(config: Any, name: str) -> Any:
+    """The value of a dotted key in a config."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def make(schema: type, values: dict[str, Any], prefix: str = "") -> Any:
+    """An instance of the schema: its defaults, and `values` by dotted name in their place."""
+    chosen = {}
+    for item in fields(schema):
+        if is_dataclass(item.type):
+            chosen[item.name] = make(typing.cast(type, item.type), values, f"{prefix}{item.name}.")
+        elif prefix + item.name in values:
+            chosen[item.name] = values[prefix + item.name]
+    return schema(**chosen)
+
+
+def default_of(item: Field[Any]) -> Any:
+    """The default of a key."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def kind_of(item: Field[Any]) -> tuple[Any, bool]:
+    """The type of a key without None, and whether None is allowed: `int | None` gives int and True."""
+    if get_origin(item.type) in (types.UnionType, typing.Union):
+        (kind,) = [part for part in get_args(item.type) if part is not type(None)]
+        return kind, True
+    return item.type, False
+
+
+def parse(name: str, item: Field[Any], text: str) -> Any:
+    """The value that a text stands for: text keys take it as it is, numbers are read and held to their range.
+
+    Errors: CramError naming the key, the text and what is allowed.
+    """
+    kind, _ = kind_of(item)
+    if get_origin(kind) is list:
+        (element,) = get_args(kind)
+        return [_one(name, item, element, part) for part in _elements(name, text)]
+    return _one(name, item, kind, text)
+
+
+def parse_list(name: str, item: Field[Any], texts: list[Any]) -> list[Any]:
+    """The values of a yaml list. Errors: CramError for a key that takes no list, and as `parse`."""
+    kind, _ = kind_of(item)
+    if get_origin(kind) is not list:
+        raise CramError(f"{name}: a list is given, but the key takes {type_name(item)}.")
+    if not all(isinstance(text, str) for text in texts):
+        raise CramError(f"{name}: the elements of the list must be plain values.")
+    (element,) = get_args(kind)
+    return [_one(name, item, element, text) for text in texts]
+
+
+def type_name(item: Field[Any]) -> str:
+    """What a key takes, for help and messages: `int`, `text or null`, `a | b`, `list of float`."""
+    kind, optional = kind_of(item)
+    if get_origin(kind) is Literal:
+        name = " | ".join(get_args(kind))
+    elif get_origin(kind) is list:
+        name = f"list of {_NAMES[get_args(kind)[0]]}"
+    else:
+        name = _NAMES[kind]
+    return f"{name} or null" if optional else name
+
+
+_NAMES = {str: "text", int: "int", float: "float", bool: "true | false"}
+
+
+def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
+    text = str(text)  # of the words of a file, which are a class of their own
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise CramError(f"{name}={text} is not one of {', '.join(get_args(kind))}.")
+        return text
+    if kind is str:
+        home = item.metadata["path"] and (text == "~" or text.startswith("~/"))
+        return str(Path(text).expanduser()) if home else text
+    if kind is bool:
+        if text not in _BOOLEANS:
+            raise CramError(f"{name}={text} is neither true nor false.")
+        return _BOOLEANS[text]
+    return _number(name, item, kind, text)
+
+
+def _number(name: str, item: Field[Any], kind: type, text: str) -> int | float:
+    said = f"{name}={text if len(text) <= LONGEST_SHOWN else f'{text[:LONGEST_SHOWN]}...'}"
+    _, optional = kind_of(item)
+    or_null = ", or null" if optional else ""
+    if not _NUMBER.fullmatch(text):
+        raise CramError(f"{said} cannot be read: give {_WRITTEN[kind.__name__]}{or_null}.")
+    value = int(text) if _INTEGER.fullmatch(text) and len(text) < 300 else float(text)
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise CramError(f"{said} is not a whole number: give {_WRITTEN[kind.__name__]}{or_null}.")
+    allowed: Range = item.metadata["range"]
+    if not allowed.holds(value):
+        raise CramError(f"{said} is out of range: give a number {allowed or 'that is finite'}{or_null}.")
+    return kind(value)  # type: ignore[no-any-return]
+
+
+def _elements(name: str, text: str) -> list[str]:
+    """The elements of `[a,b]` or `a,b`."""
+    if text.startswith("[") != text.endswith("]"):
+        raise CramError(f"{name}={text} has one bracket alone. Write a list as [a,b].")
+    inside = text.removeprefix("[").removesuffix("]").strip()
+    return [part.strip() for part in inside.split(",")] if inside else []
+
+
+def _short(bound: float) -> str:
+    return str(bound) if abs(bound) < 1e6 else f"{bound:.3g}".replace("e+", "e")

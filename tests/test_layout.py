@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*(ROOT / "cram").rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), *(ROOT / "bench").rglob("*.py")])
 
 # Floors, the lowest first; a module imports from its own floor and below. A package stands for all in it.
-GROUND = ["errors", "schema", "config", "recipe", "record", "clock", "host", "peaks", "device", "console", "command"]
+GROUND = ["errors", "schema", "config", "door_config", "record", "clock", "consistency", "recipe", "help", "host",
+          "peaks", "device", "console", "command"]  # fmt: skip
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
          "heartbeat", "history", "receipt", "diagnosis", "run_folder", "plot",
          "samples", "model_card", "stock", "bigram"]  # fmt: skip
@@ -104,7 +105,7 @@ def test_the_loop_knows_no_optimizer_objective_or_method() -> None:
 
 
 def test_torch_is_absent_from_what_help_needs() -> None:
-    for name in ("__init__", "errors", "schema", "config", "recipe", "command"):
+    for name in ("__init__", "errors", "schema", "config", "door_config", "recipe", "help", "command"):
         assert not {module.split(".")[0] for module in imported(ROOT / "cram" / f"{name}.py")} & {"torch", "numpy"}
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cram.data.words import Hashes, Words, ngram_hashes
-from cram.errors import CramError
 
 Signatures: TypeAlias = npt.NDArray[np.uint32]
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -67,10 +66,8 @@ def banding(threshold: float) -> tuple[int, int]:
 
     Two documents are compared if all hashes of some band are equal, which happens with probability
     1 - (1 - threshold ** rows) ** bands. The most rows, up to 8, that give 0.94 are taken: more rows, less work.
-    Raises CramError for a threshold outside of (0, 1].
+    `threshold` is above 0 and at most 1.
     """
-    if not 0 < threshold <= 1:
-        raise CramError(f"data.dedupe.near={threshold}: must be above 0 and at most 1; null turns it off")
     for rows in range(MOST_ROWS, 1, -1):
         bands = HASHES // rows
         if 1 - (1 - threshold**rows) ** bands >= DETECTION:

@@ -7,20 +7,15 @@ from collections import Counter
 from cram.config import FilterConfig
 from cram.data.repetition import is_repetitive
 from cram.data.words import Words
-from cram.errors import CramError
 
 # Why a document is dropped: the key that sets the filter, in the order in which they are asked.
 REASONS = ("min_words", "max_words", "symbols", "digits", "repetition", "compressibility")
 
 
 class Filters:
-    """What `data.filters` says; cheap to make and to pickle.
-
-    Raises CramError for values out of range.
-    """
+    """What `data.filters` says; cheap to make and to pickle."""
 
     def __init__(self, config: FilterConfig):
-        _require_in_range(config)
         self._config = config
 
     def clean(self, text: str) -> str:
@@ -57,27 +52,6 @@ class Filters:
         """
         most = self._config.compressibility
         return "compressibility" if most is not None and tokens >= most * characters else None
-
-
-def _require_in_range(config: FilterConfig) -> None:
-    if config.min_words < 0:
-        raise CramError(f"data.filters.min_words={config.min_words} is no number of words; give 0 or more")
-    if config.max_words is not None and config.max_words < max(config.min_words, 1):
-        raise CramError(
-            f"data.filters.max_words={config.max_words} drops every document; "
-            f"give {max(config.min_words, 1)} or more, or null for any length"
-        )
-    for name in ("symbols", "digits"):
-        share = getattr(config, name)
-        if share is not None and not 0.0 <= share <= 1.0:
-            raise CramError(
-                f"data.filters.{name}={share} is no share; give a number from 0 to 1, or null for no filter"
-            )
-    if config.compressibility is not None and not config.compressibility > 0.0:
-        raise CramError(
-            f"data.filters.compressibility={config.compressibility} drops every document; "
-            "give a number above 0, such as 0.3, or null for no filter"
-        )
 
 
 # The longest lines that are cut, in words: where a whole page is one line, it must not go with its notice.

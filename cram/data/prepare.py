@@ -24,9 +24,7 @@ from cram.console import Progress
 from cram.data.account import STATISTICS, account
 from cram.data.decide import Decision, decide
 from cram.data.decontaminate import Contamination
-from cram.data.dedupe import banding
 from cram.data.encode import Encoder, KeptDocuments, held_out_ids
-from cram.data.filters import Filters
 from cram.data.folder import alone, naming_disk_errors
 from cram.data.leaks import BOILERPLATE_FILE, HeldOutIds, check_rows
 from cram.data.order import write_orders
@@ -70,8 +68,6 @@ def prepare_shards(
     Raises CramError for sources, settings and tokenizers at fault, and when the disk is full.
     """
     special = special or SpecialConfig()
-    _check(data)
-    _check_special(special, tokenizer)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # left out, the library may encode on one core
     source = open_source(data.source, data.text_field, data.document, data.on_error)
     about = {"fingerprint": source.fingerprint(), "settings": _settings(data, wordpiece, tokenizer, special)}
@@ -257,29 +253,6 @@ class _Preparation:
         began = perf_counter()
         yield
         self._wall[stage] = self._wall.get(stage, 0.0) + perf_counter() - began
-
-
-def _check(data: DataConfig) -> None:
-    """Refuse settings that can be refused before any work."""
-    if not 0.0 <= data.held_out < 1.0:
-        raise CramError(f"data.held_out={data.held_out} is no share; give a number from 0 to less than 1")
-    if data.seq_len < 2:
-        raise CramError(f"data.seq_len={data.seq_len} is too short for a row; give 2 or more")
-    if data.tokens is not None and data.tokens < 1:
-        raise CramError(f"data.tokens={data.tokens} leaves nothing to train on; give 1 or more, or null for all")
-    if data.processes is not None and data.processes < 1:
-        raise CramError(f"data.processes={data.processes}: give 1 or more, or null for one a core")
-    if data.dedupe.near is not None:
-        banding(data.dedupe.near)
-    Filters(data.filters)
-
-
-def _check_special(special: SpecialConfig, tokenizer: str | None) -> None:
-    named = [f"special.{role}={token}" for role, token in asdict(special).items() if token]
-    if named and tokenizer is None:
-        raise CramError(
-            f"{named[0]} names a token of a tokenizer that is given; say tokenizer=FILE too, or leave it out"
-        )
 
 
 def _settings(

@@ -69,13 +69,9 @@ def train_tokenizer(texts: Iterable[str], config: WordPieceConfig) -> Tokenizer:
     by these numbers. So the alphabet is chosen here, a first pass finds its `##` pieces, and the second gets
     them, sorted, in places of their own.
 
-    Raises CramError when vocab_size is not a multiple of 64 or the text does not give that many pieces.
+    Raises CramError when the text does not give that many pieces.
     """
-    if config.vocab_size <= 0 or config.vocab_size % VOCAB_MULTIPLE:
-        raise CramError(
-            f"wordpiece.vocab_size={config.vocab_size} is not a multiple of {VOCAB_MULTIPLE}; "
-            f"the nearest is {max(1, round(config.vocab_size / VOCAB_MULTIPLE)) * VOCAB_MULTIPLE}"
-        )
+    assert config.vocab_size > 0 and config.vocab_size % VOCAB_MULTIPLE == 0, config
     normalizer = make_normalizer(config)
     normalized = [normalizer.normalize_str(text) for text in texts]
     alphabet = _alphabet(normalized, config.vocab_size)

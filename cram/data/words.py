@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cram.record import to_json
+
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer
 
@@ -102,7 +104,7 @@ def normalizer_of(normalizer: "Normalizer | None") -> str | None:
     """A tokenizer's normalizer as JSON, None where it has none or one that only writes bytes as characters."""
     state = normalizer and json.loads(normalizer.__getstate__())
     steps = [step for step in _steps(state) if step["type"] != "ByteLevel"] if state else []
-    return json.dumps({"type": "Sequence", "normalizers": steps}) if steps else None
+    return to_json({"type": "Sequence", "normalizers": steps}) if steps else None
 
 
 def _steps(state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -125,7 +127,7 @@ def _load(normalizer: str) -> "Normalizer":
     from tokenizers import Tokenizer, models
 
     tokenizer = json.loads(Tokenizer(models.WordPiece()).to_str())
-    return Tokenizer.from_str(json.dumps(tokenizer | {"normalizer": json.loads(normalizer)})).normalizer
+    return Tokenizer.from_str(to_json(tokenizer | {"normalizer": json.loads(normalizer)})).normalizer
 
 
 def _letters(word: str) -> str:

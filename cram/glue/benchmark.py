@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cram.config import GlueConfig
 from cram.console import Progress
 from cram.device import device_name, device_notes, pick_device, pick_precision, set_threads
+from cram.door_config import GlueConfig
 from cram.errors import CramError
 from cram.glue.data import TaskData, load_task, spell
 from cram.glue.encoder import Encoder, quiet

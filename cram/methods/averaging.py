@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from cram.config import AveragingConfig
-from cram.errors import CramError
 from cram.methods.method import Method
 
 
@@ -15,17 +14,12 @@ class Averaging(Method):
     Source: arXiv:1803.05407 (all alike) and arXiv:2306.03241 (of the latest), by the functions of
     `torch.optim.swa_utils`, changed: driven by the spent share of the budget, and counted on the host, because
     `AveragedModel` waits for the device at each update.
-    Errors: CramError for a share or decay that is none.
     """
 
     name = "averaging"
 
     def __init__(self, config: AveragingConfig) -> None:
         assert config.start is not None
-        if not 0.0 <= config.start < 1.0:
-            raise CramError(f"averaging.start={config.start} is no share of the budget: give 0 or more, below 1.")
-        if config.decay is not None and not 0.0 < config.decay < 1.0:
-            raise CramError(f"averaging.decay={config.decay} is no decay: give more than 0, below 1.")
         self._start = config.start
         self._average = get_swa_multi_avg_fn() if config.decay is None else get_ema_multi_avg_fn(config.decay)
         self._mean: dict[str, Tensor] = {}

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cram.config import ModelConfig
-from cram.errors import CramError
 from cram.model.attention import Packing
 from cram.model.heads import TiedHead
 from cram.model.layers import LayerNorm
@@ -41,16 +40,12 @@ class Crammed(Transformer):
     one document); positions have no longest row; the first half of `up` goes through gelu, not the second, and q, k
     and v are not interleaved by head, which renames rows of randomly drawn matrices and changes nothing else. Padding
     has an ordinary embedding: the published code sets it to zero and then draws the tied decoder over it.
-
-    Raises:
-        CramError: for a width that the heads do not divide, or an odd one.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         norm = functools.partial(LayerNorm, bias=True)
         super().__init__(config, vocab_size, Architecture(norm, first_norm=True, rotary=False))
-        if config.width % 2:
-            raise CramError(f"model.width={config.width} is odd: sinusoidal positions need an even one, change it")
+        assert config.width % 2 == 0, "sinusoidal positions come in pairs"
         self.position_scale = nn.Parameter(torch.empty(1))
         self.head = TiedHead(self.embedding)
 

@@ -22,9 +22,6 @@ class Decoder(Transformer):
 
     Source: arXiv:2505.09388 section 2, changed: as many heads of keys and values as of queries, heads that fill the
     width, the decoder's weight tied, and a document attends to itself alone.
-
-    Raises:
-        CramError: for a width that the heads do not divide, or heads of odd width.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:

@@ -8,26 +8,16 @@ from torch import Tensor, nn
 
 import cram_kernels as ck
 from cram.config import ModelConfig
-from cram.errors import CramError
 from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
 from cram.model.heads import MaskedHead, TiedHead
 from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm
 
 
 def check_config(config: ModelConfig, vocab_size: int, rotary: bool) -> None:
-    """Raise CramError, with the key at fault, for a shape that cannot be built."""
-    for name in ("layers", "width", "heads", "mlp_width"):
-        if getattr(config, name) < 1:
-            raise CramError(f"model.{name}={getattr(config, name)}: give a positive number")
-    if vocab_size < 1:
-        raise CramError(f"wordpiece.vocab_size={vocab_size}: give a positive number")
-    if config.width % config.heads:
-        raise CramError(f"model.width={config.width} is not a multiple of model.heads={config.heads}: change either")
-    if rotary and config.width // config.heads % 2:
-        raise CramError(
-            f"model.heads={config.heads} gives heads of {config.width // config.heads}, which is odd: "
-            "rotary positions need an even width, change model.width or model.heads"
-        )
+    """Assert that the shape can be built; `cram.consistency` refuses others in a user's words."""
+    assert min(config.layers, config.width, config.heads, config.mlp_width, vocab_size) >= 1, config
+    assert config.width % config.heads == 0, config
+    assert not rotary or config.width // config.heads % 2 == 0, config
 
 
 @dataclass(frozen=True)
@@ -96,9 +86,6 @@ class Transformer(nn.Module):
     """What the models share: embedding, pre-norm blocks and final norm; a subclass adds the `head`.
 
     Can be built on the meta device; call `initialise` once the parameters have memory.
-
-    Raises:
-        CramError: for a shape that cannot be built.
     """
 
     head: TiedHead
@@ -183,9 +170,6 @@ class Encoder(Transformer):
     normalised already; a masked head with a dense layer.
 
     Source: arXiv:2412.13663, changed: all layers attend globally, and to their own document only.
-
-    Raises:
-        CramError: for a width that the heads do not divide, or heads of odd width.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:

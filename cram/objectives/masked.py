@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from cram.config import ObjectiveConfig
-from cram.errors import CramError
 from cram.optim.schedule import linear
 
 IGNORED = -100
@@ -180,7 +179,6 @@ class MaskedObjective:
         seed: int, static_shapes: bool,
     ) -> None:  # fmt: skip
         final = config.mask_rate if config.final_mask_rate is None else config.final_mask_rate
-        _check(config, final)
         self.rate = linear(config.mask_rate, final)
         self.capacity = math.ceil(max(config.mask_rate, final) * seq_len)
         self._seed, self._static = seed, static_shapes
@@ -219,14 +217,3 @@ def _drop_unused(slots: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.nd
     kept = min(len(slots), -(-count // SLOT_MULTIPLE) * SLOT_MULTIPLE)
     spare = slots[~used][: kept - count]
     return np.concatenate([slots[used], spare]), np.arange(kept) < count
-
-
-def _check(config: ObjectiveConfig, final: float) -> None:
-    for name, rate in (("mask_rate", config.mask_rate), ("final_mask_rate", final)):
-        if not 0.0 < rate <= 1.0:
-            raise CramError(f"objective.{name}={rate} is no share of the tokens: give more than 0, at most 1.")
-    if min(config.replace_mask, config.replace_random) < 0 or config.replace_mask + config.replace_random > 1.0:
-        raise CramError(
-            f"objective.replace_mask={config.replace_mask} and objective.replace_random={config.replace_random}: "
-            "both must be 0 or more and their sum at most 1."
-        )

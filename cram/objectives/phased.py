@@ -8,15 +8,8 @@ from typing import Any
 
 import torch
 
-from cram.errors import CramError
 from cram.objectives.causal import CausalBatch, CausalObjective
 from cram.objectives.masked import MaskedBatch, MaskedObjective, Rows
-
-
-def check_share(share: float) -> None:
-    """Errors: CramError naming the key, for what is no share of the budget that leaves some for masks."""
-    if not 0.0 <= share < 1.0:
-        raise CramError(f"objective.causal_share={share} is no share of the budget: give 0 or more, below 1.")
 
 
 class CausalThenMasked:

@@ -5,17 +5,11 @@ from typing import Any
 import torch
 
 from cram.config import OptimizerConfig
-from cram.errors import CramError
 from cram.optim.schedule import Schedule, linear
 
 
 def decay_schedule(config: OptimizerConfig) -> Schedule:
-    """Share of the weight decay that holds over progress: linear from 1 to `final_decay`.
-
-    Errors: CramError for a negative share.
-    """
-    if config.final_decay < 0.0:
-        raise CramError(f"optimizer.final_decay={config.final_decay} is negative: give 0 or more.")
+    """Share of the weight decay that holds over progress: linear from 1 to `final_decay`."""
     return linear(1.0, config.final_decay)
 
 

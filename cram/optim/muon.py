@@ -9,33 +9,12 @@ from torch import Tensor
 
 from cram.config import MuonConfig, OptimizerConfig
 from cram.device import pick_precision
-from cram.errors import CramError
 from cram.optim.adamw import AdamW, decay_schedule
 from cram.optim.schedule import Schedule, ramp
 
 # a, b, c of x -> a x + b x^3 + c x^5: steep at zero, for few steps; the price is that values end near one, not at it.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _SMALLEST_NORM = 1e-7
-
-
-def check_muon(config: MuonConfig) -> None:
-    """Errors: CramError naming the key whose value is impossible."""
-    if not 0.0 <= config.momentum < 1.0:
-        raise CramError(f"optimizer.muon.momentum={config.momentum} is no decay: give 0 or more, below 1.")
-    if config.newton_schulz_steps < 1:
-        raise CramError(
-            f"optimizer.muon.newton_schulz_steps={config.newton_schulz_steps}: give a positive number, 5 as a rule."
-        )
-    start = config.momentum if config.momentum_start is None else config.momentum_start
-    if not 0.0 <= start < 1.0:
-        raise CramError(f"optimizer.muon.momentum_start={start} is no decay: give 0 or more, below 1.")
-    if not 0.0 <= config.momentum_warmup <= 1.0:
-        raise CramError(
-            f"optimizer.muon.momentum_warmup={config.momentum_warmup} is no share of the budget: give 0 to 1."
-        )
-    for name in ("lr", "weight_decay"):
-        if getattr(config, name) < 0.0:
-            raise CramError(f"optimizer.muon.{name}={getattr(config, name)} is negative: give 0 or more.")
 
 
 def momentum_schedule(config: MuonConfig) -> Schedule:
@@ -94,8 +73,7 @@ class Muon:
     """
 
     def __init__(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
-        """Take groups as `parameter_groups` makes them. Errors: CramError for impossible values."""
-        check_muon(config.muon)
+        """Take groups as `parameter_groups` makes them."""
         self._config = config.muon
         self._others = AdamW([group for group in groups if group["name"] != "matrices"], config)
         (self._matrices,) = [group for group in groups if group["name"] == "matrices"]

@@ -12,6 +12,7 @@ import pytest
 
 from cram.ablate import main
 from cram.errors import CramError
+from cram.recipe import last_of_each
 from cram.record import read_json
 
 ARMS = """
@@ -76,7 +77,7 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
 def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_path: Path, whole_group: bool) -> None:
     # Updates of some hundred milliseconds: a second signal meanwhile would end the run at once.
     slow = ["batch.tokens=16384", "budget=100000steps", "log_interval=1"]
-    command = [sys.executable, "-m", "cram.ablate", *words, "seeds=1", "arms=[high]", *slow]
+    command = [sys.executable, "-m", "cram.ablate", *last_of_each([*words, "seeds=1", "arms=[high]", *slow])]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
     )
@@ -98,10 +99,10 @@ def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_p
     ("words", "message"),
     [
         ([], r"table= is missing\. Say table=NAME with one of: "),
-        (["table=recipe", "seeds=0"], "seeds=0: give a positive number"),
+        (["table=recipe", "seeds=0"], "seeds=0 is out of range: give a number at least 1, at most 1000"),
         (["table=recipe", "seed=3"], r"seed=3: each run of a table has its own\. For more seeds say seeds=N"),
         (["table=recipe", "run=mine"], r"run=mine: each run of a table has its own"),
-        (["table=recipe", "budget=soon"], "budget=soon is no budget"),
+        (["table=recipe", "budget=soon"], "budget=soon is not a valid budget"),
         (["table=recipe", "model.heads=5"], r"arm .*: model\.width=\d+ is not a multiple of model\.heads=5"),
     ],
 )

@@ -81,11 +81,11 @@ def test_a_share_of_a_budget_is_a_budget(budget: str, share: float) -> None:
     [
         (
             "about: x\nbudget: 1m\nseeds: 1\nbaseline: b\narms: {a: {words: []}}",
-            "b is none of the arms a",
+            "baseline: b is not one of the arms a",
         ),
         (
             "about: x\nbudget: 1m\nseeds: 1\nbaseline: a\narms: {a: {words: [], budget_share: 2}}",
-            "budget_share of a is 2",
+            "budget_share=2 is out of range: give a number above 0, at most 1",
         ),
         ("about: x\nbudgets: 1m", "unknown key 'budgets'"),
         ("- a", "a yaml mapping"),

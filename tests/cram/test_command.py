@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cram.command import StopSignals, run_door
-from cram.config import ExportConfig
+from cram.door_config import ExportConfig
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,13 @@ def test_a_fault_of_the_user_is_2_and_its_message_alone(
     assert status_of(main, [], monkeypatch) == 2
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "cram: run=a: there is no such folder.\n")
+
+
+def test_a_key_that_is_given_twice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(lambda _: 0, ["run=a", "to=b", "run=c"], monkeypatch) == 2
+    assert capsys.readouterr().err == "cram: run= is given twice. Give it once.\n"
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -285,9 +285,7 @@ def test_what_is_tried(kind: Any, device: str, budget: str, expected: tuple[str,
 @pytest.mark.parametrize(
     ("config", "device", "message"),
     [
-        (CompileConfig(check_updates=-1), "cpu", "compile.check_updates=-1"),
         (CompileConfig(cuda_graphs=True), "cpu", "compile.cuda_graphs=true needs a GPU"),
-        (CompileConfig(kind="eager", cuda_graphs=True), "cuda", "compile.kind=eager has none"),
     ],
 )
 def test_what_is_refused(config: CompileConfig, device: str, message: str) -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from cram import train as door
 from cram.build import check
 from cram.checkpoint import Checkpoints
-from cram.config import Config, GlueConfig, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from cram.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from cram.door_config import GlueConfig
 from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.export import main as export

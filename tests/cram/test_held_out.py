@@ -213,12 +213,6 @@ def test_the_cap_cuts_at_whole_rows_and_leaves_the_first_as_they_are(
     assert capped.predicted_bytes < whole.predicted_bytes
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
-def test_a_rate_that_is_no_share_is_refused(tokenizer: Tokenizer, rate: float) -> None:
-    with pytest.raises(CramError, match=r"evaluation\.mask_rate="):
-        make(DOCUMENTS, tokenizer, rate=rate)
-
-
 @pytest.mark.parametrize(
     ("documents", "message"), [([], "no held-out document"), ([Document("")], "no token to predict")]
 )

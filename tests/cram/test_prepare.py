@@ -9,9 +9,10 @@ import pytest
 
 from cram import prepare
 from cram.command import run_door
-from cram.config import Config, ShardsConfig
+from cram.config import Config
+from cram.door_config import ShardsConfig
 from cram.errors import CramError
-from cram.recipe import keys
+from cram.schema import keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +92,7 @@ def test_damage_is_status_2_with_one_line_that_names_the_file(
         (["show="], r"verify= and show= name no shard folder. Say verify=DIR or show=DIR."),
         (["verify=null"], r"verify= and show= name no shard folder."),
         (["show=D", "rwo=3"], r"unknown key 'rwo' .* Nearest: row"),
-        (["show=D", "row=many"], r"row: Value 'many' .*Integer"),
+        (["show=D", "row=many"], r"row=many cannot be read: give a whole number such as 12, 131_072 or 2e9, or null"),
         (["show=D"], r"D: no shard folder, it holds no manifest.json; run cram.prepare"),
         (["verify=D"], r"D: no shard folder, it holds no manifest.json; run cram.prepare"),
         ([], r"recipe= is missing"),
@@ -111,8 +112,8 @@ def test_words_that_do_not_go_together(
     assert re.match(rf"cram: {message}", shown.err)
 
 
-@pytest.mark.parametrize("row", [-1, 1_000_000])
-def test_a_row_out_of_range(folder: Path, row: int) -> None:
+def test_a_row_out_of_range(folder: Path) -> None:
+    row = 1_000_000
     with pytest.raises(CramError, match=rf"row={row}: {folder} has no such row; its rows are 0 to \d+$"):
         prepare.main([f"show={folder}", f"row={row}"])
 

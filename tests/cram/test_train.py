@@ -21,6 +21,7 @@ from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.prepare import main as prepare
 from cram.receipt import BUDGET_RULE
+from cram.recipe import last_of_each
 from cram.record import read_json, read_metrics
 from cram.train import main
 
@@ -31,12 +32,14 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     """`python -m cram.train` to its end."""
-    return subprocess.run(COMMAND + words, capture_output=True, text=True, env=ENVIRONMENT, timeout=200, check=False)
+    return subprocess.run(
+        COMMAND + last_of_each(words), capture_output=True, text=True, env=ENVIRONMENT, timeout=200, check=False
+    )
 
 
 def start(words: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        COMMAND + words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+        COMMAND + last_of_each(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
     )
 
 
@@ -291,15 +294,18 @@ def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["budget=10 parsecs"], "budget=10 parsecs is no budget"),
+        (["budget=10 parsecs"], "budget=10 parsecs is not a valid budget"),
         (["batch.tokens=10000000"], "the corpus is too small for one batch"),
         (["data.source=nowhere/*.txt"], "nowhere/*.txt"),
         (["model.heads=5"], "model.heads=5"),
         (["wordpiece.vocab_size=30016"], "wordpiece.vocab_size"),
         (["checkpoint.interval=soon"], "checkpoint.interval=soon"),
-        (["log_interval=0"], "log_interval=0: give a positive number of updates"),
-        (["evaluation.interval=0"], "evaluation.interval=0.0: give a positive share, or null"),
-        (["averaging.start=2"], "averaging.start=2.0 is no share of the budget"),
+        (["log_interval=0"], "log_interval=0 is out of range: give a number at least 1"),
+        (
+            ["evaluation.interval=0"],
+            "evaluation.interval=0 is out of range: give a number at least 1e-06",
+        ),
+        (["averaging.start=2"], "averaging.start=2 is out of range: give a number at least 0, below 1, or null"),
         (["faults.patience=0"], "faults.patience=0"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from cram import record
-from cram.config import DataConfig, DedupeConfig, FilterConfig, SpecialConfig, WordPieceConfig
+from cram.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data import prepare, rows, scan, segments
 from cram.data.prepare import prepare_shards
 from cram.data.shards import ShardSet
@@ -145,13 +145,6 @@ def test_prepared_twice_nothing_is_done(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(prepare, "_Preparation", None)
     for other in ({"epochs": 5}, {"order": "likely_first"}, {"processes": 2}, {"on_error": "skip"}):
         assert make(replace(data, **other)).folder == made.folder  # type: ignore[arg-type]
-
-
-def test_names_of_special_tokens_are_for_a_tokenizer_that_is_given(tmp_path: Path) -> None:
-    with pytest.raises(
-        CramError, match=r"special.mask=<mask> names a token of a tokenizer that is given; say tokenizer="
-    ):
-        prepare_shards(DataConfig(), WORDPIECE, None, Quiet(), SpecialConfig(mask="<mask>"))  # type: ignore[arg-type]
 
 
 def test_another_setting_or_content_is_another_folder(tmp_path: Path) -> None:
@@ -384,25 +377,10 @@ def test_an_empty_corpus(tmp_path: Path, content: str) -> None:
         assert seen(tmp_path / "shards") == []
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("held_out", 1.0), ("held_out", -0.1), ("seq_len", 1), ("tokens", 0), ("processes", 0)],
-)
-def test_settings_out_of_range_name_their_key(tmp_path: Path, name: str, value: Any) -> None:
-    data = replace(write(tmp_path, texts(9)), **{name: value})
-    with pytest.raises(CramError, match=f"data.{name}={value}"):
-        make(data)
-
-
-def test_settings_of_filters_and_deduplication_are_checked_first(tmp_path: Path) -> None:
+def test_task_files_are_looked_for_before_any_work(tmp_path: Path) -> None:
     data = write(tmp_path, texts(9))
-    for wrong in (
-        replace(data, filters=replace(NO_FILTERS, digits=1.5)),
-        replace(data, dedupe=DedupeConfig(near=0.0)),
-        replace(data, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.nothing")),
-    ):
-        with pytest.raises(CramError, match=r"data\.(filters\.digits|dedupe\.near|dedupe\.decontaminate)"):
-            make(wrong)
+    with pytest.raises(CramError, match=r"data\.dedupe\.decontaminate"):
+        make(replace(data, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.nothing")))
     assert not Path(data.dir).exists()
 
 

@@ -123,12 +123,6 @@ def test_normalizers(settings: dict[str, object], text: str, expected: str) -> N
     assert make_normalizer(WordPieceConfig(**settings)).normalize_str(text) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("size", "nearest"), [(1000, 1024), (0, 64), (65, 64)])
-def test_a_size_that_is_no_multiple_of_64(size: int, nearest: int) -> None:
-    with pytest.raises(CramError, match=f"vocab_size={size} is not a multiple of 64; the nearest is {nearest}"):
-        train_tokenizer(TEXTS, WordPieceConfig(vocab_size=size))
-
-
 def test_a_corpus_too_small_for_the_vocabulary() -> None:
     with pytest.raises(CramError, match=r"vocab_size=32768: corpus too small .* \d+ pieces\nset .* to \d+ or less"):
         train_tokenizer(TEXTS, WordPieceConfig())

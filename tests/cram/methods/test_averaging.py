@@ -1,4 +1,3 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +5,6 @@ from safetensors.torch import load, save
 from torch import nn
 
 from cram.config import AveragingConfig
-from cram.errors import CramError
 from cram.methods.averaging import Averaging
 
 
@@ -53,16 +51,3 @@ def test_a_resumed_average_is_the_same_bit_for_bit(cut: int) -> None:
     second.finish(model)
     second.finish(model)  # a run that is resumed at its end does it again
     assert torch.equal(model.weight, straight.weight)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (AveragingConfig(start=1.0), r"averaging\.start=1\.0 is no share"),
-        (AveragingConfig(start=-0.1), r"averaging\.start=-0\.1 is no share"),
-        (AveragingConfig(start=0.5, decay=1.0), r"averaging\.decay=1\.0 is no decay"),
-    ],
-)
-def test_impossible_values_are_named(config: AveragingConfig, message: str) -> None:
-    with pytest.raises(CramError, match=message):
-        Averaging(config)

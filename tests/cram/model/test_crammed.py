@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cram.config import ModelConfig, OptimizerConfig
-from cram.errors import CramError
 from cram.model.count import body_weights, count_parameters
 from cram.model.crammed import Crammed
 from cram.model.layers import LayerNorm
@@ -200,11 +199,3 @@ def test_a_run_resumes_to_the_same_bytes_and_ends_without_an_export(
     assert "at update 11," in capsys.readouterr().out
     assert (run / "model.safetensors").read_bytes() == straight
     assert read_json(run / "receipt.json")["held_out"] == receipt["held_out"]
-
-
-def test_impossible_shapes_name_their_key() -> None:
-    for changes, key in (({"width": 33}, "model.width=33"), ({"width": 27, "heads": 3}, "model.width=27 is odd")):
-        with pytest.raises(CramError, match=key):
-            Crammed(ModelConfig(**{**CONFIG, **changes}), VOCAB)
-    # Heads of odd width are no trouble without rotary positions.
-    Crammed(ModelConfig(**{**CONFIG, "width": 20}), VOCAB)

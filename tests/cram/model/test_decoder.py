@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from cram.build import fused_blocks
 from cram.config import ModelConfig, OptimizerConfig
-from cram.errors import CramError
 from cram.model import Decoder
 from cram.model.layers import RMSNorm
 from cram.optim.groups import parameter_groups
@@ -198,11 +197,3 @@ def test_gains_are_in_no_other_group_and_fused_weights_are_cut_into_their_matric
         assert fused[block.attention.qkv.weight] == (32, 32, 32)
         assert fused[block.mlp.up.weight] == (48, 48)
     assert len(fused) == 6
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"), [({"width": 33}, "model.width=33"), ({"width": 36, "heads": 12}, "model.heads=12")]
-)
-def test_impossible_shapes_name_their_key(changes: dict[str, int], key: str) -> None:
-    with pytest.raises(CramError, match=key):
-        Decoder(ModelConfig(**{**CONFIG, **changes}), VOCAB)  # type: ignore[arg-type]

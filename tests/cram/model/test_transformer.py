@@ -171,20 +171,6 @@ def test_state_dict_holds_the_tied_weight_once() -> None:
     assert model.head.decoder_weight is model.embedding.weight
 
 
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"width": 33}, "model.width=33"),
-        ({"width": 36, "heads": 12}, "model.heads=12"),
-        ({"layers": 0}, "model.layers=0"),
-        ({"mlp_width": -1}, "model.mlp_width=-1"),
-    ],
-)
-def test_impossible_shapes_name_their_key(changes: dict[str, int], key: str) -> None:
-    with pytest.raises(CramError, match=key):
-        Encoder(ModelConfig(**{**CONFIG, **changes}), VOCAB)
-
-
 @pytest.mark.parametrize("attention", ["flash", "varlen"])
 def test_gpu_kernels_are_refused_on_a_cpu(attention: str) -> None:
     tokens = random_tokens(1, 8)

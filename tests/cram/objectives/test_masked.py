@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.config import ObjectiveConfig
-from cram.errors import CramError
 from cram.objectives.masked import (
     CACHED,
     IGNORED,
@@ -207,19 +206,3 @@ def test_smallest_is_a_stable_argsort_where_values_are_alike(n: int, count: int,
     values = np.array(data.draw(st.lists(st.lists(alike, min_size=n, max_size=n), min_size=1, max_size=4)), np.uint64)
     expected = np.argsort(values, axis=1, kind="stable")[:, :count]
     assert np.array_equal(smallest(values, count), expected)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"mask_rate": 0.0}, r"objective\.mask_rate=0\.0"),
-        ({"final_mask_rate": 1.5}, r"objective\.final_mask_rate=1\.5"),
-        (
-            {"replace_mask": 0.9, "replace_random": 0.2},
-            r"objective\.replace_mask=0\.9 and objective\.replace_random=0\.2",
-        ),
-    ],
-)
-def test_impossible_rates_are_refused(config: dict[str, float], message: str) -> None:
-    with pytest.raises(CramError, match=message):
-        make_objective(**config)

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from cram.config import ModelConfig, ObjectiveConfig
 from cram.data.loader import Rows
-from cram.errors import CramError
 from cram.model import Encoder
 from cram.objectives.causal import CausalBatch, CausalObjective
 from cram.objectives.masked import MaskedBatch, MaskedObjective
-from cram.objectives.phased import CausalThenMasked, check_share
+from cram.objectives.phased import CausalThenMasked
 
 PAD, MASK, SPECIAL, VOCAB, SEQ_LEN = 0, 4, 5, 32, 16
 
@@ -65,11 +64,3 @@ def test_the_loss_hides_later_tokens_in_the_first_phase_alone() -> None:
         before = model(inputs, documents, causal=causal).view(2, SEQ_LEN, -1)[:, :9]
         after = model(changed, documents, causal=causal).view(2, SEQ_LEN, -1)[:, :9]
         assert torch.allclose(before, after, atol=1e-5) == causal
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
-def test_a_share_that_leaves_nothing_for_masks_is_refused(share: float) -> None:
-    with pytest.raises(CramError) as refused:
-        check_share(share)
-    message = f"objective.causal_share={share} is no share of the budget: give 0 or more, below 1."
-    assert str(refused.value) == message

@@ -1,11 +1,9 @@
-import pytest
 import torch
 from safetensors.torch import load, save
 from torch import nn
 
 from cram.config import OptimizerConfig
-from cram.errors import CramError
-from cram.optim.adamw import AdamW, decay_schedule
+from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 
 CONFIG = OptimizerConfig(lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
@@ -150,8 +148,3 @@ def test_decay_fades_over_the_budget() -> None:
 
     torch.testing.assert_close(moved(0.0, 0.5, 0.3), moved(1.0, 0.5, 0.15))
     torch.testing.assert_close(moved(0.2, 1.0, 0.3), moved(1.0, 0.0, 0.06))
-
-
-def test_a_negative_share_of_the_decay_is_refused() -> None:
-    with pytest.raises(CramError, match=r"optimizer\.final_decay=-0\.1 is negative"):
-        decay_schedule(OptimizerConfig(final_decay=-0.1))

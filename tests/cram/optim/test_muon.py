@@ -17,7 +17,7 @@ from cram.errors import CramError
 from cram.model import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
-from cram.optim.muon import Muon, check_muon, momentum_schedule, orthogonalise, product_dtype
+from cram.optim.muon import Muon, momentum_schedule, orthogonalise, product_dtype
 from cram.record import read_json
 from cram.session import Optimizer
 from cram.train import main
@@ -296,28 +296,10 @@ def test_a_state_replaces_the_one_there() -> None:
     assert optimizer.state_tensors() == {}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"momentum": 1.0}, r"optimizer\.muon\.momentum=1\.0 is no decay: give 0 or more, below 1\."),
-        ({"momentum": -0.1}, r"optimizer\.muon\.momentum=-0\.1"),
-        ({"momentum_start": 1.0}, r"optimizer\.muon\.momentum_start=1\.0 is no decay"),
-        ({"momentum_warmup": 1.5}, r"optimizer\.muon\.momentum_warmup=1\.5 is no share of the budget"),
-        ({"newton_schulz_steps": 0}, r"optimizer\.muon\.newton_schulz_steps=0: give a positive number"),
-        ({"lr": -0.1}, r"optimizer\.muon\.lr=-0\.1 is negative: give 0 or more\."),
-        ({"weight_decay": -1.0}, r"optimizer\.muon\.weight_decay=-1\.0 is negative"),
-    ],
-)
-def test_impossible_values_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(CramError, match=message):
-        check_muon(MuonConfig(**changes))
-    with pytest.raises(CramError, match=message):
-        muon_of(build((5, 4)), **changes)
-    check_muon(MuonConfig())
-
-
 def test_the_door_refuses_them_before_any_work(tiny_words: list[str], tmp_path: Path) -> None:
-    with pytest.raises(CramError, match=r"optimizer\.muon\.momentum=2\.0"):
+    with pytest.raises(
+        CramError, match=r"optimizer\.muon\.momentum=2\.0 is out of range: give a number at least 0, below 1"
+    ):
         main([*tiny_words, "optimizer.kind=muon", "optimizer.muon.momentum=2.0"])
     assert list(tmp_path.iterdir()) == []
 
