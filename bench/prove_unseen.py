@@ -31,7 +31,7 @@ from cram.data.shards import ShardSet  # noqa: E402
 from cram.data.special import SpecialTokens  # noqa: E402
 from cram.data.verify import verify  # noqa: E402
 from cram.errors import CramError  # noqa: E402
-from cram.record import sha256_file  # noqa: E402
+from cram.record import sha256_file, to_json  # noqa: E402
 
 FILTERS = FilterConfig(min_words=0, symbols=None, digits=None, repetition=False, compressibility=None)
 DOCUMENTS = 600
@@ -143,7 +143,7 @@ def plant(folder: Path, ids: list[int], least: int = 0) -> None:
     arrays["documents"] = numbers.astype(arrays["documents"].dtype)
     save_file(arrays, folder / name)
     manifest["files"][name] = sha256_file(folder / name)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(to_json(manifest))
 
 
 def main() -> int:
@@ -151,7 +151,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "corpus.jsonl"
-        source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        source.write_text("".join(to_json({"text": text}) + "\n" for text in texts))
         cased = {"lowercase": False, "strip_accents": False}
         tokenizers: dict[str, tuple[WordPieceConfig, str | None]] = {
             "WordPiece": (WordPieceConfig(vocab_size=192), None),

@@ -1,11 +1,11 @@
 """The model card of an exported folder, made from the run's receipt."""
 
-import json
 import re
 from typing import Any
 
 from cram.config import STOCK_CLASSES, CardConfig, Config
 from cram.errors import CramError
+from cram.record import to_json
 from cram.stock import AUTO_CLASSES, PIPELINES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
@@ -130,7 +130,7 @@ def languages(card: CardConfig) -> list[str]:
 def _metadata(card: CardConfig) -> str:
     """The lines of the front matter that only the user can know. Quoted: `no`, Norwegian, is a truth value in YAML."""
     codes = languages(card)
-    lines = [f"language: {json.dumps(codes)}"] if codes else []
+    lines = [f"language: {to_json(codes)}"] if codes else []
     lines += [f"license: {card.license}"] if card.license else []
     return "".join(f"{line}\n" for line in lines)
 
