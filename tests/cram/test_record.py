@@ -118,17 +118,10 @@ def test_all_that_is_written_is_json_with_null_for_what_is_not_finite(value: Any
     )
 
 
-<<<<<<< HEAD
 def test_every_json_file_of_the_house_is_written_by_it() -> None:
     writing = re.compile(r"json\.dump\(|(write|save|metadata).*json\.dumps")
     lines = [line for path in (ROOT / "cram").rglob("*.py") for line in path.read_text().splitlines()]
     assert [line for line in lines if writing.search(line)] == []
-=======
-def test_nothing_else_in_the_house_writes_json() -> None:
-    writers = [path.name for folder in ("cram", "bench") for path in (ROOT / folder).rglob("*.py")
-               if "json.dump" in path.read_text()]  # fmt: skip
-    assert sorted(writers) == ["record.py", "samples.py"]  # the latter puts a text in quotes
->>>>>>> e489c2f (All figures are written by one function, quoted texts beside them)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,19 @@ def test_lists_are_read_with_and_without_brackets() -> None:
 
 def test_keys_that_hold_paths_are_said_to() -> None:
     paths = {name for schema in SCHEMAS for name, item in keys(schema).items() if item.metadata.get("path")}
-    assert {"run", "init", "to", "data.dir", "data.source", "tokenizer", "text", "recipe", "table", "dir", "verify"} <= paths
+    assert {
+        "run",
+        "init",
+        "to",
+        "data.dir",
+        "data.source",
+        "tokenizer",
+        "text",
+        "recipe",
+        "table",
+        "dir",
+        "verify",
+    } <= paths
 
 
 def test_a_range_reads_as_words() -> None:
