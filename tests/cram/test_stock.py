@@ -1,5 +1,7 @@
 """What our models are called in the stock classes, piece by piece; `test_export` loads the whole."""
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,9 +9,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from tokenizers.decoders import DecodeStream
 
-from cram.config import STOCK_CLASSES, WordPieceConfig
+from cram.build import new_model
+from cram.config import STOCK_CLASSES, ModelConfig, WordPieceConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
-from cram.stock import AUTO_CLASSES, PIPELINES, no_stock_class, stock_tokenizer, to_stock_names
+from cram.stock import AUTO_CLASSES, PIPELINES, from_stock_names, no_stock_class, stock_tokenizer, to_stock_names
 
 TEXT = "The state-of-the-art cat (see [1] and {2}) isn't bad: it's 50% of what you'd want! We've slept; they're old."
 
@@ -75,3 +78,13 @@ def test_what_a_decoder_has_written_does_not_change_when_more_follows(tokenizer:
     ids = decoder.encode(" ".join(words)).ids
     stream = DecodeStream(skip_special_tokens=True)
     assert "".join(stream.step(decoder, number) or "" for number in ids) == decoder.decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_stock_names_are_ours_again(kind: Literal["encoder", "decoder"]) -> None:
+    state = new_model(ModelConfig(kind=kind, layers=2, width=32, heads=2, mlp_width=48), 64).state_dict()
+    back = from_stock_names(to_stock_names(state, kind), list(state), kind)
+    assert list(back) == list(state)
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    with pytest.raises(KeyError):
+        from_stock_names({}, list(state), kind)
