@@ -45,6 +45,11 @@ def refuse_repeats(words: list[str]) -> None:
             raise CramError(f"{name}= is given twice. Give it once.")
 
 
+def dry_run_words(words: list[str]) -> list[str]:
+    """The words with `--print` as `dry_run=true`."""
+    return ["dry_run=true" if word == "--print" else word for word in words]
+
+
 def print_help(schema: type, about: str, instead: type | None, recipe: list[str]) -> None:
     """Print what a command does and its keys; with `recipe=NAME` the recipe's values beside the defaults."""
     try:

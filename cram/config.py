@@ -49,7 +49,9 @@ class DedupeConfig:
 @dataclass
 class DataConfig:
     source: str = key(
-        "pydocs", "glob of .txt, .jsonl[.zst|.gz|.xz] or .parquet files; hf:NAME[:CONFIG[:SPLIT]]; or pydocs", path=True
+        "pydocs",
+        "file, folder or glob of text, JSON lines (packed or not) or .parquet; hf:NAME[:CONFIG[:SPLIT]]; or pydocs",
+        path=True,
     )
     dir: str = key("shards", "folder that holds the prepared shard folders", path=True, identifies=False)
     text_field: str = key("text", "field that holds the text in .jsonl, .parquet and hf: records")
@@ -307,3 +309,4 @@ class Config:
     faults: FaultsConfig = group(FaultsConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
     card: CardConfig = group(CardConfig)
+    dry_run: bool = key(False, "say what would run, and end; the word --print does the same", identifies=False)

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from cram.command import run_door
 from cram.door_config import EvaluateConfig
@@ -30,7 +29,9 @@ def main(words: list[str]) -> int:
     said = read_words(EvaluateConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
-    run = Path(said.run)
+    from cram.run_folder import existing_run
+
+    run = existing_run(said.run)
     config = load_config(run / "recipe.yaml")
     from cram.build import build_held_out, load_held_out, load_trained
     from cram.data.special import SpecialTokens

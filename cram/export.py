@@ -196,10 +196,9 @@ def main(words: list[str]) -> int:
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
     check_card(said.card)
-    run = Path(said.run)
-    if not (run / "recipe.yaml").is_file():
-        raise CramError(f"run={run} is no run folder: there is no recipe.yaml in it.")
-    to = export_run(run, Path(said.to) if said.to else None, said.card, said.checkpoint)
+    from cram.run_folder import existing_run
+
+    to = export_run(existing_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)
     print(f"{to}: loaded by transformers, logits equal to ours")
     return 0
 

@@ -3,7 +3,7 @@
 `verify=DIR` and `show=DIR` look at shards that are there.
 """
 
-from cram.command import run_door
+from cram.command import dry_run_words, run_door
 from cram.config import Config
 from cram.door_config import ShardsConfig
 from cram.errors import CramError
@@ -28,7 +28,12 @@ def main(words: list[str]) -> int:
 
 
 def _prepare(words: list[str]) -> None:
-    config = read_config(words)
+    config = read_config(dry_run_words(words))
+    if config.dry_run:
+        from cram.dry_run import print_dry_run
+
+        print_dry_run(config)
+        return
     from cram.console import Progress
     from cram.data.prepare import prepare_shards
     from cram.data.show import print_account

@@ -114,6 +114,17 @@ class RunFolder:
         return lock
 
 
+def existing_run(name: str) -> Path:
+    """The folder of a run that has begun, as `run=` names it. Errors: CramError for anything else, naming runs."""
+    folder = Path(name)
+    if (folder / "recipe.yaml").is_file():
+        return folder
+    what = "there is no recipe.yaml in it" if folder.is_dir() else "there is no such folder"
+    runs = sorted(str(path.parent) for path in folder.parent.glob("*/recipe.yaml"))
+    others = f" Runs beside it: {', '.join(runs[:5])}." if runs else ""
+    raise CramError(f"run={name} is not a run folder: {what}.{others}")
+
+
 def differences(there: Config, here: Config) -> list[str]:
     """What differs between two configs, of the keys that a run's result depends on."""
     return [

@@ -167,6 +167,8 @@ def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
         if text not in get_args(kind):
             raise CramError(f"{name}={text} is not one of {', '.join(get_args(kind))}.")
         return text
+    if item.metadata["path"] and not text and default_of(item) != "":
+        raise CramError(f"{name}= is empty: give a path, or leave the word out.")
     if kind is str:
         home = item.metadata["path"] and (text == "~" or text.startswith("~/"))
         return str(Path(text).expanduser()) if home else text

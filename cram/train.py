@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from cram.command import INTERRUPTED, StopSignals, run_door
+from cram.command import INTERRUPTED, StopSignals, dry_run_words, run_door
 from cram.config import Config
 from cram.recipe import read_config
 
@@ -21,12 +21,16 @@ ABOUT = """Train a language model from scratch inside a fixed budget.
     python -m cram.train recipe=bert_24h data.source='texts/*.jsonl.zst' run=runs/mine
     python -m cram.train recipe=gpt_demo
 
-The same command on an unfinished run resumes it."""
+The same command on an unfinished run resumes it. With --print it says what would run, and ends."""
 
 
 def main(words: list[str]) -> int:
     """Prepare if needed, train until the budget is spent, evaluate, write the receipt, export."""
-    config = read_config(words)
+    config = read_config(dry_run_words(words))
+    if config.dry_run:
+        from cram.dry_run import print_dry_run
+
+        return print_dry_run(config)
     from cram.build import build_parts, check
     from cram.checkpoint import Checkpoints
     from cram.clock import Budget, Clock, boot_clock

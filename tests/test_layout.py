@@ -17,6 +17,7 @@ PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "opti
 RHYTHM = ["session", "gradients", "compilation", "loop", "probe"]
 WIRING = ["build"]
 DOORS = [
+    "dry_run",
     "extension",
     "snapshot",
     "initial",

@@ -5,12 +5,12 @@ always 13 words, not 8 to 13 by data set; the whole document is dropped, not 200
 are cut at tabs into fields, so that no n-gram crosses from one sentence of a pair into the other.
 """
 
-import glob
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
+from cram.data.paths import matching_files
 from cram.data.words import Hashes, Splitter, Words, hash_words, ngram_hashes, split_words
 from cram.errors import CramError
 
@@ -30,7 +30,7 @@ class Contamination:
     """
 
     def __init__(self, pattern: str, split: Splitter = split_words):
-        paths = sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())  # noqa: PTH207
+        paths = [path for path in matching_files(pattern, (".tsv",)) if path.is_file()]
         if not paths:
             raise CramError(
                 f"data.dedupe.decontaminate={pattern!r} matches no file (in {Path.cwd()}); "

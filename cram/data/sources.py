@@ -3,7 +3,6 @@
 Parts are read one at a time: a zstd window may take 128 MiB, and a corpus has hundreds of files.
 """
 
-import glob
 import hashlib
 import os
 import platform
@@ -26,6 +25,7 @@ from cram.data.formats import (
     read_documents,
     stopped,
 )
+from cram.data.paths import matching_files
 from cram.errors import CramError
 
 __all__ = ["Document", "Part", "Source", "open_source"]
@@ -109,16 +109,15 @@ class FilePart(Part):
 
 
 class FileSource(Source):
-    """The files that match a glob (`**` goes into folders), in the order of their names."""
+    """A file, the files of a folder, or those that match a glob, in the order of their names."""
 
     def __init__(self, pattern: str, text_field: str, document: DocumentRule, on_error: OnError):
-        found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-        # What is neither, such as a link to a disk that is not there, is for its part to report.
-        paths = sorted(Path(name) for name in found if not os.path.isdir(name))  # noqa: PTH112  # this one never fails
+        # What cannot be read, such as a link to a disk that is not there, is for its part to report.
+        paths = matching_files(pattern, EXTENSIONS)
         if not paths:
             raise CramError(
                 f"data.source={pattern!r} matches no file (in {Path.cwd()}); "
-                "give a glob of files, hf:NAME[:CONFIG[:SPLIT]] or pydocs"
+                "give a file, a folder, a glob of files, hf:NAME[:CONFIG[:SPLIT]] or pydocs"
             )
         for path in paths:
             if not path.name.lower().endswith(EXTENSIONS):

@@ -89,7 +89,7 @@ def test_damage_is_status_2_with_one_line_that_names_the_file(
         (["row=3", "recipe=bert_demo"], r"recipe= prepares shards"),
         (["row=3"], r"row=3 is a row of which shards\? Say show=DIR row=3."),
         (["row=0", "verify=D"], r"row=0 is a row of which shards\? Say show=DIR row=0."),
-        (["show="], r"verify= and show= name no shard folder. Say verify=DIR or show=DIR."),
+        (["show="], r"show= is empty: give a path, or leave the word out."),
         (["verify=null"], r"verify= and show= name no shard folder."),
         (["show=D", "rwo=3"], r"unknown key 'rwo' .* Nearest: row"),
         (["show=D", "row=many"], r"row=many cannot be read: give a whole number such as 12, 131_072 or 2e9, or null"),

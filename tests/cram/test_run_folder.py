@@ -11,7 +11,7 @@ from cram.config import Config
 from cram.errors import CramError
 from cram.recipe import load_config
 from cram.record import read_json
-from cram.run_folder import RunFolder
+from cram.run_folder import RunFolder, existing_run
 
 
 @pytest.fixture
@@ -159,6 +159,18 @@ def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config)
     folder = RunFolder(config)
     (folder.path / "receipt.json").write_text('{"export": "none: the run failed"}')
     assert folder.finished
+
+
+def test_what_is_no_run_folder_is_named_with_those_beside_it(config: Config, shards: Path, tmp_path: Path) -> None:
+    begin(config, shards)
+    run = Path(str(config.run))
+    assert existing_run(str(run)) == run
+    beside = rf" Runs beside it: {run}\.$"
+    with pytest.raises(CramError, match=rf"^run=.*nope is not a run folder: there is no such folder\.{beside}"):
+        existing_run(str(run.parent / "nope"))
+    (run.parent / "empty").mkdir()
+    with pytest.raises(CramError, match=r"^run=.*empty is not a run folder: there is no recipe\.yaml in it\."):
+        existing_run(str(run.parent / "empty"))
 
 
 def test_only_keys_that_change_the_result_name_a_run(config: Config, shards: Path) -> None:

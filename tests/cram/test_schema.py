@@ -100,7 +100,7 @@ def test_a_refusal_says_what_is_allowed(name: str, text: str, message: str) -> N
 @given(st.text())
 def test_a_text_is_taken_as_it_stands(text: str) -> None:
     assert parse("data.text_field", keys(Config)["data.text_field"], text) == text
-    if not text.startswith("~"):
+    if text and not text.startswith("~"):
         assert parse("data.source", keys(Config)["data.source"], text) == text
 
 
@@ -111,6 +111,12 @@ def test_a_leading_tilde_is_the_home_folder_in_paths_alone(monkeypatch: pytest.M
     assert parse("run", keys(Config)["run"], "~nobody/x") == "~nobody/x"
     assert parse("run", keys(Config)["run"], "a/~/b") == "a/~/b"
     assert parse("data.text_field", keys(Config)["data.text_field"], "~/x") == "~/x"
+
+
+@pytest.mark.parametrize("name", ["data.source", "tokenizer", "run", "data.dir"])
+def test_an_empty_path_is_refused(name: str) -> None:
+    with pytest.raises(CramError, match=f"{name}= is empty: give a path, or leave the word out"):
+        parse(name, keys(Config)[name], "")
 
 
 def test_lists_are_read_with_and_without_brackets() -> None:

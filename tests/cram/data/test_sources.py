@@ -56,6 +56,23 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert (document.text, Path(document.origin).name) == ("a text", "caf\\xe9.jsonl:2")
 
 
+@pytest.mark.parametrize("folder", ["br[2024]", "a,b", "a #b", "a=b", "a: b", "a{b}", "a$b", "a'b", "*", "日本"])
+def test_an_existing_file_is_taken_literally(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / folder / "a[1].txt"
+    path.parent.mkdir()
+    path.write_text("a text")
+    assert [part.name for part in open_source(str(path)).parts] == [str(path)]
+
+
+def test_a_folder_stands_for_the_files_below_it(tmp_path: Path) -> None:
+    for name in ("b.txt", "deeper/a.jsonl.gz", "notes.pdf", "deeper/er/C.PARQUET"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "deeper" / "round").symlink_to(tmp_path)
+    found = [Path(part.name).relative_to(tmp_path) for part in open_source(str(tmp_path)).parts]
+    assert [str(path) for path in found] == ["b.txt", "deeper/a.jsonl.gz", "deeper/er/C.PARQUET"]
+
+
 def test_a_source_that_matches_nothing(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"data.source='.*none.\*' matches no file"):
         open_source(f"{tmp_path}/none.*")

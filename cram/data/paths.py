@@ -1,0 +1,19 @@
+"""The files that a user's words name: a file, a folder, or a glob."""
+
+import glob
+import os
+from pathlib import Path
+
+
+def matching_files(pattern: str, extensions: tuple[str, ...] = ()) -> list[Path]:
+    """The files of a pattern in the order of their names; none where nothing matches.
+
+    What is there under the very name is taken literally, whatever signs of a glob the name holds. A folder stands for
+    the files below it that end in one of the `extensions`; links to folders are not followed there, as they may lead
+    back. In a glob `**` goes into folders.
+    """
+    if os.path.isdir(pattern):  # noqa: PTH112 (this one never fails)
+        below = (Path(folder, name) for folder, _, names in os.walk(pattern) for name in names)
+        return sorted(path for path in below if path.name.lower().endswith(extensions))
+    names = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)  # noqa: PTH207
+    return sorted(Path(name) for name in names if not os.path.isdir(name))  # noqa: PTH112
