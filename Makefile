@@ -1,11 +1,12 @@
 # make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
+# make proofs: kills, stopped processes and twins of held-out text.
 # Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
 PYTHON ?= python3
 VENV ?= .venv
 STAMP := $(VENV)/.cram-installed
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test
+.PHONY: demo test proofs
 demo: $(STAMP)
 	$(RUN) -m cram.train recipe=bert_demo
 
@@ -15,6 +16,13 @@ test: $(STAMP)
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 CRAM_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels
+
+# Long checks that are no part of CI: ten minutes on two cores.
+proofs: $(STAMP)
+	$(RUN) bench/prove_unseen.py
+	$(RUN) bench/prove_freeze.py
+	$(RUN) bench/kills.py
+	$(RUN) bench/kills_prepare.py data.source=pydocs
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from cram.recipe import last_of_each
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 OWN = {"data.source", "data.document", "data.text_field", "data.tokens", "run", "recipe"}
@@ -50,7 +52,7 @@ def shrunk(words: list[str], tiny: list[str]) -> list[str]:
     smaller = [
         word for word in tiny if word.split("=")[0] not in said & OWN and not word.startswith(("recipe=", "run="))
     ]
-    return [*words, *smaller, "batch.start_tokens=null", "budget=3steps"]
+    return last_of_each([*words, *smaller, "batch.start_tokens=null", "budget=3steps"])
 
 
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -77,7 +79,7 @@ def test_every_command_of_the_readme_runs(folder: Path, tiny_run: Callable[[Path
         elif words[1] == "cram.ablate":
             # The vocabulary of a test cuts words into many pieces.
             few = ["seeds=1", "arms=[cram_quarter]", "data.filters.compressibility=null"]
-            words = [*shrunk(words, tiny_run(folder)), *few]
+            words = last_of_each([*shrunk(words, tiny_run(folder)), *few])
         answer = run(words, folder)
         assert answer.returncode == 0, f"{command}\n{answer.stderr}"
         ran += 1
