@@ -19,9 +19,6 @@ def check_config(config: Config) -> None:
     named = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
     if named and config.tokenizer is None:
         raise CramError(f"{named[0]} names a token of a given tokenizer: say tokenizer=FILE too, or leave it out.")
-    start, tokens = config.batch.start_tokens, config.batch.tokens
-    if start is not None and start > tokens:
-        raise CramError(f"batch.start_tokens={start} is larger than batch.tokens={tokens}, which it grows to.")
     if config.averaging.decay is not None and config.averaging.start is None:
         raise CramError(f"averaging.decay={config.averaging.decay} needs averaging.start, where averaging begins.")
     if config.compile.cuda_graphs and config.compile.kind == "eager":

@@ -21,7 +21,6 @@ from cram.recipe import read_config
             ["objective.replace_mask=0.9", "objective.replace_random=0.2"],
             "objective.replace_mask=0.9 and objective.replace_random=0.2: their sum must be at most 1.",
         ),
-        (["batch.start_tokens=4096"], "batch.start_tokens=4096 is larger than batch.tokens=2048, which it grows to."),
         (["averaging.decay=0.9"], "averaging.decay=0.9 needs averaging.start, where averaging begins."),
         (["compile.cuda_graphs=true", "compile.kind=eager"], "compile.cuda_graphs=true replays compiled code"),
         (["data.filters.max_words=5"], "data.filters.max_words=5 is less than data.filters.min_words=10"),

@@ -191,7 +191,7 @@ def test_a_run_resumes_to_the_same_bytes_and_ends_without_an_export(
     assert "is finished; nothing to do" in capsys.readouterr().out
 
     straight = (run / "model.safetensors").read_bytes()
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["11", "12"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["11", "12", "4"]  # 4: before the decay
     (run / "checkpoints" / "12").rename(tmp_path / "gone")
     (run / "receipt.json").unlink()
     (run / "model.safetensors").unlink()
