@@ -213,8 +213,11 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
 
 
 def _init(config: Config) -> str | None:
-    """Name of what the weights were taken from, without the folders of the machine."""
-    return Path(config.init).resolve().name if config.init else None
+    """Name of what the weights were taken from, without the folders of the machine; of an export its run's as well."""
+    if not config.init:
+        return None
+    path = Path(config.init).resolve()
+    return f"{path.parent.name}/{path.name}" if (path.parent / "recipe.yaml").is_file() else path.name
 
 
 def _devices(session: Session) -> list[str]:

@@ -332,13 +332,13 @@ def test_a_run_begins_with_the_weights_of_a_run_and_of_its_export(words: list[st
         read = read_initial(config)
         assert read.keys() == state.keys()
         assert all(torch.equal(read[name], state[name]) for name in state)
-    assert door.main(with_init(words, tmp_path, f"init={first}", "schedule.kind=linear")) == 0
+    assert door.main(with_init(words, tmp_path, f"init={first}/export", "schedule.kind=linear")) == 0
     start = load_file(tmp_path / "new" / "checkpoints" / "0" / "model.safetensors")
     assert all(torch.equal(start[name], state[name]) for name in state)
     receipt = read_json(tmp_path / "new" / "receipt.json")
     line = next(line for line in receipt["rules"] if line["rule"] == "no pretrained weights")
-    assert not line["passed"] and line["found"].startswith("began with the weights of first, ")
-    assert "trained on from the weights of `first`" in (tmp_path / "new" / "export" / "README.md").read_text()
+    assert not line["passed"] and line["found"].startswith("began with the weights of first/export, ")
+    assert "trained on from the weights of `first/export`" in (tmp_path / "new" / "export" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
