@@ -332,7 +332,8 @@ def test_a_run_begins_with_the_weights_of_a_run_and_of_its_export(words: list[st
         read = read_initial(config)
         assert read.keys() == state.keys()
         assert all(torch.equal(read[name], state[name]) for name in state)
-    assert door.main(with_init(words, tmp_path, f"init={first}/export", "schedule.kind=linear")) == 0
+    theirs = [f"init={first}/export", f"tokenizer={first}/export/tokenizer.json", "schedule.kind=linear"]
+    assert door.main(with_init(words, tmp_path, *theirs)) == 0
     start = load_file(tmp_path / "new" / "checkpoints" / "0" / "model.safetensors")
     assert all(torch.equal(start[name], state[name]) for name in state)
     receipt = read_json(tmp_path / "new" / "receipt.json")
