@@ -40,7 +40,7 @@ def parse_duration(text: str, name: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match["number"]) * SECONDS[match["unit"]] if match else 0.0
     if not 0.0 < seconds < float("inf"):
-        raise CramError(f"{name}={text} is no duration above zero. Write it as 90s, 10m or 24h.")
+        raise CramError(f"{name}={text} is not a valid duration above zero. Write it as 90s, 10m or 24h.")
     return seconds
 
 

@@ -15,12 +15,14 @@ class FilterConfig:
     max_words: int | None = key(None, "longest document kept (null: any)", "words", least=1, most=10**9)
     symbols: float | None = key(
         0.15,
-        "most characters that are no letters, digits, spaces or ordinary punctuation (null: off)",
+        "drop documents with a larger share of unusual signs: no letter, digit, space or punctuation (null: off)",
         "share",
         least=0,
         most=1,
     )
-    digits: float | None = key(0.2, "most characters that are digits (null: off)", "share", least=0, most=1)
+    digits: float | None = key(
+        0.2, "drop documents with a larger share of digits (null: off)", "share", least=0, most=1
+    )
     repetition: bool = key(True, "drop documents that repeat lines, paragraphs or n-grams as Gopher's rules say")
     boilerplate: bool = key(True, "cut lines of cookie, terms-of-use and script notices out of documents")
     compressibility: float | None = key(

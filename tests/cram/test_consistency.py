@@ -28,7 +28,7 @@ from cram.recipe import read_config
         (["wordpiece.vocab_size=65"], "wordpiece.vocab_size=65 is not a multiple of 64: the nearest is 64."),
         (["special.mask=<mask>"], "special.mask=<mask> names a token of a given tokenizer: say tokenizer=FILE too"),
         (["budget=1:30:00"], "budget=1:30:00 is not a valid budget. Write 90s, 10m or 24h"),
-        (["checkpoint.interval=5"], "checkpoint.interval=5 is no duration above zero."),
+        (["checkpoint.interval=5"], "checkpoint.interval=5 is not a valid duration above zero."),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(words: list[str], message: str) -> None:
