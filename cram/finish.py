@@ -21,6 +21,7 @@ from cram.diagnosis import failure, why_not_below_unigram
 from cram.export import export_run
 from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats, unknown_text
 from cram.history import bytes_changed, extension_line
+from cram.initial import initial_name
 from cram.loop import record_evaluation
 from cram.model_card import public_source
 from cram.plot import plot_loss
@@ -140,7 +141,7 @@ def make_receipt(
         "processes": session.processes,
         "bytes_repeat": not bytes_changed(session.processes),
         "extensions": session.extensions,
-        "init": _init(config),
+        "init": initial_name(config),
         "seed": config.seed,
         "versions": where["packages"],
         "commit": where["commit"],
@@ -208,16 +209,8 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
         decontaminated=_decontaminated(config, shards),
         extensions=tuple(extension_line(facts) for facts in session.extensions),
-        init=_init(config),
+        init=initial_name(config),
     )
-
-
-def _init(config: Config) -> str | None:
-    """Name of what the weights were taken from, without the folders of the machine; of an export its run's as well."""
-    if not config.init:
-        return None
-    path = Path(config.init).resolve()
-    return f"{path.parent.name}/{path.name}" if (path.parent / "recipe.yaml").is_file() else path.name
 
 
 def _devices(session: Session) -> list[str]:

@@ -42,6 +42,14 @@ def read_initial(config: Config) -> dict[str, Tensor]:
     return state
 
 
+def initial_name(config: Config) -> str | None:
+    """Name of what `init=` took the weights from, without the machine's folders; of an export its run's as well."""
+    if not config.init:
+        return None
+    path = Path(config.init).resolve()
+    return f"{path.parent.name}/{path.name}" if (path.parent / "recipe.yaml").is_file() else path.name
+
+
 def _of_run(folder: Path) -> dict[str, Tensor]:
     if (folder / "receipt.json").is_file():
         return load_file(result(folder, "model.safetensors"))

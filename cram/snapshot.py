@@ -16,6 +16,7 @@ from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
 from cram.held_out import HeldOutSet, evaluate, unigram_nats
+from cram.initial import initial_name
 from cram.model.transformer import Transformer
 from cram.model_card import public_source
 from cram.record import read_json
@@ -87,7 +88,7 @@ class Snapshot:
             "precision": process["precision"],
             "processes": state["processes"],
             "extensions": state["extensions"],
-            "init": Path(config.init).resolve().name if config.init else None,
+            "init": initial_name(config),
             "seed": config.seed,
             "versions": process["environment"]["packages"],
             "commit": process["environment"]["commit"],
