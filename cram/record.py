@@ -72,13 +72,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Errors: CramError for a missing or broken one."""
+    """Read a JSON file. Errors: CramError for a missing or broken one; NaN and Infinity are no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_json)
     except FileNotFoundError:
         raise CramError(f"{path}: there is no such file.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CramError(f"{path}: not a readable JSON file ({error}).") from None
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
