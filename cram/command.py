@@ -1,15 +1,24 @@
-"""What every door shares: help, errors and exit status."""
+"""What every door shares: help, errors, signals and exit status."""
 
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 from cram.config import Config
 from cram.errors import CramError
 from cram.help import help_text
+from cram.limits import raise_open_files
+from cram.output import keep_output
 from cram.recipe import read_config
 
 INTERRUPTED = 130
+# What asks a command to end: a person, a lost terminal, a batch system before its limit, a limit of processor time.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+STOPPING = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))  # Windows has the first two
+# Twice means at once. The others come again by themselves, a limit of processor time each second.
+INSISTING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, instead: type | None = None) -> None:
@@ -20,11 +29,13 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, 
     0 done; 2 the user's words or files are at fault (one or two lines, no traceback);
     1 a failure of ours (traceback); 130 interrupted.
     """
+    keep_output()
+    raise_open_files()
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
         print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    _handle(_interrupt)
     try:
         refuse_repeats(words)
         status = main(words)
@@ -63,27 +74,46 @@ def print_help(schema: type, about: str, instead: type | None, recipe: list[str]
 
 
 class StopSignals:
-    """Turns the first SIGINT or SIGTERM into a wish, so that the state can be saved; the second interrupts."""
+    """Turns a signal that asks to end into a wish, so that the state can be saved.
+
+    A second SIGINT or SIGTERM interrupts at once.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._insisted = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        for name in (signal.SIGINT, signal.SIGTERM):
-            self._before[name] = signal.signal(name, self._ask)
+        self._before = _handle(self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, handler in self._before.items():
             signal.signal(name, handler)  # type: ignore[arg-type]
 
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this update; the state will be saved (once more: stop at once)", flush=True)
+    def _ask(self, number: int, _: object) -> None:
+        if number in INSISTING:
+            if self._insisted:
+                raise KeyboardInterrupt
+            self._insisted = True
+        if not self.asked:
+            self.asked = True
+            with suppress(RuntimeError):  # the signal came in the middle of another line
+                print("\nstopping after this update; the state will be saved (once more: stop at once)", flush=True)
+
+
+def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]:
+    """Give the signals that ask to end to a handler, and return the handlers of before.
+
+    A SIGHUP that is ignored stays so: that is what nohup is for.
+    """
+    names = [name for name in STOPPING if name.name != "SIGHUP" or signal.getsignal(name) != signal.SIG_IGN]
+    return {name: signal.signal(name, handler) for name in names}
 
 
 def _interrupt(*_: object) -> None:
+    for name in STOPPING:
+        if name not in INSISTING:
+            signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -8,6 +8,7 @@ from cram.checkpoint import Checkpoints
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
+from cram.lock import take_lock
 from cram.recipe import load_config, save_config
 from cram.record import read_json, write_atomic, write_json
 from cram.schema import keys, value_of
@@ -95,22 +96,14 @@ class RunFolder:
                 "Choose another run=, or give the words that this run was started with."
             )
 
-    def _take_lock(self) -> IO[str]:
+    def _take_lock(self) -> IO[bytes]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = take_lock(self.path / ".lock")
         except OSError as error:
             raise CramError(f"run={self.path}: cannot be written ({error}). Choose another run=.") from None
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CramError(
-                f"run={self.path}: another process is at work there. Wait for it, or choose another run=."
-            ) from None
-        except (ImportError, OSError):  # this platform or file system has no such locks
-            pass
+        if lock is None:
+            raise CramError(f"run={self.path}: another process is at work there. Wait for it, or choose another run=.")
         return lock
 
 

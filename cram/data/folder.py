@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from cram.errors import CramError
+from cram.lock import take_lock, wait_for_lock
 from cram.record import raise_if_full
 
 
@@ -14,16 +13,13 @@ from cram.record import raise_if_full
 def alone(folder: Path) -> Iterator[None]:
     """Keep other processes from preparing the same folder meanwhile; wait for the one that does."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = take_lock(path)
+    if lock is None:
         print(f"another process is preparing {folder}; waiting for it", flush=True)
-        lock.acquire()
-    try:
+        lock = wait_for_lock(path)
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from cram.data.arrays import map_arrays
 from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
+from cram.lock import wait_for_lock
 from cram.record import sha256_bytes, to_json, write_atomic
 
 Kind = Literal["shuffled", "likely_first", "unlikely_first"]
@@ -103,7 +103,7 @@ def _make(path: Path, shards: ShardSet, kind: Kind, seed: int, epoch: int) -> np
 
 def _write(path: Path, file: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
-    with FileLock(path.parent / ".lock"):  # two runs that start together write the same file
+    with wait_for_lock(path.parent / ".lock"):  # two runs that start together write the same file
         write_atomic(path, file.data)
 
 

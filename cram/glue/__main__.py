@@ -7,6 +7,7 @@ from cram.command import run_door
 from cram.door_config import GlueConfig
 from cram.errors import CramError
 from cram.glue.tasks import find_tasks
+from cram.lock import take_lock
 from cram.recipe import read_words
 
 ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
@@ -43,8 +44,6 @@ def main(words: list[str]) -> int:
     check(said)
     tasks = find_tasks(said.tasks)
     left_out: list[str] = []
-    from filelock import FileLock, Timeout
-
     from cram.glue.benchmark import Benchmark, results_folder
     from cram.glue.data import runnable
     from cram.glue.encoder import open_encoder
@@ -57,14 +56,14 @@ def main(words: list[str]) -> int:
     out = results_folder(said)
     try:
         (out / "glue").mkdir(parents=True, exist_ok=True)
+        lock = take_lock(out / "glue" / ".lock")
     except OSError as error:
         raise CramError(f"to={out}: cannot be a folder ({error.strerror}). Choose another to=.") from None
-    try:
-        with FileLock(out / "glue" / ".lock", timeout=0):
-            results = Benchmark(said, out, tasks, encoder).run()
-            _show(results, out, left_out)
-    except Timeout:
-        raise CramError(f"{out}/glue: another process is at work there. Wait for it, or choose another to=.") from None
+    if lock is None:
+        raise CramError(f"{out}/glue: another process is at work there. Wait for it, or choose another to=.")
+    with lock:
+        results = Benchmark(said, out, tasks, encoder).run()
+        _show(results, out, left_out)
     return 0
 
 

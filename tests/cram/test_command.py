@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from cram.command import StopSignals, run_door
+from cram.command import INSISTING, STOPPING, StopSignals, run_door
 from cram.door_config import ExportConfig
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[2]
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Puts back the signal handlers that doors set; meanwhile no signal ends the tests."""
-    before = {name: signal.getsignal(name) for name in SIGNALS}
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = {name: signal.getsignal(name) for name in STOPPING}
+    for name in STOPPING:
+        signal.signal(name, lambda *_: None)
     yield
     for name, handler in before.items():
         signal.signal(name, handler)
@@ -65,14 +65,19 @@ def test_a_key_that_is_given_twice_is_refused(
     assert capsys.readouterr().err == "cram: run= is given twice. Give it once.\n"
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("name", STOPPING)
 def test_an_interrupt_is_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: signal.Signals
 ) -> None:
     def main(_: list[str]) -> int:
-        signal.raise_signal(name)
+        try:
+            signal.raise_signal(name)
+        finally:  # what comes again by itself does not disturb the end
+            if name not in INSISTING:
+                signal.raise_signal(name)
         return 0
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert status_of(main, [], monkeypatch) == 130
     assert capsys.readouterr().err == "cram: interrupted.\n"
 
@@ -100,8 +105,8 @@ def test_help_shows_the_keys_and_does_nothing(
     assert "  run " in out and "  to " in out
 
 
-@pytest.mark.parametrize("name", SIGNALS)
-@pytest.mark.parametrize("second", SIGNALS)
+@pytest.mark.parametrize("name", INSISTING)
+@pytest.mark.parametrize("second", INSISTING)
 def test_the_first_signal_asks_and_the_second_interrupts(
     name: signal.Signals, second: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,9 +119,46 @@ def test_the_first_signal_asks_and_the_second_interrupts(
             signal.raise_signal(second)
 
 
+@pytest.mark.parametrize("name", [name for name in STOPPING if name not in INSISTING])
+def test_signals_that_come_again_by_themselves_interrupt_nothing(
+    name: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StopSignals() as stop:
+        for _ in range(3):
+            signal.raise_signal(name)
+        assert stop.asked
+        signal.raise_signal(signal.SIGTERM)  # of a batch system, after its warning
+        assert capsys.readouterr().out.count("the state will be saved") == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_hangup_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def main(_: list[str]) -> int:
+        signal.raise_signal(signal.SIGHUP)
+        with StopSignals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            return 7 if stop.asked else 0
+
+    assert status_of(main, [], monkeypatch) == 0
+
+
+def test_a_signal_in_the_middle_of_a_line_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        def write(self, _: str) -> None:
+            raise RuntimeError("reentrant call inside a buffer")
+
+    monkeypatch.setattr(sys, "stdout", Busy())
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+
+
 def test_the_handlers_before_are_put_back() -> None:
-    before = [signal.getsignal(name) for name in SIGNALS]
+    before = [signal.getsignal(name) for name in STOPPING]
     with pytest.raises(RuntimeError), StopSignals():
-        assert [signal.getsignal(name) for name in SIGNALS] != before
+        assert not set(before) & {signal.getsignal(name) for name in STOPPING}
         raise RuntimeError
-    assert [signal.getsignal(name) for name in SIGNALS] == before
+    assert [signal.getsignal(name) for name in STOPPING] == before

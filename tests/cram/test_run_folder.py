@@ -1,6 +1,3 @@
-import errno
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -104,14 +101,6 @@ def test_a_folder_that_cannot_be_made_is_told(config: Config, tmp_path: Path) ->
         RunFolder(config)
 
 
-def test_a_file_system_without_locks_is_no_obstacle(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    assert not RunFolder(config).finished
-
-
 def test_a_damaged_recipe_is_named(config: Config, shards: Path) -> None:
     path = begin(config, shards)
     (path / "recipe.yaml").write_text("model: [")
@@ -124,23 +113,6 @@ def test_one_run_at_a_time_writes_there(config: Config) -> None:
     with pytest.raises(CramError, match=r"run=.*runs/a: another process is at work there"):
         RunFolder(config)
     del first
-    RunFolder(config)
-
-
-def test_a_process_that_was_killed_holds_nothing(config: Config, tmp_path: Path) -> None:
-    lock = tmp_path / "runs" / "a" / ".lock"
-    lock.parent.mkdir(parents=True)
-    code = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code + "print('held', flush=True)\ntime.sleep(60)", str(lock)], stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    with holder.stdout:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(CramError, match="another process is at work"):
-            RunFolder(config)
-        holder.kill()
-        holder.wait()
     RunFolder(config)
 
 

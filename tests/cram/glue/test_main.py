@@ -271,10 +271,10 @@ def test_where_results_go(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_in_use_and_one_that_is_a_file(checkpoint: Path, glue_folder: Path, tmp_path: Path) -> None:
-    from filelock import FileLock
+    from cram.lock import wait_for_lock
 
     (tmp_path / "glue").mkdir()
-    with FileLock(tmp_path / "glue" / ".lock"), pytest.raises(CramError, match="another process is at work there"):
+    with wait_for_lock(tmp_path / "glue" / ".lock"), pytest.raises(CramError, match="another process is at work there"):
         main(words(checkpoint, glue_folder, tmp_path, "tasks=rte"))
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CramError, match=r"to=.*cannot be a folder"):

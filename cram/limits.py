@@ -1,0 +1,16 @@
+"""The limit of open files."""
+
+from contextlib import suppress
+
+ENOUGH = 65536  # files; a system that promises any number refuses more than it has
+
+
+def raise_open_files() -> None:
+    """Raise this process's limit of open files as far as it may: every shard that is mapped counts as one."""
+    with suppress(ImportError, OSError, ValueError):  # a platform may have no such limit, or a lower one than it says
+        import resource
+
+        soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
