@@ -22,11 +22,13 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**plain, OWN: digest(plain)})
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, without the checksum. Errors: CramError where it does not hold."""
+def read_sealed(path: Path, remedy: str = "") -> dict[str, Any]:
+    """What `write_sealed` wrote, without the checksum. Errors: CramError, with what to do, where it does not hold."""
     value = read_json(path)
     if not isinstance(value, dict) or value.pop(OWN, None) != digest(value):
-        raise CramError(f"{path}: damaged or edited, its content is not what its own sha256 says.")
+        raise CramError(
+            f"{path}: damaged or edited, its content is not what its own sha256 says; {remedy}".removesuffix("; ")
+        )
     return value
 
 

@@ -3,6 +3,7 @@
 orders/likely_first.safetensors           order uint32 [rows]: the numbers of the rows
 orders/unlikely_first.safetensors
 orders/shuffled-seed0-epoch0.safetensors  one for each seed and epoch that was trained
+orders/checksums.json                     the sha256 of each
 
 The sorted ones are Cramming's unigram curriculum: rows by the mean of log2((count + 1) / (total + vocabulary)) over
 their tokens. Source: arXiv:2212.14034 and github.com/JonasGeiping/cramming, changed: `likely_first` is what the paper
@@ -22,7 +23,8 @@ from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
 from cram.lock import wait_for_lock
-from cram.record import sha256_bytes, to_json, write_atomic
+from cram.record import sha256_bytes, sha256_file, to_json, write_atomic
+from cram.sealed import LIST, read_list, write_sealed
 
 Kind = Literal["shuffled", "likely_first", "unlikely_first"]
 Order = npt.NDArray[np.uint32]
@@ -76,27 +78,26 @@ def _path(shards: ShardSet, kind: Kind, seed: int, epoch: int) -> Path:
 def _read(path: Path, shards: ShardSet) -> Order | None:
     """The order that a file holds; None for none, for one of other shards, and for a damaged one."""
     try:
+        if sha256_file(path) != read_list(path.parent).get(path.name):
+            return None
         arrays, metadata = map_arrays(path)
         order = arrays[ARRAY]
-        size = path.stat().st_size
-    except (OSError, ValueError, KeyError):
+    except (OSError, CramError, ValueError, KeyError):
         return None
-    expected = _metadata(path, shards, _digest(order))
-    whole = order.shape == (shards.rows,) and size == len(_header(shards.rows, expected)) + order.nbytes
-    return order if whole and metadata == expected else None
+    return order if order.shape == (shards.rows,) and metadata == _metadata(path, shards) else None
 
 
 def _make(path: Path, shards: ShardSet, kind: Kind, seed: int, epoch: int) -> npt.NDArray[np.uint8]:
     """A file as bytes. It is laid out first and the order made in it: of 100 million rows there is no second copy."""
     rows = shards.rows
-    start = len(_header(rows, _metadata(path, shards, "0" * 64)))
+    header = _header(rows, _metadata(path, shards))
+    start = len(header)
     space = np.empty(start + 8 * rows, np.uint8)  # sorting takes twice what the order does
     if kind == "shuffled":
         _shuffle(space[start : start + 4 * rows].view(np.uint32), seed, shards.hash, epoch)
     else:
         _sort(space[start:].view(np.uint64), shards, kind)
     file = space[: start + 4 * rows]
-    header = _header(rows, _metadata(path, shards, _digest(file[start:])))
     file[:start] = np.frombuffer(header, np.uint8)
     return file
 
@@ -104,15 +105,16 @@ def _make(path: Path, shards: ShardSet, kind: Kind, seed: int, epoch: int) -> np
 def _write(path: Path, file: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
     with wait_for_lock(path.parent / ".lock"):  # two runs that start together write the same file
+        try:
+            files = read_list(path.parent)
+        except CramError:
+            files = {}  # none yet, or a damaged one: the orders in it are made again
         write_atomic(path, file.data)
+        write_sealed(path.parent / LIST, {"files": {**files, path.name: sha256_bytes(file.data)}})
 
 
-def _metadata(path: Path, shards: ShardSet, digest: str) -> dict[str, str]:
-    return {"order": path.stem, "data": shards.hash, "sha256": digest}
-
-
-def _digest(array: np.ndarray) -> str:
-    return sha256_bytes(array.data)
+def _metadata(path: Path, shards: ShardSet) -> dict[str, str]:
+    return {"order": path.stem, "data": shards.hash}
 
 
 def _header(rows: int, metadata: dict[str, str]) -> bytes:

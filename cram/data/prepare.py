@@ -43,7 +43,8 @@ from cram.data.words import Splitter, normalizer_of
 from cram.data.workers import Workers
 from cram.errors import CramError
 from cram.host import cores, peak_host_memory
-from cram.record import sha256_bytes, to_json, write_json
+from cram.record import sha256_bytes, to_json
+from cram.sealed import write_sealed
 
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
 MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample
@@ -169,7 +170,7 @@ class _Preparation:
         with self._timed("pack"):
             shards = ShardSet.open(self._folder)
             checked = {"held_out_check": asdict(check_rows(shards, held_out))}
-            write_json(self._folder / MANIFEST, shards.manifest | checked)
+            write_sealed(self._folder / MANIFEST, shards.manifest | checked)
         counts = documents["counts"]
         if few := too_few(counts["held_out_documents"], counts["held_out_bytes"]):
             print(f"warning: {few}", flush=True)
@@ -246,7 +247,7 @@ class _Preparation:
         """`timing.json`: what a report needs and no reader of the shards; it differs from run to run."""
         timing = {"processes": self._processes, "wall_seconds": self._wall, "peak_bytes": peak_host_memory()}
         timing |= {"scan_seconds": scanned, "pack_seconds": packed}
-        write_json(self._folder / TIMING, timing)
+        write_sealed(self._folder / TIMING, timing)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The shard folder: packed rows in checksummed safetensors files, read through memory maps.
 
-manifest.json             version, sources, settings, counts, sha256 of every other file
+manifest.json             version, sources, settings, counts, sha256 of every other file and of itself
 shard-00000.safetensors   tokens uint16 (int32 above 65536 pieces) and documents uint8 or uint16, [rows, seq_len]
 counts.safetensors        counts int64 [vocab]: how often each token occurs; lengths int64: documents by their tokens
 held_out.jsonl            {"text", "hash"}: documents that are not in the rows, in the order of their hashes
@@ -21,9 +21,10 @@ from safetensors.numpy import load_file, save
 
 from cram.data.arrays import map_arrays
 from cram.errors import CramError
-from cram.record import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
+from cram.record import read_json, sha256_bytes, sha256_file, to_json, write_atomic
+from cram.sealed import read_sealed, write_sealed
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST, COUNTS, HELD_OUT, TOKENIZER = "manifest.json", "counts.safetensors", "held_out.jsonl", "tokenizer.json"
 REMEDY = "delete the folder and run the same command again"
 TOKENS_AT_ONCE = 1 << 20
@@ -112,7 +113,7 @@ class ShardWriter:
             "shards": self._shards,
             "files": self._files,
         }
-        write_json(self._folder / MANIFEST, own | manifest)
+        write_sealed(self._folder / MANIFEST, own | manifest)
 
     def state(self) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
         """What has been written, when nothing is buffered: token counts int64 [vocab], and the rest for JSON."""
@@ -140,7 +141,6 @@ class ShardSet:
         self.vocab_size: int = manifest["vocab_size"]
         self.tokens: int = manifest["tokens"]
         self.documents: int = manifest["counts"]["documents"]
-        self.tokenizer_path = folder / TOKENIZER
         self._shards = [self._map(shard) for shard in manifest["shards"]]
         self._dtypes = [np.result_type(np.uint8, *(pair[i].dtype for pair in self._shards)) for i in (0, 1)]
         self._ends = np.cumsum([shard["rows"] for shard in manifest["shards"]])
@@ -150,7 +150,10 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ShardSet":
-        """Open a folder; CramError when it is no shard folder, of another version, or a shard is cut or missing."""
+        """Open a folder.
+
+        Errors: CramError when it is not a shard folder, of another version, or edited, or a shard is cut or missing.
+        """
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
             inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
@@ -161,7 +164,7 @@ class ShardSet:
         if version != FORMAT_VERSION:
             raise CramError(f"{folder / MANIFEST}: format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")
         try:
-            return cls(folder, manifest)
+            return cls(folder, read_sealed(folder / MANIFEST, REMEDY))
         except (KeyError, TypeError) as error:
             raise CramError(f"{folder / MANIFEST}: damaged ({error!r}); {REMEDY}") from error
 
@@ -200,24 +203,34 @@ class ShardSet:
 
     def verify(self) -> None:
         """Compare every file with its sha256; CramError naming the first that differs."""
-        for name, expected in self.manifest["files"].items():
-            path = self.folder / name
-            if not path.is_file():
-                raise CramError(f"{path}: missing; {REMEDY}")
-            if sha256_file(path) != expected:
-                raise CramError(f"{path}: damaged, its content is not what the manifest's sha256 says; {REMEDY}")
+        for name in self.manifest["files"]:
+            self.file(name)
+
+    def file(self, name: str) -> Path:
+        """The path of a file that the manifest lists. Errors: CramError where its content is not what was written."""
+        path = self.folder / name
+        if not path.is_file():
+            raise CramError(f"{path}: missing; {REMEDY}")
+        if sha256_file(path) != self.manifest["files"][name]:
+            raise CramError(f"{path}: damaged, its content is not what the manifest's sha256 says; {REMEDY}")
+        return path
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json of the rows, as it was written."""
+        return self.file(TOKENIZER)
 
     def token_counts(self) -> npt.NDArray[np.int64]:
         """How often each token occurs in the rows, padding not counted: int64 [vocab]."""
-        return load_file(self.folder / COUNTS)["counts"]
+        return load_file(self.file(COUNTS))["counts"]
 
     def lengths(self) -> npt.NDArray[np.int64]:
         """How many documents have each number of tokens, longer ones counted in the last place."""
-        return load_file(self.folder / COUNTS)["lengths"]
+        return load_file(self.file(COUNTS))["lengths"]
 
     def held_out(self) -> list[HeldOut]:
         """The held-out documents in the order of their hashes."""
-        with (self.folder / HELD_OUT).open(encoding="utf-8") as lines:
+        with self.file(HELD_OUT).open(encoding="utf-8") as lines:
             return [HeldOut(**json.loads(line)) for line in lines]
 
     def _map(self, shard: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

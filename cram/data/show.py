@@ -14,10 +14,11 @@ from cram.data.account import STATISTICS
 from cram.data.plots import draw_plots, printable
 from cram.data.scan import FATES
 from cram.data.shards import ShardSet
-from cram.data.timing import TIMING
+from cram.data.timing import TIMING, TIMING_REMEDY
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
 from cram.record import read_json
+from cram.sealed import read_sealed
 
 SAMPLES_SHOWN = 3
 ROWS_SHOWN = 3
@@ -60,7 +61,7 @@ def print_account(shards: ShardSet, short: bool = False) -> None:
         f"in {shards.rows:,} rows x {shards.seq_len} tokens, {len(shards.manifest['shards']):,} shard(s)"
     )
     _say_unknown(shards, short, console)
-    timing = read_json(shards.folder / TIMING) if (shards.folder / TIMING).is_file() else None
+    timing = read_sealed(shards.folder / TIMING, TIMING_REMEDY) if (shards.folder / TIMING).is_file() else None
     if short:
         _say_packing(shards, console)
     else:
@@ -149,7 +150,7 @@ def _pace(size: int | None, seconds: float) -> str:
 
 def _print_dropped(shards: ShardSet, console: Console) -> None:
     """A few documents of each reason, cut short, and a few duplicates beside what they duplicate."""
-    statistics = read_json(shards.folder / STATISTICS)
+    statistics = read_json(shards.file(STATISTICS))
     for name in _reasons(statistics["samples"]):
         found = statistics["samples"][name]
         what = "lines cut as boilerplate" if name == "boilerplate" else f"dropped: {name}"

@@ -8,7 +8,7 @@ counts.safetensors  is what the rows hold
 held_out.jsonl      every hash is the sha256 of its text, in ascending order, none twice
 rows                hold none of the held-out documents, nor 64 ids in a row of one but for known boilerplate; see
                     `leaks.check_rows` for what cannot be told where best fit has cut a document
-orders/*            each with its sha256, of these shards, each row once
+orders/*            each with the sha256 in their list, of these shards, each row once
 """
 
 from collections.abc import Iterator
@@ -31,6 +31,8 @@ from cram.data.shards import COUNTS, HELD_OUT, MANIFEST, REMEDY, TOKENIZER, Shar
 from cram.data.special import SpecialTokens, vocabulary_size
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
+from cram.record import sha256_file
+from cram.sealed import read_list
 
 ORDER_REMEDY = "delete the file, it is made again"
 
@@ -173,12 +175,17 @@ def _verify_unseen(shards: ShardSet) -> None:
 
 def _verify_orders(shards: ShardSet) -> None:
     """That each order that is there gives each row once; one that is not is made when it is needed."""
-    for path in sorted((shards.folder / FOLDER).glob("*.safetensors")):
+    folder = shards.folder / FOLDER
+    paths = sorted(folder.glob("*.safetensors"))
+    try:
+        files = read_list(folder) if paths else {}
+    except CramError as error:
+        raise CramError(f"{error} Delete {folder}, it is made again.") from None
+    for path in paths:
         with _reading(path, ORDER_REMEDY):
             arrays, metadata = map_arrays(path)
-            order = arrays[ARRAY]
-            about = (metadata["data"], metadata["sha256"])
-        if about != (shards.hash, sha256(order.data).hexdigest()):
+            order, data = arrays[ARRAY], metadata["data"]
+        if sha256_file(path) != files.get(path.name) or data != shards.hash:
             raise CramError(f"{path}: damaged, or the order of other shards; {ORDER_REMEDY}")
         if not _is_permutation(order, shards.rows):
             raise CramError(f"{path}: it does not give each of the {shards.rows} rows once; {ORDER_REMEDY}")

@@ -120,7 +120,8 @@ def test_scores_of_the_largest_sets_do_not_overflow(shards: ShardSet, monkeypatc
     counts = np.zeros(VOCAB, np.int64)
     counts[SPECIAL : SPECIAL + 2] = 2**60, 2**40
     rows = np.array([[VOCAB - 1] * 6, [SPECIAL + 1] * 6, [SPECIAL] * 6, [VOCAB - 1] * 3 + [SPECIAL] * 3])
-    table = order._surprisal(SimpleNamespace(**vars(shards), token_counts=lambda: counts))
+    monkeypatch.setattr(shards, "token_counts", lambda: counts)
+    table = order._surprisal(shards)
     assert order._mean(table, rows) / 2.0**order.ROW_BITS == pytest.approx([60, 20, 0, 30], abs=1e-5)
     assert (np.argsort(order._mean(table, np.repeat(rows, 4000, axis=1))) == [2, 1, 3, 0]).all()
 
@@ -160,6 +161,16 @@ DAMAGES = {
     "empty": lambda data: b"",
     "other data": lambda data: data.replace(b'"data": "', b'"data": "0')[:-1],
 }
+
+
+def test_a_damaged_list_of_orders_is_made_anew(shards: ShardSet) -> None:
+    expected = {kind: np.array(open_order(shards, kind, 0, 0)) for kind in ("shuffled", "likely_first")}
+    path = shards.folder / "orders" / "checksums.json"
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"likely", b"lively"))
+    for kind, order_before in expected.items():
+        assert np.array_equal(open_order(shards, kind, 0, 0), order_before)
+    assert path.read_bytes() == good
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -237,7 +248,10 @@ def test_memory_is_eight_bytes_a_row(shards: ShardSet, kind: order.Kind, monkeyp
             yield None, (np.stack([index % 50, index % 13], axis=1) + SPECIAL).astype(np.uint16), None
 
     large = SimpleNamespace(
-        **vars(shards) | {"rows": rows, "seq_len": 2}, blocks=blocks, token_counts=shards.token_counts
+        **vars(shards) | {"rows": rows, "seq_len": 2},
+        blocks=blocks,
+        token_counts=shards.token_counts,
+        tokenizer_path=shards.tokenizer_path,
     )
     tracemalloc.start()
     numbers = open_order(large, kind, 0, 0)

@@ -397,7 +397,7 @@ def failing(error: BaseException) -> Callable[..., None]:
 def test_what_fails_shows_no_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     data = write(tmp_path, texts())
     with monkeypatch.context() as patch:
-        patch.setattr("cram.data.shards.write_json", failing(error))
+        patch.setattr("cram.data.shards.write_sealed", failing(error))
         with pytest.raises(CramError if isinstance(error, OSError) else type(error)):
             make(data)
     assert seen(Path(data.dir)) == []

@@ -7,6 +7,7 @@ import pytest
 from cram.data import shards
 from cram.data.shards import HeldOut, ShardSet, ShardWriter
 from cram.errors import CramError
+from cram.sealed import write_sealed
 
 SEQ_LEN, PAD = 8, 0
 HELD_OUT = [HeldOut("held\u2028out \x85 text", "00aa"), HeldOut("other", "00bb")]
@@ -202,6 +203,18 @@ def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
         ShardSet.open(tmp_path / "set").verify()
 
 
+@pytest.mark.parametrize("read", ["token_counts", "lengths", "held_out", "tokenizer_path"])
+def test_a_file_is_compared_with_its_checksum_when_it_is_read(tmp_path: Path, read: str) -> None:
+    write(tmp_path / "set")
+    opened = ShardSet.open(tmp_path / "set")
+    for name in ("counts.safetensors", "held_out.jsonl", "tokenizer.json"):
+        path = tmp_path / "set" / name
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(CramError, match=r"damaged, its content is not what the manifest's sha256 says; delete"):
+        value = getattr(opened, read)
+        value()
+
+
 def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "set")
     path = tmp_path / "set/shard-00000.safetensors"
@@ -222,6 +235,9 @@ def test_a_folder_that_is_no_shard_folder(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=rf"format 99, this version reads {shards.FORMAT_VERSION}; delete"):
         ShardSet.open(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": shards.FORMAT_VERSION, "rows": 1}))
+    with pytest.raises(CramError, match=r"manifest.json: damaged or edited, .* own sha256 says; delete the folder"):
+        ShardSet.open(tmp_path)
+    write_sealed(tmp_path / "manifest.json", {"format": shards.FORMAT_VERSION, "rows": 1})
     with pytest.raises(CramError, match=r"manifest.json: damaged \(KeyError\('seq_len'\)\)"):
         ShardSet.open(tmp_path)
 

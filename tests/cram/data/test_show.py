@@ -22,6 +22,8 @@ from cram.data.scan import FATES
 from cram.data.shards import ShardSet
 from cram.data.split import held_out_limit, text_hash
 from cram.errors import CramError
+from cram.record import sha256_file
+from cram.sealed import write_sealed
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal"]
 NOTICE = "Please enable javascript to use this site."
@@ -135,7 +137,7 @@ def write_timing(shards: ShardSet, scan: float = 2.0) -> None:
         "pack_seconds": {"tokenizing": 0.001},
         "peak_bytes": {"this process": 123_400_000, "a worker": 0},
     }
-    (shards.folder / "timing.json").write_text(json.dumps(timing))
+    write_sealed(shards.folder / "timing.json", timing)
 
 
 def test_the_account_says_where_the_time_went(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +218,10 @@ def test_duplicates_stand_beside_what_they_duplicate(made: ShardSet, whole: str)
 
 
 def test_a_set_without_drops_has_no_samples(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
-    (shards.folder / "statistics.json").write_text('{"samples": {}, "duplicates": []}')
+    path = shards.folder / "statistics.json"
+    path.write_text('{"samples": {}, "duplicates": []}')
+    files = shards.manifest["files"] | {path.name: sha256_file(path)}
+    write_sealed(shards.folder / "manifest.json", shards.manifest | {"files": files})
     out = shown(shards, capsys)
     assert "statistics.json" not in out and "\nrow " in out
 

@@ -16,6 +16,7 @@ from cram.data.prepare import prepare_shards
 from cram.data.shards import ShardSet
 from cram.errors import CramError
 from cram.recipe import read_config
+from cram.sealed import read_sealed, write_list, write_sealed
 
 PAD, CLS, SEP = 0, 2, 3
 LAST_SHARD = "shard-00002.safetensors"
@@ -52,11 +53,10 @@ def fails(folder: Path, message: str) -> None:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    """Change the manifest, with a checksum that holds: what a look at the contents must find."""
+    manifest = read_sealed(folder / "manifest.json")
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    write_sealed(folder / "manifest.json", manifest)
 
 
 def signed(folder: Path, name: str) -> None:
@@ -326,16 +326,22 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     open_order(shards, "shuffled", seed=3, epoch=1)
     verify.verify(folder)
     path = folder / "orders" / f"{name}.safetensors"
+    others = [other.name for other in path.parent.glob("*.safetensors")]
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + bytes(4))
     fails(folder, rf"{name}.safetensors: damaged, or the order of other shards; delete the file, it is made again")
     numbers = np.arange(shards.rows, dtype=np.uint32)
     for order in (numbers * 0, numbers[::-1] + np.uint32(1), numbers[1:].copy(), np.append(numbers, numbers[:1])):
-        save_file({"order": order}, path, {"data": shards.hash, "sha256": sha256(order.data).hexdigest()})
+        save_file({"order": order}, path, {"data": shards.hash})
+        write_list(path.parent, others)
         fails(folder, rf"{name}.safetensors: it does not give each of the {shards.rows} rows once; delete the file")
     save_file({"rows": numbers}, path)
     fails(folder, rf"{name}.safetensors: damaged \(KeyError\('order'\)\); delete the file")
+    (path.parent / "checksums.json").unlink()
+    fails(folder, r"orders/checksums.json: there is no such file. Delete .*orders, it is made again.")
     path.unlink()
+    others.remove(path.name)
+    write_list(path.parent, others)
     verify.verify(folder)
     open_order(shards, "likely_first", seed=0, epoch=0)
 
