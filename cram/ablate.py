@@ -1,11 +1,11 @@
 """`python -m cram.ablate table=NAME`: train the arms of a table at equal budget and print what came out."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from cram.ablation import Run, Table, chosen, load_table, outcome, plan, table_names
+from cram.children import begin_child
 from cram.clock import Budget
 from cram.command import INTERRUPTED, run_door
 from cram.console import tokens
@@ -92,8 +92,7 @@ def _train(run: Run, place: str) -> int:
     print(f"{place} {run.arm}, seed {run.seed}, {run.config.budget}: {run.folder}", flush=True)
     command = [sys.executable, "-m", "cram.train", *run.words]
     with _log(run).open("a") as log:
-        # In a group of its own: Ctrl-C would reach it too, and to a run a second signal means "at once".
-        child = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+        child = begin_child(command, log)
         try:
             return child.wait()
         except KeyboardInterrupt:

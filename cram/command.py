@@ -6,17 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from cram.children import STOPPING, end_with_parent
 from cram.config import Config
 from cram.errors import CramError
 from cram.help import help_text
-from cram.limits import raise_open_files
+from cram.limits import raise_if_too_many, raise_open_files
 from cram.output import keep_output
 from cram.recipe import read_config
 
 INTERRUPTED = 130
-# What asks a command to end: a person, a lost terminal, a batch system before its limit, a limit of processor time.
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-STOPPING = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))  # Windows has the first two
 # Twice means at once. The others come again by themselves, a limit of processor time each second.
 INSISTING = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,9 +34,10 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, 
         print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])
         return
     _handle(_interrupt)
+    end_with_parent()
     try:
         refuse_repeats(words)
-        status = main(words)
+        status = _naming_limits(main, words)
     except CramError as error:
         print(f"cram: {error}", file=sys.stderr)
         status = 2
@@ -46,6 +45,15 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, 
         print("cram: interrupted.", file=sys.stderr)
         status = INTERRUPTED
     sys.exit(status or 0)
+
+
+def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) -> int | None:
+    """Run a command. Errors: CramError where it wants more open files than it may have."""
+    try:
+        return main(words)
+    except OSError as error:
+        raise_if_too_many(error)
+        raise
 
 
 def refuse_repeats(words: list[str]) -> None:

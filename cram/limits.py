@@ -1,6 +1,9 @@
 """The limit of open files."""
 
+import errno
 from contextlib import suppress
+
+from cram.errors import CramError
 
 ENOUGH = 65536  # files; a system that promises any number refuses more than it has
 
@@ -14,3 +17,12 @@ def raise_open_files() -> None:
         wanted = ENOUGH if most == resource.RLIM_INFINITY else min(most, ENOUGH)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+def raise_if_too_many(error: OSError) -> None:
+    """Turn the limit of open files into a CramError; let any other error pass."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        where = f" ({error.filename})" if error.filename else ""
+        raise CramError(
+            f"too many files are open{where}. Allow more and run the same command again: ulimit -n {ENOUGH}"
+        ) from None

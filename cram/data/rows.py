@@ -17,7 +17,7 @@ from cram.data.shards import ShardWriter
 from cram.data.timing import Stopwatch, add_seconds
 from cram.record import to_json, write_atomic
 
-TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores; each shard is an open file of the training process
+TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores
 FILE_BYTES = 1_000_000  # input files with less text share rows, so that a folder of letters is not mostly padding
 LONGEST = 1 << 16  # tokens: longer documents share the last place of the histogram of lengths
 STATE = "rows.safetensors"

@@ -3,19 +3,21 @@
 import multiprocessing
 import os
 import signal
-import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
+from cram.children import STOPPING, end_with_parent
 from cram.errors import CramError
 
 Work = TypeVar("Work")
 Note = TypeVar("Note")
 Result = TypeVar("Result")
 
+GRACE = 0.5  # seconds: a signal that ended the workers may still be on its way to this process
 AHEAD = 2  # pieces of work that wait or are done for each process: bounds the memory
 
 
@@ -60,9 +62,10 @@ class Workers(Generic[Work, Result]):
                     yield first, future.result()
             for note, future in waiting:
                 yield note, future.result()
-        except BrokenProcessPool:
+        except (BrokenProcessPool, MemoryError):
+            time.sleep(GRACE)
             raise CramError(
-                f"data.processes={self._processes}: a process that prepares data was killed (out of memory?)\n"
+                f"data.processes={self._processes}: a process that prepares data has ended (out of memory?)\n"
                 "set data.processes lower and run the same command again; it continues where it stopped"
             ) from None
 
@@ -73,18 +76,12 @@ _function: Callable[[Any], Any]
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function  # noqa: PLW0603  # one copy for each process, where its heavy parts stay loaded
     _function = function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent alone decides
+    for name in STOPPING:  # what reaches all of a terminal or a job; the parent alone decides
+        signal.signal(name, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what ends a pool, or follows the end of the parent
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed leaves its children waiting for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
+    end_with_parent()  # left alone it would wait for work forever
 
 
 def _run(piece: Any) -> Any:

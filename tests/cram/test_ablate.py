@@ -12,6 +12,7 @@ import pytest
 
 from cram.ablate import main
 from cram.errors import CramError
+from cram.lock import wait_for_lock
 from cram.recipe import last_of_each
 from cram.record import read_json
 
@@ -73,10 +74,10 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
     assert [arm["arm"] for arm in results["arms"]] == ["low", "half"]
 
 
-@pytest.mark.parametrize("whole_group", [True, False], ids=["as by Ctrl-C", "the table alone"])
-def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_path: Path, whole_group: bool) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGKILL"])
+def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path: Path, name: str) -> None:
     # Updates of some hundred milliseconds: a second signal meanwhile would end the run at once.
-    slow = ["batch.tokens=16384", "budget=100000steps", "log_interval=1"]
+    slow = ["batch.tokens=16384", "budget=100000steps", "data.epochs=1000", "log_interval=1"]
     command = [sys.executable, "-m", "cram.ablate", *last_of_each([*words, "seeds=1", "arms=[high]", *slow])]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
@@ -85,13 +86,17 @@ def test_an_interrupted_table_keeps_the_state_of_its_run(words: list[str], tmp_p
     metrics = run / "metrics.jsonl"
     while child.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 2):
         time.sleep(0.1)
-    if whole_group:
+    if name == "SIGINT":  # Ctrl-C reaches the whole group
         os.killpg(child.pid, signal.SIGINT)
     else:
-        child.send_signal(signal.SIGTERM)
+        child.send_signal(signal.Signals[name])
     out, _ = child.communicate(timeout=60)
-    assert child.returncode == 130, out
-    assert "The same command goes on" in out
+    if name == "SIGKILL":  # the run ends by itself
+        wait_for_lock(run / ".lock").close()
+        assert "the state is saved. The same command resumes." in (run / "train.log").read_text()
+    else:
+        assert child.returncode == 130, out
+        assert "The same command goes on" in out
     assert max(int(path.name) for path in (run / "checkpoints").iterdir()) > 0
 
 

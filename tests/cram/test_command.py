@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -80,6 +81,14 @@ def test_an_interrupt_is_130(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert status_of(main, [], monkeypatch) == 130
     assert capsys.readouterr().err == "cram: interrupted.\n"
+
+
+def test_a_limit_of_open_files_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: list[str]) -> int:
+        raise OSError(errno.EMFILE, "Too many open files", "a.txt")
+
+    assert status_of(main, [], monkeypatch) == 2
+    assert "(a.txt). Allow more and run the same command again: ulimit -n" in capsys.readouterr().err
 
 
 def test_a_failure_of_ours_is_1_with_a_traceback() -> None:

@@ -1,8 +1,13 @@
+import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from cram.errors import CramError
+from cram.limits import raise_if_too_many, raise_open_files
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -25,8 +30,6 @@ def test_the_limit_of_open_files_becomes_the_most_that_is_allowed(soft: int, har
 def test_a_system_that_refuses_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     import resource
 
-    from cram.limits import raise_open_files
-
     asked = []
 
     def refuse(_: int, limits: tuple[int, int]) -> None:
@@ -37,3 +40,11 @@ def test_a_system_that_refuses_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setattr(resource, "setrlimit", refuse)
     raise_open_files()
     assert asked == [(65536, resource.RLIM_INFINITY)]
+
+
+@pytest.mark.parametrize(("file", "where"), [("a.txt", " (a.txt)"), (None, "")])
+def test_too_many_open_files_are_told_with_the_remedy(file: str | None, where: str) -> None:
+    message = f"too many files are open{where}. Allow more and run the same command again: ulimit -n 65536"
+    with pytest.raises(CramError, match=rf"\A{re.escape(message)}\Z"):
+        raise_if_too_many(OSError(errno.EMFILE, "Too many open files", file))
+    raise_if_too_many(OSError(errno.EIO, "Input/output error", file))

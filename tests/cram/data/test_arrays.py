@@ -33,7 +33,25 @@ def test_every_dtype_and_shape(path: Path, dtype: type, shape: tuple[int, ...]) 
     assert metadata == {"note": "größer"} and arrays.keys() == written.keys()
     for name, array in arrays.items():
         assert array.dtype == written[name].dtype and np.array_equal(array, written[name])
-        assert not array.flags.writeable and (isinstance(array, np.memmap) or not array.size)
+        assert not array.flags.writeable and not array.flags.owndata
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_map_is_no_open_file_and_ends_with_its_arrays(tmp_path: Path) -> None:
+    def maps() -> int:
+        return Path("/proc/self/maps").read_bytes().count(b"/many-")
+
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    found = []
+    for number in range(20):
+        path = tmp_path / f"many-{number}-\udcff"
+        path.write_bytes(save({"a": np.full(3, number)}))
+        found.append(map_arrays(path)[0]["a"])
+        path.unlink()
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before and maps() == 20
+    assert [array.tolist() for array in found] == [[number] * 3 for number in range(20)]
+    del found
+    assert maps() == 0
 
 
 def test_a_file_without_arrays(path: Path) -> None:

@@ -3,11 +3,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cram.children import STOPPING
 from cram.data.workers import AHEAD, Workers
 from cram.errors import CramError
 
@@ -43,8 +44,14 @@ class Calls:
         return os.getpid(), self.calls
 
 
-def surroundings(_: int) -> tuple[str | None, str | None, bool]:
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+def use_up(number: int) -> int:
+    if number == 3:
+        raise MemoryError
+    return number
+
+
+def surroundings(_: int) -> tuple[str | None, str | None, set[str]]:
+    ignored = {name.name for name in STOPPING if signal.getsignal(name) == signal.SIG_IGN}
     return os.environ.get("RAYON_NUM_THREADS"), os.environ.get("TOKENIZERS_PARALLELISM"), ignored
 
 
@@ -96,14 +103,15 @@ def test_an_error_of_the_work_comes_out_as_it_is(processes: int) -> None:
         list(workers.map(work()))
 
 
-def test_a_worker_that_is_killed_is_said_with_the_remedy() -> None:
+@pytest.mark.parametrize("function", [die, use_up])
+def test_a_worker_that_is_killed_is_said_with_the_remedy(function: Callable[[int], int]) -> None:
     with (
         pytest.raises(
             CramError,
-            match=r"\Adata.processes=2: a process that prepares data was killed \(out of memory\?\)\n"
+            match=r"\Adata.processes=2: a process that prepares data has ended \(out of memory\?\)\n"
             r"set data.processes lower and run the same command again; it continues where it stopped\Z",
         ),
-        Workers(die, 2) as workers,
+        Workers(function, 2) as workers,
     ):
         list(workers.map((number, None) for number in range(100)))
 
@@ -120,7 +128,9 @@ def test_each_process_has_one_copy_of_the_function() -> None:
 
 def test_a_process_uses_one_thread_and_leaves_interrupts_to_its_parent() -> None:
     with Workers(surroundings, 2) as workers:
-        assert list(workers.map([(0, None)])) == [(None, ("1", "false", True))]
+        assert list(workers.map([(0, None)])) == [
+            (None, ("1", "false", {name.name for name in STOPPING} - {"SIGTERM"}))
+        ]
 
 
 # The parent waits for its work; the workers wait for the parent, or are busy. Prints the ids of the processes.
