@@ -12,7 +12,8 @@ from cram.console import tokens
 from cram.door_config import AblateConfig
 from cram.errors import CramError
 from cram.recipe import read_words
-from cram.record import read_json, write_atomic, write_json
+from cram.record import write_atomic, write_json
+from cram.run_files import read_receipt
 from cram.schema import keys
 
 ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
@@ -82,7 +83,7 @@ def _finished(run: Run) -> bool:
         folder = RunFolder(run.config)
         if folder.budget not in (None, Budget.parse(run.config.budget)):
             raise CramError(f"run={run.folder} has another budget than {run.config.budget}. Choose another run=.")
-        return folder.finished and not read_json(run.folder / "receipt.json").get("failed")
+        return folder.finished and not read_receipt(run.folder).get("failed")
     except CramError as error:
         raise CramError(f"arm {run.arm}: {error} For a table that is dir=.") from None
 

@@ -13,13 +13,12 @@ from cram.recipe import (
     RECIPES,
     YAML_ENDINGS,
     last_of_each,
-    load_config,
     load_mapping,
     nearest,
     read_config,
     read_mapping,
 )
-from cram.record import read_json
+from cram.run_files import is_finished, read_receipt, run_config
 from cram.run_folder import differences
 from cram.schema import key
 
@@ -151,8 +150,8 @@ def _over(line: dict[str, Any], baseline: dict[str, Any]) -> float | None:
 
 
 def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
-    there = [run for run in runs if (run.folder / "receipt.json").is_file() and _is_its_own(run)]
-    found = [(run, read_json(run.folder / "receipt.json")) for run in there]
+    there = [run for run in runs if is_finished(run.folder) and _is_its_own(run)]
+    found = [(run, read_receipt(run.folder)) for run in there]
     there = [run for run, receipt in found if not receipt.get("failed")]
     receipts = [receipt for _, receipt in found if not receipt.get("failed")]
     if not receipts:
@@ -174,8 +173,8 @@ def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _is_its_own(run: Run) -> bool:
     """Whether what is in a run's folder was trained by its words, and not by others of before."""
-    there = load_config(run.folder / "recipe.yaml")
-    extended = read_json(run.folder / "receipt.json").get("extensions")
+    there = run_config(run.folder)
+    extended = read_receipt(run.folder).get("extensions")
     return there.budget == run.config.budget and not extended and not differences(there, run.config)
 
 

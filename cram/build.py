@@ -36,11 +36,9 @@ from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon
 from cram.optim.schedule import batch_tokens, make_schedule
-from cram.record import Metrics, read_json, sha256_file
+from cram.record import Metrics
+from cram.run_files import HELD_OUT, TOKENIZER, WEIGHTS, checked, read_receipt
 from cram.session import Objective, Optimizer, Session
-
-# What a finished run is: the receipt has their checksums.
-RESULTS = ("model.safetensors", "tokenizer.json", "held_out.safetensors")
 
 
 @dataclass(frozen=True)
@@ -244,7 +242,7 @@ def model_figures(config: Config, vocab_size: int, predicted_share: float) -> di
 
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
     """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
-    weights, tokenizer = result(run, "model.safetensors"), load_tokenizer(result(run, "tokenizer.json"))
+    weights, tokenizer = result(run, WEIGHTS), load_tokenizer(result(run, TOKENIZER))
     state = load_file(weights)
     model = new_model(config.model, len(state["embedding.weight"]))
     model.load_state_dict(state)
@@ -253,20 +251,14 @@ def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Trans
 
 def load_held_out(run: Path) -> HeldOutSet:
     """The held-out rows of a finished run. Errors: CramError where they are missing or damaged."""
-    return HeldOutSet.from_file(result(run, "held_out.safetensors"))
+    return HeldOutSet.from_file(result(run, HELD_OUT))
 
 
 def result(run: Path, name: str) -> Path:
-    """The path of one of a finished run's RESULTS, its checksum compared with the receipt's.
+    """The path of a file of a finished run.
 
     Errors: CramError where the run is not finished, or came to nothing, or the file is not what the run wrote.
     """
-    for needed in ("receipt.json", name):
-        if not (run / needed).is_file():
-            raise CramError(f"run={run}: there is no {needed}. Finish the run first: cram.train with the same words.")
-    receipt = read_json(run / "receipt.json")
-    if failed := receipt.get("failed"):
+    if failed := read_receipt(run).get("failed"):
         raise CramError(f"run={run} has no usable model: {failed}")
-    if sha256_file(run / name) != receipt["files"][name]:
-        raise CramError(f"{run / name}: damaged, its content is not what the receipt's sha256 says.")
-    return run / name
+    return checked(run, name)

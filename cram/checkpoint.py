@@ -1,8 +1,8 @@
 """Checkpoints: `checkpoints/STEP/` with model.safetensors, optimizer.safetensors and state.json.
 
 A checkpoint is whole or absent: it is written under a temporary name and renamed. `state.json` holds
-the sha256 of both tensor files and of itself; one that does not hold is passed over, with a warning,
-for the one before it. No pickle.
+the sha256 of both tensor files and of itself, and the identity of the run; one that does not hold is passed over,
+with a warning, for the one before it. No pickle.
 """
 
 import shutil
@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load, save
 
 from cram.errors import CramError
-from cram.record import read_json, sha256_bytes, to_json, write_atomic, write_json
+from cram.record import sha256_bytes, write_atomic
+from cram.sealed import read_sealed, write_sealed
 
 KEPT = 2
 Tensors = dict[str, torch.Tensor]
@@ -36,11 +37,13 @@ class Checkpoints:
 
     Args:
         decay: progress at which the learning rate begins to fall. A longer budget goes on from before it.
+        identity: of recipe, data and tokenizer, by name; written into each, and those with another are not read.
     """
 
-    def __init__(self, run: Path, decay: float = 1.0) -> None:
+    def __init__(self, run: Path, decay: float = 1.0, identity: dict[str, str] | None = None) -> None:
         self.folder = run / "checkpoints"
         self.decay = decay
+        self.identity = identity
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
         """Write checkpoint `step` and drop those not kept; later ones were passed over, so they go too.
@@ -55,8 +58,8 @@ class Checkpoints:
                 data = save(tensors)
                 sums[f"{name}.safetensors"] = sha256_bytes(data)
                 write_atomic(temporary / f"{name}.safetensors", data)
-            state = {"step": step, "sha256": sums, **state}
-            write_json(temporary / "state.json", {**state, "state_sha256": _digest(state)})
+            own = {"step": step, "files": sums, "identity": self.identity}
+            write_sealed(temporary / "state.json", {**own, **state})
             if (self.folder / str(step)).exists():
                 (self.folder / str(step)).rename(self.folder / f".{step}.replaced.partial")
             temporary.rename(self.folder / str(step))
@@ -128,18 +131,22 @@ class Checkpoints:
         raise CramError(f"checkpoint={said}: there is none in {self.folder}. Say newest or one of these: {there}.")
 
     def state(self, step: int) -> dict[str, Any]:
-        """The state of a checkpoint. Errors: CramError when its checksum does not hold."""
+        """The state of a checkpoint. Errors: CramError when its checksum does not hold, or it is another run's."""
         path = self.folder / str(step) / "state.json"
-        state = read_json(path)
-        if not isinstance(state, dict) or state.pop("state_sha256", None) != _digest(state):
-            raise CramError(f"{path}: the checksum does not hold.")
+        state = read_sealed(path)
+        if state["step"] != step:
+            raise CramError(f"{path}: of update {state['step']}.")
+        if self.identity and state["identity"] != self.identity:
+            there = state["identity"] or {}
+            others = [name for name, own in self.identity.items() if there.get(name) != own]
+            raise CramError(f"{path}: of another run: its {' and '.join(others)} differ.")
         return state
 
     def read(self, step: int) -> Checkpoint:
         """A checkpoint. Errors: CramError when a file is missing or its checksum does not hold."""
         folder, state = self.folder / str(step), self.state(step)
         tensors = {}
-        for name, expected in state["sha256"].items():
+        for name, expected in state["files"].items():
             try:
                 data = (folder / name).read_bytes()
             except OSError as error:
@@ -148,7 +155,3 @@ class Checkpoints:
                 raise CramError(f"{folder / name}: the checksum does not hold.")
             tensors[name] = load(data)
         return Checkpoint(step, tensors["model.safetensors"], tensors["optimizer.safetensors"], state)
-
-
-def _digest(state: dict[str, Any]) -> str:
-    return sha256_bytes(to_json(state, sort_keys=True).encode())

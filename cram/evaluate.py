@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cram.command import run_door
 from cram.door_config import EvaluateConfig
 from cram.errors import CramError
-from cram.recipe import load_config, read_words
+from cram.recipe import read_words
 
 ABOUT = """Evaluate a finished run: on its held-out documents, or on any text.
 
@@ -29,10 +29,11 @@ def main(words: list[str]) -> int:
     said = read_words(EvaluateConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
+    from cram.run_files import run_config
     from cram.run_folder import existing_run
 
     run = existing_run(said.run)
-    config = load_config(run / "recipe.yaml")
+    config = run_config(run)
     from cram.build import build_held_out, load_held_out, load_trained
     from cram.data.special import SpecialTokens
     from cram.device import pick_device

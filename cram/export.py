@@ -18,8 +18,9 @@ from cram.config import CardConfig, Config
 from cram.door_config import ExportConfig
 from cram.errors import CramError
 from cram.model_card import check_card, model_card
-from cram.recipe import load_config, read_words
-from cram.record import read_json, to_json, write_json
+from cram.recipe import read_words
+from cram.record import to_json, write_json
+from cram.run_files import HELD_OUT, read_receipt, run_config
 from cram.stock import (
     AUTO_CLASSES,
     generation_config,
@@ -68,7 +69,7 @@ def export_run(
     from cram.data.tokenizer import SpecialTokens
     from cram.snapshot import open_snapshot
 
-    config = load_config(run / "recipe.yaml")
+    config = run_config(run)
     said = card or CardConfig()
     config.card = CardConfig(said.license or config.card.license, said.language or config.card.language)
     if reason := no_stock_class(config.model.kind):
@@ -84,7 +85,7 @@ def export_run(
         held_out, receipt, default = rows.to_bytes(), snapshot.account(rows, cpu), f"export-{snapshot.step}"
     else:
         model, tokenizer = load_trained(run, config, cpu)
-        held_out, receipt = result(run, "held_out.safetensors").read_bytes(), read_json(run / "receipt.json")
+        held_out, receipt = result(run, HELD_OUT).read_bytes(), read_receipt(run)
         default = "export"
     to = to or run / default
     model.eval()

@@ -63,7 +63,7 @@ def plan_extension(folder: "RunFolder", config: Config) -> Plan | None:
             f"budget={config.budget} is {what} than the {old.words()} that run={folder.path} has.\n"
             f"Say budget={old.words()}, a longer one of its kind, or choose another run=."
         )
-    checkpoints = Checkpoints(folder.path, decay_begins(config.schedule))
+    checkpoints = folder.checkpoints(decay_begins(config.schedule))
     newest = checkpoints.newest_state()
     step = checkpoints.before_decay()
     if newest is None or step is None or (step == 0 and newest["step"] > 0):

@@ -1,6 +1,5 @@
-"""The end of a run: final weights, held-out loss, receipt, export, plot and a short summary."""
+"""The end of a run: final weights, held-out loss, receipt, export and plot."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,34 +8,35 @@ import torch
 from safetensors.torch import save
 
 from cram.bigram import bigram_bits_per_byte
-from cram.build import RESULTS, Parts, build_held_out, build_model, evaluate_parts, model_figures
+from cram.build import Parts, build_held_out, build_model, evaluate_parts, model_figures
 from cram.clock import Clock
 from cram.config import Config, ObjectiveConfig, OptimizerConfig
-from cram.console import clock_time, tokens
 from cram.data.shards import ShardSet
 from cram.data.split import too_few
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.device import device_name, environment, peak_flops, peak_memory
 from cram.diagnosis import failure, why_not_below_unigram
 from cram.export import export_run
-from cram.held_out import BITS, CRAMMING_RULE, held_out_figures, unigram_nats, unknown_text
+from cram.held_out import CRAMMING_RULE, held_out_figures, unigram_nats
 from cram.history import bytes_changed, extension_line
 from cram.initial import initial_name
 from cram.loop import record_evaluation
 from cram.model_card import public_source
 from cram.plot import plot_loss
 from cram.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
-from cram.record import read_metrics, sha256_file, write_atomic, write_json
-from cram.samples import EXAMPLES
+from cram.record import read_metrics, write_atomic, write_json
+from cram.run_files import HELD_OUT, RECEIPT, TOKENIZER, WEIGHTS, list_results, unlist_results
+from cram.sealed import listed
 from cram.session import Session, weights_hash
-from cram.stock import PIPELINES, no_stock_class
+from cram.stock import no_stock_class
 
 
 def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards: ShardSet) -> dict[str, Any]:
     """Write everything a finished run leaves behind and return the receipt."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in session.model.state_dict().items()}
-    write_atomic(run / "model.safetensors", save(weights, metadata={"format": "pt"}))
-    write_atomic(run / "held_out.safetensors", parts.held_out.to_bytes())
+    unlist_results(run)
+    write_atomic(run / WEIGHTS, save(weights, metadata={"format": "pt"}))
+    write_atomic(run / HELD_OUT, parts.held_out.to_bytes())
     record_evaluation(session)
     session.metrics.close()
     held_out = read_metrics(session.metrics.path)[-1]
@@ -51,13 +51,20 @@ def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards
     if nats is not None and nats >= unigram:
         receipt["held_out"]["why_not_below_unigram"] = why_not_below_unigram(receipt, rates)
     plot_loss(run, unigram)
-    write_json(run / "receipt.json", receipt)
+    _write_receipt(run, receipt)
     if receipt["export"] == "export/":
         with session.clock.account("export"):
             export_run(run, run / "export", config.card)
-    receipt["time"] = time_table(session.clock.state()["booked"])
-    write_json(run / "receipt.json", receipt)
+        receipt["time"] = time_table(session.clock.state()["booked"])
+        _write_receipt(run, receipt)
     return receipt
+
+
+def _write_receipt(run: Path, receipt: dict[str, Any]) -> None:
+    """Write the receipt. A run that is killed meanwhile is not finished: the same command finishes it."""
+    unlist_results(run)
+    write_json(run / RECEIPT, receipt)
+    list_results(run)
 
 
 def _rates(config: OptimizerConfig) -> dict[str, float]:
@@ -145,7 +152,7 @@ def make_receipt(
         "seed": config.seed,
         "versions": where["packages"],
         "commit": where["commit"],
-        "files": {name: sha256_file(run / name) for name in RESULTS},
+        "files": listed(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
         "rules": rules(_facts(config, session, shards, repeated)),
     }
 
@@ -227,87 +234,3 @@ def _decontaminated(config: Config, shards: ShardSet) -> int | None:
     if not config.data.dedupe.decontaminate:
         return None
     return int(shards.manifest["dropped"].get("decontaminate", {"documents": 0})["documents"])
-
-
-def print_summary(run: Path, receipt: dict[str, Any]) -> int:
-    """Say what came out, beside the baseline, a few examples, and where everything lies.
-
-    Returns: the exit status, 1 for a run that failed.
-    """
-    budget = receipt["budget"]
-    charged = sum(receipt["time"]["charged"].values())
-    broken = [line["rule"] for line in receipt["rules"] if not line["passed"]]
-    mfu_text = "unknown: no published peak for this device" if receipt["mfu"] is None else f"{receipt['mfu']:.1%}"
-    lines = [
-        *_loss_lines(receipt["held_out"]),
-        ("trained", f"{receipt['updates']} updates, {tokens(receipt['positions'])} tokens in {clock_time(charged)} "
-                    f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
-        *(("", extension_line(facts)) for facts in receipt["extensions"]),
-        ("MFU", mfu_text),
-        *_lost_time(receipt),
-        ("rules", f"not kept: {'; '.join(broken)}" if broken else "all kept"),
-        *_result_lines(run, receipt),
-    ]  # fmt: skip
-    print()
-    for name, text in lines:
-        print(f"{name:<14}{text}")
-    failed = receipt.get("failed")  # receipts of before had neither this nor stalls
-    if failed:
-        print(f"cram: run={run} has no usable model: {failed}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _loss_lines(held_out: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of a summary: the held-out loss beside the baseline, and why it is not below it where it is not."""
-    nats, unigram = held_out["nats_per_token"], held_out["unigram_nats_per_token"]
-    if nats is None:
-        return [("held-out loss", f"not finite; unigram baseline {unigram:.3f}")]
-    lines = [
-        ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
-        ("", _bits_line(held_out)),
-    ]
-    if few := held_out.get("too_few"):
-        lines.append(("", few))
-    if why := held_out.get("why_not_below_unigram"):
-        lines.append(("", f"not below the baseline, which knows only how frequent each token is: {why}"))
-    return lines
-
-
-def _lost_time(receipt: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of a summary: stalls and sleep, where there were any."""
-    stalls, asleep = receipt.get("stalls"), receipt["time"]["not_charged"].get("asleep")
-    lines = []
-    if stalls and stalls["number"]:
-        often = "once" if stalls["number"] == 1 else f"{stalls['number']} times"
-        longest = "" if stalls["number"] == 1 else f", the longest {clock_time(stalls['longest_seconds'])}"
-        lines.append(
-            ("stalled", f"{often}, for {clock_time(stalls['seconds'])}{longest}: charged, but not to the updates")
-        )
-    if asleep and asleep >= 1.0:
-        lines.append(("asleep", f"{clock_time(asleep)}, not charged"))
-    return lines
-
-
-def _bits_line(held_out: dict[str, Any]) -> str:
-    """Of a summary: bits per byte under their own name, a baseline where there is one, and accuracy."""
-    (name,) = (name for name in BITS.values() if name in held_out)
-    bigram = held_out.get("bigram_bits_per_byte")
-    baseline = "" if bigram is None else f" (bytes' bigram baseline {bigram:.3f})"
-    left_out = unknown_text(held_out.get("unknown_share", 0.0))  # receipts did not have it always
-    return f"{held_out[name]:.3f} {name.replace('_', ' ')}{baseline}, accuracy {held_out['accuracy']:.1%}{left_out}"
-
-
-def _result_lines(run: Path, receipt: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of a summary: where everything lies and how it is used."""
-    kind = receipt["model"]["kind"]
-    files = f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors"
-    if receipt["export"] != "export/":
-        use = [] if receipt.get("failed") else [("use it", f"python -m cram.evaluate run={run}")]
-        return [("files", files), ("export", receipt["export"]), *use]
-    task = PIPELINES[kind]
-    label, examples = EXAMPLES[task]
-    return [
-        *((label, line) for line in examples(run / "export")),
-        ("files", f"{files}, export/"),
-        ("use it", f"transformers.pipeline('{task}', '{run}/export')"),
-    ]

@@ -9,11 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cram.build import new_model, result
-from cram.checkpoint import Checkpoints
 from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import load_config
 from cram.record import read_json
+from cram.run_files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
 from cram.stock import from_stock_names
 
 # The parts of a tokenizer.json that decide which id a text has; an export's others may differ from its run's.
@@ -51,9 +50,9 @@ def initial_name(config: Config) -> str | None:
 
 
 def _of_run(folder: Path) -> dict[str, Tensor]:
-    if (folder / "receipt.json").is_file():
-        return load_file(result(folder, "model.safetensors"))
-    newest = Checkpoints(folder).newest()
+    if is_finished(folder):
+        return load_file(result(folder, WEIGHTS))
+    newest = run_checkpoints(folder).newest()
     if newest is None:
         raise CramError(f"init={folder} has neither final weights nor a checkpoint. Train it first.")
     return newest.model
@@ -78,7 +77,7 @@ def _check_words(config: Config, folder: Path) -> None:
         if Path(config.tokenizer).is_file():
             check_tokenizer(config, Path(config.tokenizer))
         return
-    own = load_config(folder / "recipe.yaml") if (folder / "recipe.yaml").is_file() else None
+    own = run_config(folder) if (folder / RECIPE).is_file() else None
     if own is None or own.tokenizer or (own.wordpiece, own.data.source) != (config.wordpiece, config.data.source):
         raise CramError(
             f"init={folder}: without tokenizer= another one would be trained on the data. "

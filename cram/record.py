@@ -112,29 +112,39 @@ class Metrics:
 
     Args:
         run: the run folder.
-        keep: how many lines of an earlier part of the run to keep (all after them are cut).
+        kept: the `state` in the checkpoint that the run goes on from; what was written after it is cut.
+
+    Errors: CramError when the lines from before that checkpoint are not those that were written.
     """
 
-    def __init__(self, run: Path, keep: int = 0) -> None:
+    def __init__(self, run: Path, kept: Mapping[str, Any] | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = run / "metrics.jsonl"
-        kept = read_metrics(self.path)[:keep] if self.path.exists() else []
-        write_atomic(self.path, "".join(_line(record) for record in kept).encode())
-        self._file = self.path.open("a", encoding="utf-8")
+        data = _kept(self.path, kept) if kept else b""
+        write_atomic(self.path, data)
+        self._file = self.path.open("ab")
+        self._bytes, self._digest = len(data), hashlib.sha256(data)
         for old in (run / "tensorboard").glob("events.*"):
             old.unlink()
         self._board = SummaryWriter(str(run / "tensorboard"))
         self.lines = 0
-        for record in kept:
+        for record in read_metrics(self.path):
             self._to_board(record)
+
+    def state(self) -> dict[str, Any]:
+        """Length and hash of what was written, for a checkpoint."""
+        return {"lines": self.lines, "bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it must hold `kind`, `step` and `time` (seconds since the epoch)."""
+        line = (to_json(record) + "\n").encode()
         with naming_full_disk(self.path):
-            self._file.write(_line(record))
+            self._file.write(line)
             self._file.flush()
             self._to_board(record)
+        self._bytes += len(line)
+        self._digest.update(line)
 
     def _to_board(self, record: dict[str, Any]) -> None:
         self.lines += 1
@@ -156,8 +166,19 @@ class Metrics:
         self._board.close()
 
 
-def _line(record: dict[str, Any]) -> str:
-    return to_json(record) + "\n"
+def _kept(path: Path, kept: Mapping[str, Any]) -> bytes:
+    """The beginning of a metrics file, up to a checkpoint; nothing, with a warning, of one that was removed."""
+    if not path.exists():
+        print(f"warning: {path} is gone; the metrics go on without what was in it", flush=True)
+        return b""
+    _check_regular(path)
+    data = path.read_bytes()[: kept["bytes"]]
+    if sha256_bytes(data) != kept["sha256"]:
+        raise CramError(
+            f"{path}: damaged or edited, its first {kept['lines']} lines are not those that the run wrote.\n"
+            "Put them back, or remove the file: the run then goes on without them."
+        )
+    return data
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -7,11 +7,23 @@ from typing import IO
 from cram.checkpoint import Checkpoints
 from cram.clock import Budget
 from cram.config import Config
+from cram.data.shards import ShardSet
 from cram.errors import CramError
 from cram.lock import take_lock
-from cram.recipe import load_config, save_config
-from cram.record import read_json, write_atomic, write_json
+from cram.record import sha256_bytes
+from cram.run_files import (
+    RECIPE,
+    identity,
+    is_finished,
+    read_receipt,
+    run_checkpoints,
+    run_config,
+    shard_folder,
+    unlist_results,
+    write_naming,
+)
 from cram.schema import keys, value_of
+from cram.sealed import LIST
 
 # What a longer budget sets aside, beside copies of what names the run.
 OF_BUDGET = ("model.safetensors", "held_out.safetensors", "loss.png", "export", "glue.json", "glue", "receipt.json")
@@ -30,7 +42,7 @@ class RunFolder:
         self._config = config
         recipe = self.path / "recipe.yaml"
         if recipe.exists():
-            self._check_same(load_config(recipe))
+            self._check_same(run_config(self.path))
         elif self.path.is_dir() and any(self.path.iterdir()) and not (self.path / ".lock").exists():
             raise CramError(f"run={self.path}: the folder holds other files. Choose another run=.")
         elif self.path.exists() and not self.path.is_dir():
@@ -40,17 +52,26 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether everything a run leaves behind is there: its receipt, and the export that the receipt speaks of."""
-        receipt = self.path / "receipt.json"
-        return receipt.exists() and (read_json(receipt)["export"] != "export/" or (self.path / "export").exists())
+        if not is_finished(self.path):
+            return False
+        return read_receipt(self.path)["export"] != "export/" or (self.path / "export").exists()
 
     @property
     def budget(self) -> Budget | None:
         """The budget that the run has: its receipt's, or its newest readable checkpoint's. None before there is one."""
-        if (self.path / "receipt.json").exists():
-            there = read_json(self.path / "receipt.json")["budget"]
+        if is_finished(self.path):
+            there = read_receipt(self.path)["budget"]
             return Budget(there["clock"], there["limit"])
-        newest = Checkpoints(self.path).newest_state()
+        newest = self.checkpoints().newest_state()
         return Budget(**newest["budget"]) if newest else None
+
+    def checkpoints(self, decay: float = 1.0) -> Checkpoints:
+        """Its checkpoints; before it has begun it has none."""
+        return run_checkpoints(self.path, decay) if self._begun else Checkpoints(self.path, decay)
+
+    @property
+    def _begun(self) -> bool:
+        return (self.path / RECIPE).exists()
 
     def set_aside(self, budget: Budget) -> Path | None:
         """Keep the results of a budget in a folder of their own, a finished run like any other; None if there are none.
@@ -64,6 +85,9 @@ class RunFolder:
         kept.mkdir(exist_ok=True)
         for name in OF_RUN:
             shutil.copyfile(self.path / name, kept / name)
+        if not (kept / LIST).exists():  # else the one that was there has already lost its results
+            shutil.copyfile(self.path / LIST, kept / LIST)
+        unlist_results(self.path)
         for name in results:
             (self.path / name).rename(kept / name)
         return kept
@@ -74,19 +98,24 @@ class RunFolder:
 
         A source that changes, or a hub that is out of reach, must not keep a run from being resumed.
         """
-        if not (self.path / "recipe.yaml").exists():
-            return None
-        folder = Path(read_json(self.path / "environment.json")["shards"])
-        return folder if folder.is_dir() else None
+        folder = shard_folder(self.path) if self._begun else None
+        return folder if folder and folder.is_dir() else None
 
-    def begin(self, shards: Path, environment: dict[str, object]) -> None:
-        """Write what names the run; called when all that the user said has proved usable."""
-        recipe = self.path / "recipe.yaml"
-        if not recipe.exists():
-            write_atomic(self.path / "tokenizer.json", (shards / "tokenizer.json").read_bytes())
-            facts = {"seed": self._config.seed, "shards": str(shards.resolve())}
-            write_json(self.path / "environment.json", environment | facts)
-            write_atomic(recipe, save_config(self._config).encode())
+    def begin(self, shards: ShardSet, environment: dict[str, object]) -> dict[str, str]:
+        """Write what names the run; called when all that the user said has proved usable. Returns its identity."""
+        tokenizer = shards.tokenizer_path.read_bytes()
+        if not self._begun:
+            facts = {"seed": self._config.seed, "shards": str(shards.folder.resolve())}
+            write_naming(self.path, self._config, environment | facts, tokenizer, shards.hash)
+        own = identity(self._config, shards.hash, sha256_bytes(tokenizer))
+        there = self.checkpoints().identity
+        if there != own:
+            others = [name for name in own if not there or there.get(name) != own[name]]
+            raise CramError(
+                f"run={self.path} was begun with another {' and another '.join(others)} than there is now.\n"
+                "Put it back as it was, or choose another run=."
+            )
+        return own
 
     def _check_same(self, there: Config) -> None:
         different = differences(there, self._config)

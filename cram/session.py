@@ -162,7 +162,7 @@ class Session:
             "window": vars(self.window),
             "faults": asdict(self.faults),
             "loss_scale": self.loss_scale.state() if self.loss_scale else None,
-            "metrics_lines": self.metrics.lines,
+            "metrics": self.metrics.state(),
             **{name: getattr(self, name) for name in _CARRIED},
         }
 

@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 
 from cram.bigram import bigram_bits_per_byte
 from cram.build import build_held_out, load_held_out, model_figures, new_model
-from cram.checkpoint import Checkpoints
 from cram.clock import CHARGED
 from cram.config import Config
 from cram.data.shards import ShardSet
@@ -19,7 +18,7 @@ from cram.held_out import HeldOutSet, evaluate, unigram_nats
 from cram.initial import initial_name
 from cram.model.transformer import Transformer
 from cram.model_card import public_source
-from cram.record import read_json
+from cram.run_files import TOKENIZER, checked, is_finished, run_checkpoints, shard_folder
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Snapshot:
 
     def shards(self) -> ShardSet:
         """The shards that the run learns from. Errors: CramError where they are gone."""
-        folder = Path(read_json(self.run / "environment.json")["shards"])
+        folder = shard_folder(self.run)
         if not folder.is_dir():
             raise CramError(
                 f"checkpoint={self.step}: held-out rows are made from the run's shards, and {folder} is not there. "
@@ -45,7 +44,7 @@ class Snapshot:
 
     def held_out(self) -> HeldOutSet:
         """The held-out rows that the run is evaluated on when it is finished."""
-        if (self.run / "receipt.json").is_file():
+        if is_finished(self.run):
             return load_held_out(self.run)
         config = self.config
         documents, objective = self.shards().held_out(), config.objective.kind
@@ -98,8 +97,8 @@ class Snapshot:
 
 def open_snapshot(run: Path, config: Config, said: str, device: torch.device) -> Snapshot:
     """The checkpoint `newest` or of a step. Errors: CramError that lists those that are there."""
-    checkpoint = Checkpoints(run).chosen(said)
-    tokenizer = load_tokenizer(run / "tokenizer.json")
+    checkpoint = run_checkpoints(run).chosen(said)
+    tokenizer = load_tokenizer(checked(run, TOKENIZER))
     model = new_model(config.model, len(checkpoint.model["embedding.weight"]))
     model.load_state_dict(checkpoint.model)
     return Snapshot(run, config, checkpoint.step, checkpoint.state, model.to(device).eval(), tokenizer)

@@ -38,17 +38,18 @@ def main(words: list[str]) -> int:
     from cram.data.prepare import prepare_shards
     from cram.data.shards import ShardSet
     from cram.extension import plan_extension
-    from cram.finish import finish_run, print_summary
+    from cram.finish import finish_run
     from cram.initial import check_tokenizer, read_initial
-    from cram.record import read_json
+    from cram.run_files import read_receipt
     from cram.run_folder import RunFolder
+    from cram.summary import print_summary
 
     check(config)
     folder = RunFolder(config)
     plan = plan_extension(folder, config)
     if folder.finished and not plan:
         print(f"{folder.path} is finished; nothing to do.")
-        return print_summary(folder.path, read_json(folder.path / "receipt.json"))
+        return print_summary(folder.path, read_receipt(folder.path))
     initial = read_initial(config) if config.init and not Checkpoints(folder.path).steps() else None
     clock = Clock(Budget.parse(config.budget), boot=boot_clock())
     with clock.account("preparation"):
@@ -75,7 +76,6 @@ def _train(
 ) -> tuple["Session", bool]:
     """Start, resume or extend, and train. Returns the session and whether the budget was spent."""
     from cram.build import build_session
-    from cram.checkpoint import Checkpoints
     from cram.compilation import compile_session
     from cram.console import BudgetBar
     from cram.device import device_notes, environment
@@ -87,15 +87,15 @@ def _train(
 
     for note in device_notes(config.device, parts.device):
         print(note)
-    checkpoints = Checkpoints(folder.path, decay_begins(config.schedule))
+    checkpoints = folder.checkpoints(decay_begins(config.schedule))
     checkpoint = plan.checkpoint(checkpoints) if plan else checkpoints.newest()
     check_one_batch(parts.loader, config)
     if checkpoint:
         parts.loader.resume(checkpoint.state["loader"])  # so that data that does not fit is refused here
-    folder.begin(shards.folder, environment(parts.device))
+    checkpoints.identity = folder.begin(shards, environment(parts.device))
     if plan and (kept := folder.set_aside(plan.old)):
         print(f"the results of {plan.old.words()} are kept in {kept}")
-    metrics = Metrics(folder.path, keep=checkpoint.state["metrics_lines"] if checkpoint else 0)
+    metrics = Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
         session = build_session(config, parts, clock, metrics, checkpoints, bar.show, lambda: stop.asked)
         if checkpoint:

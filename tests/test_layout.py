@@ -12,8 +12,8 @@ SOURCES = sorted([*(ROOT / "cram").rglob("*.py"), *(ROOT / "kernels").rglob("*.p
 GROUND = ["errors", "schema", "config", "door_config", "record", "sealed", "clock", "consistency", "recipe", "help",
           "host", "lock", "limits", "output", "children", "peaks", "device", "console", "command"]  # fmt: skip
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
-         "heartbeat", "history", "receipt", "diagnosis", "run_folder", "plot",
-         "samples", "model_card", "stock", "bigram"]  # fmt: skip
+         "heartbeat", "history", "receipt", "diagnosis", "run_files", "run_folder", "plot",
+         "samples", "model_card", "stock", "bigram", "summary"]  # fmt: skip
 RHYTHM = ["session", "gradients", "compilation", "loop", "probe"]
 WIRING = ["build"]
 DOORS = [

@@ -149,10 +149,10 @@ def _folder(folder: Path) -> Path:
 def _exported(run: Path) -> Path:
     from cram.build import result
     from cram.export import export_run
-    from cram.recipe import load_config
+    from cram.run_files import run_config
     from cram.stock import no_stock_class
 
-    kind = load_config(run / "recipe.yaml").model.kind
+    kind = run_config(run).model.kind
     if reason := no_stock_class(kind):
         raise CramError(f"run={run} cannot be fine-tuned: {reason}. Train model.kind=encoder for GLUE.")
     if kind == "decoder":

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from cram.ablate import main
+from cram.config import Config
 from cram.errors import CramError
 from cram.lock import wait_for_lock
 from cram.recipe import last_of_each
 from cram.record import read_json
+from cram.run_files import write_naming
 
 ARMS = """
 about: two learning rates
@@ -59,9 +61,7 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "tables" / "mine-4steps" / "high-seed0"
-    run.mkdir(parents=True)
-    (run / ".lock").touch()
-    (run / "recipe.yaml").write_text("budget: 4steps\n")
+    write_naming(run, Config(budget="4steps"), {}, b"{}", data="of the test")
     with pytest.raises(CramError, match=r"(?s)arm high: run=.* belongs to another recipe.*For a table that is dir="):
         main([*words, "seeds=1"])
     assert not (run.parent / "low-seed0" / "receipt.json").exists()

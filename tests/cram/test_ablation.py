@@ -10,8 +10,8 @@ from cram.build import check
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
-from cram.recipe import save_config
-from cram.record import write_json
+from cram.record import write_atomic, write_json
+from cram.run_files import HELD_OUT, RECEIPT, WEIGHTS, list_results, write_naming
 
 TABLE = Table(
     about="",
@@ -115,9 +115,11 @@ def receipt(nats: float, cramming: float | None, tokens: int) -> dict[str, Any]:
 
 def finish(run: Run, receipt: dict[str, Any]) -> None:
     """Leave what a finished run leaves."""
-    run.folder.mkdir(parents=True)
-    (run.folder / "recipe.yaml").write_text(save_config(run.config))
-    write_json(run.folder / "receipt.json", receipt)
+    write_naming(run.folder, run.config, {}, b"{}", data="of the test")
+    for name in (WEIGHTS, HELD_OUT):
+        write_atomic(run.folder / name, b"")
+    write_json(run.folder / RECEIPT, receipt)
+    list_results(run.folder)
 
 
 def test_a_run_that_failed_is_none_of_the_outcome(tmp_path: Path) -> None:

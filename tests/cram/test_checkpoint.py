@@ -123,7 +123,7 @@ def test_any_flipped_bit_is_found(checkpoints: Checkpoints, name: str) -> None:
     check(checkpoints.newest(), 2)
 
 
-@pytest.mark.parametrize("edited", ['{"step": 2}', "[]", "null", "3", '{"sha256": {}, "state_sha256": "00"}'])
+@pytest.mark.parametrize("edited", ['{"step": 2}', "[]", "null", "3", '{"files": {}, "sha256": "00"}'])
 def test_a_state_that_was_edited_is_passed_over(checkpoints: Checkpoints, edited: str) -> None:
     path = checkpoints.folder / "2" / "state.json"
     state = json.loads(path.read_text())

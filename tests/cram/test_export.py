@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cram.build import RESULTS, build_held_out, new_model
+from cram.build import build_held_out, new_model
 from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
 from cram.export import export_run, main
 from cram.held_out import evaluate
-from cram.recipe import save_config
-from cram.record import sha256_file
+from cram.record import write_json
+from cram.run_files import RESULTS, list_results, unlist_results, write_naming
 from cram.samples import EXAMPLES
 from cram.stock import to_stock_names
 
@@ -60,7 +60,7 @@ def make_run(folder: Path, config: Config = CONFIG) -> Path:
     """A finished run of a small model whose every weight matters."""
     folder.mkdir()
     tokenizer = train_tokenizer([text(number) for number in range(60)], config.wordpiece)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_naming(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
     documents = [TextDocument(text(number), f"{number:064x}") for number in range(40)]
     objective = config.objective.kind
     rows = build_held_out(documents, tokenizer, config.data.seq_len, EvaluationConfig(), objective=objective)
@@ -72,10 +72,9 @@ def make_run(folder: Path, config: Config = CONFIG) -> Path:
             shift = 1.0 if parameter.ndim == 1 else 0.0
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + shift)
     save_file(model.state_dict(), folder / "model.safetensors")
-    (folder / "recipe.yaml").write_text(save_config(config))
     figures = evaluate(model, rows, torch.device("cpu"))
-    files = {name: sha256_file(folder / name) for name in RESULTS}
-    (folder / "receipt.json").write_text(json.dumps(receipt(figures, objective == "causal") | {"files": files}))
+    write_json(folder / "receipt.json", receipt(figures, objective == "causal"))
+    list_results(folder)
     return folder
 
 
@@ -301,7 +300,7 @@ def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"no recipe\.yaml"):
         main([f"run={tmp_path}"])
     run = make_run(tmp_path / "small")
-    (run / "receipt.json").unlink()
+    unlist_results(run)
     with pytest.raises(CramError, match=r"no receipt\.json"):
         main([f"run={run}", f"to={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
@@ -309,7 +308,9 @@ def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
 
 def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "small")
-    (run / "recipe.yaml").write_text(save_config(replace(CONFIG, model=replace(CONFIG.model, kind="crammed"))))
+    config = replace(CONFIG, model=replace(CONFIG.model, kind="crammed"))
+    write_naming(run, config, {}, (run / "tokenizer.json").read_bytes(), data="of the test")
+    list_results(run)
     words = [sys.executable, "-m", "cram.export", f"run={run}", f"to={tmp_path / 'out'}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -319,16 +320,16 @@ def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", ["tokenizer.json", *RESULTS])
 def test_a_file_that_the_run_did_not_write_is_refused(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "small")
     data = bytearray((run / name).read_bytes())
     data[-20] ^= 1
     (run / name).write_bytes(data)
-    with pytest.raises(CramError, match=f"{name}: damaged, .*the receipt's sha256"):
+    with pytest.raises(CramError, match=f"{name}: damaged or edited"):
         main([f"run={run}", f"to={tmp_path / 'out'}"])
     (run / name).unlink()
-    with pytest.raises(CramError, match=f"there is no {name}"):
+    with pytest.raises(CramError, match=f"{name}: missing"):
         main([f"run={run}", f"to={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
 
@@ -337,10 +338,9 @@ def test_large_logits_may_round_differently(tmp_path: Path) -> None:
     run = make_run(tmp_path / "small")
     weights = load_file(run / "model.safetensors")
     weights["head.norm.weight"] *= 200.0  # logits in the hundreds differ by more than 1e-4 in fp32
+    unlist_results(run)
     save_file(weights, run / "model.safetensors")
-    receipt = json.loads((run / "receipt.json").read_text())
-    receipt["files"]["model.safetensors"] = sha256_file(run / "model.safetensors")
-    (run / "receipt.json").write_text(json.dumps(receipt))
+    list_results(run)
     assert export_run(run, tmp_path / "out").is_dir()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cram.config import Config
-from cram.finish import _decontaminated, _devices, _lost_time
+from cram.finish import _decontaminated, _devices
 
 
 def session(devices: list[str], model: torch.nn.Module) -> Any:
@@ -23,26 +23,6 @@ def test_devices_are_those_of_all_resumes_parameters_and_ranks(monkeypatch: pyte
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     assert _devices(session(["cpu A"], here)) == ["cpu A", "cpu of rank 1"]
-
-
-@pytest.mark.parametrize(
-    ("stalls", "asleep", "lines"),
-    [
-        ((0, 0.0, 0.0), 0.5, []),
-        ((0, 0.0, 0.0), None, []),
-        ((1, 10.0, 10.0), 0.0, [("stalled", "once, for 0:10: charged, but not to the updates")]),
-        (
-            (3, 75.0, 60.0), 3600.0,
-            [("stalled", "3 times, for 1:15, the longest 1:00: charged, but not to the updates"),
-             ("asleep", "1:00:00, not charged")],
-        ),
-    ],
-)  # fmt: skip
-def test_stalls_and_sleep_are_in_the_summary_where_there_were_any(
-    stalls: tuple[int, float, float], asleep: float | None, lines: list[tuple[str, str]]
-) -> None:
-    figures = dict(zip(("number", "seconds", "longest_seconds"), stalls, strict=True))
-    assert _lost_time({"stalls": figures, "time": {"not_charged": {"asleep": asleep}}}) == lines
 
 
 def test_what_was_dropped_for_task_files_is_counted_where_it_was_looked_for() -> None:

@@ -315,7 +315,7 @@ def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> Non
     checkpoint = Checkpoints(tmp_path / "b").newest()
     assert checkpoint is not None
     assert checkpoint.step == 4
-    metrics = Metrics(tmp_path / "b", keep=checkpoint.state["metrics_lines"])
+    metrics = Metrics(tmp_path / "b", checkpoint.state["metrics"])
     second = make_session(tmp_path / "b", metrics=metrics)
     second.resume(checkpoint)
     assert train(second)

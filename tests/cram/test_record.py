@@ -169,11 +169,13 @@ def test_a_resumed_run_joins_without_gap_or_repeat(tmp_path: Path) -> None:
     first = Metrics(tmp_path)
     for step in range(1, 6):
         first.write(record(step))
+        if step == 3:
+            kept = first.state()
     first.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # a crash cut this line short
-    second = Metrics(tmp_path, keep=3)
-    assert second.lines == 3
+    second = Metrics(tmp_path, kept)
+    assert second.lines == 3 and second.state() == kept
     for step in range(4, 7):
         second.write(record(step, part=2))
     second.close()
@@ -181,6 +183,46 @@ def test_a_resumed_run_joins_without_gap_or_repeat(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == expected
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(json.dumps(line) + "\n" for line in expected)
     assert board(tmp_path) == {"train/loss": [(line["step"], line["time"], line["loss"]) for line in expected]}
+
+
+@pytest.mark.parametrize("edit", ["a figure", "a bit", "cut short", "a line less"])
+def test_metrics_that_were_edited_are_not_gone_on_with(tmp_path: Path, edit: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = Metrics(tmp_path)
+    for step in (1, 2, 3):
+        first.write(record(step))
+    kept = first.state()
+    first.close()
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "a figure": whole.replace(b"12.0", b"11.0"),
+            "a bit": b"\xfb" + whole[1:],
+            "cut short": whole[:-5],
+            "a line less": whole.partition(b"\n")[2],
+        }[edit]
+    )
+    with pytest.raises(CramError, match=r"metrics.jsonl: damaged or edited, its first 3 lines are not .*\nPut"):
+        Metrics(tmp_path, kept)
+    path.write_bytes(whole + b"what came after the checkpoint")
+    assert Metrics(tmp_path, kept).state() == kept
+    assert path.read_bytes() == whole
+
+
+def test_metrics_that_were_removed_are_gone_on_without_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Metrics(tmp_path)
+    first.write(record(1))
+    kept = first.state()
+    first.close()
+    first.path.unlink()
+    second = Metrics(tmp_path, kept)
+    second.write(record(2))
+    second.close()
+    assert read_metrics(second.path) == [record(2)]
+    assert f"warning: {second.path} is gone; the metrics go on without what was in it" in capsys.readouterr().out
+    assert Metrics(tmp_path, second.state()).lines == 1
 
 
 def test_figures_that_are_not_finite_are_null_and_left_off_the_board(tmp_path: Path) -> None:
@@ -211,7 +253,7 @@ def test_a_run_that_starts_anew_keeps_nothing(tmp_path: Path) -> None:
 
 def test_a_disk_that_fills_up_under_the_metrics_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
-        def write(self, _: str) -> None:
+        def write(self, _: bytes) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     metrics = Metrics(tmp_path)

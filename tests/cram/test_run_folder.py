@@ -1,13 +1,25 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cram.checkpoint import Checkpoints
 from cram.clock import Budget
 from cram.config import Config
+from cram.data.shards import ShardSet, ShardWriter
 from cram.errors import CramError
 from cram.recipe import load_config
-from cram.record import read_json
+from cram.record import read_json, write_atomic, write_json
+from cram.run_files import (
+    HELD_OUT,
+    NAMING,
+    RECEIPT,
+    RESULTS,
+    WEIGHTS,
+    checked,
+    is_finished,
+    list_results,
+    run_config,
+)
 from cram.run_folder import RunFolder, existing_run
 
 
@@ -20,18 +32,28 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """What a run takes from its shard folder: the tokenizer."""
+    """A shard folder of one row."""
     folder = tmp_path / "shards"
     folder.mkdir()
-    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+    writer = ShardWriter(folder, 4, 8, 0)
+    writer.write(*np.zeros((2, 1, 4), np.int32))
+    writer.finish(b'{"version": "1.0"}', [], {"counts": {"documents": 1}})
     return folder
 
 
 def begin(config: Config, shards: Path) -> Path:
     """A run that has begun and ended, unfinished. Its folder is given back."""
     folder = RunFolder(config)
-    folder.begin(shards, {"python": "3"})
+    folder.begin(ShardSet.open(shards), {"python": "3"})
     return folder.path
+
+
+def finish(path: Path, receipt: dict[str, object]) -> None:
+    """Leave what a finished run leaves."""
+    for name in (WEIGHTS, HELD_OUT):
+        write_atomic(path / name, b"")
+    write_json(path / RECEIPT, receipt)
+    list_results(path)
 
 
 def test_a_run_is_named_by_what_it_was_started_with(config: Config, shards: Path) -> None:
@@ -52,11 +74,21 @@ def test_a_run_that_has_begun_keeps_its_shards_while_they_are_there(config: Conf
 def test_the_same_words_open_it_again_and_change_nothing(config: Config, shards: Path, tmp_path: Path) -> None:
     path = begin(config, shards)
     before = {name: (path / name).read_bytes() for name in ("recipe.yaml", "environment.json", "tokenizer.json")}
-    (shards / "tokenizer.json").write_text("{}")
     config.run = str(tmp_path / "runs" / ".." / "runs" / "a")  # the same folder, said otherwise
     folder = RunFolder(config)
-    folder.begin(shards, {"python": "4"})
+    assert folder.begin(ShardSet.open(shards), {"python": "4"}) == folder.checkpoints().identity
     assert {name: (path / name).read_bytes() for name in before} == before
+
+
+def test_other_data_than_a_run_began_with_is_refused(config: Config, shards: Path, tmp_path: Path) -> None:
+    begin(config, shards)
+    folder = tmp_path / "others"
+    folder.mkdir()
+    writer = ShardWriter(folder, 4, 8, 0)
+    writer.write(*np.ones((2, 1, 4), np.int32))
+    writer.finish(b'{"version": "1.0"}', [], {"counts": {"documents": 1}})
+    with pytest.raises(CramError, match=r"run=.*runs/a was begun with another data than there is now.\nPut it back"):
+        RunFolder(config).begin(ShardSet.open(folder), {})
 
 
 def test_another_recipe_is_refused_with_the_keys_that_differ(config: Config, shards: Path) -> None:
@@ -104,7 +136,7 @@ def test_a_folder_that_cannot_be_made_is_told(config: Config, tmp_path: Path) ->
 def test_a_damaged_recipe_is_named(config: Config, shards: Path) -> None:
     path = begin(config, shards)
     (path / "recipe.yaml").write_text("model: [")
-    with pytest.raises(CramError, match=r"recipe\.yaml: not a readable yaml file"):
+    with pytest.raises(CramError, match=r"recipe\.yaml: damaged or edited"):
         RunFolder(config)
 
 
@@ -116,21 +148,21 @@ def test_one_run_at_a_time_writes_there(config: Config) -> None:
     RunFolder(config)
 
 
-def test_a_run_is_finished_once_receipt_and_export_are_there(config: Config) -> None:
+def test_a_run_is_finished_once_receipt_and_export_are_there(config: Config, shards: Path) -> None:
+    path = begin(config, shards)
     folder = RunFolder(config)
     assert not folder.finished
-    (folder.path / "receipt.json").write_text('{"export": "export/"}')
+    finish(path, {"export": "export/"})
     assert not folder.finished
-    (folder.path / "export").mkdir()
+    (path / "export").mkdir()
     assert folder.finished
-    (folder.path / "receipt.json").unlink()
+    (path / "receipt.json").unlink()
     assert not folder.finished
 
 
-def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config) -> None:
-    folder = RunFolder(config)
-    (folder.path / "receipt.json").write_text('{"export": "none: the run failed"}')
-    assert folder.finished
+def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config, shards: Path) -> None:
+    finish(begin(config, shards), {"export": "none: the run failed"})
+    assert RunFolder(config).finished
 
 
 def test_what_is_no_run_folder_is_named_with_those_beside_it(config: Config, shards: Path, tmp_path: Path) -> None:
@@ -153,13 +185,14 @@ def test_only_keys_that_change_the_result_name_a_run(config: Config, shards: Pat
     RunFolder(config)
 
 
-def test_the_budget_of_a_run_is_its_receipts_or_its_newest_checkpoints(config: Config) -> None:
+def test_the_budget_of_a_run_is_its_receipts_or_its_newest_checkpoints(config: Config, shards: Path) -> None:
+    begin(config, shards)
     folder = RunFolder(config)
     assert folder.budget is None
     state = {"budget": {"clock": "wall", "limit": 75.0}}
-    Checkpoints(folder.path).save(3, {}, {}, state)
+    folder.checkpoints().save(3, {}, {}, state)
     assert folder.budget == Budget("wall", 75.0)
-    (folder.path / "receipt.json").write_text('{"budget": {"clock": "steps", "limit": 9.0, "spent": 9}}')
+    finish(folder.path, {"budget": {"clock": "steps", "limit": 9.0, "spent": 9}})
     assert folder.budget == Budget("steps", 9.0)
 
 
@@ -171,3 +204,22 @@ def test_nothing_is_set_aside_where_there_is_nothing(config: Config, shards: Pat
     (folder.path / "glue.json").write_text("{}")
     assert folder.set_aside(Budget("wall", 75.0)) == folder.path / "budget-75s"
     assert not (folder.path / "glue.json").exists() and (folder.path / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_set_aside_is_a_finished_run_with_a_list_of_its_own(
+    config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    path = begin(config, shards)
+    finish(path, {"export": "none", "budget": {"clock": "wall", "limit": 75.0}})
+    (path / "metrics.jsonl").touch()
+    folder = RunFolder(config)
+    if killed:
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(Path, "rename", lambda *_: 1 / 0)
+            folder.set_aside(Budget("wall", 75.0))
+    kept = folder.set_aside(Budget("wall", 75.0))
+    assert kept and is_finished(kept) and not is_finished(path)
+    for name in (*NAMING, *RESULTS):
+        assert checked(kept, name).is_file()
+    assert run_config(path) == config

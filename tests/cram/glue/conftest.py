@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cram.build import RESULTS, build_held_out, new_model
+from cram.build import build_held_out, new_model
 from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.evaluate import TextDocument
-from cram.recipe import save_config
-from cram.record import sha256_file
+from cram.record import write_json
+from cram.run_files import list_results, write_naming
 from cram.stock import stock_config, tokenizer_files
 
 GOOD, BAD = ("fine", "lovely", "warm", "bright"), ("poor", "dull", "cold", "grim")
@@ -153,16 +153,15 @@ def make_run(folder: Path, kind: str = "encoder") -> Path:
     config = Config(model=model_config, data=CONFIG.data, wordpiece=CONFIG.wordpiece, objective=objective)
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(texts(), config.wordpiece)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_naming(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
     documents = [TextDocument(text, f"{number:064x}") for number, text in enumerate(texts()[:20])]
     rows = build_held_out(documents, tokenizer, 32, EvaluationConfig(), objective=objective.kind)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
     model = new_model(config.model, tokenizer.get_vocab_size())
     model.initialise(0)
     save_file(model.state_dict(), folder / "model.safetensors")
-    (folder / "recipe.yaml").write_text(save_config(config))
-    files = {name: sha256_file(folder / name) for name in RESULTS}
-    (folder / "receipt.json").write_text(json.dumps(RECEIPT | {"files": files}))
+    write_json(folder / "receipt.json", RECEIPT)
+    list_results(folder)
     return folder
 
 
