@@ -62,6 +62,7 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
 ) -> None:
     run = tmp_path / "tables" / "mine-4steps" / "high-seed0"
     write_naming(run, Config(budget="4steps"), {}, b"{}", data="of the test")
+    (run / ".lock").touch()
     with pytest.raises(CramError, match=r"(?s)arm high: run=.* belongs to another recipe.*For a table that is dir="):
         main([*words, "seeds=1"])
     assert not (run.parent / "low-seed0" / "receipt.json").exists()
