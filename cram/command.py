@@ -11,7 +11,7 @@ from cram.config import Config
 from cram.errors import CramError
 from cram.help import help_text
 from cram.limits import raise_if_too_many, raise_open_files
-from cram.output import keep_output
+from cram.output import keep_output, output_failed
 from cram.recipe import read_config
 
 INTERRUPTED = 130
@@ -19,20 +19,27 @@ INTERRUPTED = 130
 INSISTING = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, instead: type | None = None) -> None:
+def run_door(
+    main: Callable[[list[str]], int | None],
+    schema: type,
+    about: str,
+    instead: type | None = None,
+    only_prints: bool = False,
+) -> None:
     """Run a command on the words of the command line and leave with its exit status.
 
     `--help` lists the keys of `schema`, and those of `instead`, which a command may take in their place.
 
     0 done; 2 the user's words or files are at fault (one or two lines, no traceback);
-    1 a failure of ours (traceback); 130 interrupted.
+    1 a failure of ours (traceback); 130 interrupted. Standard output that cannot be written changes none of these, but
+    where a command `only_prints`: what it is called for is lost then, and its status is 2.
     """
     keep_output()
     raise_open_files()
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
         print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])
-        return
+        sys.exit(2 if output_failed() else 0)
     _handle(_interrupt)
     end_with_parent()
     try:
@@ -44,6 +51,8 @@ def run_door(main: Callable[[list[str]], int | None], schema: type, about: str, 
     except KeyboardInterrupt:
         print("cram: interrupted.", file=sys.stderr)
         status = INTERRUPTED
+    if not status and (only_prints or "--print" in words) and output_failed():
+        status = 2
     sys.exit(status or 0)
 
 

@@ -78,4 +78,4 @@ def _documents(said: EvaluateConfig) -> Iterator[TextDocument]:
 
 
 if __name__ == "__main__":
-    run_door(main, EvaluateConfig, ABOUT)
+    run_door(main, EvaluateConfig, ABOUT, only_prints=True)

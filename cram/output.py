@@ -8,10 +8,14 @@ from typing import Any, TextIO
 
 
 class Outlet(io.FileIO):
-    """A file to write to, by its number, that is given to the void once it cannot be written."""
+    """A file to write to, by its number, that is given to the void once it cannot be written.
 
-    def __init__(self, number: int) -> None:
+    `fault` says whether that was not for a reader who had seen enough.
+    """
+
+    def __init__(self, number: int, fault: bool = False) -> None:
         super().__init__(number, "w", closefd=False)
+        self.fault = fault
 
     def write(self, data: Any, /) -> int:
         """Write some of `data`, bytes of any kind, and return how many."""
@@ -21,6 +25,7 @@ class Outlet(io.FileIO):
                 select.select([], [self], [])
         except OSError as error:
             _give_to_void(self.fileno())  # and with it the output of children
+            self.fault = not isinstance(error, BrokenPipeError)
             if self.fileno() == 1:
                 _say_lost(str(error.strerror))
             return len(data)
@@ -37,11 +42,18 @@ def keep_output() -> None:
     for number in closed:
         _give_to_void(number)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _lasting(sys.stderr, 2)
+        sys.stderr = _lasting(sys.stderr, 2, 2 in closed)
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _lasting(sys.stdout, 1)
+        sys.stdout = _lasting(sys.stdout, 1, 1 in closed)
     if 1 in closed:
         _say_lost("it is closed")
+
+
+def output_failed() -> bool:
+    """Whether some of what was printed is lost, and not because its reader had seen enough."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, Outlet) and raw.fault
 
 
 def _say_lost(reason: str) -> None:
@@ -64,13 +76,13 @@ def _give_to_void(number: int) -> None:
     os.set_inheritable(number, True)
 
 
-def _lasting(before: TextIO | None, number: int) -> TextIO:
+def _lasting(before: TextIO | None, number: int, closed: bool) -> TextIO:
     """A stream like the one before. Characters that its encoding lacks are written as escapes."""
     before = before or open(number, "w", closefd=False)  # noqa: SIM115  # as long as the process
     assert isinstance(before, io.TextIOWrapper)
     before.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(Outlet(number)),
+        io.BufferedWriter(Outlet(number, closed)),
         before.encoding,
         "backslashreplace" if before.errors == "strict" else before.errors,
         line_buffering=before.line_buffering or before.write_through,

@@ -13,7 +13,7 @@ import pytest
 from cram.ablate import main
 from cram.config import Config
 from cram.errors import CramError
-from cram.lock import wait_for_lock
+from cram.lock import take_lock
 from cram.recipe import last_of_each
 from cram.record import read_json
 from cram.run_files import write_naming
@@ -93,7 +93,10 @@ def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path
         child.send_signal(signal.Signals[name])
     out, _ = child.communicate(timeout=60)
     if name == "SIGKILL":  # the run ends by itself
-        wait_for_lock(run / ".lock").close()
+        patience = time.monotonic() + 60
+        while (lock := take_lock(run / ".lock")) is None and time.monotonic() < patience:
+            time.sleep(0.1)
+        assert lock is not None
         assert "the state is saved. The same command resumes." in (run / "train.log").read_text()
     else:
         assert child.returncode == 130, out

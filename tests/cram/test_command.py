@@ -91,6 +91,29 @@ def test_a_limit_of_open_files_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "(a.txt). Allow more and run the same command again: ulimit -n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("word", "only_prints", "where", "status"),
+    [
+        ("a=b", False, ">/dev/full", 0),
+        ("a=b", True, ">/dev/full", 2),
+        ("a=b", True, ">&-", 2),
+        ("a=b", True, "| :; exit ${PIPESTATUS[0]}", 0),
+        ("--help", False, ">/dev/full", 2),
+        ("--print", False, ">/dev/full", 2),
+    ],
+)
+def test_a_command_that_only_prints_fails_with_its_output(
+    word: str, only_prints: bool, where: str, status: int
+) -> None:
+    code = "from cram.command import run_door\nfrom cram.door_config import ExportConfig\n"
+    code += f"run_door(lambda words: print('x' * 9000), ExportConfig, '', only_prints={only_prints})"
+    command = ["bash", "-c", f'"$0" -c "$1" {word} {where}', sys.executable, code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stderr.startswith("cram: standard output cannot be written (")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_failure_of_ours_is_1_with_a_traceback() -> None:
     code = "from cram.command import run_door\nrun_door(lambda words: 1 // 0, object, '')"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -107,8 +130,7 @@ def test_help_shows_the_keys_and_does_nothing(
     def main(_: list[str]) -> int:
         raise AssertionError("the command ran")
 
-    monkeypatch.setattr(sys, "argv", ["door", "run=a", word])
-    run_door(main, ExportConfig, "Does things.")
+    assert status_of(main, ["run=a", word], monkeypatch) == 0
     out = capsys.readouterr().out
     assert out.startswith("Does things.\n")
     assert "  run " in out and "  to " in out
