@@ -6,7 +6,6 @@ For each tokenizer a corpus of sentences in three languages with a twin of each 
 Then a held-out document is planted in the rows, and `verify` must find it. Exit status 1 when anything is left over.
 """
 
-import json
 import random
 import shutil
 import sys
@@ -32,6 +31,7 @@ from cram.data.special import SpecialTokens  # noqa: E402
 from cram.data.verify import verify  # noqa: E402
 from cram.errors import CramError  # noqa: E402
 from cram.record import sha256_file, to_json  # noqa: E402
+from cram.sealed import read_sealed, write_sealed  # noqa: E402
 
 FILTERS = FilterConfig(min_words=0, symbols=None, digits=None, repetition=False, compressibility=None)
 DOCUMENTS = 600
@@ -125,10 +125,10 @@ def encoded(shards: ShardSet) -> list[list[int]]:
 def plant(folder: Path, ids: list[int], least: int = 0) -> None:
     """Write a document, framed, over those of the first shard from token `least` on; rows stay as a packer makes them.
 
-    The manifest is made to say that the shard is as it is.
+    The manifest is made to say that the shard is as it is: a checksum would find it first.
     """
     special = SpecialTokens.of(Tokenizer.from_file(str(folder / "tokenizer.json")))
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_sealed(folder / "manifest.json")
     name = manifest["shards"][0]["file"]
     arrays = {key: array.copy() for key, array in load_file(folder / name).items()}
     tokens, stream = arrays["tokens"], arrays["tokens"].reshape(-1)
@@ -143,7 +143,7 @@ def plant(folder: Path, ids: list[int], least: int = 0) -> None:
     arrays["documents"] = numbers.astype(arrays["documents"].dtype)
     save_file(arrays, folder / name)
     manifest["files"][name] = sha256_file(folder / name)
-    (folder / "manifest.json").write_text(to_json(manifest))
+    write_sealed(folder / "manifest.json", manifest)
 
 
 def main() -> int:

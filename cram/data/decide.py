@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 
 from cram.config import DataConfig
 from cram.console import Progress
-from cram.data.arrays import map_arrays
+from cram.data.arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.dedupe import find_duplicates
 from cram.data.scan import FATE, HELD_OUT, KEPT
 from cram.data.segments import Segments
 from cram.data.split import held_out_mask
-from cram.record import to_json, write_atomic
+from cram.record import to_json
 
 NAME = "fates.safetensors"
 
@@ -31,12 +30,14 @@ class Decision:
 def decide(segments: Segments, data: DataConfig, folder: Path, report: Progress) -> Decision:
     """Decide on every document, and keep the decision in `folder`."""
     path = folder / NAME
-    if not path.is_file():
+    found = read_kept(path, map_sealed_arrays)
+    if found is None:
         with report.stage("finding duplicates", None, "documents") as stage:
             decision = _decide(segments, data)
             stage.advance(len(decision.fates))
-        write_atomic(path, save({"fates": decision.fates}, metadata={"pairs": to_json(decision.pairs)}))
-    arrays, metadata = map_arrays(path)
+        write_sealed_arrays(path, {"fates": decision.fates}, {"pairs": to_json(decision.pairs)})
+        found = map_sealed_arrays(path)
+    arrays, metadata = found
     return Decision(arrays["fates"], [tuple(pair) for pair in json.loads(metadata["pairs"])])
 
 

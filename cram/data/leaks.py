@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 
-from cram.data.arrays import map_arrays
+from cram.data.arrays import map_arrays, map_sealed_arrays, write_sealed_arrays
 from cram.data.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.data.words import Hashes, ngram_hashes, powers
-from cram.record import write_atomic
 
 WINDOW = 64  # ids: about 50 words, longer than any quotation or title that documents share by right
 BLOCK = WINDOW // 2  # wherever 64 ids in a row begin, they hold 32 that begin at a multiple of 32
@@ -66,12 +64,12 @@ class HeldOutIds:
 
     def save(self, path: Path) -> None:
         """Write them to a file."""
-        write_atomic(path, save(vars(self)))
+        write_sealed_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "HeldOutIds":
-        """Map the file that `save` wrote."""
-        return cls(**map_arrays(path)[0])
+        """Map the file that `save` wrote. Errors: CramError where it is damaged."""
+        return cls(**map_sealed_arrays(path)[0])
 
     def equal(self, ids: npt.NDArray[np.integer], starts: Ids, ends: Ids) -> Bools:
         """Which of the documents `ids[starts:ends]`, without their frames, have all ids of a held-out one."""

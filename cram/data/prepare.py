@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from cram.config import DataConfig, SpecialConfig, WordPieceConfig
 from cram.console import Progress
 from cram.data.account import STATISTICS, account
+from cram.data.arrays import read_kept
 from cram.data.decide import Decision, decide
 from cram.data.decontaminate import Contamination
 from cram.data.encode import Encoder, KeptDocuments, held_out_ids
@@ -202,9 +203,10 @@ class _Preparation:
     def _held_out_ids(self, vocabulary: Vocabulary, found: Scanned) -> HeldOutIds:
         """Those of the texts that are stored, in a file that all processes map."""
         path = self._journal / HELD_OUT_IDS
-        if not path.is_file():
+        there = read_kept(path, HeldOutIds.load)
+        if there is None:
             held_out_ids(found.held_out.values(), vocabulary.definition).save(path)
-        return HeldOutIds.load(path)
+        return there or HeldOutIds.load(path)
 
     def _pack(self, vocabulary: Vocabulary, segments: Segments, decision: Decision) -> tuple[ShardWriter, RowWriter]:
         """The second pass over the documents; returns what it wrote with, the last rows written."""

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 
-from cram.data.arrays import map_arrays
+from cram.data.arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.encode import Encoded, Note, Touching
 from cram.data.leaks import BOILERPLATE
 from cram.data.pack import Packer
 from cram.data.scan import Sample, Samples, add_samples
 from cram.data.shards import ShardWriter
 from cram.data.timing import Stopwatch, add_seconds
-from cram.record import to_json, write_atomic
+from cram.record import to_json
 
 TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores
 FILE_BYTES = 1_000_000  # input files with less text share rows, so that a folder of letters is not mostly padding
@@ -82,8 +81,7 @@ class RowWriter:
         self.counts = Counts()
         self.lengths = np.zeros(LONGEST + 1, np.int64)  # documents by their number of tokens
         self._seen: dict[int, int] = {}  # documents that have held a window of the held-out ones, by its number
-        if self._path.is_file():
-            self._load()
+        self._load()
 
     def add(self, encoded: Encoded, note: Note) -> None:
         """Take a chunk of documents; CramError when the disk is full."""
@@ -166,12 +164,15 @@ class RowWriter:
             "seen": seen,
             **pending,
         }
-        write_atomic(self._path, save(arrays, metadata=metadata))
+        write_sealed_arrays(self._path, arrays, metadata)
 
     def _load(self) -> None:
         """Go on behind the last shard, or start anew when its files are not what they were."""
+        found = read_kept(self._path, map_sealed_arrays)
+        if found is None:
+            return
         try:
-            mapped, metadata = map_arrays(self._path)
+            mapped, metadata = found
             arrays = {name: np.array(array) for name, array in mapped.items()}
             self._writer.load(arrays["token_counts"], json.loads(metadata["written"]))
         except ValueError:

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 
 from cram.console import Progress
-from cram.data.arrays import map_arrays
+from cram.data.arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.scan import Read, Sample, Scanned, Scanner, chunks
 from cram.data.sources import Part, Source
 from cram.data.spread import Spread
 from cram.data.workers import Workers
-from cram.record import read_json, write_atomic, write_json
+from cram.sealed import read_sealed, write_sealed
 
 SEGMENT_BYTES = 128_000_000  # text
 SEGMENT_DOCUMENTS = 100_000  # a signature takes half a kilobyte
@@ -32,8 +31,9 @@ class Segments:
     def __init__(self, folder: Path):
         self._folder = folder
         self._notes: list[dict[str, Any]] = []
-        while self._path(len(self._notes), "json").is_file():
-            self._notes.append(read_json(self._path(len(self._notes), "json")))
+        self._maps: list[dict[str, np.ndarray]] = []
+        while (note := read_kept(self._path(len(self._notes), "json"), read_sealed)) and self._map():
+            self._notes.append(note)
 
     @property
     def complete(self) -> bool:
@@ -114,10 +114,16 @@ class Segments:
         part, record = (np.concatenate([arrays[name] for arrays in self._arrays]) for name in ("part", "record"))
         return np.lexsort((record, part))
 
-    @cached_property
+    @property
     def _arrays(self) -> list[dict[str, np.ndarray]]:
-        found = (map_arrays(self._path(number, "safetensors"))[0] for number in range(len(self._notes)))
-        return [arrays for arrays in found if arrays]  # the last segment may hold no documents
+        return [arrays for arrays in self._maps if arrays]  # the last segment may hold no documents
+
+    def _map(self) -> bool:
+        """Map the arrays of the segment behind the last one; False where they are missing or damaged."""
+        found = read_kept(self._path(len(self._notes), "safetensors"), map_sealed_arrays)
+        if found:
+            self._maps.append(found[0])
+        return bool(found)
 
     def _path(self, number: int, ending: str) -> Path:
         return self._folder / f"scan-{number:05}.{ending}"
@@ -125,13 +131,14 @@ class Segments:
     def _write(self, segment: Scanned, standing: dict[str, Any], complete: bool) -> None:
         arrays = {name: np.concatenate(parts) for name, parts in segment.arrays.items()}
         number = len(self._notes)
-        write_atomic(self._path(number, "safetensors"), save(arrays))
+        write_sealed_arrays(self._path(number, "safetensors"), arrays)
         samples = {name: [asdict(one) for one in some] for name, some in segment.samples.items()}
         note = {"standing": standing, "complete": complete, "samples": samples}
         names = ("held_out", "lowest", "cut_documents", "cut_bytes", "seconds")
         note |= {name: getattr(segment, name) for name in names}
-        write_json(self._path(number, "json"), note)
-        self._notes.append(read_json(self._path(number, "json")))
+        write_sealed(self._path(number, "json"), note)
+        self._map()
+        self._notes.append(read_sealed(self._path(number, "json")))
 
 
 class _Pieces:

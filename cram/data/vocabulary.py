@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from cram.config import DataConfig, FilterConfig, SpecialConfig, WordPieceConfig
 from cram.console import Progress
+from cram.data.arrays import read_kept
 from cram.data.dedupe import signatures
 from cram.data.filters import Filters
 from cram.data.formats import size
@@ -22,7 +23,7 @@ from cram.data.spread import Spread
 from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
 from cram.data.words import Splitter, hash_words, normalizer_of
 from cram.errors import CramError
-from cram.record import read_json, write_json
+from cram.sealed import read_sealed, write_sealed
 
 MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
 LOST_BYTES = 500_000  # text in which lost characters are counted
@@ -57,8 +58,8 @@ def make_vocabulary(
 
     Errors: CramError when there is too little text, or the tokenizer is at fault.
     """
-    if (folder / NAME).is_file():
-        return Vocabulary(**read_json(folder / NAME))
+    if earlier := read_kept(folder / NAME, read_sealed):
+        return Vocabulary(**earlier)
     if path is None:
         with report.stage("training the tokenizer", None, "bytes") as stage:
             split = Splitter(normalizer_of(make_normalizer(wordpiece)))
@@ -76,7 +77,7 @@ def make_vocabulary(
     if unfit:
         print(f"warning: {unfit}", flush=True)
     found = Vocabulary(tokenizer.to_str(pretty=True), pace, lost)
-    write_json(folder / NAME, asdict(found))
+    write_sealed(folder / NAME, asdict(found))
     return found
 
 

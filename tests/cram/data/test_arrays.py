@@ -1,4 +1,5 @@
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from cram.data.arrays import DTYPES, map_arrays
+from cram.data.arrays import DTYPES, map_arrays, map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.errors import CramError
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +121,30 @@ def test_a_damaged_byte_gives_arrays_or_a_value_error(path: Path, data: st.DataO
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     with suppress(ValueError):
         map_arrays(path)
+
+
+def test_sealed_arrays_come_back_and_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    written = {"a": np.arange(6, dtype=np.uint32).reshape(2, 3), "none": np.zeros((0, 2), np.int64)}
+    write_sealed_arrays(path, written, {"note": "größer"})
+    arrays, metadata = map_sealed_arrays(path)
+    assert metadata == {"note": "größer"} and arrays.keys() == written.keys()
+    assert all(np.array_equal(arrays[name], written[name]) for name in written)
+    whole = path.read_bytes()
+    for place in range(0, len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CramError, match=r"x.safetensors: damaged"):
+            map_sealed_arrays(path)
+
+
+def test_what_an_earlier_process_left_is_read_or_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.safetensors"
+    assert read_kept(path, map_sealed_arrays) is None
+    write_sealed_arrays(path, {"a": np.arange(3)})
+    found = read_kept(path, map_sealed_arrays)
+    assert found and found[0]["a"].tolist() == [0, 1, 2]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_kept(path, map_sealed_arrays) is None
+    assert re.match(r"warning: .*x.safetensors: damaged .* It is made again.$", capsys.readouterr().out)

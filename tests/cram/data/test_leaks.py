@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from bench.prove_unseen import KINDS, byte_level, corpus, encoded, leaked, plant
 from cram.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
@@ -24,6 +25,7 @@ from cram.data.shards import ShardSet, ShardWriter
 from cram.data.special import SpecialTokens
 from cram.data.verify import verify
 from cram.errors import CramError
+from cram.sealed import write_sealed
 
 NO_FILTERS = FilterConfig(
     min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None
@@ -123,7 +125,7 @@ def test_verify_finds_what_was_planted(tmp_path: Path, cls: bool) -> None:
 def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
     made = make(tmp_path, PROSE)
     path = made.folder / "manifest.json"
-    path.write_text(json.dumps(made.manifest | {"held_out_check": None}))
+    write_sealed(path, made.manifest | {"held_out_check": None})
     with pytest.raises(CramError, match=r"manifest.json: held_out_check: None, but \{'documents': \d+, .* in the rows"):
         verify(made.folder)
 
@@ -134,7 +136,7 @@ def rows_of(folder: Path, documents: list[list[int]], kind: Kind, seq_len: int) 
     for ids in documents:
         packer.add([2, *ids, 3])
     writer.write(*packer.finish())
-    writer.file(leaks.BOILERPLATE_FILE, leaks.save({"windows": np.array([], np.uint64)}))
+    writer.file(leaks.BOILERPLATE_FILE, save({"windows": np.array([], np.uint64)}))
     writer.finish(b"{}", [], {"counts": {"documents": len(documents)}, "settings": {"packing": kind}})
     return ShardSet.open(folder)
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.data import pack, rows
+from cram.data.arrays import write_sealed_arrays
 from cram.data.encode import Encoded, Note
 from cram.data.pack import Kind, make_packer
 from cram.data.rows import Counts, RowWriter
 from cram.data.scan import Sample
 from cram.data.shards import ShardSet, ShardWriter
-from cram.record import write_atomic
 
 PAD = 0
 KINDS: tuple[Kind, ...] = ("greedy", "best_fit")
@@ -172,13 +172,13 @@ def test_killed_between_a_shard_and_its_state_it_goes_on_to_the_same(
     for kill in range(4):
         states = iter(range(100))
 
-        def write_or_die(path: Path, data: bytes, kill: int = kill, states: Iterator[int] = states) -> None:
+        def write_or_die(*state: Any, kill: int = kill, states: Iterator[int] = states) -> None:
             if next(states) == kill:
                 raise KeyboardInterrupt
-            write_atomic(path, data)
+            write_sealed_arrays(*state)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(rows, "write_atomic", write_or_die)
+            patch.setattr(rows, "write_sealed_arrays", write_or_die)
             Run(tmp_path / f"{kill}", MIXED, kind).go_on()
         assert (tmp_path / f"{kill}" / f"shard-{kill:05}.safetensors").exists()
         again = Run(tmp_path / f"{kill}", MIXED, kind)

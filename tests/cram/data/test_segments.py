@@ -109,7 +109,7 @@ def interrupted(folder: Path, make: Callable[[], Source], limit: int | None, kil
                 raise Killed(name)
 
         with pytest.MonkeyPatch.context() as patch:
-            for function in ("write_atomic", "write_json"):
+            for function in ("write_sealed_arrays", "write_sealed"):
                 patch.setattr(segments, function, told(getattr(segments, function), event))
             try:
                 Segments(folder).scan(make(), limit, Scanner(CONFIG), 1, Report(event))  # type: ignore[arg-type]
