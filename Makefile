@@ -21,8 +21,8 @@ test: $(STAMP)
 proofs: $(STAMP)
 	$(RUN) bench/prove_unseen.py
 	$(RUN) bench/prove_freeze.py
-	$(RUN) bench/kills.py
-	$(RUN) bench/kills_prepare.py data.source=pydocs
+	$(RUN) proofs/ends.py
+	$(RUN) proofs/signals.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
