@@ -71,3 +71,19 @@ def test_a_pipe_that_must_not_be_waited_for_is_waited_for(unbuffered: str) -> No
     code = BEGIN + "os.set_blocking(1, False)\nfor _ in range(40):\n    print('x' * 7999, flush=True)\n" + REPORT
     done = shell(code, "| (sleep 0.3; wc -c); exit ${PIPESTATUS[0]}", PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"320000\n", b"False\n")
+
+
+def test_a_terminal_that_goes_away_ends_nothing() -> None:
+    ours, theirs = os.openpty()
+    code = (
+        BEGIN
+        + "print(sys.stdout.isatty(), flush=True)\nsys.stdin.read()\nprint('more')\nsys.stdout.flush()\nsys.exit(7)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=theirs, stderr=subprocess.PIPE
+    )
+    os.close(theirs)
+    assert os.read(ours, 4) == b"True"
+    os.close(ours)
+    _, said = child.communicate()
+    assert (child.returncode, said.decode()) == (7, SAID.format("Input/output error"))
