@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 from cram.children import STOPPING, end_with_parent
@@ -35,6 +36,7 @@ class Workers(Generic[Work, Result]):
 
     def __enter__(self) -> "Workers[Work, Result]":
         if self._processes > 1:
+            _begin_tracker()
             self._pool = ProcessPoolExecutor(
                 self._processes, multiprocessing.get_context("spawn"), _begin, (self._function,)
             )
@@ -68,6 +70,19 @@ class Workers(Generic[Work, Result]):
                 f"data.processes={self._processes}: a process that prepares data has ended (out of memory?)\n"
                 "set data.processes lower and run the same command again; it continues where it stopped"
             ) from None
+
+
+def _begin_tracker() -> None:
+    """Begin the process that multiprocessing keeps for its semaphores, deaf to what its parent alone must hear.
+
+    By itself it would ignore two of these signals, and die of the others with complaints.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # Windows has neither
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # as a child inherits it
+        try:
+            resource_tracker.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _function: Callable[[Any], Any]

@@ -104,7 +104,10 @@ def test_an_error_of_the_work_comes_out_as_it_is(processes: int) -> None:
 
 
 @pytest.mark.parametrize("function", [die, use_up])
-def test_a_worker_that_is_killed_is_said_with_the_remedy(function: Callable[[int], int]) -> None:
+def test_a_worker_that_is_killed_is_said_with_the_remedy(
+    function: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cram.data.workers.GRACE", 0.0)
     with (
         pytest.raises(
             CramError,
@@ -168,6 +171,43 @@ def test_workers_end_with_a_parent_that_is_killed(busy: float) -> None:
     for process in left:
         os.kill(process, signal.SIGKILL)
     assert not left
+
+
+# Says that it was interrupted, and nothing else.
+INTERRUPTED = """
+import signal, sys, time
+from cram.data.workers import Workers
+
+def end(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.Signals[sys.argv[1]], end)
+
+def work():
+    for number in range(9999):
+        if number == 8:
+            print("begun", flush=True)
+        yield 0.01, None
+
+try:
+    with Workers(time.sleep, 2) as workers:
+        list(workers.map(work()))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGINT"])
+def test_a_signal_to_all_is_heard_by_the_parent_alone(name: str) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, name],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert parent.stdout
+    assert parent.stdout.readline() == "begun\n"
+    os.killpg(parent.pid, signal.Signals[name])
+    assert parent.communicate()[0] == "interrupted\n"
+    assert parent.returncode == 0
 
 
 def processes() -> set[int]:
