@@ -109,7 +109,7 @@ def use_glue(folder: Path) -> Any:
 
     os.chdir(folder.parent)
     main(list(DOORS["glue"].words))
-    results = json.loads((folder / "glue.json").read_text())
+    results = json.loads((folder / "glue.json").read_text())["results"]
     return [results["scores"], results["mean"], results["learning_rate"], results["rules"]]
 
 
@@ -118,7 +118,7 @@ FOLDERS = {
     "run": Folder("run", ("*.json", "recipe.yaml", "*.safetensors"), use_run),
     "checkpoint": Folder("run", ("checkpoints/*/*", "metrics.jsonl", "checksums.json"), use_checkpoint),
     "export": Folder("run/export", ("*.json", "*.safetensors"), use_export),
-    "glue": Folder("out", ("**/*.json", "**/*.safetensors", "**/*.jsonl"), use_glue),
+    "glue": Folder("out", ("**/*.json", "**/*.safetensors", "**/*.tsv"), use_glue),
 }
 
 
