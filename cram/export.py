@@ -188,16 +188,15 @@ def check_held_out(folder: Path, kind: str, expected: float) -> None:
         loader = getattr(transformers, AUTO_CLASSES[kind])
         stock = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval().to(device)
     nats, count = 0.0, max(1, TOKENS_AT_ONCE // rows.inputs.shape[1])
-    for inputs, padding, labels in zip(
-        *(all.split(count) for all in (rows.inputs, rows.documents, rows.labels)), strict=True
-    ):
+    parts = (tensor.split(count) for tensor in (rows.inputs, rows.documents, rows.labels))
+    for inputs, padding, labels in zip(*parts, strict=True):
         with torch.no_grad():
             logits = stock(input_ids=inputs.to(device), attention_mask=(padding == 0).long().to(device)).logits
         wanted = (labels != IGNORED).to(device)
         losses = torch.nn.functional.cross_entropy(logits[wanted], labels.to(device)[wanted], reduction="none")
         nats += float(losses.double().sum())
     found = nats / int((rows.labels != IGNORED).sum())
-    if expected is None or not abs(found - expected) <= NATS_TOLERANCE:
+    if not abs(found - expected) <= NATS_TOLERANCE:
         raise CramError(
             f"the exported model has {found:.4f} nats per token on the held-out rows, and the receipt says "
             f"{expected}: weights, rows and receipt do not belong together. Nothing was exported."
