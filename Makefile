@@ -23,6 +23,7 @@ proofs: $(STAMP)
 	$(RUN) bench/prove_freeze.py
 	$(RUN) proofs/ends.py
 	$(RUN) proofs/signals.py
+	$(RUN) proofs/disks.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

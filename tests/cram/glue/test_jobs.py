@@ -9,8 +9,6 @@ import pytest
 
 from cram.errors import CramError
 from cram.glue.jobs import Job, Record, median_seed, plan
-from cram.record import write_json
-from cram.sealed import read_sealed, write_sealed
 
 SETTINGS = {"checkpoint": "abc", "batch": 16}
 
@@ -55,15 +53,12 @@ def test_other_settings_other_rows_and_other_files_are_refused(tmp_path: Path) -
     record.check_data("cola", "anything")
     with pytest.raises(CramError, match="holds results of rte on other rows than these"):
         record.check_data("rte", "e")
-    whole = read_sealed(path)
+    whole = json.loads(path.read_text())
     del whole["jobs"][0]["outcome"]["train"]
-    write_json(path, whole)
-    with pytest.raises(CramError, match=r"glue.json: damaged or edited, .*own sha256 says. Move it away, or choose"):
-        Record(path, SETTINGS)
-    write_sealed(path, whole)
+    path.write_text(json.dumps(whole))
     with pytest.raises(CramError, match=r"or one of another version\. Move it away, or choose another to="):
         Record(path, SETTINGS)
-    write_sealed(path, {"mine": 1})
+    path.write_text('{"mine": 1}')
     with pytest.raises(CramError, match="not a record of GLUE results"):
         Record(path, SETTINGS)
     path.write_text('{"jobs": [')
