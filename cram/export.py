@@ -10,6 +10,8 @@ import filecmp
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from cram.model_card import check_card, model_card
 from cram.recipe import read_words
 from cram.record import to_json, write_json
 from cram.run_files import HELD_OUT, read_receipt, run_config
+from cram.sealed import write_list
 from cram.stock import (
     AUTO_CLASSES,
     generation_config,
@@ -44,6 +47,8 @@ ABOUT = """Export a finished run as a Hugging Face folder.
 
 CHECKED_ROWS = 16
 TOLERANCE = 1e-4  # of the largest logit in fp32
+NATS_TOLERANCE = 1e-3  # of the held-out loss: the run may have evaluated on another device
+TOKENS_AT_ONCE = 4096
 
 
 def export_run(
@@ -99,7 +104,9 @@ def export_run(
         (partial / "README.md").write_text(model_card(name, config, receipt, tokens), encoding="utf-8")
         if checkpoint:
             write_json(partial / "unfinished.json", receipt)
+        write_list(partial, sorted(path.name for path in partial.iterdir() if path.name != "README.md"))
         check_export(partial, model, tokenizer)
+        check_held_out(partial, config.model.kind, receipt["held_out"]["nats_per_token"])
         _give_name(partial, to)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -138,19 +145,14 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     import torch
     import transformers
     from safetensors.torch import load_file
-    from transformers.utils import logging
 
     from cram.data.tokenizer import SpecialTokens
 
-    kind, shown = model.config.kind, logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    kind = model.config.kind
+    with _quiet():
         loader = getattr(transformers, AUTO_CLASSES[kind])
-        stock = loader.from_pretrained(folder, dtype=torch.float32).eval()
+        stock = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
         theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     tokens = _mixed_lengths(load_file(folder / "held_out.safetensors")["inputs"], stock.config.pad_token_id)
     real = tokens != stock.config.pad_token_id
     for dtype, tolerance in ((torch.float64, 0.1 * TOLERANCE), (torch.float32, TOLERANCE)):
@@ -164,6 +166,55 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     wanted = stock_tokenizer(tokenizer, kind, SpecialTokens.of(tokenizer)).encode(text).ids
     if theirs_tokenizer(text, truncation=False)["input_ids"] != wanted:
         raise RuntimeError("the exported tokenizer gives other ids than the run's")
+
+
+def check_held_out(folder: Path, kind: str, expected: float) -> None:
+    """Repeat the held-out loss with the stock class, on a GPU if there is one.
+
+    Args:
+        expected: nats per token that the receipt has.
+
+    Errors: CramError where it differs by more than 1e-3.
+    """
+    import torch
+    import transformers
+
+    from cram.device import pick_device
+    from cram.held_out import HeldOutSet
+    from cram.objectives.masked import IGNORED
+
+    rows, device = HeldOutSet.from_file(folder / "held_out.safetensors"), pick_device("auto")
+    with _quiet():
+        loader = getattr(transformers, AUTO_CLASSES[kind])
+        stock = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval().to(device)
+    nats, count = 0.0, max(1, TOKENS_AT_ONCE // rows.inputs.shape[1])
+    parts = (tensor.split(count) for tensor in (rows.inputs, rows.documents, rows.labels))
+    for inputs, padding, labels in zip(*parts, strict=True):
+        with torch.no_grad():
+            logits = stock(input_ids=inputs.to(device), attention_mask=(padding == 0).long().to(device)).logits
+        wanted = (labels != IGNORED).to(device)
+        losses = torch.nn.functional.cross_entropy(logits[wanted], labels.to(device)[wanted], reduction="none")
+        nats += float(losses.double().sum())
+    found = nats / int((rows.labels != IGNORED).sum())
+    if not abs(found - expected) <= NATS_TOLERANCE:
+        raise CramError(
+            f"the exported model has {found:.4f} nats per token on the held-out rows, and the receipt says "
+            f"{expected}: weights, rows and receipt do not belong together. Nothing was exported."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars of `transformers`."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _mixed_lengths(inputs: "torch.Tensor", pad_id: int) -> "torch.Tensor":
@@ -200,7 +251,7 @@ def main(words: list[str]) -> int:
     from cram.run_folder import existing_run
 
     to = export_run(existing_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)
-    print(f"{to}: loaded by transformers, logits equal to ours")
+    print(f"{to}: loaded by transformers, logits equal to ours, the held-out loss is the receipt's")
     return 0
 
 

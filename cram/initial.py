@@ -13,6 +13,7 @@ from cram.config import Config
 from cram.errors import CramError
 from cram.record import read_json
 from cram.run_files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
+from cram.sealed import check_own_list
 from cram.stock import from_stock_names
 
 # The parts of a tokenizer.json that decide which id a text has; an export's others may differ from its run's.
@@ -30,6 +31,7 @@ def read_initial(config: Config) -> dict[str, Tensor]:
     if (folder / "recipe.yaml").is_file():
         state = _of_run(folder)
     elif (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+        check_own_list(folder, "Export the run again, to another folder.")
         try:
             state = from_stock_names(load_file(folder / "model.safetensors"), names, config.model.kind)
         except (KeyError, SafetensorError) as error:

@@ -64,7 +64,7 @@ def _read(run: Path) -> dict[str, Any]:
         raise CramError(
             f"run={run}: {LIST} is missing, so nothing says whether its files are whole. Choose another run."
         )
-    return read_sealed(run / LIST, f"{REMEDY}.")
+    return read_sealed(run / LIST, f". {REMEDY}.")
 
 
 def is_finished(run: Path) -> bool:

@@ -22,13 +22,14 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     write_json(path, {**plain, OWN: digest(plain)})
 
 
-def read_sealed(path: Path, remedy: str = "") -> dict[str, Any]:
-    """What `write_sealed` wrote, without the checksum. Errors: CramError, with what to do, where it does not hold."""
+def read_sealed(path: Path, tail: str = ".") -> dict[str, Any]:
+    """What `write_sealed` wrote, without the checksum.
+
+    Errors: CramError where it does not hold; it ends in `tail`, which says what to do.
+    """
     value = read_json(path)
     if not isinstance(value, dict) or value.pop(OWN, None) != digest(value):
-        raise CramError(
-            f"{path}: damaged or edited, its content is not what its own sha256 says; {remedy}".removesuffix("; ")
-        )
+        raise CramError(f"{path}: damaged or edited, its content is not what its own sha256 says{tail}")
     return value
 
 
@@ -49,6 +50,33 @@ def check_listed(folder: Path, files: Mapping[str, str]) -> None:
             raise CramError(f"{folder / name}: missing.")
         if sha256_file(folder / name) != expected:
             raise CramError(f"{folder / name}: damaged or edited, its content is not what its sha256 says.")
+
+
+def add_to_list(folder: Path, name: str) -> None:
+    """Put a file that was just written into its folder's list; a damaged list begins anew. One writer at a time."""
+    try:
+        files = read_list(folder)
+    except CramError:
+        files = {}
+    write_sealed(folder / LIST, {"files": files | listed(folder, [name])})
+
+
+def is_listed(folder: Path, name: str) -> bool:
+    """Whether a file is there as its folder's list has it."""
+    try:
+        return (folder / name).is_file() and read_list(folder).get(name) == sha256_file(folder / name)
+    except CramError:
+        return False
+
+
+def check_own_list(folder: Path, remedy: str) -> None:
+    """Compare a folder with its list, if it has one. Errors: CramError, with what to do, where a file differs."""
+    if not (folder / LIST).is_file():
+        return
+    try:
+        check_listed(folder, read_list(folder))
+    except CramError as error:
+        raise CramError(f"{error} {remedy}") from None
 
 
 def write_list(folder: Path, names: Iterable[str]) -> None:

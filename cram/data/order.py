@@ -23,8 +23,8 @@ from cram.data.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
 from cram.lock import wait_for_lock
-from cram.record import sha256_bytes, sha256_file, to_json, write_atomic
-from cram.sealed import LIST, read_list, write_sealed
+from cram.record import to_json, write_atomic
+from cram.sealed import add_to_list, is_listed
 
 Kind = Literal["shuffled", "likely_first", "unlikely_first"]
 Order = npt.NDArray[np.uint32]
@@ -78,7 +78,7 @@ def _path(shards: ShardSet, kind: Kind, seed: int, epoch: int) -> Path:
 def _read(path: Path, shards: ShardSet) -> Order | None:
     """The order that a file holds; None for none, for one of other shards, and for a damaged one."""
     try:
-        if sha256_file(path) != read_list(path.parent).get(path.name):
+        if not is_listed(path.parent, path.name):
             return None
         arrays, metadata = map_arrays(path)
         order = arrays[ARRAY]
@@ -105,12 +105,8 @@ def _make(path: Path, shards: ShardSet, kind: Kind, seed: int, epoch: int) -> np
 def _write(path: Path, file: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
     with wait_for_lock(path.parent / ".lock"):  # two runs that start together write the same file
-        try:
-            files = read_list(path.parent)
-        except CramError:
-            files = {}  # none yet, or a damaged one: the orders in it are made again
         write_atomic(path, file.data)
-        write_sealed(path.parent / LIST, {"files": {**files, path.name: sha256_bytes(file.data)}})
+        add_to_list(path.parent, path.name)
 
 
 def _metadata(path: Path, shards: ShardSet) -> dict[str, str]:

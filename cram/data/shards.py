@@ -164,7 +164,7 @@ class ShardSet:
         if version != FORMAT_VERSION:
             raise CramError(f"{folder / MANIFEST}: format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")
         try:
-            return cls(folder, read_sealed(folder / MANIFEST, REMEDY))
+            return cls(folder, read_sealed(folder / MANIFEST, f"; {REMEDY}"))
         except (KeyError, TypeError) as error:
             raise CramError(f"{folder / MANIFEST}: damaged ({error!r}); {REMEDY}") from error
 

@@ -61,7 +61,7 @@ def print_account(shards: ShardSet, short: bool = False) -> None:
         f"in {shards.rows:,} rows x {shards.seq_len} tokens, {len(shards.manifest['shards']):,} shard(s)"
     )
     _say_unknown(shards, short, console)
-    timing = read_sealed(shards.folder / TIMING, TIMING_REMEDY) if (shards.folder / TIMING).is_file() else None
+    timing = read_sealed(shards.folder / TIMING, f"; {TIMING_REMEDY}") if (shards.folder / TIMING).is_file() else None
     if short:
         _say_packing(shards, console)
     else:

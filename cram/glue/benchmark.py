@@ -24,6 +24,7 @@ from cram.glue.submit import as_table, from_table, write_submission, wrong_count
 from cram.glue.tasks import PUBLISHED, TASKS, Task
 from cram.glue.tokens import Encoded, encode
 from cram.record import write_atomic
+from cram.sealed import add_to_list, check_own_list, is_listed, write_list
 
 
 class Benchmark:
@@ -167,6 +168,7 @@ class Benchmark:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
         self.encoder.save(model, partial)
+        write_list(partial, [path.name for path in partial.iterdir()])
         for path in (self.folder / "predictions").glob(f"{job.name}-*.tsv"):
             path.unlink()
         partial.rename(folder)
@@ -215,21 +217,25 @@ class Benchmark:
         made, model = {}, None
         for name, rows in sets.items():
             path = self.folder / "predictions" / f"{folder.name}-{name}-{split}-{rows.hash[:8]}.tsv"
-            if not path.is_file():
+            if not is_listed(path.parent, path.name):
                 model = model or load_model(folder, self.device)
                 with self.progress.stage(f"predicting {name}, {split}", len(rows), "rows") as stage:
                     said = spell(task, predict(model, self._tokens(rows), self.encoder.pad_id, stage.advance))
                 write_atomic(path, as_table(said).encode())
+                add_to_list(path.parent, path.name)
             made[name] = from_table(path.read_text(encoding="utf-8"))
         return made
 
 
 def load_model(folder: Path, device: torch.device) -> nn.Module:
-    """A fine-tuned model, by the stock class."""
+    """A fine-tuned model, by the stock class. Errors: CramError where its files are not as they were written."""
     from transformers import AutoModelForSequenceClassification
 
+    check_own_list(folder, "Remove it, and its task has no predictions; or choose another to=.")
     with quiet():
-        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True
+        )
     return model.to(device)
 
 

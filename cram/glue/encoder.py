@@ -18,6 +18,7 @@ import torch
 from cram.errors import CramError
 from cram.glue.tasks import Task
 from cram.record import read_json, sha256_bytes, sha256_file, write_json
+from cram.sealed import check_own_list
 
 # Where classes drop: on attention's probabilities and, by the same key in ModernBERT, on its output; on the embeddings;
 # in the MLP (ModernBERT: before the second matrix, where Cramming drops after it); before the classifier.
@@ -141,6 +142,7 @@ def _folder(folder: Path) -> Path:
     if (folder / "recipe.yaml").is_file():
         return _exported(folder)
     if (folder / "config.json").is_file():
+        check_own_list(folder, "Export the run again, to another folder.")
         return folder
     what = "it has neither recipe.yaml (a run) nor config.json (an exported model)" if folder.is_dir() else "no folder"
     raise CramError(f"run={folder} is no checkpoint: {what}. A model of the Hub is run=hf:NAME.")
@@ -158,7 +160,10 @@ def _exported(run: Path) -> Path:
     if kind == "decoder":
         raise CramError(f"run={run} is a decoder; GLUE is for encoders. Train model.kind=encoder.")
     result(run, "model.safetensors")
-    return run / "export" if (run / "export").is_dir() else export_run(run, run / "export")
+    if not (run / "export").is_dir():
+        return export_run(run, run / "export")
+    check_own_list(run / "export", "Remove the folder: it is made again.")
+    return run / "export"
 
 
 def _load(run: str, source: str) -> tuple[Any, Any]:

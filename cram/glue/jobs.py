@@ -8,7 +8,8 @@ from typing import Any
 
 from cram.errors import CramError
 from cram.glue.metrics import counted
-from cram.record import finite, read_json, write_json
+from cram.record import finite
+from cram.sealed import read_sealed, write_sealed
 
 # What the results are made from, of each job.
 OUTCOME = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")
@@ -50,7 +51,7 @@ class Record:
         self.settings = settings
         self.outcomes: dict[Job, dict[str, Any]] = {}
         if path.exists():
-            self._load(read_json(path))
+            self._load(read_sealed(path, ". Move it away, or choose another to=."))
 
     def _load(self, there: Any) -> None:
         try:
@@ -96,7 +97,7 @@ class Record:
     def write(self, results: dict[str, Any] | None) -> None:
         """Write the file, whole or not at all."""
         jobs = [{"job": asdict(job), "outcome": outcome} for job, outcome in self.outcomes.items()]
-        write_json(self.path, {"settings": self.settings, "jobs": jobs, "results": results})
+        write_sealed(self.path, {"settings": self.settings, "jobs": jobs, "results": results})
 
     def seeds(self, task: str, learning_rate: float, untrained: bool = False) -> dict[int, dict[str, Any]]:
         """Outcomes of one task at one learning rate, by seed."""

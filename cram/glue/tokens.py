@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+from cram.data.arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.glue.data import Rows
-from cram.record import write_atomic
 
 MULTIPLE = 8  # a batch is padded to a multiple of so many tokens
 POOL = 64  # batches whose rows are sorted by length together
@@ -71,9 +70,11 @@ def encode(rows: Rows, tokenizer: Any, longest: int, cache: Path) -> Encoded:
     typed = "token_type_ids" in tokenizer.model_input_names
     heading = f"{rows.hash} {tokenizer_hash(tokenizer)} {longest} types={typed}"
     path = cache / f"{hashlib.sha256(heading.encode()).hexdigest()[:24]}.safetensors"
-    if not path.is_file():
-        write_atomic(path, save(_tokenize(rows, tokenizer, longest, typed)))
-    found = load_file(path)
+    kept = read_kept(path, map_sealed_arrays)
+    if kept is None:
+        write_sealed_arrays(path, _tokenize(rows, tokenizer, longest, typed))
+        kept = map_sealed_arrays(path)
+    found = {name: torch.from_numpy(np.array(array)) for name, array in kept[0].items()}
     labels = None if rows.labels is None else torch.from_numpy(rows.labels)
     if labels is not None and labels.is_floating_point():
         labels = labels.float()
@@ -90,7 +91,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(plain.to_str().encode()).hexdigest()
 
 
-def _tokenize(rows: Rows, tokenizer: Any, longest: int, typed: bool) -> dict[str, Tensor]:
+def _tokenize(rows: Rows, tokenizer: Any, longest: int, typed: bool) -> dict[str, np.ndarray]:
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for begin in range(0, len(rows), PIECE):
@@ -99,9 +100,8 @@ def _tokenize(rows: Rows, tokenizer: Any, longest: int, typed: bool) -> dict[str
         ids += [np.array(row, np.int32) for row in made["input_ids"]]
         if typed:
             types += [np.array(row, np.uint8) for row in made["token_type_ids"]]
-    lengths = torch.tensor([0, *map(len, ids)])
-    tensors = {"ids": torch.from_numpy(np.concatenate(ids)), "offsets": lengths.cumsum(0)}
-    return tensors | ({"types": torch.from_numpy(np.concatenate(types))} if typed else {})
+    arrays = {"ids": np.concatenate(ids), "offsets": np.cumsum([0, *map(len, ids)], dtype=np.int64)}
+    return arrays | ({"types": np.concatenate(types)} if typed else {})
 
 
 def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tensor]:

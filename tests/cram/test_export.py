@@ -20,10 +20,11 @@ from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
 from cram.export import export_run, main
-from cram.held_out import evaluate
+from cram.held_out import HeldOutSet, evaluate
 from cram.record import write_json
 from cram.run_files import RESULTS, list_results, unlist_results, write_naming
 from cram.samples import EXAMPLES
+from cram.sealed import listed, read_list
 from cram.stock import to_stock_names
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
@@ -334,13 +335,40 @@ def test_a_file_that_the_run_did_not_write_is_refused(tmp_path: Path, name: str)
     assert not (tmp_path / "out").exists()
 
 
+def rewrite_receipt(run: Path, weights: dict[str, torch.Tensor], added: float = 0.0) -> None:
+    """Make the receipt say what other weights come to, and something more."""
+    model = new_model(CONFIG.model, len(weights["embedding.weight"]))
+    model.load_state_dict(weights)
+    figures = evaluate(model.eval(), HeldOutSet.from_file(run / "held_out.safetensors"), torch.device("cpu"))
+    figures["nats_per_token"] += added
+    unlist_results(run)
+    write_json(run / "receipt.json", receipt(figures, causal=False))
+    list_results(run)
+
+
+@pytest.mark.parametrize("added", [0.002, -0.002])
+def test_a_receipt_with_another_loss_than_the_export_has_is_refused(tmp_path: Path, added: float) -> None:
+    run = make_run(tmp_path / "small")
+    rewrite_receipt(run, load_file(run / "model.safetensors"), added)
+    with pytest.raises(
+        CramError, match=r"the exported model has \d\.\d{4} nats per token .* the receipt says .*\. Nothing"
+    ):
+        main([f"run={run}", f"to={tmp_path / 'out'}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_list_of_an_export_has_every_file_but_the_card(exported: Path) -> None:
+    names = {path.name for path in exported.iterdir()} - {"README.md", "checksums.json"}
+    assert read_list(exported) == listed(exported, names)
+
+
 def test_large_logits_may_round_differently(tmp_path: Path) -> None:
     run = make_run(tmp_path / "small")
     weights = load_file(run / "model.safetensors")
     weights["head.norm.weight"] *= 200.0  # logits in the hundreds differ by more than 1e-4 in fp32
     unlist_results(run)
     save_file(weights, run / "model.safetensors")
-    list_results(run)
+    rewrite_receipt(run, weights)
     assert export_run(run, tmp_path / "out").is_dir()
 
 

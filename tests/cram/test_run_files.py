@@ -74,7 +74,7 @@ def test_a_list_that_was_edited_or_removed_is_refused(run: Path) -> None:
     content = read_json(path)
     del content["files"]["recipe.yaml"]
     path.write_text(json.dumps(content))
-    with pytest.raises(CramError, match=r"checksums.json: damaged or edited, .* own sha256 says; Put it back"):
+    with pytest.raises(CramError, match=r"checksums.json: damaged or edited, .* own sha256 says. Put it back"):
         run_config(run)
     path.unlink()
     assert not is_finished(run)

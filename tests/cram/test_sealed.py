@@ -51,7 +51,7 @@ def test_an_edited_field_is_found(tmp_path: Path, edit: object) -> None:
     value = read_json(path)
     edit(value)  # type: ignore[operator]
     write_json(path, value)
-    with pytest.raises(CramError, match=r"x.json: damaged or edited, its content is not what its own sha256 says$"):
+    with pytest.raises(CramError, match=r"x.json: damaged or edited, its content is not what its own sha256 says\.$"):
         read_sealed(path)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from cram.errors import CramError
 from cram.glue.jobs import Job, Record, median_seed, plan
+from cram.record import write_json
+from cram.sealed import read_sealed, write_sealed
 
 SETTINGS = {"checkpoint": "abc", "batch": 16}
 
@@ -53,12 +55,15 @@ def test_other_settings_other_rows_and_other_files_are_refused(tmp_path: Path) -
     record.check_data("cola", "anything")
     with pytest.raises(CramError, match="holds results of rte on other rows than these"):
         record.check_data("rte", "e")
-    whole = json.loads(path.read_text())
+    whole = read_sealed(path)
     del whole["jobs"][0]["outcome"]["train"]
-    path.write_text(json.dumps(whole))
+    write_json(path, whole)
+    with pytest.raises(CramError, match=r"glue.json: damaged or edited, .*own sha256 says. Move it away, or choose"):
+        Record(path, SETTINGS)
+    write_sealed(path, whole)
     with pytest.raises(CramError, match=r"or one of another version\. Move it away, or choose another to="):
         Record(path, SETTINGS)
-    path.write_text('{"mine": 1}')
+    write_sealed(path, {"mine": 1})
     with pytest.raises(CramError, match="not a record of GLUE results"):
         Record(path, SETTINGS)
     path.write_text('{"jobs": [')
