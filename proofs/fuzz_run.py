@@ -134,9 +134,7 @@ def outcome_of(case: Case, folder: Path, result: Result) -> tuple[str, str]:
         good = 1 <= len(lines) <= 2 and lines[0].startswith("cram: ")
         return ("refused", lines[0]) if good else ("traceback", f"status 2 with {len(lines)} lines: {last}")
     if result.status:
-        return (
-            ("failed as said", last) if last.startswith("cram: ") else ("traceback", f"status {result.status}: {last}")
-        )
+        return "failed as said" if last.startswith("cram: ") else "traceback", f"status {result.status}: {last}"
     wrong = case.judge(folder, result)
     return ("accepted wrongly", wrong) if wrong else ("accepted", "")
 
