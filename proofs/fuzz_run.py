@@ -135,7 +135,10 @@ def outcome_of(case: Case, folder: Path, result: Result) -> tuple[str, str]:
         return ("refused", lines[0]) if good else ("traceback", f"status 2 with {len(lines)} lines: {last}")
     if result.status:
         return "failed as said" if last.startswith("cram: ") else "traceback", f"status {result.status}: {last}"
-    wrong = case.judge(folder, result)
+    try:
+        wrong = case.judge(folder, result)
+    except Exception as error:
+        wrong = f"what was made cannot be read: {error!r}"
     return ("accepted wrongly", wrong) if wrong else ("accepted", "")
 
 
