@@ -1,5 +1,6 @@
 """A table of arms: what each trains, what came out, and how it compares at equal budget."""
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from cram.config import Config
 from cram.errors import CramError
 from cram.recipe import (
     RECIPES,
+    WRITTEN_TO,
     YAML_ENDINGS,
+    check_stays,
     last_of_each,
     load_mapping,
     nearest,
@@ -23,6 +26,7 @@ from cram.run_folder import differences
 from cram.schema import key
 
 TABLES = RECIPES / "ablations"
+ARM = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)  # what names a folder everywhere
 
 
 @dataclass
@@ -83,12 +87,23 @@ def load_table(name: str) -> tuple[str, Table]:
     if not isinstance(arms, dict) or not all(isinstance(content, dict) for content in arms.values()):
         raise CramError(f"{path}: arms: must be a mapping of names to mappings with words and budget_share.")
     for arm, content in arms.items():
-        if Path(arm).name != arm:
-            raise CramError(f"{path}: arms: {arm} names a folder and cannot hold a path. Use letters, digits and _.")
+        if not ARM.fullmatch(arm):
+            raise CramError(
+                f"{path}: arms: {arm[:60]!r} cannot name a folder. Use up to 100 letters, digits, _, - and ."
+            )
         table.arms[arm] = read_mapping(Arm, content, path)
+        _check_words(path, f"arms.{arm}.words", table.arms[arm].words)
+    _check_words(path, "words", table.words)
     if table.baseline not in table.arms:
         raise CramError(f"{path}: baseline: {table.baseline} is not one of the arms {', '.join(table.arms)}.")
     return path.stem, table
+
+
+def _check_words(path: Path, key: str, words: Sequence[str]) -> None:
+    for word in words:
+        name, _, place = word.partition("=")
+        if name in WRITTEN_TO:
+            check_stays(str(Path(place).expanduser()), f"{path}: {key}: {name}=", name)
 
 
 def scaled(budget: str, share: float) -> str:

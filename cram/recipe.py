@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parent
 # An installed package has the recipes inside of it, a clone beside it.
 RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "recipes"
 YAML_ENDINGS = (".yaml", ".yml")
+WRITTEN_TO = ("run", "data.dir")  # keys that name a place where a command writes
 Schema = TypeVar("Schema")
 
 
@@ -36,19 +37,40 @@ def read_words(schema: type[Schema], words: list[str]) -> Schema:
 def read_config(words: list[str]) -> Config:
     """A training config: defaults, then `recipe=` (a name in recipes/ or a path to a yaml file), then the words.
 
-    Errors: CramError as `read_words`, for a recipe that is missing, unknown or broken, and for keys that contradict
-    each other.
+    Errors: CramError as `read_words`, for a recipe that is missing, unknown or broken or chooses a place outside of the
+    working folder, and for keys that contradict each other.
     """
     said = _from_words(Config, words)
     name = said.get("recipe")
     if not name:
         raise CramError(f"recipe= is missing. Say recipe=NAME with one of: {', '.join(recipe_names())}.")
     path = find_recipe(name)
-    config: Config = make(Config, _from_mapping(Config, load_mapping(path), path) | said)
+    values = _from_mapping(Config, load_mapping(path), path)
+    for key in set(WRITTEN_TO) & set(values) - set(said):
+        check_stays(values[key], f"{path}: {key}: ", key)
+    config: Config = make(Config, values | said)
     config.recipe = path.stem
     config.run = config.run or f"runs/{path.stem}"
     check_config(config)
     return config
+
+
+def check_stays(place: str | None, where: str, key: str) -> None:
+    """A file that somebody else wrote says nothing about places outside of the folder in which a command is given.
+
+    Args:
+        where: the beginning of the message: the file and the key in it.
+        key: the word that may name any place.
+
+    Errors: CramError for a path that is absolute, goes up, or is or crosses a link that leads out.
+    """
+    path, here = Path(place or ""), Path.cwd().resolve()
+    inside = not path.is_absolute() and ".." not in path.parts
+    if not inside or not path.resolve().is_relative_to(here):
+        raise CramError(
+            f"{where}{place} is not inside the working folder, and a file may not choose other places.\n"
+            f"Say {key}={place} on the command line if you want it."
+        )
 
 
 def last_of_each(words: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ Each key is made by `key(default, help, ...)`, so that its meaning, unit and ran
 `parse` holds them. No torch here: `--help` must be quick.
 """
 
+import os
 import re
 import sys
 import types
@@ -169,6 +170,8 @@ def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
         return text
     if item.metadata["path"] and not text and default_of(item) != "":
         raise CramError(f"{name}= is empty: give a path, or leave the word out.")
+    if item.metadata["path"] and not _is_path(text):
+        raise CramError(f"{name}={text!r} is not a path: it holds a character that no file name can.")
     if kind is str:
         home = item.metadata["path"] and (text == "~" or text.startswith("~/"))
         return str(Path(text).expanduser()) if home else text
@@ -177,6 +180,13 @@ def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
             raise CramError(f"{name}={text} is neither true nor false.")
         return _BOOLEANS[text]
     return _number(name, item, kind, text)
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _number(name: str, item: Field[Any], kind: type, text: str) -> int | float:

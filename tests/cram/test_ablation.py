@@ -98,6 +98,31 @@ def test_a_broken_table_is_told(text: str, message: str, tmp_path: Path) -> None
         load_table(str(path))
 
 
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/b", "/a", "a\\\\b", "-a", ".a", "~", "a\\0b", "a\\nb", "a b", "é", "a" * 101]
+)
+def test_an_arm_whose_name_cannot_name_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f'baseline: b\narms: {{b: {{words: []}}, "{name}": {{words: []}}}}\n')
+    with pytest.raises(
+        CramError, match=r"mine\.yaml: arms: '.* cannot name a folder\. Use up to 100 letters"
+    ) as caught:
+        load_table(str(path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["/tmp/other", "../other", "~/other"])
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("words", "words: [{}]\narms: {{a: {{words: []}}}}\n"), ("arms.a.words", "arms: {{a: {{words: [{}]}}}}\n")],
+)
+def test_a_table_chooses_no_place_outside_the_working_folder(key: str, text: str, place: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("baseline: a\n" + text.format(f"data.dir={place}"))
+    with pytest.raises(CramError, match=rf"mine\.yaml: {key}: data\.dir=.*other is not inside the working folder"):
+        load_table(str(path))
+
+
 def test_an_unknown_table_is_told_with_the_nearest() -> None:
     with pytest.raises(CramError, match=r"table=recip is unknown\. Nearest: recipe\."):
         load_table("recip")

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from cram.config import Config
 from cram.door_config import ExportConfig
 from cram.errors import CramError
 from cram.recipe import load_config, read_config, read_words, recipe_names, save_config
-from cram.schema import make
+from cram.schema import make, value_of
 
 
 def test_words_lie_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
@@ -125,7 +126,10 @@ def test_a_file_of_plain_values_says_what_stands_in_it(tmp_path: Path) -> None:
     assert config.objective.final_mask_rate is None
 
 
-@given(st.dictionaries(st.sampled_from(["data.text_field", "run", "tokenizer"]), st.text(min_size=1)))
+PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(st.fixed_dictionaries({}, optional={"data.text_field": st.text(), "run": PATHS, "tokenizer": PATHS}))
 def test_any_text_survives_being_saved(tmp_path_factory: pytest.TempPathFactory, texts: dict[str, str]) -> None:
     config = make(Config, texts)
     path = tmp_path_factory.mktemp("saved") / "recipe.yaml"
@@ -135,3 +139,31 @@ def test_any_text_survives_being_saved(tmp_path_factory: pytest.TempPathFactory,
 
 def test_the_recipes_are_there() -> None:
     assert {"bert_demo", "bert_10m", "bert_1h", "bert_24h"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("place", ["/tmp/other", "../other", "runs/../../other", "~/other", "~", "link", "link/below"])
+@pytest.mark.parametrize(("key", "text"), [("run", "run: {}\n"), ("data.dir", "data: {{dir: {}}}\n")])
+def test_a_recipe_file_chooses_no_place_outside_the_working_folder(
+    key: str, text: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("link").symlink_to(tmp_path)
+    Path("mine.yaml").write_text(text.format(f"'{place}'"))
+    said = re.escape(str(Path(place).expanduser()))
+    message = (
+        rf"^mine\.yaml: {re.escape(key)}: {said} is not inside the working folder.*\nSay {re.escape(key)}={said} on"
+    )
+    with pytest.raises(CramError, match=message):
+        read_config(["recipe=mine.yaml"])
+    assert value_of(read_config(["recipe=mine.yaml", f"{key}={place}"]), key) == str(Path(place).expanduser())
+    Path("mine.yaml").write_text(text.format("below/there"))
+    assert value_of(read_config(["recipe=mine.yaml"]), key) == "below/there"
+
+
+def test_a_character_that_no_file_name_holds_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    for text in ("\\0", "\\ud800"):
+        recipe.write_text(f'run: "a{text}b"\n')
+        with pytest.raises(CramError, match=r"run='a.*b' is not a path: .* \(in .*mine\.yaml\)"):
+            read_config([f"recipe={recipe}"])
