@@ -21,10 +21,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from proofs import fuzz_data, fuzz_words  # noqa: E402
+from proofs import fuzz_data, fuzz_tokenizers, fuzz_words  # noqa: E402
 from proofs.fuzz_run import BAD, OUTCOMES, Case, clear, outcome_of, run_case, warm_up  # noqa: E402
 
-GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {**fuzz_words.GROUPS, **fuzz_data.GROUPS}
+GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {
+    **fuzz_words.GROUPS,
+    **fuzz_data.GROUPS,
+    **fuzz_tokenizers.GROUPS,
+}
 # Of all cases, how many are of each group.
 SHARES = {"words": 0.25, "edges": 0.3, "recipes": 0.15, "tables": 0.05, "data": 0.1, "tokenizers": 0.05}
 PROCESSES = 2

@@ -1,17 +1,22 @@
 """One case of the fuzz proof: forked from a warm process, watched, and sorted by what became of it."""
 
 import contextlib
+import gc
+import json
 import os
 import resource
 import runpy
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 MEMORY = 12 * 2**30  # bytes of address space: torch alone maps several
 DOORS = ("train", "prepare", "evaluate", "export", "glue", "ablate")
 # What became of a case; the last four must not be.
@@ -49,8 +54,10 @@ class Case:
 def warm_up() -> None:
     """Import what the commands import, so that a fork has it; one thread, which a fork survives."""
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    import pyarrow.parquet  # noqa: F401
     import torch
     import transformers  # noqa: F401
+    import zstandard  # noqa: F401
 
     import cram.ablation
     import cram.data.prepare
@@ -59,6 +66,7 @@ def warm_up() -> None:
     import cram.glue.benchmark  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.freeze()  # what is there already is not looked at again in a fork, which would copy its memory
 
 
 def run_case(case: Case, folder: Path) -> Result:
@@ -140,6 +148,23 @@ def outcome_of(case: Case, folder: Path, result: Result) -> tuple[str, str]:
     except Exception as error:
         wrong = f"what was made cannot be read: {error!r}"
     return ("accepted wrongly", wrong) if wrong else ("accepted", "")
+
+
+def apart(work: Callable[[], T]) -> T | None:
+    """What a function gives in a process of its own, as JSON brings it; None where it raises or the process dies."""
+    with tempfile.TemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+                file.write(json.dumps(work()).encode())
+                file.flush()
+                os._exit(0)
+            os._exit(1)
+        if os.waitpid(child, 0)[1]:
+            return None
+        file.seek(0)
+        return json.load(file)  # type: ignore[no-any-return]
 
 
 def clear(folder: Path) -> None:
