@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cram.data.paths import matching_files
+from cram.data.paths import matching_files, open_file
 from cram.data.words import Hashes, Splitter, Words, hash_words, ngram_hashes, split_words
 from cram.errors import CramError
 
@@ -57,7 +57,8 @@ class Contamination:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as error:
         raise CramError(
             f"data.dedupe.decontaminate: {path} cannot be read ({error.strerror}); make it readable"

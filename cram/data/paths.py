@@ -1,7 +1,9 @@
 """The files that a user's words name: a file, a folder, or a glob."""
 
+import errno
 import glob
 import os
+from io import BufferedReader
 from pathlib import Path
 
 
@@ -17,3 +19,13 @@ def matching_files(pattern: str, extensions: tuple[str, ...] = ()) -> list[Path]
         return sorted(path for path in below if path.name.lower().endswith(extensions))
     names = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)  # noqa: PTH207
     return sorted(Path(name) for name in names if not os.path.isdir(name))  # noqa: PTH112
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A file, opened to be read.
+
+    Errors: OSError, also for a pipe or a device: text is read twice, and these would be waited for or never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket")
+    return path.open("rb")

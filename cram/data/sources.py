@@ -25,7 +25,7 @@ from cram.data.formats import (
     read_documents,
     stopped,
 )
-from cram.data.paths import matching_files
+from cram.data.paths import matching_files, open_file
 from cram.errors import CramError
 
 __all__ = ["Document", "Part", "Source", "open_source"]
@@ -98,7 +98,7 @@ class FilePart(Part):
         """The documents of the file, streamed."""
         self.position = 0
         try:
-            with self._path.open("rb") as raw:
+            with open_file(self._path) as raw:
                 for document in read_documents(raw, self.name, self._text_field, self._document, self._on_error):
                     self.position = raw.tell()
                     yield document
@@ -283,7 +283,7 @@ def content_hash(heading: str, files: Iterable[tuple[str, Path]], on_error: OnEr
 
 def _digest(path: Path, on_error: OnError) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         if on_error == "skip":

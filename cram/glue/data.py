@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cram.data.paths import open_file
 from cram.errors import CramError
 from cram.glue.tasks import DIAGNOSTIC, TASKS, Part, Task
 
@@ -171,7 +172,8 @@ def _from_folder(folder: Path, task: Task, check: _Check) -> TaskData:
 def parse(path: Path, task: Task, labelled: bool) -> Rows:
     """The rows of one file. Errors: CramError naming file and line."""
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        with open_file(path) as file:
+            lines = file.read().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CramError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
     lines = [line.removesuffix("\r") for line in lines]

@@ -141,11 +141,11 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Path) -> bytes:
+    def fail(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
     (tmp_path / "dev.tsv").touch()
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(
         CramError,
         match=rf"^{KEY}: .*/dev.tsv cannot be read \(Permission denied\); make it readable",

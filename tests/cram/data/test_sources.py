@@ -253,6 +253,18 @@ def test_a_file_of_the_installation_that_cannot_be_read(tmp_path: Path, monkeypa
     assert texts(skip) == [""] and skip.fingerprint()
 
 
+def test_a_pipe_is_not_waited_for_and_a_device_not_read_for_ever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("/dev/zero")
+    for name in ("a", "b"):
+        source = open_source(f"{tmp_path}/{name}.jsonl")
+        for read in (lambda source=source: texts(source), source.fingerprint):
+            with pytest.raises(CramError, match=rf"^{tmp_path}/{name}.jsonl: cannot be read \(it is a pipe, a device"):
+                read()
+    skip = open_source(f"{tmp_path}/*", on_error="skip")
+    assert texts(skip) == ["", ""] and skip.fingerprint()
+
+
 def test_broken_records_and_files_among_good_ones_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text"\n{"text": "two"}\n')
     (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
