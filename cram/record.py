@@ -73,7 +73,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Errors: CramError for a missing or broken one; NaN and Infinity are no JSON."""
-    _check_regular(path)
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_json)
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def read_json(path: Path) -> Any:
         raise CramError(f"{path}: not a readable JSON file ({error}).") from None
 
 
-def _check_regular(path: Path) -> None:
+def check_regular(path: Path) -> None:
     """A pipe without a writer would be waited for. Errors: CramError for what is there and is not a regular file."""
     if path.exists() and not path.is_file():
         raise CramError(f"{path}: not a regular file. Remove it, or choose another folder.")
@@ -99,7 +99,7 @@ def sha256_bytes(data: bytes | memoryview) -> str:
 
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's content, read as a stream."""
-    _check_regular(path)
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -171,7 +171,7 @@ def _kept(path: Path, kept: Mapping[str, Any]) -> bytes:
     if not path.exists():
         print(f"warning: {path} is gone; the metrics go on without what was in it", flush=True)
         return b""
-    _check_regular(path)
+    check_regular(path)
     data = path.read_bytes()[: kept["bytes"]]
     if sha256_bytes(data) != kept["sha256"]:
         raise CramError(

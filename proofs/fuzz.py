@@ -21,16 +21,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from proofs import fuzz_data, fuzz_tokenizers, fuzz_words  # noqa: E402
+from proofs import fuzz_data, fuzz_folders, fuzz_tokenizers, fuzz_words  # noqa: E402
 from proofs.fuzz_run import BAD, OUTCOMES, Case, clear, outcome_of, run_case, warm_up  # noqa: E402
 
 GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {
     **fuzz_words.GROUPS,
     **fuzz_data.GROUPS,
     **fuzz_tokenizers.GROUPS,
+    **fuzz_folders.GROUPS,
 }
 # Of all cases, how many are of each group.
-SHARES = {"words": 0.25, "edges": 0.3, "recipes": 0.15, "tables": 0.05, "data": 0.1, "tokenizers": 0.05}
+SHARES = {
+    "words": 0.29,
+    "edges": 0.3,
+    "recipes": 0.15,
+    "tables": 0.05,
+    "data": 0.1,
+    "tokenizers": 0.05,
+    "folders": 0.05,
+    "runs": 0.01,
+}
 PROCESSES = 2
 
 
@@ -79,6 +89,8 @@ def show_one(name: str, cases: int, seed: int) -> int:
     group, _, number = name.partition(":")
     case = made(group, cases, seed)[int(number)]
     with tempfile.TemporaryDirectory() as folder:
+        if group in fuzz_folders.GROUPS:
+            fuzz_folders.make_base(Path(folder).resolve() / "made")
         here = Path(folder).resolve() / "case"
         result = run_case(case, here)
         print(f"{case.about}\n{result.out}\n{result.err}")
@@ -111,6 +123,8 @@ def main() -> int:
     cases = [(f"{group}:{n}", case) for group in chosen for n, case in enumerate(made(group, total, seed))]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
+        if set(chosen) & set(fuzz_folders.GROUPS):
+            fuzz_folders.make_base(Path(folder).resolve() / "made")
         lines = run_all(cases, Path(folder).resolve())
     if "to" in said:
         Path(said["to"]).write_text(json.dumps(lines, indent=1) + "\n")

@@ -98,7 +98,7 @@ def _at_home(text: str) -> str:
 
 def in_force(result: Result) -> dict[str, Any]:
     """The values that a dry run has printed, as texts by dotted name."""
-    text = result.out.partition("\n\n")[0]
+    text = result.out.partition("\n\nmodel ")[0]
     return dict(_flat(yaml.load(text, yaml.BaseLoader), ""))
 
 
@@ -220,7 +220,8 @@ def _judge_recipe(data: bytes) -> Callable[[Path, Result], str]:
             loaded = yaml.load(data.decode("utf-8-sig"), yaml.BaseLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             return f"taken, though it is no yaml: {error!s:.60}"
-        for name, text in _flat(loaded, ""):
+        merged = loaded.pop("<<", {})
+        for name, text in _flat({**merged, **loaded}, ""):
             if name in ("device", "recipe", "dry_run"):
                 continue
             kind, optional = kind_of(known[name])
@@ -232,7 +233,7 @@ def _judge_recipe(data: bytes) -> Callable[[Path, Result], str]:
             if not (empty or isinstance(wanted, list) or equal(kind, wanted, there[name])):
                 return f"{name}: {text!r:.40} is {there[name]!r:.40} in force"
         run = (folder / there["run"]).resolve()
-        return "" if (folder / "runs") in run.parents else f"the run folder is {there['run']}"
+        return "" if folder in run.parents else f"the run folder is {there['run']}"
 
     return judge
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from cram.errors import CramError
-from cram.record import to_json, write_atomic
+from cram.record import check_regular, to_json, write_atomic
 from cram.sealed import OWN
 
 Arrays = Mapping[str, np.ndarray]
@@ -28,6 +28,7 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     Errors: ValueError for a header that cannot be read or does not fit the file.
     """
+    check_regular(path)
     data = _map(path)
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     try:
