@@ -147,7 +147,7 @@ def folders(source: random.Random, count: int) -> Iterator[Case]:
         "start": 1,
     }
     for _ in range(count):
-        use = source.choices(list(weights), list(weights.values()))[0]
+        use = source.choice(slow if source.random() < 0.25 else quick)
         seed = source.getrandbits(64)
         about = f"{use}, damage {seed}"
         yield Case("folders", about, _maker(use, seed), _judge(use, seed), 120.0)

@@ -204,5 +204,7 @@ def _reading(path: Path, remedy: str = REMEDY) -> Iterator[None]:
     """Turn what a file of wrong content raises into a CramError that names it."""
     try:
         yield
+    except CramError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise CramError(f"{path}: damaged ({error!r}); {remedy}") from error
