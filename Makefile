@@ -17,13 +17,15 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 CRAM_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels
 
-# Long checks that are no part of CI: ten minutes on two cores.
+# Long checks that are no part of CI: two hours on two cores.
 proofs: $(STAMP)
 	$(RUN) bench/prove_unseen.py
 	$(RUN) bench/prove_freeze.py
 	$(RUN) proofs/ends.py
 	$(RUN) proofs/signals.py
 	$(RUN) proofs/disks.py
+	$(RUN) proofs/damage.py
+	$(RUN) proofs/fuzz.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

@@ -136,16 +136,7 @@ def outcome(use: str, folder: Path, result: Result) -> Any:
 
 def folders(source: random.Random, count: int) -> Iterator[Case]:
     """One file of a folder damaged, and the folder used."""
-    weights = {
-        "evaluate": 10,
-        "finished": 1,
-        "export": 1,
-        "resume": 1,
-        "verify": 10,
-        "shards": 2,
-        "glue": 1,
-        "start": 1,
-    }
+    quick, slow = ("evaluate", "verify"), ("finished", "export", "resume", "shards", "glue", "start")
     for _ in range(count):
         use = source.choice(slow if source.random() < 0.25 else quick)
         seed = source.getrandbits(64)
