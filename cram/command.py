@@ -10,7 +10,7 @@ from cram.children import STOPPING, end_with_parent
 from cram.config import Config
 from cram.errors import CramError
 from cram.help import help_text
-from cram.limits import raise_if_too_many, raise_open_files
+from cram.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
 from cram.output import keep_output, output_failed
 from cram.recipe import read_config
 
@@ -57,11 +57,14 @@ def run_door(
 
 
 def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) -> int | None:
-    """Run a command. Errors: CramError where it wants more open files than it may have."""
+    """Run a command. Errors: CramError where it wants more open files or memory than it may have."""
     try:
         return main(words)
     except OSError as error:
         raise_if_too_many(error)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        raise_if_out_of_memory(error)
         raise
 
 

@@ -1,6 +1,7 @@
-"""The limit of open files."""
+"""What a process may have: open files and memory."""
 
 import errno
+import sys
 from contextlib import suppress
 
 from cram.errors import CramError
@@ -26,3 +27,19 @@ def raise_if_too_many(error: OSError) -> None:
         raise CramError(
             f"too many files are open{where}. Allow more and run the same command again: ulimit -n {ENOUGH}"
         ) from None
+
+
+def raise_if_out_of_memory(error: Exception) -> None:
+    """Turn a refusal of memory, Python's or torch's, into a CramError; let any other error pass."""
+    if isinstance(error, MemoryError) or ("torch" in sys.modules and _torch_refuses(error)):
+        what = " ".join(str(error).split())[:200]
+        raise CramError(
+            f"out of memory{f' ({what})' if what else ''}.\n"
+            "Make what is large in your words smaller, or free some memory, and run the same command again."
+        ) from None
+
+
+def _torch_refuses(error: Exception) -> bool:
+    from cram.device import is_out_of_memory  # imports torch, which takes seconds
+
+    return is_out_of_memory(error)

@@ -91,6 +91,14 @@ def test_a_limit_of_open_files_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "(a.txt). Allow more and run the same command again: ulimit -n" in capsys.readouterr().err
 
 
+def test_memory_that_is_used_up_is_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: list[str]) -> int:
+        raise MemoryError
+
+    assert status_of(main, [], monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("cram: out of memory.\nMake what is large in your words smaller")
+
+
 @pytest.mark.parametrize(
     ("word", "only_prints", "where", "status"),
     [

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cram.errors import CramError
-from cram.limits import raise_if_too_many, raise_open_files
+from cram.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -48,3 +49,25 @@ def test_too_many_open_files_are_told_with_the_remedy(file: str | None, where: s
     with pytest.raises(CramError, match=rf"\A{re.escape(message)}\Z"):
         raise_if_too_many(OSError(errno.EMFILE, "Too many open files", file))
     raise_if_too_many(OSError(errno.EIO, "Input/output error", file))
+
+
+def test_memory_that_is_used_up_is_told() -> None:
+    def torch_asks_too_much() -> None:
+        torch.empty(2**58, dtype=torch.uint8)
+
+    def python_asks_too_much() -> None:
+        bytearray(2**62)
+
+    def a_gpu_has_no_more() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
+
+    for ask, what in (
+        (torch_asks_too_much, r"\(.*can't allocate memory: you tried to allocate 288230376151711744 bytes.*\)"),
+        (python_asks_too_much, ""),
+        (a_gpu_has_no_more, r"\(CUDA out of memory\. Tried to allocate 2\.00 GiB\.\)"),
+    ):
+        with pytest.raises((RuntimeError, MemoryError)) as found:
+            ask()
+        with pytest.raises(CramError, match=rf"\Aout of memory ?{what}\.\nMake what is large in your words smaller"):
+            raise_if_out_of_memory(found.value)
+    raise_if_out_of_memory(RuntimeError("shapes differ"))
