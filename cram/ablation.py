@@ -26,6 +26,8 @@ from cram.run_folder import differences
 from cram.schema import key
 
 TABLES = RECIPES / "ablations"
+# Words that would be for all runs of a table, and what to say instead.
+OF_RUNS = {"seed": "seeds: N", "run": "dir= to cram.ablate", "budget": "budget: at the top, or budget_share: of an arm"}
 ARM = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)  # what names a folder everywhere
 
 
@@ -102,6 +104,8 @@ def load_table(name: str) -> tuple[str, Table]:
 def _check_words(path: Path, key: str, words: Sequence[str]) -> None:
     for word in words:
         name, _, place = word.partition("=")
+        if name in OF_RUNS:
+            raise CramError(f"{path}: {key}: {word}: each run of a table has its own {name}. Say {OF_RUNS[name]}.")
         if name in WRITTEN_TO:
             check_stays(str(Path(place).expanduser()), f"{path}: {key}: {name}=", name)
 

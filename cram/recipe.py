@@ -5,7 +5,7 @@ computed. `cram.schema` turns a text into a value of the key's type and range, f
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import Field, asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,9 +45,13 @@ def read_config(words: list[str]) -> Config:
     if not name:
         raise CramError(f"recipe= is missing. Say recipe=NAME with one of: {', '.join(recipe_names())}.")
     path = find_recipe(name)
-    values = _from_mapping(Config, load_mapping(path), path)
-    for key in set(WRITTEN_TO) & set(values) - set(said):
-        check_stays(values[key], f"{path}: {key}: ", key)
+    if not path.stem.strip("."):
+        raise CramError(f"recipe={name}: the file needs a name, which its run folder gets too. Rename it.")
+    mapping = load_mapping(path)
+    values = _from_mapping(Config, mapping, path)
+    for key, _, line in _flat(keys(Config), mapping, ""):
+        if key in WRITTEN_TO and key not in said:
+            check_stays(values[key], f"{path}, line {line}: {key}: ", key)
     config: Config = make(Config, values | said)
     config.recipe = path.stem
     config.run = config.run or f"runs/{path.stem}"
@@ -59,7 +63,7 @@ def check_stays(place: str | None, where: str, key: str) -> None:
     """A file that somebody else wrote says nothing about places outside of the folder in which a command is given.
 
     Args:
-        where: the beginning of the message: the file and the key in it.
+        where: the beginning of the message: the file, and the line or key in it.
         key: the word that may name any place.
 
     Errors: CramError for a path that is absolute, goes up, or is or crosses a link that leads out.
@@ -123,7 +127,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise CramError(f"{path}: not a readable yaml file ({_line(error)}).") from None
+        raise CramError(f"{path}: not a readable yaml file ({_reason(error)}).") from None
     if not isinstance(loaded, dict):
         raise CramError(f"{path}: must be a yaml mapping of keys, found {_what(loaded)}.")
     return loaded
@@ -153,31 +157,37 @@ def _from_words(schema: type, words: list[str]) -> dict[str, Any]:
 
 def _from_mapping(schema: type, mapping: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values of a yaml mapping by the dotted names of their keys."""
-    try:
-        return dict(_values(keys(schema), mapping, path, ""))
-    except CramError as error:
-        message = str(error)
-        raise CramError(message if str(path) in message else f"{message} (in {path})") from None
+    known, found = keys(schema), {}
+    for name, value, line in _flat(known, mapping, ""):
+        if name not in known:
+            raise CramError(_unknown(name, list(known), f"{path}, line {line}"))
+        if name in found:
+            raise CramError(f"{name}: is there twice (in {path}, line {line})")
+        try:
+            found[name] = _value(name, known[name], value)
+        except CramError as error:
+            raise CramError(f"{error} (in {path}, line {line})") from None
+    return found
 
 
-def _values(known: dict[str, Field[Any]], mapping: dict[str, Any], path: Path, prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def _flat(known: Iterable[str], mapping: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any, int]]:
+    """Dotted name, value and line of what stands in a mapping."""
     for part, value in mapping.items():
         name = f"{prefix}{part}"
-        inside = any(key.startswith(f"{name}.") for key in known)
-        if inside and isinstance(value, dict):
-            found += _values(known, value, path, f"{name}.")
-        elif name not in known:
-            raise CramError(_unknown(name, list(known), str(path)))
-        elif isinstance(value, _Plain) and value in NULLS and kind_of(known[name])[1]:
-            found.append((name, None))
-        elif isinstance(value, list):
-            found.append((name, parse_list(name, known[name], value)))
-        elif isinstance(value, str) and (value or not isinstance(value, _Plain)):
-            found.append((name, parse(name, known[name], value)))
+        if isinstance(value, dict) and any(key.startswith(f"{name}.") for key in known):
+            yield from _flat(known, value, f"{name}.")
         else:
-            raise CramError(f"{name}: a value is needed, found {_what(value)}")
-    return found
+            yield name, value, part.line
+
+
+def _value(name: str, item: Field[Any], value: Any) -> Any:
+    if isinstance(value, _Text) and value.plain and value in NULLS and kind_of(item)[1]:
+        return None
+    if isinstance(value, list):
+        return parse_list(name, item, value)
+    if isinstance(value, _Text) and (value or not value.plain):
+        return parse(name, item, value)
+    raise CramError(f"{name}: a value is needed, found {_what(value)}")
 
 
 def _unknown(name: str, known: list[str], where: str) -> str:
@@ -194,12 +204,18 @@ def _what(value: Any) -> str:
     return f"'{value}'" if value else "nothing"
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split("\n    ")[0].split())
+def _reason(error: Exception) -> str:
+    """What is wrong with a yaml file, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
-class _Plain(str):
-    """A value without quotes, which may stand for null; one in quotes is a text."""
+class _Text(str):
+    """A key or value with its line in the file; `plain` without quotes, so that it may stand for null."""
+
+    line: int
+    plain: bool
 
 
 class _Loader(yaml.SafeLoader):
@@ -213,7 +229,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def text(self, node: yaml.ScalarNode) -> str:
-        return _Plain(node.value) if node.style is None else node.value
+        text = _Text(node.value)
+        text.line, text.plain = node.start_mark.line + 1, node.style is None
+        return text
 
     def refuse(self, node: yaml.Node) -> None:
         raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not allowed", node.start_mark)

@@ -20,7 +20,8 @@ _NUMBER = re.compile(r"[+-]?(\d+(_\d+)*(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECA
 _WRITTEN = {"int": "a whole number such as 12, 131_072 or 2e9", "float": "a number such as 0.1 or 2e-3"}
 _BOOLEANS = {"true": True, "false": False}
 LARGEST = sys.float_info.max
-LONGEST_SHOWN = 60  # characters of a number in a message
+LONGEST_SHOWN = 60  # characters of a value in a message
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file name, characters of a path: what file systems take
 
 
 @dataclass(frozen=True)
@@ -166,31 +167,43 @@ def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
     text = str(text)  # of the words of a file, which are a class of their own
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
-            raise CramError(f"{name}={text} is not one of {', '.join(get_args(kind))}.")
+            raise CramError(f"{name}={_cut(text)} is not one of {', '.join(get_args(kind))}.")
         return text
     if item.metadata["path"] and not text and default_of(item) != "":
         raise CramError(f"{name}= is empty: give a path, or leave the word out.")
-    if item.metadata["path"] and not _is_path(text):
-        raise CramError(f"{name}={text!r} is not a path: it holds a character that no file name can.")
     if kind is str:
-        home = item.metadata["path"] and (text == "~" or text.startswith("~/"))
-        return str(Path(text).expanduser()) if home else text
+        return _path(name, text) if item.metadata["path"] else _text(name, text)
     if kind is bool:
         if text not in _BOOLEANS:
-            raise CramError(f"{name}={text} is neither true nor false.")
+            raise CramError(f"{name}={_cut(text)} is neither true nor false.")
         return _BOOLEANS[text]
     return _number(name, item, kind, text)
 
 
-def _is_path(text: str) -> bool:
+def _path(name: str, text: str) -> str:
+    """A path with the home folder in the place of a leading `~`; bytes that are not UTF-8 stay as they are."""
     try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
+        longest = max(map(len, os.fsencode(text).split(b"/")))
+        path = str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
+    except (UnicodeEncodeError, RuntimeError) as error:
+        raise CramError(f"{name}={_cut(text)!r} is not a valid path ({error}).") from None
+    if "\0" in text or longest > LONGEST_NAME or len(path) > LONGEST_PATH:
+        raise CramError(f"{name}={_cut(text)!r} is not a valid path: it is too long, or has a zero byte.")
+    return path
+
+
+def _text(name: str, text: str) -> str:
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise CramError(f"{name}={_cut(text)} is not valid text: it has bytes that are not UTF-8.")
+    return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _number(name: str, item: Field[Any], kind: type, text: str) -> int | float:
-    said = f"{name}={text if len(text) <= LONGEST_SHOWN else f'{text[:LONGEST_SHOWN]}...'}"
+    said = f"{name}={_cut(text)}"
     _, optional = kind_of(item)
     or_null = ", or null" if optional else ""
     if not _NUMBER.fullmatch(text):
@@ -207,7 +220,7 @@ def _number(name: str, item: Field[Any], kind: type, text: str) -> int | float:
 def _elements(name: str, text: str) -> list[str]:
     """The elements of `[a,b]` or `a,b`."""
     if text.startswith("[") != text.endswith("]"):
-        raise CramError(f"{name}={text} has one bracket alone. Write a list as [a,b].")
+        raise CramError(f"{name}={_cut(text)} has one bracket alone. Write a list as [a,b].")
     inside = text.removeprefix("[").removesuffix("]").strip()
     return [part.strip() for part in inside.split(",")] if inside else []
 

@@ -123,6 +123,15 @@ def test_a_table_chooses_no_place_outside_the_working_folder(key: str, text: str
         load_table(str(path))
 
 
+@pytest.mark.parametrize("word", ["run=runs/x", "seed=3", "budget=3h"])
+def test_the_words_of_a_table_are_none_that_each_run_has_for_itself(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "mine.yaml"
+    for key, text in (("words", "words: [{}]\narms: {{a: {{}}}}"), ("arms.a.words", "arms: {{a: {{words: [{}]}}}}")):
+        path.write_text("baseline: a\n" + text.format(word))
+        with pytest.raises(CramError, match=rf"mine\.yaml: {key}: {word}: each run of a table has its own \w+\. Say "):
+            load_table(str(path))
+
+
 def test_an_unknown_table_is_told_with_the_nearest() -> None:
     with pytest.raises(CramError, match=r"table=recip is unknown\. Nearest: recipe\."):
         load_table("recip")

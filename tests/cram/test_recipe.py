@@ -54,18 +54,29 @@ def test_bad_words_are_answered_in_one_or_two_lines(words: list[str], message: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("budgte: 3m\n", r"unknown key 'budgte' \(in .*mine\.yaml\)"),
-        ("model:\n  layers: three\n", r"model\.layers=three cannot be read: .*mine\.yaml"),
-        ("model: 3\n", r"'model' \(in .*mine\.yaml\) is a group of keys"),
-        ("model: {layers: {a: 1}}\n", r"model\.layers: a value is needed, found a mapping \(in .*mine\.yaml\)"),
+        ("budgte: 3m\n", r"unknown key 'budgte' \(in .*mine\.yaml, line 1\)"),
+        ("model:\n  layers: three\n", r"model\.layers=three cannot be read: .*mine\.yaml, line 2\)"),
+        ("model: 3\n", r"'model' \(in .*mine\.yaml, line 1\) is a group of keys"),
+        ("model: {layers: {a: 1}}\n", r"model\.layers: a value is needed, found a mapping \(in .*mine\.yaml, line 1\)"),
         ("model: {layers: [1]}\n", r"model\.layers: a list is given, but the key takes int\. \(in"),
         ("model: {layers: }\n", r"model\.layers: a value is needed, found nothing"),
         ("seed: ${oc.env:HOME}\n", r"seed=\$\{oc\.env:HOME\} cannot be read"),
         ("seed: !!int 3\n", r"mine\.yaml: not a readable yaml file .*the tag .*int is not allowed"),
         ("seed: 1\nseed: 2\n", r"mine\.yaml: not a readable yaml file .*the key 'seed' is there twice"),
-        ("1: 2\n", r"unknown key '1' \(in .*mine\.yaml\)"),
+        ("1: 2\n", r"unknown key '1' \(in .*mine\.yaml, line 1\)"),
+        ("null: 2\n", r"unknown key 'null' \(in .*mine\.yaml, line 1\)"),
+        ("? [a, b]\n: 1\n", r"mine\.yaml: not a readable yaml file \(line 1: found unhashable key\)"),
+        ("seed: 1:30\n", r"seed=1:30 cannot be read: give a whole number"),
+        ("seed: ???\n", r"seed=\?\?\? cannot be read"),
+        ("seed: 0o7\n", r"seed=0o7 cannot be read"),
+        ("optimizer: {lr: .inf}\n", r"optimizer\.lr=\.inf cannot be read"),
+        ("<<: {seed: .nan}\n", r"seed=\.nan cannot be read"),
+        ("data: {dir: a}\ndata.dir: b\n", r"data\.dir: is there twice \(in .*mine\.yaml, line 2\)"),
         ("- 1\n", r"mine\.yaml: must be a yaml mapping"),
-        ("a: [1\n", r"mine\.yaml: not a readable yaml file"),
+        ("a: [1\n", r"mine\.yaml: not a readable yaml file \(line 2: "),
+        ("seed: 1\n\tlr: 2\n", r"mine\.yaml: not a readable yaml file \(line 2: "),
+        ('run: "\\x"\n', r"mine\.yaml: not a readable yaml file \(line 1: "),
+        ("seed: \x01\n", r"mine\.yaml: not a readable yaml file \(unacceptable character #x0001: "),
     ],
 )
 def test_bad_recipe_files_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -126,7 +137,7 @@ def test_a_file_of_plain_values_says_what_stands_in_it(tmp_path: Path) -> None:
     assert config.objective.final_mask_rate is None
 
 
-PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+PATHS = st.text(st.characters(exclude_characters="\0~", exclude_categories=["Cs"]), min_size=1, max_size=60)
 
 
 @given(st.fixed_dictionaries({}, optional={"data.text_field": st.text(), "run": PATHS, "tokenizer": PATHS}))
@@ -151,9 +162,8 @@ def test_a_recipe_file_chooses_no_place_outside_the_working_folder(
     Path("link").symlink_to(tmp_path)
     Path("mine.yaml").write_text(text.format(f"'{place}'"))
     said = re.escape(str(Path(place).expanduser()))
-    message = (
-        rf"^mine\.yaml: {re.escape(key)}: {said} is not inside the working folder.*\nSay {re.escape(key)}={said} on"
-    )
+    name = re.escape(key)
+    message = rf"^mine\.yaml, line 1: {name}: {said} is not inside the working folder.*\nSay {name}={said} on"
     with pytest.raises(CramError, match=message):
         read_config(["recipe=mine.yaml"])
     assert value_of(read_config(["recipe=mine.yaml", f"{key}={place}"]), key) == str(Path(place).expanduser())
@@ -161,9 +171,19 @@ def test_a_recipe_file_chooses_no_place_outside_the_working_folder(
     assert value_of(read_config(["recipe=mine.yaml"]), key) == "below/there"
 
 
+@pytest.mark.parametrize("name", ["..yaml", "...yaml"])
+def test_a_recipe_without_a_name_chooses_no_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("seed: 1\n")
+    with pytest.raises(CramError, match="the file needs a name"):
+        read_config([f"recipe={name}"])
+
+
 def test_a_character_that_no_file_name_holds_is_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     for text in ("\\0", "\\ud800"):
         recipe.write_text(f'run: "a{text}b"\n')
-        with pytest.raises(CramError, match=r"run='a.*b' is not a path: .* \(in .*mine\.yaml\)"):
+        with pytest.raises(CramError, match=r"run='a.*b' is not a valid path.* \(in .*mine\.yaml, line 1\)"):
             read_config([f"recipe={recipe}"])

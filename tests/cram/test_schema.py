@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import Field
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_refusal_says_what_is_allowed(name: str, text: str, message: str) -> N
 @given(st.text())
 def test_a_text_is_taken_as_it_stands(text: str) -> None:
     assert parse("data.text_field", keys(Config)["data.text_field"], text) == text
-    if text and not text.startswith("~"):
+    if text and not text.startswith("~") and "\0" not in text and len(text) < 60:
         assert parse("data.source", keys(Config)["data.source"], text) == text
 
 
@@ -111,6 +112,32 @@ def test_a_leading_tilde_is_the_home_folder_in_paths_alone(monkeypatch: pytest.M
     assert parse("run", keys(Config)["run"], "~nobody/x") == "~nobody/x"
     assert parse("run", keys(Config)["run"], "a/~/b") == "a/~/b"
     assert parse("data.text_field", keys(Config)["data.text_field"], "~/x") == "~/x"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "x" * 256, "é" * 128, "x/" * 3000, "\ud800"])
+def test_a_path_that_no_file_system_takes_is_refused(text: str) -> None:
+    with pytest.raises(CramError, match=r"^data\.source=.* is not a valid path"):
+        parse("data.source", keys(Config)["data.source"], text)
+
+
+def test_bytes_that_are_not_utf8_can_name_a_file_and_nothing_else() -> None:
+    word = b"\xff".decode("utf-8", "surrogateescape")  # as `sys.argv` has them
+    assert parse("data.source", keys(Config)["data.source"], f"{word}/*.txt") == f"{word}/*.txt"
+    for name in ("data.text_field", "special.mask", "card.license", "budget", "device"):
+        with pytest.raises(CramError, match=rf"^{name}=\\udcff is not valid text: it has bytes that are not UTF-8\.$"):
+            parse(name, keys(Config)[name], word)
+    for name in ("seed", "optimizer.lr", "model.kind", "dry_run"):
+        with pytest.raises(CramError, match=rf"^{name}=\\udcff "):
+            parse(name, keys(Config)[name], word)
+
+
+def test_a_home_folder_that_is_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(CramError, match=r"^run='~/x' is not a valid path \(Could not determine home directory\.\)"):
+        parse("run", keys(Config)["run"], "~/x")
 
 
 @pytest.mark.parametrize("name", ["data.source", "tokenizer", "run", "data.dir"])
