@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from cram.checkpoint import Checkpoints
@@ -39,6 +38,7 @@ from cram.optim.schedule import batch_tokens, make_schedule
 from cram.record import Metrics
 from cram.run_files import HELD_OUT, TOKENIZER, WEIGHTS, checked, read_receipt
 from cram.session import Objective, Optimizer, Session
+from cram.tensors import check_tensors, read_tensors, rows_of
 
 
 @dataclass(frozen=True)
@@ -243,15 +243,34 @@ def model_figures(config: Config, vocab_size: int, predicted_share: float) -> di
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
     """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
     weights, tokenizer = result(run, WEIGHTS), load_tokenizer(result(run, TOKENIZER))
-    state = load_file(weights)
-    model = new_model(config.model, len(state["embedding.weight"]))
-    model.load_state_dict(state)
+    model = filled_model(config.model, read_tensors(weights), tokenizer, f"{weights}: ")
     return model.to(device), tokenizer
 
 
-def load_held_out(run: Path) -> HeldOutSet:
-    """The held-out rows of a finished run. Errors: CramError where they are missing or damaged."""
-    return HeldOutSet.from_file(result(run, HELD_OUT))
+def filled_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer: Tokenizer, where: str) -> Transformer:
+    """The model with given weights, which must fit the recipe and the tokenizer.
+
+    Errors: CramError that begins with `where` and names a tensor that does not.
+    """
+    name = "embedding.weight"
+    rows, pieces = rows_of(state, name, where), tokenizer.get_vocab_size()
+    if rows < pieces:
+        raise CramError(f"{where}the tensor {name} has {rows} rows, and the tokenizer has {pieces} tokens.")
+    model = new_model(config, rows)
+    check_tensors(state, model.state_dict(), where)
+    model.load_state_dict(state)
+    return model
+
+
+def load_held_out(run: Path, vocab_size: int) -> HeldOutSet:
+    """The held-out rows of a finished run, for a model with so many tokens.
+
+    Errors: CramError where they are missing or damaged, or hold other ids.
+    """
+    path = result(run, HELD_OUT)
+    rows = HeldOutSet.from_file(path)
+    rows.check_ids(vocab_size, path)
+    return rows
 
 
 def result(run: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ the sha256 of both tensor files and of itself, and the identity of the run; one 
 with a warning, for the one before it. No pickle.
 """
 
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from cram.errors import CramError
@@ -19,6 +21,7 @@ from cram.record import sha256_bytes, write_atomic
 from cram.sealed import read_sealed, write_sealed
 
 KEPT = 2
+STEP = re.compile("0|[1-9][0-9]{0,18}")  # a step as it is written
 Tensors = dict[str, torch.Tensor]
 
 
@@ -75,7 +78,10 @@ class Checkpoints:
     def _sweep(self) -> None:
         """Remove what was replaced, or left by a crash."""
         for left in self.folder.glob(".*.partial"):
-            shutil.rmtree(left)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
     def _before_decay(self, step: int) -> bool:
         """Whether the learning rate had not begun to fall at a checkpoint; False of a damaged one."""
@@ -85,10 +91,11 @@ class Checkpoints:
             return False
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, newest first."""
+        """Steps of the checkpoints that are there, newest first. What else may lie there is not looked at."""
         if not self.folder.is_dir():
             return []
-        return sorted((int(path.name) for path in self.folder.iterdir() if path.name.isdigit()), reverse=True)
+        folders = [path for path in self.folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()]
+        return sorted((int(path.name) for path in folders if not path.is_symlink()), reverse=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose checksums hold; None where there is none at all.
@@ -125,7 +132,7 @@ class Checkpoints:
             newest = self.newest()
             assert newest is not None
             return newest
-        if said.isdecimal() and int(said) in steps:
+        if STEP.fullmatch(said) and int(said) in steps:
             return self.read(int(said))
         there = ", ".join(map(str, sorted(steps))) or "none"
         raise CramError(f"checkpoint={said}: there is none in {self.folder}. Say newest or one of these: {there}.")
@@ -153,5 +160,8 @@ class Checkpoints:
                 raise CramError(f"{folder / name}: cannot be read ({error.strerror}).") from None
             if sha256_bytes(data) != expected:
                 raise CramError(f"{folder / name}: the checksum does not hold.")
-            tensors[name] = load(data)
+            try:
+                tensors[name] = load(data)
+            except (SafetensorError, ValueError, KeyError) as error:
+                raise CramError(f"{folder / name}: not a readable safetensors file ({error}).") from None
         return Checkpoint(step, tensors["model.safetensors"], tensors["optimizer.safetensors"], state)

@@ -44,7 +44,7 @@ def main(words: list[str]) -> int:
     snapshot = open_snapshot(run, config, said.checkpoint, device) if said.checkpoint else None
     model, tokenizer = (snapshot.model, snapshot.tokenizer) if snapshot else load_trained(run, config, device)
     if said.text is None:
-        rows = snapshot.held_out() if snapshot else load_held_out(run)
+        rows = snapshot.held_out() if snapshot else load_held_out(run, model.vocab_size)
     else:
         limits = replace(config.evaluation, tokens=said.tokens)
         objective = config.objective.kind

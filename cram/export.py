@@ -70,7 +70,7 @@ def export_run(
     """
     import torch
 
-    from cram.build import load_trained, result
+    from cram.build import load_held_out, load_trained, result
     from cram.data.tokenizer import SpecialTokens
     from cram.snapshot import open_snapshot
 
@@ -90,6 +90,7 @@ def export_run(
         held_out, receipt, default = rows.to_bytes(), snapshot.account(rows, cpu), f"export-{snapshot.step}"
     else:
         model, tokenizer = load_trained(run, config, cpu)
+        load_held_out(run, model.vocab_size)
         held_out, receipt = result(run, HELD_OUT).read_bytes(), read_receipt(run)
         default = "export"
     to = to or run / default

@@ -43,7 +43,7 @@ class Plan:
         session.clock.booked["discarded"] += self.discarded_seconds
         if config.averaging.start is not None and after < config.averaging.start:
             for method in session.methods:
-                method.load_state_tensors({})  # an average of what was learned under the old budget
+                method.load_state_tensors({}, session.model)  # an average of what was learned under the old budget
         print(f"the run is {extension_line(extension.facts())}", flush=True)
         values = "".join(f"; {name} {value}" for name, value in changed.items())
         print(f"progress was {before:.1%} of the old budget and is {after:.1%} of the new one{values}", flush=True)

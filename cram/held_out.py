@@ -22,6 +22,7 @@ from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.errors import CramError
 from cram.objectives.causal import next_tokens
 from cram.objectives.masked import IGNORED, Replacement, choose_slots, mix
+from cram.tensors import check_tensors
 
 BATCH_ROWS = 64
 # Beside the nats of a token: those of a byte, in bits. The bytes of an objective's rows are named likewise in a file.
@@ -81,7 +82,7 @@ class HeldOutSet:
 
     @classmethod
     def from_file(cls, path: Path) -> "HeldOutSet":
-        """Read back what `to_bytes` gave. Errors: CramError for a damaged file."""
+        """Read back what `to_bytes` gave. Errors: CramError for a file that is damaged or holds other tensors."""
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -90,10 +91,28 @@ class HeldOutSet:
                     for objective, name in BYTES.items()
                     if name in file.metadata()
                 ]
-                unknown = float(tensors.pop(UNKNOWN, 0.0))
-                return cls(**tensors, objective=objective, predicted_bytes=count, unknown_share=unknown)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CramError(f"{path}: not a readable file of held-out rows ({error}). Run cram.train again.") from None
+        form = next((list(one.shape) for name, one in tensors.items() if name == "tokens"), [0, 0])
+        check_tensors(tensors, _wanted(form if len(form) == 2 else [0, 0]), f"{path}: ")
+        unknown = float(tensors.pop(UNKNOWN))
+        rows = cls(**tensors, objective=objective, predicted_bytes=count, unknown_share=unknown)
+        if count < 0 or not 0 <= unknown <= 1 or not (rows.labels != IGNORED).any():
+            raise CramError(
+                f"{path}: the held-out rows count {count} bytes, {unknown:g} of them unknown, or predict nothing."
+            )
+        return rows
+
+    def check_ids(self, vocab_size: int, path: Path) -> None:
+        """Errors: CramError, naming the file and the tensor, for ids that a model of so many tokens has not."""
+        for name, most in (("tokens", vocab_size), ("inputs", vocab_size), ("labels", vocab_size), ("documents", 2)):
+            ids = getattr(self, name)
+            wrong = ids[(ids < 0) | (ids >= most)]
+            wrong = wrong[wrong != IGNORED] if name == "labels" else wrong
+            if len(wrong):
+                raise CramError(
+                    f"{path}: the tensor {name} holds {int(wrong[0])}, and numbers from 0 to {most - 1} are needed."
+                )
 
 
 def make_held_out(
@@ -152,6 +171,12 @@ def make_causal_held_out(
 def _check_any(predicted: np.ndarray) -> None:
     if not predicted.any():
         raise CramError("the held-out text holds no token to predict. Give more text, or raise data.held_out.")
+
+
+def _wanted(form: list[int]) -> dict[str, torch.Tensor]:
+    rows = torch.empty(form, dtype=torch.int64, device="meta")
+    documents, share = torch.empty(form, dtype=torch.int32, device="meta"), torch.tensor(0.0, dtype=torch.float64)
+    return {"tokens": rows, "inputs": rows, "labels": rows, "documents": documents, UNKNOWN: share}
 
 
 @dataclass(frozen=True)

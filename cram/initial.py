@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cram.build import new_model, result
@@ -15,6 +13,7 @@ from cram.record import read_json
 from cram.run_files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
 from cram.sealed import check_own_list
 from cram.stock import from_stock_names
+from cram.tensors import read_tensors
 
 # The parts of a tokenizer.json that decide which id a text has; an export's others may differ from its run's.
 OF_IDS = ("model", "normalizer", "pre_tokenizer", "added_tokens")
@@ -33,8 +32,8 @@ def read_initial(config: Config) -> dict[str, Tensor]:
     elif (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
         check_own_list(folder, "Export the run again, to another folder.")
         try:
-            state = from_stock_names(load_file(folder / "model.safetensors"), names, config.model.kind)
-        except (KeyError, SafetensorError) as error:
+            state = from_stock_names(read_tensors(folder / "model.safetensors"), names, config.model.kind)
+        except (KeyError, RuntimeError) as error:
             raise CramError(f"init={folder} is not an export of model.kind={config.model.kind} ({error}).") from None
     else:
         raise CramError(f"init={folder} is neither a run folder nor an exported folder. Give one of these.")
@@ -53,7 +52,7 @@ def initial_name(config: Config) -> str | None:
 
 def _of_run(folder: Path) -> dict[str, Tensor]:
     if is_finished(folder):
-        return load_file(result(folder, WEIGHTS))
+        return read_tensors(result(folder, WEIGHTS))
     newest = run_checkpoints(folder).newest()
     if newest is None:
         raise CramError(f"init={folder} has neither final weights nor a checkpoint. Train it first.")
@@ -61,7 +60,8 @@ def _of_run(folder: Path) -> dict[str, Tensor]:
 
 
 def _check_shapes(config: Config, state: dict[str, Tensor]) -> None:
-    rows = len(state["embedding.weight"]) if "embedding.weight" in state else 0
+    embedding = state.get("embedding.weight", torch.empty(0, 0))
+    rows = len(embedding) if embedding.ndim == 2 else 0
     with torch.device("meta"):
         wanted = new_model(config.model, max(rows, 64)).state_dict()
     for name in dict.fromkeys([*wanted, *state]):
@@ -71,6 +71,8 @@ def _check_shapes(config: Config, state: dict[str, Tensor]) -> None:
                 f"init={config.init} does not fit the recipe: {name} is {there} there, {here} here. "
                 "Set model.* as they were there."
             )
+        if not state[name].is_floating_point():
+            raise CramError(f"init={config.init}: {name} is of {state[name].dtype}, and weights are needed.")
 
 
 def _check_words(config: Config, folder: Path) -> None:

@@ -10,9 +10,11 @@ from torch import nn
 
 from cram.checkpoint import Checkpoint, Checkpoints
 from cram.clock import Clock
+from cram.errors import CramError
 from cram.faults import Faults, FaultsConfig
 from cram.loss_scale import LossScale
 from cram.record import Metrics
+from cram.tensors import check_tensors
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -66,7 +68,7 @@ class Method(Protocol):
     def after_step(self, model: nn.Module, progress: float) -> None: ...
     def finish(self, model: nn.Module) -> None: ...
     def state_tensors(self) -> dict[str, torch.Tensor]: ...
-    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None: ...
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor], model: nn.Module) -> None: ...
 
 
 @dataclass
@@ -175,14 +177,21 @@ class Session:
         return {name: value.cpu() for name, value in weights.items()}, {n: v.cpu() for n, v in memory.items()}
 
     def load_tensors(self, checkpoint: Checkpoint) -> None:
-        """Put back the tensors of a checkpoint and nothing else."""
+        """Put back the tensors of a checkpoint and nothing else. Errors: CramError naming one that does not fit."""
+        folder, memory = self.checkpoints.folder / str(checkpoint.step), checkpoint.optimizer
+        check_tensors(checkpoint.model, self.model.state_dict(), f"{folder / 'model.safetensors'}: ")
         self.model.load_state_dict(checkpoint.model)
-        own = {name: value for name, value in checkpoint.optimizer.items() if not name.startswith("methods/")}
-        self.optimizer.load_state_tensors(own)
-        for method in self.methods:
-            start = f"methods/{method.name}/"
-            memory = {n.removeprefix(start): v for n, v in checkpoint.optimizer.items() if n.startswith(start)}
-            method.load_state_tensors(memory)
+        starts = [f"methods/{method.name}/" for method in self.methods]
+        own = {name: value for name, value in memory.items() if not name.startswith(tuple(starts))}
+        try:
+            if checkpoint.step and not own:
+                raise CramError("the state of the optimizer is missing.")
+            self.optimizer.load_state_tensors(own)
+            for method, start in zip(self.methods, starts, strict=True):
+                its = {name.removeprefix(start): value for name, value in memory.items() if name.startswith(start)}
+                method.load_state_tensors(its, self.model)
+        except CramError as error:
+            raise CramError(f"{folder / 'optimizer.safetensors'}: {error}") from None
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint; `metrics` must have been cut back to it already.

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cram.bigram import bigram_bits_per_byte
-from cram.build import build_held_out, load_held_out, model_figures, new_model
+from cram.build import build_held_out, filled_model, load_held_out, model_figures
 from cram.clock import CHARGED
 from cram.config import Config
 from cram.data.shards import ShardSet
@@ -45,7 +45,7 @@ class Snapshot:
     def held_out(self) -> HeldOutSet:
         """The held-out rows that the run is evaluated on when it is finished."""
         if is_finished(self.run):
-            return load_held_out(self.run)
+            return load_held_out(self.run, self.model.vocab_size)
         config = self.config
         documents, objective = self.shards().held_out(), config.objective.kind
         return build_held_out(documents, self.tokenizer, config.data.seq_len, config.evaluation, objective=objective)
@@ -99,6 +99,6 @@ def open_snapshot(run: Path, config: Config, said: str, device: torch.device) ->
     """The checkpoint `newest` or of a step. Errors: CramError that lists those that are there."""
     checkpoint = run_checkpoints(run).chosen(said)
     tokenizer = load_tokenizer(checked(run, TOKENIZER))
-    model = new_model(config.model, len(checkpoint.model["embedding.weight"]))
-    model.load_state_dict(checkpoint.model)
+    where = f"{run / 'checkpoints' / str(checkpoint.step) / 'model.safetensors'}: "
+    model = filled_model(config.model, checkpoint.model, tokenizer, where)
     return Snapshot(run, config, checkpoint.step, checkpoint.state, model.to(device).eval(), tokenizer)

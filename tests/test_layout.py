@@ -12,7 +12,7 @@ SOURCES = sorted(path for room in ("cram", "kernels", "bench", "proofs") for pat
 GROUND = ["errors", "schema", "config", "door_config", "record", "sealed", "clock", "consistency", "recipe", "help",
           "host", "lock", "limits", "output", "children", "peaks", "device", "console", "command"]  # fmt: skip
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
-         "heartbeat", "history", "receipt", "diagnosis", "run_files", "run_folder", "plot",
+         "heartbeat", "history", "receipt", "tensors", "diagnosis", "run_files", "run_folder", "plot",
          "samples", "model_card", "stock", "bigram", "summary"]  # fmt: skip
 RHYTHM = ["session", "gradients", "compilation", "loop", "probe"]
 WIRING = ["build"]

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from cram.config import AveragingConfig
+from cram.errors import CramError
 from cram.methods.method import Method
+from cram.tensors import check_tensors
 
 
 class Averaging(Method):
@@ -50,7 +52,11 @@ class Averaging(Method):
         """The average by parameter, and how many updates are in it."""
         return {**self._mean, "count": torch.tensor(self._count)} if self._count else {}
 
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_tensors` gave."""
+    def load_state_tensors(self, tensors: dict[str, Tensor], model: nn.Module) -> None:
+        """Put back what `state_tensors` gave. Errors: CramError naming a tensor that does not fit the model."""
+        if tensors:
+            check_tensors(tensors, {**dict(model.named_parameters()), "count": torch.tensor(0)})
+            if tensors["count"] < 1:
+                raise CramError(f"the tensor count is {int(tensors['count'])}, and an average is of 1 update or more.")
         self._mean = {name: value for name, value in tensors.items() if name != "count"}
         self._count = int(tensors["count"]) if tensors else 0

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from cram.tensors import check_tensors
+
 
 class Method:
     """A technique that works beside the optimizer, driven by progress in [0, 1], the spent share of the budget."""
@@ -18,5 +20,6 @@ class Method:
         """What a resumed run needs."""
         return {}
 
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_tensors` gave."""
+    def load_state_tensors(self, tensors: dict[str, Tensor], model: nn.Module) -> None:
+        """Put back what `state_tensors` gave. Errors: CramError for what does not fit the model."""
+        check_tensors(tensors, {})

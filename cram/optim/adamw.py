@@ -6,6 +6,7 @@ import torch
 
 from cram.config import OptimizerConfig
 from cram.optim.schedule import Schedule, linear
+from cram.tensors import check_tensors, like
 
 
 def decay_schedule(config: OptimizerConfig) -> Schedule:
@@ -42,15 +43,27 @@ class AdamW:
         return float(self._torch.param_groups[0]["lr"])
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts as tensors named `PARAMETER/ENTRY`."""
+        """Moments and step counts as tensors named `PARAMETER/ENTRY`, of all parameters; none before an update."""
+        if not any(self._torch.state.values()):
+            return {}
         return {
             f"{name}/{entry}": value
             for name, parameter in self._named()
-            for entry, value in self._torch.state[parameter].items()
+            for entry, value in (self._torch.state[parameter] or _at_first(parameter)).items()
+        }
+
+    def wanted_tensors(self) -> dict[str, torch.Tensor]:
+        """What `state_tensors` gives after an update, without values."""
+        return {
+            f"{name}/{entry}": like(value)
+            for name, parameter in self._named()
+            for entry, value in _at_first(like(parameter)).items()
         }
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Put back what `state_tensors` gave."""
+        """Put back what `state_tensors` gave. Errors: CramError naming a tensor that does not fit."""
+        if tensors:
+            check_tensors(tensors, self.wanted_tensors())
         entries: dict[str, dict[str, torch.Tensor]] = {}
         for key, value in tensors.items():
             name, _, entry = key.rpartition("/")
@@ -64,3 +77,12 @@ class AdamW:
         return [
             pair for group in self._torch.param_groups for pair in zip(group["names"], group["params"], strict=True)
         ]
+
+
+def _at_first(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The state of a parameter that has not been updated."""
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }

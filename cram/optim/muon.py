@@ -11,6 +11,7 @@ from cram.config import MuonConfig, OptimizerConfig
 from cram.device import pick_precision
 from cram.optim.adamw import AdamW, decay_schedule
 from cram.optim.schedule import Schedule, ramp
+from cram.tensors import check_tensors
 
 # a, b, c of x -> a x + b x^3 + c x^5: steep at zero, for few steps; the price is that values end near one, not at it.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -110,19 +111,25 @@ class Muon:
         return self._lr
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The matrices' momentum as `PARAMETER/momentum`, beside AdamW's state of the others."""
-        momentum = {f"{name}/momentum": value for name, value in self._momentum.items()}
-        return {**momentum, **self._others.state_tensors()}
+        """The matrices' momentum as `PARAMETER/momentum`, beside AdamW's state of the others; none before an update."""
+        others = self._others.state_tensors()
+        if not self._momentum and not others:
+            return {}
+        momentum = {name: self._momentum.get(name, torch.zeros_like(weight)) for name, weight in self._named()}
+        return {f"{name}/momentum": value for name, value in momentum.items()} | others
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_tensors` gave."""
-        named = zip(self._matrices["names"], self._matrices["params"], strict=True)
+        """Put back what `state_tensors` gave. Errors: CramError naming a tensor that does not fit."""
+        momentum = {f"{name}/momentum": weight for name, weight in self._named()}
+        if tensors:
+            check_tensors(tensors, momentum | self._others.wanted_tensors())
         self._momentum = {
-            name: tensors[f"{name}/momentum"].to(weight.device)
-            for name, weight in named
-            if f"{name}/momentum" in tensors
+            name: tensors[f"{name}/momentum"].to(weight.device) for name, weight in self._named() if tensors
         }
-        self._others.load_state_tensors(tensors)
+        self._others.load_state_tensors({name: value for name, value in tensors.items() if name not in momentum})
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return list(zip(self._matrices["names"], self._matrices["params"], strict=True))
 
     def _updates(self, names: list[str], gradients: list[Tensor], mu: float, finite: Tensor | None) -> Sequence[Tensor]:
         """Take the gradients into the momentum; what is to be orthogonalised, one for each."""

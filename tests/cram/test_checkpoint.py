@@ -233,3 +233,20 @@ def test_a_checkpoint_that_is_written_again_is_there_throughout(
     checkpoints.save(2, {"other": torch.ones(1)}, {}, STATE)
     assert renamed == ["2", ".2.partial"]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["007", "²", "٣", "-1", "+7", "7_0", "7 ", "1e3", "9" * 5000, "link", "7"])
+def test_what_is_not_a_checkpoint_by_its_name_is_left_alone(checkpoints: Checkpoints, name: str) -> None:
+    folder, steps = checkpoints.folder, checkpoints.steps()
+    if name == "7":
+        (folder / name).write_text("a file")
+    elif name == "link":
+        (folder / "8").symlink_to(folder / str(steps[0]))
+    elif len(name) < 255:
+        (folder / name).mkdir()
+    assert checkpoints.steps() == steps
+    with pytest.raises(CramError, match=r"there is none in"):
+        checkpoints.chosen(name)
+    for step in (7, 8):
+        save_step(checkpoints, step)
+        check(checkpoints.newest(), step)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cram.build import build_held_out, new_model
@@ -19,6 +21,7 @@ from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, Objec
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
+from cram.evaluate import main as evaluate_door
 from cram.export import export_run, main
 from cram.held_out import HeldOutSet, evaluate
 from cram.record import write_json
@@ -378,3 +381,37 @@ def test_the_door(run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "logits equal" in done.stdout
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "changed", "message"),
+    [
+        ("model", "final_norm.weight", None, r"the tensor final_norm\.weight, \[\d+\] of float32, is missing"),
+        ("model", "final_norm.weight", torch.zeros(3), r"the tensor final_norm\.weight is \[3\] of float32, and \["),
+        ("model", "final_norm.weight", "half", r"the tensor final_norm\.weight is \[\d+\] of float16, and \["),
+        ("model", "embedding.weight", None, r"the tensor embedding\.weight is missing"),
+        ("model", "embedding.weight", torch.zeros(()), r"the tensor embedding\.weight is \[\] of float32"),
+        ("model", "embedding.weight", torch.zeros(2, 32), r"has 2 rows, and the tokenizer has \d+ tokens"),
+        ("held_out", "labels", "beyond", r"the tensor labels holds 5000, and numbers from 0 to \d+ are needed"),
+        ("held_out", "inputs", torch.zeros(1, 2), r"the tensor inputs is \[1, 2\] of float32, and \["),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named_by_every_door(
+    run: Path, tmp_path: Path, name: str, tensor: str, changed: Any, message: str
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("export"))
+    unlist_results(copy)
+    path = copy / f"{name}.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    there = tensors.pop(tensor)
+    if isinstance(changed, str):
+        changed = there.half() if changed == "half" else there.index_fill(1, torch.tensor([0]), 5000)
+    save_file(tensors if changed is None else {**tensors, tensor: changed}, path, metadata)
+    list_results(copy)
+    for door in (lambda: main([f"run={copy}", f"to={tmp_path / 'out'}"]), lambda: evaluate_door([f"run={copy}"])):
+        with pytest.raises(CramError, match=message) as caught:
+            door()
+        assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value).splitlines()) == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["copy"]

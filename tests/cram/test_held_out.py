@@ -3,11 +3,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 
@@ -258,17 +259,14 @@ def test_rows_are_read_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
 
 def test_a_damaged_file_of_rows_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     whole = make(DOCUMENTS, tokenizer).to_bytes()
-    one = {"tokens": torch.zeros(1, 1)}
     all_four = {name: torch.zeros(1, 1) for name in ("tokens", "inputs", "labels", "documents")}
     damaged = [
         b"",
         whole[:-1],
         whole[:20],
         b"\xff" + whole[1:],
-        save(one, metadata={"masked_bytes": "1"}),
         save(all_four),
         save(all_four, metadata={"masked_bytes": "many"}),
-        save(all_four | {"more": torch.zeros(1)}, metadata={"masked_bytes": "1"}),
     ]
     for content in damaged:
         (tmp_path / "rows").write_bytes(content)
@@ -355,3 +353,36 @@ def test_nothing_to_predict_from_what_comes_before_is_refused(
 ) -> None:
     with pytest.raises(CramError, match=rf"{message}.*data\.held_out"):
         make_causal(documents, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": None}, r"the tensor labels, \[\d+, \d+\] of int64, is missing"),
+        ({"labels": torch.zeros(1, 2, dtype=torch.int64)}, r"the tensor labels is \[1, 2\] of int64, and \["),
+        ({"inputs": torch.zeros(3)}, r"the tensor inputs is \[3\] of float32, and \["),
+        ({"tokens": torch.zeros((), dtype=torch.int64)}, r"the tensor tokens is \[\] of int64, and \["),
+        ({"more": torch.zeros(1)}, r"the tensor more is not one that belongs there"),
+        ({"unknown_share": torch.tensor(2.0, dtype=torch.float64)}, r"2 of them unknown"),
+        ({"labels": "none"}, r"or predict nothing"),
+    ],
+)
+def test_rows_of_another_form_are_named(changed: Any, message: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tensors: Any = load(make(DOCUMENTS, tokenizer).to_bytes())
+    if changed == {"labels": "none"}:
+        changed = {"labels": torch.full_like(tensors["labels"], IGNORED)}
+    tensors = {name: tensor for name, tensor in (tensors | changed).items() if tensor is not None}
+    (tmp_path / "rows").write_bytes(save(tensors, metadata={"masked_bytes": "9"}))
+    with pytest.raises(CramError, match=message) as caught:
+        HeldOutSet.from_file(tmp_path / "rows")
+    assert str(tmp_path / "rows") in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["tokens", "inputs", "labels", "documents"])
+@pytest.mark.parametrize("value", [-1, 64, 2**31 - 1])
+def test_ids_that_the_model_has_not_are_named(name: str, value: int, tokenizer: Tokenizer) -> None:
+    rows = make(DOCUMENTS, tokenizer)
+    rows.check_ids(64, Path("rows"))
+    getattr(rows, name)[0, 1] = value
+    with pytest.raises(CramError, match=rf"rows: the tensor {name} holds {value}, and numbers from 0 to (63|1) are"):
+        rows.check_ids(64, Path("rows"))

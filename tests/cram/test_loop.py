@@ -104,7 +104,7 @@ class FakeOptimizer:
         return self.multipliers[-1]
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
-        return {}
+        return {"nothing": torch.zeros(1)}
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         pass
@@ -540,7 +540,7 @@ class FakeMethod:
     def state_tensors(self) -> dict[str, torch.Tensor]:
         return {"seen": torch.tensor(self.seen)}
 
-    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
         self.seen = tensors["seen"].tolist()
 
 

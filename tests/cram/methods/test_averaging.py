@@ -46,7 +46,7 @@ def test_a_resumed_average_is_the_same_bit_for_bit(cut: int) -> None:
     model, first = linear(), Averaging(AveragingConfig(start=0.4))
     train(model, first, values[:cut], 1, 6)
     second = Averaging(AveragingConfig(start=0.4))
-    second.load_state_tensors(load(save(first.state_tensors())))
+    second.load_state_tensors(load(save(first.state_tensors())), model)
     train(model, second, values[cut:], 1 + cut, 6)
     second.finish(model)
     second.finish(model)  # a run that is resumed at its end does it again
