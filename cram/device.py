@@ -2,6 +2,7 @@
 
 import platform
 import re
+import threading
 from typing import Any
 
 import torch
@@ -79,9 +80,32 @@ def _has_fp16(device: torch.device) -> bool:
 
 
 def set_threads(threads: int | None) -> int:
-    """Fix the number of CPU threads (all cores when None) and return it: it decides the order of sums."""
+    """Fix the number of CPU threads (all cores when None) and return it: it decides the order of sums.
+
+    Errors: CramError for more than the system lets the process begin, which would end it in the middle of its work.
+    """
+    if threads and threads > cores():
+        _check_threads(threads)
     torch.set_num_threads(threads or cores())
     return torch.get_num_threads()
+
+
+def _check_threads(threads: int) -> None:
+    done, begun = threading.Event(), []
+    try:
+        for _ in range(threads):
+            thread = threading.Thread(target=done.wait, daemon=True)
+            thread.start()
+            begun.append(thread)
+    except (RuntimeError, MemoryError):
+        raise CramError(
+            f"threads={threads}: the system lets this process begin {len(begun)} threads and no more. "
+            f"Say threads={cores()} for one a core."
+        ) from None
+    finally:
+        done.set()
+        for thread in begun:
+            thread.join()
 
 
 def device_name(device: torch.device) -> str:

@@ -22,7 +22,7 @@ from cram.errors import CramError
 from cram.model_card import check_card, model_card
 from cram.recipe import read_words
 from cram.record import to_json, write_json
-from cram.run_files import HELD_OUT, read_receipt, run_config
+from cram.run_files import read_receipt, run_config
 from cram.sealed import write_list
 from cram.stock import (
     AUTO_CLASSES,
@@ -70,7 +70,7 @@ def export_run(
     """
     import torch
 
-    from cram.build import load_held_out, load_trained, result
+    from cram.build import load_held_out, load_trained
     from cram.data.tokenizer import SpecialTokens
     from cram.snapshot import open_snapshot
 
@@ -90,8 +90,7 @@ def export_run(
         held_out, receipt, default = rows.to_bytes(), snapshot.account(rows, cpu), f"export-{snapshot.step}"
     else:
         model, tokenizer = load_trained(run, config, cpu)
-        load_held_out(run, model.vocab_size)
-        held_out, receipt = result(run, HELD_OUT).read_bytes(), read_receipt(run)
+        held_out, receipt = load_held_out(run, model.vocab_size).to_bytes(), read_receipt(run)
         default = "export"
     to = to or run / default
     model.eval()

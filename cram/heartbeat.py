@@ -1,13 +1,13 @@
 """A heartbeat each second dates a crash, so that the time it lost can be charged."""
 
-import json
 import threading
 import time
 from pathlib import Path
 
 from cram.clock import Clock
 from cram.errors import CramError
-from cram.record import to_json, write_atomic
+from cram.record import read_json, to_json, write_atomic
+from cram.schema import LARGEST
 
 INTERVAL = 1.0  # seconds
 
@@ -45,8 +45,16 @@ class Heartbeat:
 
 
 def last_beat(run: Path) -> float:
-    """Charged seconds at the last heartbeat of a run; 0 where there was none."""
-    try:
-        return float(json.loads((run / "heartbeat.json").read_text())["charged"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """Charged seconds at the last heartbeat of a run; 0 where there was none, and with a warning of an edited one."""
+    path = run / "heartbeat.json"
+    if not path.exists():
         return 0.0
+    try:
+        beat = read_json(path)
+    except CramError:
+        beat = None
+    charged = beat.get("charged") if isinstance(beat, dict) else None
+    if isinstance(charged, int | float) and not isinstance(charged, bool) and 0 <= charged <= LARGEST:
+        return float(charged)
+    print(f"warning: {path} is damaged or edited, so the time that a crash may have lost is not charged", flush=True)
+    return 0.0

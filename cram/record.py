@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from cram.errors import CramError
 
+SCALARS = ("charged_seconds", "loss", "nats_per_token")  # of a line of metrics, where it has them
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -182,11 +184,36 @@ def _kept(path: Path, kept: Mapping[str, Any]) -> bytes:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a line that a crash cut short ends it."""
+    """The whole lines of a metrics file; a line that a crash cut short ends it.
+
+    Errors: CramError for a file that is not there, and for a line before the last that no run has written.
+    """
+    check_regular(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise CramError(f"{path}: cannot be read ({error.strerror}).") from None
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+    for number, line in enumerate(lines, 1):
+        record = _record(line)
+        if record is None and number < len(lines):
+            raise CramError(f"{path}: damaged or edited, line {number} is not a record of a run. Remove the file.")
+        if record is not None:
+            records.append(record)
     return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None where it is not an object with the scalars that every line has."""
+    try:
+        record = json.loads(line.decode("utf-8"), parse_constant=_not_json)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("kind"), str)
+    scalars = whole and all(_is_scalar(record[name]) for name in ("step", "time", *SCALARS) if name in record)
+    return record if scalars else None
+
+
+def _is_scalar(value: Any) -> bool:
+    """A number, or the null that is written for one that is not finite."""
+    return value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)

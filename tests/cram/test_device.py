@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -191,3 +192,25 @@ def test_the_environment_is_json_and_names_the_machine() -> None:
 def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert environment(CPU)["commit"] is None
+
+
+def test_more_threads_than_the_system_lets_begin_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, start = threading.active_count(), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if threading.active_count() >= alive + 5:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(
+        CramError, match=r"threads=1024: the system lets this process begin 5 threads and no more\. Say"
+    ):
+        set_threads(1024)
+    assert (torch.get_num_threads(), threading.active_count()) == (before, alive)
+    monkeypatch.undo()
+    try:
+        assert set_threads(1024) == 1024
+    finally:
+        set_threads(before)

@@ -84,8 +84,16 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
         wait_for(lambda: last_beat(tmp_path) == 2.0)
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b'{"charged": null}'])
-def test_no_beat_and_a_torn_one_are_zero(tmp_path: Path, content: bytes | None) -> None:
-    if content is not None:
-        (tmp_path / "heartbeat.json").write_bytes(content)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b"[1]", b"3", b"[" * 99999]
+    + [b'{"charged": %s}' % value for value in (b"null", b"NaN", b"Infinity", b"1e999", b"-1", b'"9"', b"true", b"[1]")]
+    + [b'{"charged": 1%s}' % (b"0" * 400)],
+)  # fmt: skip
+def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    assert last_beat(tmp_path) == 0.0 and not capsys.readouterr().out
+    (tmp_path / "heartbeat.json").write_bytes(content)
     assert last_beat(tmp_path) == 0.0
+    assert "heartbeat.json is damaged or edited, so the time that a crash" in capsys.readouterr().out

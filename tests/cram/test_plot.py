@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from cram.errors import CramError
 from cram.plot import plot_loss
 
 
@@ -82,3 +83,12 @@ def test_a_run_without_records_or_baseline_is_drawn_too(tmp_path: Path, figures:
     (tmp_path / "metrics.jsonl").write_text("")
     assert plot_loss(tmp_path, unigram=None).stat().st_size > 0
     assert len(figures[0].axes[0].lines) == 2
+
+
+@pytest.mark.parametrize("seconds", [None, "later"])
+def test_metrics_without_their_time_are_refused(tmp_path: Path, seconds: str | None) -> None:
+    line = json.dumps({"kind": "train", "loss": 3.0, "charged_seconds": seconds})
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n{{}}\n" if seconds else f"{line}\n")
+    with pytest.raises(CramError, match=r"metrics\.jsonl: damaged or edited, .*Remove the file\."):
+        plot_loss(tmp_path, unigram=None)
+    assert not (tmp_path / "loss.png").exists()

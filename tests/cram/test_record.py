@@ -237,7 +237,7 @@ def test_figures_that_are_not_finite_are_null_and_left_off_the_board(tmp_path: P
 
 def test_a_torn_line_ends_the_metrics(tmp_path: Path) -> None:
     whole = json.dumps(record(1)) + "\n"
-    for torn in (json.dumps(record(2))[:-1], "{", "\0\0\0", "{\n" + json.dumps(record(3))):
+    for torn in (json.dumps(record(2))[:-1], "{", "\0\0\0"):
         (tmp_path / "metrics.jsonl").write_text(whole + torn)
         assert read_metrics(tmp_path / "metrics.jsonl") == [record(1)]
 
@@ -266,3 +266,27 @@ def test_a_disk_that_fills_up_under_the_metrics_is_named(tmp_path: Path, monkeyp
         break_call(patch, "fsync", OSError(errno.ENOSPC, "No space left on device"))
         metrics.flush()
     metrics.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe", b"{", b"", b"[1]", b"3", b"null", b"{}", b'{"kind": 3}', b'{"kind": "train", "loss": "low"}',
+     b'{"kind": "train", "loss": [1]}', b'{"kind": "train", "loss": NaN}', b'{"kind": "train", "loss": 1e999}',
+     b"[" * 99999],
+)  # fmt: skip
+def test_a_line_that_no_run_has_written_is_named(tmp_path: Path, line: bytes) -> None:
+    whole = json.dumps(record(1)).encode()
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([whole, line, whole, b""]))
+    with pytest.raises(
+        CramError, match=r"metrics\.jsonl: damaged or edited, line 2 is not a record of a run\."
+    ) as caught:
+        read_metrics(tmp_path / "metrics.jsonl")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_metrics_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"metrics\.jsonl: cannot be read \(No such file"):
+        read_metrics(tmp_path / "metrics.jsonl")
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(CramError, match=r"metrics\.jsonl: not a regular file"):
+        read_metrics(tmp_path / "metrics.jsonl")
