@@ -78,8 +78,9 @@ def clip(session: Session, nats: torch.Tensor) -> torch.Tensor:
     """
     if session.loss_scale:
         session.loss_scale.unscale()
-    with_gradient = [parameter for parameter in session.model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in with_gradient if parameter.grad is not None])
+    gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
     if session.clip is not None:
-        nn.utils.clip_grads_with_norm_(with_gradient, session.clip, norm)
+        # Without torch's 1e-6 beside the norm, which would be most of a small one.
+        torch._foreach_mul_(gradients, session.clip / norm.clamp(min=session.clip))
     return torch.isfinite(norm) & torch.isfinite(nats)

@@ -74,13 +74,16 @@ def train_tokenizer(texts: Iterable[str], config: WordPieceConfig) -> Tokenizer:
     assert config.vocab_size > 0 and config.vocab_size % VOCAB_MULTIPLE == 0, config
     normalizer = make_normalizer(config)
     normalized = [normalizer.normalize_str(text) for text in texts]
+    longest = _longest_word(normalized)
+    # The trainer's time goes with the square of a word's length and more, and what is longer is never cut into pieces.
+    normalized = [_without_longer(text, longest) for text in normalized]
     alphabet = _alphabet(normalized, config.vocab_size)
     characters = _train(normalized, 0, [], alphabet)
     continuations = sorted(piece for piece in characters if len(piece) > 2 and piece.startswith(CONTINUATION))
     pieces = _train(normalized, config.vocab_size, continuations, alphabet)
     if len(pieces) != config.vocab_size:
         raise _wrong_size(len(pieces), config.vocab_size)
-    return _assemble(pieces, normalizer, _longest_word(normalized))
+    return _assemble(pieces, normalizer, longest)
 
 
 def make_normalizer(config: WordPieceConfig) -> normalizers.Normalizer:
@@ -140,6 +143,16 @@ def _longest_word(texts: list[str]) -> int:
     """Characters of the longest word that is cut into pieces."""
     phrases = sum(len(phrase) for text in texts for phrase in PHRASES.findall(text))
     return LONGEST_PHRASE if phrases > PHRASE_SHARE * sum(map(len, texts)) else LONGEST_WORD
+
+
+def _without_longer(text: str, longest: int) -> str:
+    """A text without the words that have more characters; words as BERT's pre-tokenizer parts them."""
+
+    def shorter(run: re.Match[str]) -> str:
+        parted = (f" {sign} " if unicodedata.category(sign).startswith("P") else sign for sign in run[0])
+        return " ".join(word for word in "".join(parted).split() if len(word) <= longest)
+
+    return PHRASES.sub(shorter, text)
 
 
 def _train(texts: list[str], size: int, continuations: list[str], alphabet: list[str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from cram.tensors import check_tensors
 
 # a, b, c of x -> a x + b x^3 + c x^5: steep at zero, for few steps; the price is that values end near one, not at it.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_SMALLEST_NORM = 1e-7
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def momentum_schedule(config: MuonConfig) -> Schedule:
@@ -47,8 +47,10 @@ def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     Source: K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; changed: batched.
     """
     a, b, c = _COEFFICIENTS
-    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
-    x = (matrices / norms.clamp(min=_SMALLEST_NORM)).to(dtype)
+    # By the largest element first: the squares of small ones would vanish, and those of large ones overflow.
+    scaled = matrices / matrices.abs().amax(dim=(1, 2), keepdim=True).clamp(min=_TINY)
+    norms = torch.linalg.vector_norm(scaled, dim=(1, 2), keepdim=True)
+    x = (scaled / norms.clamp(min=_TINY)).to(dtype)
     tall = x.shape[1] > x.shape[2]
     for _ in range(steps):
         gram = x.mT @ x if tall else x @ x.mT

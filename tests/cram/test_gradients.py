@@ -101,6 +101,21 @@ def test_fp16_with_a_loss_scale_gives_true_gradients_and_tells_an_overflow() -> 
     assert not bool(clip(half, nats))
 
 
+@pytest.mark.parametrize("size", [1e-18, 1e-12, 1e-7, 1.0, 1e12])
+def test_clipping_is_as_exact_for_small_gradients_as_for_large_ones(size: float) -> None:
+    of = session(8)
+    _, nats = accumulate(of, ROWS, 0.5)
+    for parameter in of.model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * size
+    before = gradients(of).double()
+    of.clip = 0.25 * float(before.norm())
+    clip(of, nats)
+    torch.testing.assert_close(gradients(of).double(), before * 0.25, rtol=1e-5, atol=0.0)
+    of.clip *= 2.0
+    clip(of, nats)  # below the limit nothing changes
+    torch.testing.assert_close(gradients(of).double(), before * 0.25, rtol=1e-5, atol=0.0)
+
+
 def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     free, clipped = session(8), session(8)
     clipped.clip = 0.1

@@ -71,6 +71,11 @@ def test_a_folder_stands_for_the_files_below_it(tmp_path: Path) -> None:
     (tmp_path / "deeper" / "round").symlink_to(tmp_path)
     found = [Path(part.name).relative_to(tmp_path) for part in open_source(str(tmp_path)).parts]
     assert [str(path) for path in found] == ["b.txt", "deeper/a.jsonl.gz", "deeper/er/C.PARQUET"]
+    (tmp_path / "notes.pdf").unlink()
+    found = [Path(part.name).relative_to(tmp_path) for part in open_source(f"{tmp_path}/**").parts]
+    assert [str(path) for path in found] == ["b.txt", "deeper/a.jsonl.gz", "deeper/er/C.PARQUET"]
+    (tmp_path / "c.txt").symlink_to("b.txt")  # a file of two names is two files
+    assert len(open_source(f"{tmp_path}/**/*.txt").parts) == 2
 
 
 def test_a_source_that_matches_nothing(tmp_path: Path) -> None:

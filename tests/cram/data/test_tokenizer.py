@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cram.config import WordPieceConfig
+from cram.data import tokenizer as tokenizer_module
 from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer, make_normalizer, train_tokenizer
 from cram.errors import CramError
 
@@ -165,3 +166,24 @@ def test_a_given_tokenizer_gives_the_same_tokens_each_time(tmp_path: Path) -> No
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path / "tokenizer.json")
     assert {tuple(loaded.encode("aaaa" * 8).ids) for _ in range(5)} == {(2, *[7] * 8, 3)}
+
+
+def test_words_too_long_to_be_cut_leave_the_pieces_as_they_are() -> None:
+    source = random.Random(1)
+    texts = [" ".join(source.choices(WORDS, k=30)) for _ in range(40)]
+    config = WordPieceConfig(vocab_size=64)
+    plain = train_tokenizer(texts, config)
+    long = ["x" * 5_000, "zq" * 300 + "!" + "w" * 300, "end " + "v" * 300 + ", end"]
+    found = train_tokenizer([*texts, *long, *texts], config)
+    assert set(found.get_vocab()) - set(plain.get_vocab()) <= {"!", ",", "end", "##end"}
+    assert not [piece for piece in found.get_vocab() if set(piece) & set("zqvw")]
+    assert found.encode("undoing " + "v" * 300, add_special_tokens=False).tokens[-1] == "[UNK]"
+
+
+def test_words_are_parted_at_every_punctuation_before_they_are_too_long() -> None:
+    half = "a" * 60
+    assert tokenizer_module._without_longer(f"{half}。{half} {'b' * 101} {half}-{half}", 100).split() == [
+        half, "。", half, f"{half}-{half}",
+    ]  # fmt: skip
+    assert tokenizer_module._without_longer("c" * 101, 100) == ""
+    assert tokenizer_module._without_longer("c" * 100, 100) == "c" * 100

@@ -107,6 +107,16 @@ def test_a_zero_matrix_stays_zero() -> None:
     assert not orthogonalise(torch.zeros(2, 3, 5), 5, torch.bfloat16).any()
 
 
+@pytest.mark.parametrize("size", [1e-44, 1e-37, 1e-30, 1e-20, 1e-12, 1e-8, 1.0, 1e19, 1e37])
+def test_what_is_orthogonalised_does_not_depend_on_its_size(size: float) -> None:
+    matrices = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(3))
+    expected = orthogonalise(matrices.double(), 5, torch.float64)
+    small = (matrices.double() * size).float()
+    if size < 1e-37:  # numbers with few digits left: compared with what they are
+        expected = orthogonalise(small.double(), 5, torch.float64)
+    torch.testing.assert_close(orthogonalise(small, 5, torch.float32).double(), expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
 def test_it_is_torch_s_muon(nesterov: bool, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
