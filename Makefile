@@ -1,5 +1,5 @@
 # make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
-# make proofs: kills, stopped processes and twins of held-out text.
+# make proofs: kills, signals, full disks, damaged files, odd inputs, stopped processes, twins of held-out text.
 # Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
 PYTHON ?= python3
 VENV ?= .venv
