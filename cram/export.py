@@ -8,8 +8,6 @@ with our own model on real documents, and only then given its name.
 
 import filecmp
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +31,7 @@ from cram.stock import (
     to_stock_names,
     tokenizer_files,
 )
+from cram.whole_folder import whole_folder
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +64,8 @@ def export_run(
         checkpoint: `newest`, or the number of a kept one; None for the weights of the finished run.
 
     Raises:
-        CramError: for an unfinished run, a model that has no stock class, or a different folder at `to`.
+        CramError: for an unfinished run, a model that has no stock class, a different folder at `to`, or one that
+            cannot be written.
         RuntimeError: if the stock classes do not give our logits.
     """
     import torch
@@ -94,10 +94,7 @@ def export_run(
         default = "export"
     to = to or run / default
     model.eval()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with whole_folder(to) as partial:
         _write(partial, config, model, tokenizer)
         (partial / "held_out.safetensors").write_bytes(held_out)
         tokens = SpecialTokens.of(tokenizer).names(tokenizer)
@@ -108,8 +105,6 @@ def export_run(
         check_export(partial, model, tokenizer)
         check_held_out(partial, config.model.kind, receipt["held_out"]["nats_per_token"])
         _give_name(partial, to)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return to
 
 
@@ -120,8 +115,7 @@ def _write(folder: Path, config: Config, model: "Transformer", tokenizer: "Token
 
     kind, seq_len, special = config.model.kind, config.data.seq_len, SpecialTokens.of(tokenizer)
     names = special.names(tokenizer)
-    folder.mkdir()
-    stock_tokenizer(tokenizer, kind, special).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(stock_tokenizer(tokenizer, kind, special).to_str(pretty=True), "utf-8")
     weights = {name: tensor.contiguous() for name, tensor in to_stock_names(model.state_dict(), kind).items()}
     # Not `save_file`, whose files nobody but their owner may read.
     (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))

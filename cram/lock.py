@@ -29,23 +29,37 @@ def wait_for_lock(path: Path) -> IO[bytes]:
     return file
 
 
-def _lock(path: Path, wait: bool) -> IO[bytes] | None:
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o666), "r+b", buffering=0)
+def lock_open(number: int, folder: Path, wait: bool = False) -> bool:
+    """Lock an open file or folder, by its number; false while another process has it.
+
+    Args:
+        folder: that is named in the warning where there are no locks.
+    """
     try:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
-        return None
+        return False
     except ImportError:
-        _warn(path.parent)
+        _warn(folder)
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
-            file.close()
             raise
-        _warn(path.parent)
-    return file
+        _warn(folder)
+    return True
+
+
+def _lock(path: Path, wait: bool) -> IO[bytes] | None:
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o666), "r+b", buffering=0)
+    try:
+        locked = lock_open(file.fileno(), path.parent, wait)
+    except BaseException:
+        file.close()
+        raise
+    if not locked:
+        file.close()
+    return file if locked else None
 
 
 def _warn(folder: Path) -> None:

@@ -10,7 +10,8 @@ SOURCES = sorted(path for room in ("cram", "kernels", "bench", "proofs") for pat
 
 # Floors, the lowest first; a module imports from its own floor and below. A package stands for all in it.
 GROUND = ["errors", "schema", "config", "door_config", "record", "sealed", "clock", "consistency", "recipe", "help",
-          "host", "lock", "limits", "output", "children", "peaks", "device", "console", "command"]  # fmt: skip
+          "host", "lock", "limits", "output", "children", "whole_folder", "peaks", "device", "console",
+          "command"]  # fmt: skip
 PARTS = ["checkpoint", "faults", "loss_scale", "methods", "data", "model", "optim", "objectives", "held_out",
          "heartbeat", "history", "receipt", "tensors", "diagnosis", "run_files", "run_folder", "plot",
          "samples", "model_card", "stock", "bigram", "summary"]  # fmt: skip

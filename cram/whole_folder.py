@@ -1,0 +1,76 @@
+"""A folder that is there whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cram.errors import CramError
+from cram.limits import raise_if_too_many
+from cram.lock import NO_LINKS, lock_open
+from cram.record import raise_if_full
+
+
+@contextmanager
+def whole_folder(to: Path) -> Iterator[Path]:
+    """An empty folder, hidden beside `to`, that the body fills and gives its name, or that is gone in the end.
+
+    What a killed process left there is removed; a process that is at work there is not disturbed.
+
+    Errors: CramError naming `to` where the disk is full, where nothing can be written, and where another process is
+    at work.
+    """
+    if not to.name:
+        raise CramError(f"to={to} is a folder that is always there. Choose a new folder, like to={to / 'export'}.")
+    if to.is_symlink() and not to.exists():
+        raise CramError(f"to={to} is a link that leads nowhere. Remove it, or choose another to=.")
+    with _naming_disk_errors(to):
+        if file := next((path for path in to.parents if path.exists() and not path.is_dir()), None):
+            raise CramError(f"to={to}: {file} is a file, and no folder can be below it. Choose another to=.")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        partial = to.with_name(f".{to.name}.partial")
+        number = _open_alone(partial)
+        try:
+            for path in partial.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            os.close(number)
+
+
+def _open_alone(folder: Path) -> int:
+    """Make a folder, and lock it for this process."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        number = os.open(folder, os.O_RDONLY | NO_LINKS)
+        try:
+            if not lock_open(number, folder.parent):
+                raise CramError(f"{folder}: another process is at work there. Wait for it, or choose another to=.")
+            if _is_there(folder, number):
+                return number
+        except BaseException:
+            os.close(number)
+            raise
+        os.close(number)  # another process has just given it its name
+
+
+def _is_there(folder: Path, number: int) -> bool:
+    """Whether a path is still the folder that was opened."""
+    try:
+        return os.path.samestat(folder.lstat(), os.fstat(number))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _naming_disk_errors(to: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a library's own, which is of no disk
+            raise
+        raise_if_full(error, to)
+        raise_if_too_many(error)
+        raise CramError(f"to={to}: cannot be written ({error.strerror}). Choose another to=.") from None
