@@ -23,9 +23,9 @@ def whole_folder(to: Path) -> Iterator[Path]:
     """
     if not to.name:
         raise CramError(f"to={to} is a folder that is always there. Choose a new folder, like to={to / 'export'}.")
-    if to.is_symlink() and not to.exists():
-        raise CramError(f"to={to} is a link that leads nowhere. Remove it, or choose another to=.")
     with _naming_disk_errors(to):
+        if to.is_symlink() and not to.exists():
+            raise CramError(f"to={to} is a link that leads nowhere. Remove it, or choose another to=.")
         if file := next((path for path in to.parents if path.exists() and not path.is_dir()), None):
             raise CramError(f"to={to}: {file} is a file, and no folder can be below it. Choose another to=.")
         to.parent.mkdir(parents=True, exist_ok=True)
