@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cram.clock import Clock
 from cram.errors import CramError
-from cram.record import read_json, to_json, write_atomic
 from cram.schema import LARGEST
+from cram.sealed import read_sealed, write_sealed
 
 INTERVAL = 1.0  # seconds
 
@@ -38,7 +38,7 @@ class Heartbeat:
     def _write(self) -> None:
         beat = {"time": time.time(), "charged": self._clock.charged()}
         try:
-            write_atomic(self._path, to_json(beat).encode())
+            write_sealed(self._path, beat)
         except (CramError, OSError):
             # A full disk is the checkpoint's to report; a missed beat only dates a crash less well.
             return
@@ -50,10 +50,9 @@ def last_beat(run: Path) -> float:
     if not path.exists():
         return 0.0
     try:
-        beat = read_json(path)
+        charged = read_sealed(path).get("charged")
     except CramError:
-        beat = None
-    charged = beat.get("charged") if isinstance(beat, dict) else None
+        charged = None
     if isinstance(charged, int | float) and not isinstance(charged, bool) and 0 <= charged <= LARGEST:
         return float(charged)
     print(f"warning: {path} is damaged or edited, so the time that a crash may have lost is not charged", flush=True)

@@ -10,7 +10,7 @@ from cram import heartbeat
 from cram.clock import Budget, Clock
 from cram.errors import CramError
 from cram.heartbeat import Heartbeat, last_beat
-from cram.record import write_atomic
+from cram.sealed import write_sealed
 
 
 class Time:
@@ -52,13 +52,13 @@ def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> Non
 def test_a_beat_on_its_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
-    def write_slowly(path: Path, data: bytes) -> None:
+    def write_slowly(path: Path, beat: dict[str, float]) -> None:
         if threading.current_thread().name == "heartbeat":
             begun.set()
             time.sleep(0.1)
-        write_atomic(path, data)
+        write_sealed(path, beat)
 
-    monkeypatch.setattr(heartbeat, "write_atomic", write_slowly)
+    monkeypatch.setattr(heartbeat, "write_sealed", write_slowly)
     with Heartbeat(tmp_path, Clock(Budget("wall", 100))):
         assert begun.wait(10)
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
@@ -78,7 +78,7 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
     clock = Clock(Budget("wall", 100), now=hand)
     with clock.account("updates"), Heartbeat(tmp_path, clock):
         with monkeypatch.context() as patch:
-            patch.setattr(heartbeat, "write_atomic", fail)
+            patch.setattr(heartbeat, "write_sealed", fail)
             assert failed.wait(10)
         hand.now = 2.0
         wait_for(lambda: last_beat(tmp_path) == 2.0)
@@ -88,7 +88,7 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
     "content",
     [b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b"[1]", b"3", b"[" * 99999]
     + [b'{"charged": %s}' % value for value in (b"null", b"NaN", b"Infinity", b"1e999", b"-1", b'"9"', b"true", b"[1]")]
-    + [b'{"charged": 1%s}' % (b"0" * 400)],
+    + [b'{"charged": 1%s}' % (b"0" * 400), b'{"time": 1.0, "charged": 9.0}'],
 )  # fmt: skip
 def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
@@ -97,3 +97,11 @@ def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
     (tmp_path / "heartbeat.json").write_bytes(content)
     assert last_beat(tmp_path) == 0.0
     assert "heartbeat.json is damaged or edited, so the time that a crash" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("charged", [None, "7", True, -1.0, 10**400, [1], {}])
+def test_a_beat_of_another_type_is_zero_though_its_checksum_holds(tmp_path: Path, charged: object) -> None:
+    write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": charged})
+    assert last_beat(tmp_path) == 0.0
+    write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": 7})
+    assert last_beat(tmp_path) == 7.0
