@@ -8,6 +8,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ PLAIN = [
 ]  # fmt: skip
 
 
+KINDS: tuple[tuple[Any, Any, Any], ...] = (
+    (models.WordPiece, trainers.WordPieceTrainer, pre_tokenizers.BertPreTokenizer),
+    (models.BPE, trainers.BpeTrainer, pre_tokenizers.ByteLevel),
+    (models.Unigram, trainers.UnigramTrainer, pre_tokenizers.Metaspace),
+    (models.WordLevel, trainers.WordLevelTrainer, pre_tokenizers.Whitespace),
+)
+NAMES = (SPECIAL, SPECIAL, ["<pad>", "<unk>", "<s>", "</s>", "<mask>"], ["<|endoftext|>", "[UNK]"])
+ROLES = ("pad", "unk", "cls", "sep", "mask")
+SAID = ("[SEP]", "[PAD]", "[NEW]", "ba", "</s>", "", " ", "##a", "\x00", "é", "[MASK]", "null", "a b")
+
+
 def texts(source: random.Random, count: int = 60) -> list[str]:
     """Documents of made-up words, all different."""
     return [" ".join(_word(source) for _ in range(source.randrange(8, 40))) for _ in range(count)]
@@ -35,6 +47,12 @@ def texts(source: random.Random, count: int = 60) -> list[str]:
 
 def _word(source: random.Random) -> str:
     return "".join(source.choices(SYLLABLES, k=source.randrange(1, 4)))
+
+
+def roles_of(tokenizer: Tokenizer) -> dict[str, int]:
+    """The ids of the special tokens by their roles, as the template of a prepared tokenizer.json names them."""
+    said = json.loads(tokenizer.to_str())["post_processor"]["special_tokens"]
+    return {name.removeprefix("role:"): one["ids"][0] for name, one in said.items() if name.startswith("role:")}
 
 
 def judge_rows(folder: Path, wanted: list[str], plain: Tokenizer | None = None) -> str:
@@ -46,17 +64,20 @@ def judge_rows(folder: Path, wanted: list[str], plain: Tokenizer | None = None) 
     tokenizer.encode_special_tokens = True
     given = plain or tokenizer
     given.encode_special_tokens = True
-    vocabulary = tokenizer.get_vocab()
-    frame = {vocabulary[name] for name in ("[CLS]", "[SEP]", "[PAD]") if name in vocabulary}
-    left = [given.encode(text, add_special_tokens=False).ids for text in wanted
-            if text.strip() and hashlib.sha256(text.encode()).hexdigest() not in held]  # fmt: skip
+    roles = roles_of(tokenizer)
+    controls = {number for role, number in roles.items() if role != "unk"}
+    left = [
+        [one for one in given.encode(text, add_special_tokens=False).ids if one not in controls]
+        for text in wanted
+        if text.strip() and hashlib.sha256(text.encode()).hexdigest() not in held
+    ]
     flat = np.concatenate([load_file(path)["tokens"].ravel() for path in sorted(shards.glob("shard-*"))])
     rows, document = [], []
     for token in flat.tolist():
-        if token == vocabulary.get("[SEP]"):
+        if token == roles["sep"]:
             rows.append(document)
             document = []
-        elif token not in frame:
+        elif token not in controls:
             document.append(token)
     dropped = sum(one["documents"] for one in said["dropped"].values())
     empty = sum(not ids for ids in left)
@@ -69,78 +90,102 @@ def judge_rows(folder: Path, wanted: list[str], plain: Tokenizer | None = None) 
     )
 
 
-def tokenizer_of(source: random.Random) -> dict[str, Any]:
-    """A small WordPiece tokenizer as JSON, trained on the made-up words."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(texts(source, 80), trainer)
-    content: dict[str, Any] = json.loads(tokenizer.to_str())
-    return content
+def bases(source: random.Random) -> list[dict[str, Any]]:
+    """Small tokenizers of every kind as JSON, trained on the made-up words, their special tokens of several names."""
+    some, found = texts(source, 80), []
+    for kind, trainer, split in KINDS:
+        for special in NAMES:
+            tokenizer = Tokenizer(kind(unk_token=special[1]) if kind is not models.Unigram else kind())
+            tokenizer.pre_tokenizer = split()
+            tokenizer.normalizer = source.choice([normalizers.BertNormalizer(), normalizers.NFKC()])
+            more = {"unk_token": special[1]} if kind is models.Unigram else {}
+            tokenizer.train_from_iterator(
+                some, trainer(vocab_size=120, special_tokens=special, show_progress=False, **more)
+            )
+            found.append(json.loads(tokenizer.to_str()))
+    return found
 
 
 def tokenizers(source: random.Random, count: int) -> Iterator[Case]:
     """Tokenizers with edited vocabularies, roles, fields and bits, on a sound file."""
-    base = tokenizer_of(source)
+    whole = bases(source)
     good = texts(source, 60)
+    good[3] += " [SEP] <s> [PAD] </s> [MASK] <pad> <|endoftext|> [CLS]"
     for _ in range(count):
-        content = json.loads(json.dumps(base))
-        how = source.choice(list(EDITS))
+        content = json.loads(json.dumps(source.choice(whole)))
+        kind, how = content["model"]["type"], source.choice(list(EDITS))
         EDITS[how](source, content)
         data = json.dumps(content, ensure_ascii=source.random() < 0.5).encode()
         if how == "bits":
             flipped = bytearray(data)
             flipped[source.randrange(len(flipped))] ^= 1 << source.randrange(8)
             data = bytes(flipped)
-        yield Case("tokenizers", f"tokenizer, {how}", _tokenizer_maker(data, good), _judge_tokenizer(good))
+        words, beside = [], b""
+        if source.random() < 0.2:
+            words = [f"special.{source.choice(list(ROLES))}={source.choice(SAID)}"]
+        elif source.random() < 0.1:
+            role = source.choice(["sep_token", "eos_token", "cls_token", "bos_token", "pad_token", "mask_token"])
+            beside = json.dumps(
+                source.choice([{role: source.choice(SAID)}, {role: 3}, {role: {"content": 3}}, [], 3, "x"])
+            )
+            beside = source.choice([beside, beside[:-1], ""]).encode()
+        about = f"{kind} tokenizer, {how} {' '.join(words)} {beside.decode()}"
+        yield Case("tokenizers", about, partial(_make, data, good, words, beside), partial(_judge, good, words))
 
 
-def _tokenizer_maker(data: bytes, good: list[str]) -> Callable[[Path], list[str]]:
-    def make(folder: Path) -> list[str]:
-        (folder / "mine.json").write_bytes(data)
-        (folder / "good.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in good))
-        return ["prepare", *PLAIN, "data.source=good.jsonl", "tokenizer=mine.json"]
+def _make(data: bytes, good: list[str], words: list[str], beside: bytes, folder: Path) -> list[str]:
+    (folder / "tokenizer.json").write_bytes(data)
+    (folder / "good.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in good))
+    if beside:
+        (folder / "tokenizer_config.json").write_bytes(beside)
+    return ["prepare", *PLAIN, "data.source=good.jsonl", "tokenizer=tokenizer.json", *words]
 
-    return make
 
+def _judge(good: list[str], words: list[str], folder: Path, _: Result) -> str:
+    from cram.data.verify import verify
 
-def _judge_tokenizer(good: list[str]) -> Callable[[Path, Result], str]:
-    def judge(folder: Path, _: Result) -> str:
-        from cram.data.verify import verify
-
-        plain = Tokenizer.from_file(str(folder / "mine.json"))
-        plain.no_truncation()
-        plain.no_padding()
-        (manifest,) = (folder / "shards").glob("*/manifest.json")
-        verify(manifest.parent)
-        return judge_rows(folder, good, plain)
-
-    return judge
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    plain.no_truncation()
+    plain.no_padding()
+    ids = sorted(plain.get_vocab().values())
+    if ids != list(range(len(ids))):
+        return f"the ids are not 0 to {len(ids) - 1}, and it was not said"
+    (manifest,) = (folder / "shards").glob("*/manifest.json")
+    verify(manifest.parent)
+    stored = Tokenizer.from_file(str(manifest.parent / "tokenizer.json"))
+    for role, _, token in (word.removeprefix("special.").partition("=") for word in words):
+        if token not in ("", "null") and stored.id_to_token(roles_of(stored)[role]) != token:
+            return f"special.{role}={token!r} is {stored.id_to_token(roles_of(stored)[role])!r} in force"
+    return judge_rows(folder, good, plain)
 
 
 def _swap(source: random.Random, content: dict[str, Any]) -> None:
     vocabulary = content["model"]["vocab"]
-    one, other = source.sample(list(vocabulary), 2)
+    one, other = source.sample(list(vocabulary) if isinstance(vocabulary, dict) else range(len(vocabulary)), 2)
     vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
 
 
 def _set_id(source: random.Random, content: dict[str, Any]) -> None:
     vocabulary = content["model"]["vocab"]
-    name = source.choice(list(vocabulary))
-    vocabulary[name] = source.choice(
-        [0, 1, 2, 3, 4, len(vocabulary), 10**6, 2**32, -1, 1.5, "7", None, vocabulary[name]]
-    )
+    name = source.choice(list(vocabulary) if isinstance(vocabulary, dict) else range(len(vocabulary)))
+    ids = [0, 1, 2, 3, 4, len(vocabulary), 10**6, 2**32, -1, 1.5, "7", None]
+    vocabulary[name] = source.choice([*ids, vocabulary[name], ["ba", -1.0], ["[PAD]", 0.0], ["", 1e999]])
 
 
 def _drop(source: random.Random, content: dict[str, Any]) -> None:
-    del content["model"]["vocab"][source.choice(list(content["model"]["vocab"]))]
+    vocabulary = content["model"]["vocab"]
+    del vocabulary[source.choice(list(vocabulary) if isinstance(vocabulary, dict) else range(len(vocabulary)))]
+
+
+def _merges(source: random.Random, content: dict[str, Any]) -> None:
+    merges = content["model"].setdefault("merges", [])
+    merges.insert(source.randrange(len(merges) + 1), source.choice([["ba", "nowhere"], ["b", "a"], "b a", "b", 3, []]))
 
 
 def _drop_special(source: random.Random, content: dict[str, Any]) -> None:
     token = source.choice(content["added_tokens"])
     content["added_tokens"].remove(token)
-    if source.random() < 0.5:
+    if source.random() < 0.5 and isinstance(content["model"]["vocab"], dict):
         content["model"]["vocab"].pop(token["content"], None)
 
 
@@ -163,6 +208,7 @@ EDITS: dict[str, Callable[[random.Random, dict[str, Any]], None]] = {
     "two pieces swapped": _swap,
     "an id set": _set_id,
     "a piece left out": _drop,
+    "a merge": _merges,
     "a special token left out": _drop_special,
     "a field of another type": _field,
     "a token added": _added,
