@@ -148,8 +148,8 @@ def _judge(good: list[str], words: list[str], folder: Path, _: Result) -> str:
     plain.no_truncation()
     plain.no_padding()
     ids = sorted(plain.get_vocab().values())
-    if ids != list(range(len(ids))):
-        return f"the ids are not 0 to {len(ids) - 1}, and it was not said"
+    if len(set(ids)) < len(ids):
+        return "two pieces have one id, and it was not said"
     (manifest,) = (folder / "shards").glob("*/manifest.json")
     verify(manifest.parent)
     stored = Tokenizer.from_file(str(manifest.parent / "tokenizer.json"))
