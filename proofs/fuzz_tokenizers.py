@@ -103,7 +103,18 @@ def bases(source: random.Random) -> list[dict[str, Any]]:
                 some, trainer(vocab_size=120, special_tokens=special, show_progress=False, **more)
             )
             found.append(json.loads(tokenizer.to_str()))
+            if len(special) == len(SPECIAL):
+                found.append(found[-1] | {"post_processor": _written(special)})
     return found
+
+
+def _written(special: list[str]) -> dict[str, Any]:
+    """The template of a tokenizer.json that a preparation has written, in which the roles have names."""
+    names = {special[2]: 2, special[3]: 3} | {f"role:{role}": number for number, role in enumerate(ROLES)}
+    entries = {name: {"id": name, "ids": [number], "tokens": [special[number]]} for name, number in names.items()}
+    frame = [{"SpecialToken": {"id": special[2], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    frame.append({"SpecialToken": {"id": special[3], "type_id": 0}})
+    return {"type": "TemplateProcessing", "single": frame, "pair": frame[1:], "special_tokens": entries}
 
 
 def tokenizers(source: random.Random, count: int) -> Iterator[Case]:
@@ -195,6 +206,17 @@ def _field(source: random.Random, content: dict[str, Any]) -> None:
     where[name] = source.choice([None, 0, "x", [], {}, True, 1e9, {"type": "x"}])
 
 
+def _template(source: random.Random, content: dict[str, Any]) -> None:
+    entries = (content["post_processor"] or {}).get("special_tokens")
+    if not entries:
+        content["post_processor"] = source.choice([{}, [], {"type": "ByteLevel"}, {"type": "x"}, None])
+        return
+    name = source.choice(list(entries))
+    where = source.choice([entries[name], entries])
+    odd = [[], [3], [10**6], ["[SEP]"], ["nowhere"], None, 3, "x", {}]
+    where[source.choice(list(where))] = source.choice(odd)
+
+
 def _added(source: random.Random, content: dict[str, Any]) -> None:
     token = dict(source.choice(content["added_tokens"]))
     token["content"] = source.choice(["[NEW]", "ba", "[PAD]", "", " ", "[MASK]"])
@@ -212,6 +234,7 @@ EDITS: dict[str, Callable[[random.Random, dict[str, Any]], None]] = {
     "a special token left out": _drop_special,
     "a field of another type": _field,
     "a token added": _added,
+    "the template": _template,
     "truncation": lambda _, content: content.update(
         truncation={"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
     ),

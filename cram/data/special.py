@@ -95,10 +95,13 @@ def give_roles(tokenizer: Tokenizer, path: Path, said: SpecialConfig) -> None:
 
     A role is given by a key, by the files that `transformers` writes beside the tokenizer, or by the token's name.
 
-    Errors: CramError where no token ends a document, or the ids have holes where a token must be added.
+    Errors: CramError where two pieces have one id, no token ends a document, the ids have holes where a token must be
+    added, or a token with a role is one that texts are made of or cannot be part of a frame.
     """
     named = {role: token for role, token in asdict(said).items() if token}
-    if _entries(tokenizer) and not named:
+    _check_ids(tokenizer, path)
+    if (entries := _entries(tokenizer)) and not named:
+        _check_entries(tokenizer, entries, path)
         return
     _add(tokenizer, [token for token in named.values() if token not in tokenizer.get_vocab()], path)
     vocabulary = tokenizer.get_vocab()
@@ -116,6 +119,9 @@ def give_roles(tokenizer: Tokenizer, path: Path, said: SpecialConfig) -> None:
     if not roles["pad"]:
         _add(tokenizer, [ADDED_PAD], path)
         roles["pad"] = ADDED_PAD
+    for role, token in roles.items():
+        if token and role != "unk":
+            _check_token(tokenizer, role, token, path)
     set_roles(tokenizer, roles)
 
 
@@ -127,14 +133,13 @@ def set_roles(tokenizer: Tokenizer, roles: Mapping[str, str | None]) -> None:
 
 def set_frame(tokenizer: Tokenizer, cls: str | None, sep: str | None, entries: dict[str, str] | None = None) -> None:
     """Make `encode` give `cls text sep`, or less where a token is None; `entries`: names of tokens that are kept."""
-    before, after = (f"{cls} " if cls else ""), (f" {sep}" if sep else "")
-    second = f" $B:1 {sep}:1" if sep else " $B:1"
     used = {token: token for token in (cls, sep) if token}
     special = [
         {"id": name, "ids": [tokenizer.token_to_id(token)], "tokens": [token]}
         for name, token in (used | (entries or {})).items()
     ]
-    single = f"{before}$A{after}"
+    single = [*([f"{cls}:0"] if cls else []), "$A:0", *([f"{sep}:0"] if sep else [])]
+    second = ["$B:1", *([f"{sep}:1"] if sep else [])]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=single, pair=single + second, special_tokens=special
     )
@@ -147,8 +152,9 @@ def written_controls(tokenizer: Tokenizer, special: SpecialTokens) -> set[int]:
     """
     tokenizer.encode_special_tokens = True
     controls = special.controls()
-    text = " a ".join(str(tokenizer.id_to_token(number)) for number in controls)
-    return controls & set(tokenizer.encode(text, add_special_tokens=False).ids)
+    names = [str(tokenizer.id_to_token(number)) for number in controls]
+    texts = [" a ".join(names), *names]
+    return controls & {number for text in texts for number in tokenizer.encode(text, add_special_tokens=False).ids}
 
 
 def text_places(encoding: Any, controls: set[int]) -> list[int]:
@@ -168,6 +174,46 @@ def _entries(tokenizer: Tokenizer) -> dict[str, str | None]:
     return {role: special[ENTRY + role]["tokens"][0] if ENTRY + role in special else None for role in NAMES}
 
 
+def _check_ids(tokenizer: Tokenizer, path: Path) -> None:
+    """Errors: CramError where two pieces have one id, of which a text's tokens would not tell which they are."""
+    owners: dict[int, str] = {}
+    for token, number in sorted(tokenizer.get_vocab().items()):
+        if (other := owners.setdefault(number, token)) != token:
+            raise CramError(
+                f"tokenizer={path}: {other!r} and {token!r} have the same id {number}; "
+                "give a tokenizer.json in which each piece has an id of its own"
+            )
+
+
+def _check_entries(tokenizer: Tokenizer, entries: dict[str, str | None], path: Path) -> None:
+    """Errors: CramError where our own post-processor names tokens that are not the vocabulary's."""
+    assert tokenizer.post_processor is not None
+    framed = json.loads(tokenizer.post_processor.__getstate__())["special_tokens"].values()
+    wrong = [one for one in framed if [tokenizer.token_to_id(token) for token in one["tokens"]] != one["ids"]]
+    if wrong or not entries["pad"] or not entries["sep"]:
+        raise CramError(
+            f"tokenizer={path}: its post_processor names special tokens that its vocabulary does not have; "
+            "take the file as cram has written it, or name the tokens with special.sep=, special.pad= and so on"
+        )
+
+
+def _check_token(tokenizer: Tokenizer, role: str, token: str, path: Path) -> None:
+    """Errors: CramError for a token that cannot have a role."""
+    if token.startswith("$") or ":" in token:
+        raise CramError(f"special.{role}={token!r} is not a valid name: it must not begin with $ or hold a colon")
+    number = tokenizer.token_to_id(token)
+    marked = number in (known := tokenizer.get_added_tokens_decoder()) and known[number].special
+    if marked or any(token in names for names in NAMES.values()):
+        return
+    # As WordPiece, SentencePiece and byte-level models write what goes on with a word, or begins one.
+    bare = token.removeprefix("##").lstrip("▁Ġ")
+    if len(bare) < 2 or bare.isalnum():
+        raise CramError(
+            f"special.{role}={token!r}: tokenizer={path} makes texts of this piece; "
+            "name a token that no text is made of, or one that is not there, which is added"
+        )
+
+
 def _first(names: list[str] | tuple[str, ...], vocabulary: dict[str, int]) -> str | None:
     return next((name for name in names if name in vocabulary), None)
 
@@ -178,7 +224,7 @@ def _beside(path: Path) -> dict[str, list[str]]:
     for name in FILES:
         try:
             said = json.loads((path.parent / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         for role, keys in FILE_KEYS.items():
             for key in keys:

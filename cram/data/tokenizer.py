@@ -27,6 +27,7 @@ LEAST_SHARE, MOST_SHARE = 32, 3
 LONGEST_WORD, LONGEST_PHRASE = 100, 256
 PHRASES = re.compile(rf"[^\s!-/:-@\[-`{{-~]{{{LONGEST_WORD + 1},}}")  # neither white space nor ASCII punctuation
 PHRASE_SHARE = 0.01  # of the characters that are in phrases, from which on the higher limit holds
+RARE = "\U00013000 \ua66e \ue000"  # a hieroglyph, a letter of one manuscript, and a character of private use
 MIN_FREQUENCY = 2  # a pair that is seen once does not become a piece
 
 
@@ -36,7 +37,7 @@ def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> To
     Args:
         special: the special tokens that the user has named.
 
-    Raises CramError when the file is missing or no tokenizer, or no token ends a document.
+    Raises CramError when the file is missing or no tokenizer, no token ends a document, or unknown text makes it fail.
     """
     if not Path(path).is_file():
         raise CramError(f"tokenizer={path}: there is no such file; give the path of a tokenizer.json")
@@ -49,6 +50,13 @@ def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> To
     if getattr(tokenizer.model, "dropout", None):
         tokenizer.model.dropout = None  # else the same text would have other tokens each time
     give_roles(tokenizer, Path(path), special or SpecialConfig())
+    try:
+        tokenizer.encode(RARE)
+    except Exception as error:  # the library raises bare Exception
+        raise CramError(
+            f"tokenizer={path}: it fails at characters that it does not know ({error}); "
+            "give one whose token for unknown text is in its vocabulary"
+        ) from error
     return tokenizer
 
 

@@ -60,7 +60,7 @@ def test_a_case_that_does_not_end_is_ended(tmp_path: Path) -> None:
 
 def test_what_dies_apart_gives_nothing() -> None:
     assert apart(lambda: [1, "a", None]) == [1, "a", None]
-    assert apart(os.abort) is None
+    assert apart(lambda: os.kill(os.getpid(), 9)) is None
     assert apart(lambda: 1 / 0) is None
 
 

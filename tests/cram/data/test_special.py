@@ -104,19 +104,19 @@ def test_t5_has_no_token_that_begins_a_document(tmp_path: Path) -> None:
 
 
 def test_a_file_goes_before_a_name_and_a_key_before_both(tmp_path: Path) -> None:
-    tokens = ("[PAD]", "[SEP]", "END", "STOP", "HIDDEN")
-    path = saved(tmp_path, words(*tokens), eos_token="END", mask_token="not there")
-    assert SpecialTokens.of(load_tokenizer(path)).sep == tokens.index("END")
+    tokens = ("[PAD]", "[SEP]", "<end>", "<stop>", "<hidden>")
+    path = saved(tmp_path, words(*tokens), eos_token="<end>", mask_token="not there")
+    assert SpecialTokens.of(load_tokenizer(path)).sep == tokens.index("<end>")
     assert SpecialTokens.of(load_tokenizer(path)).mask is None
-    tokenizer = load_tokenizer(path, SpecialConfig(sep="STOP", mask="HIDDEN", cls="BEGIN"))
-    assert tokenizer.encode("a").tokens == ["BEGIN", "a", "STOP"]  # BEGIN was added
-    assert SpecialTokens.of(tokenizer).mask == tokens.index("HIDDEN")
-    with pytest.raises(CramError, match=r"special.mask=STOP has another role already"):
-        load_tokenizer(path, SpecialConfig(sep="STOP", mask="STOP"))
+    tokenizer = load_tokenizer(path, SpecialConfig(sep="<stop>", mask="<hidden>", cls="<begin>"))
+    assert tokenizer.encode("a").tokens == ["<begin>", "a", "<stop>"]  # <begin> was added
+    assert SpecialTokens.of(tokenizer).mask == tokens.index("<hidden>")
+    with pytest.raises(CramError, match=r"special.mask=<stop> has another role already"):
+        load_tokenizer(path, SpecialConfig(sep="<stop>", mask="<stop>"))
 
 
 def test_the_written_file_says_the_roles_by_itself(tmp_path: Path) -> None:
-    first = load_tokenizer(saved(tmp_path, words("HIDDEN", "STOP")), SpecialConfig(sep="STOP", mask="HIDDEN"))
+    first = load_tokenizer(saved(tmp_path, words("<hidden>", "<stop>")), SpecialConfig(sep="<stop>", mask="<hidden>"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     again = load_tokenizer(saved(elsewhere, first))
@@ -136,6 +136,56 @@ def test_ids_with_holes_are_served(tmp_path: Path) -> None:
     special = SpecialTokens.of(tokenizer)
     assert vocabulary_size(tokenizer) == 192
     assert set(range(192)) - set(special.ids()) == {tokenizer.token_to_id(token) for token in ("a", "b", "far")}
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_two_pieces_with_one_id_are_refused(ours: bool, tmp_path: Path) -> None:
+    path = saved(tmp_path, words("[PAD]", "[SEP]"))
+    content = json.loads(load_tokenizer(path).to_str() if ours else path.read_text())
+    content["model"]["vocab"]["b"] = 0
+    path.write_text(json.dumps(content))
+    with pytest.raises(CramError, match=r"'\[PAD\]' and 'b' have the same id 0; give a tokenizer.json in which each"):
+        load_tokenizer(path)
+
+
+@pytest.mark.parametrize("change", ["ids", "tokens", "left out"])
+def test_roles_of_other_tokens_than_the_vocabulary_has_are_refused(change: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, words("[PAD]", "[SEP]"))
+    content = json.loads(load_tokenizer(path).to_str())
+    special = content["post_processor"]["special_tokens"]
+    if change == "left out":
+        del special["role:pad"]
+    else:
+        special["role:sep"][change] = [3] if change == "ids" else ["[END]"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CramError, match=r"its post_processor names special tokens that its vocabulary does not have"):
+        load_tokenizer(path)
+
+
+@pytest.mark.parametrize("token", ["a", "##a", "▁a", "."])
+def test_a_piece_of_texts_has_no_role(token: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, words("[PAD]", "[SEP]", "##a", "▁a", "."))
+    with pytest.raises(CramError, match=r"^special\.sep='.*': tokenizer=.* makes texts of this piece; name a token"):
+        load_tokenizer(path, SpecialConfig(sep=token))
+    assert load_tokenizer(path, SpecialConfig(sep="new")).encode("a").tokens[-1] == "new"
+
+
+def test_a_tokenizer_that_fails_at_unknown_text_is_refused(tmp_path: Path) -> None:
+    model = models.BPE({"[SEP]": 0, "a": 1}, [], unk_token="[UNK]")
+    with pytest.raises(
+        CramError, match=r"it fails at characters that it does not know \(Unk token `\[UNK\]` not found"
+    ):
+        load_tokenizer(saved(tmp_path, Tokenizer(model)))
+
+
+def test_a_token_with_spaces_may_end_documents_but_one_with_a_colon_may_not(tmp_path: Path) -> None:
+    path = saved(tmp_path, words("[PAD]", "[SEP]"))
+    assert load_tokenizer(path, SpecialConfig(sep="the end")).encode("a").tokens == ["a", "the end"]
+    for token in ("$A", "end:1"):
+        with pytest.raises(
+            CramError, match=r"^special\.sep='.*' is not a valid name: it must not begin with \$ or hold"
+        ):
+            load_tokenizer(path, SpecialConfig(sep=token))
 
 
 def test_a_hole_where_a_token_must_be_added_is_refused(tmp_path: Path) -> None:
