@@ -36,12 +36,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+# What a container may use, where it is limited: of version 2 and of version 1.
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
 def host_memory() -> int | None:
-    """Bytes of memory of the machine; None where the system does not tell."""
+    """Bytes of memory of the machine, or of its container if that has less; None where the system does not tell."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, ValueError, OSError):
         return None
+    for path in CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 def peak_host_memory() -> dict[str, int | None]:

@@ -19,6 +19,18 @@ from cram.recipe import read_config
         (["model.attention=flash"], "model.attention=flash cannot run: "),
         (["compile.cuda_graphs=true"], "compile.cuda_graphs=true needs a GPU"),
         (["model.layers=1000", "model.width=6144"], r"weights, gradients and optimizer take [\d,.]+ GB, and cpu has"),
+        (
+            ["wordpiece.vocab_size=4194304", "model.width=65536", "model.heads=64"],
+            r"wordpiece\.vocab_size=4194304: weights, gradients",
+        ),
+        (
+            ["data.seq_len=65536", "batch.tokens=1e12", "batch.micro_rows=65536"],
+            r"^data\.seq_len=65536, batch\.micro_rows=65536: with model\.layers=\d+, .* takes more than [\d,.]+ GB",
+        ),
+        (
+            ["data.seq_len=65536", "model.attention=softmax", "model.width=1024", "model.heads=64", "model.layers=100"],
+            r"^data\.seq_len=65536, batch\.micro_rows=1: with model\.layers=100, .* takes more than",
+        ),
     ],
 )
 def test_what_this_machine_cannot_do_is_refused(words: list[str], message: str) -> None:
