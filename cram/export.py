@@ -31,7 +31,7 @@ from cram.stock import (
     to_stock_names,
     tokenizer_files,
 )
-from cram.whole_folder import whole_folder
+from cram.whole_folder import check_place, whole_folder
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +74,12 @@ def export_run(
     from cram.data.tokenizer import SpecialTokens
     from cram.snapshot import open_snapshot
 
+    if to:
+        check_place(to)
     config = run_config(run)
     said = card or CardConfig()
     config.card = CardConfig(said.license or config.card.license, said.language or config.card.language)
+    check_card(config.card)
     if reason := no_stock_class(config.model.kind):
         raise CramError(
             f"run={run} cannot be exported: {reason}. Its weights are {run / 'model.safetensors'}; "
@@ -145,7 +148,9 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     kind = model.config.kind
     with _quiet():
         loader = getattr(transformers, AUTO_CLASSES[kind])
-        stock = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+        stock = loader.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        ).eval()
         theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokens = _mixed_lengths(load_file(folder / "held_out.safetensors")["inputs"], stock.config.pad_token_id)
     real = tokens != stock.config.pad_token_id
@@ -180,7 +185,11 @@ def check_held_out(folder: Path, kind: str, expected: float) -> None:
     rows, device = HeldOutSet.from_file(folder / "held_out.safetensors"), pick_device("auto")
     with _quiet():
         loader = getattr(transformers, AUTO_CLASSES[kind])
-        stock = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval().to(device)
+        stock = (
+            loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+            .eval()
+            .to(device)
+        )
     nats, count = 0.0, max(1, TOKENS_AT_ONCE // rows.inputs.shape[1])
     parts = (tensor.split(count) for tensor in (rows.inputs, rows.documents, rows.labels))
     for inputs, padding, labels in zip(*parts, strict=True):
@@ -241,7 +250,6 @@ def main(words: list[str]) -> int:
     said = read_words(ExportConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
-    check_card(said.card)
     from cram.run_folder import existing_run
 
     to = export_run(existing_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)

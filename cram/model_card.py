@@ -1,5 +1,6 @@
 """The model card of an exported folder, made from the run's receipt."""
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,8 @@ from cram.stock import AUTO_CLASSES, PIPELINES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
 
+# What Markdown and HTML take for markup; `_` within a word is none.
+MARKUP = re.compile(r"[\\`*\[\]<>|#&~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # As the Hub writes them: licences by an identifier of its list, languages by ISO 639 codes, a region or script behind.
 LICENSE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*|multilingual|code")
@@ -32,7 +35,7 @@ by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class
 | unigram baseline | {unigram:.4f} nats per token |
 | budget | {limit:g} {unit}, spent {spent:.6g} |
 | seen | {positions:,} tokens ({predicted:,} predicted) in {updates:,} updates, {epochs:.3f} epochs |
-| data | `{source}`, {data_tokens:,} tokens, hash `{data_hash}` |
+| data | {source}, {data_tokens:,} tokens, hash {data_hash} |
 | rows | {seq_len} tokens |
 | precision, seed | {precision}, {seed} |
 | versions | {versions}; commit {commit} |
@@ -81,10 +84,10 @@ KINDS = {
         "architecture": "modernbert",
         "what": "BERT",
         "use": """fill = pipeline("fill-mask", "path/to/this/folder")
-print(fill("The capital of France is the city of {mask}."))""",
+print(fill({prompt}))""",
         "further": """For classification, load the folder
 with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)` and fine-tune.""",
-        "how": "{share:.0%} of the tokens of the rows in held_out.safetensors are shown as `{mask}`, "
+        "how": "{share:.0%} of the tokens of the rows in held_out.safetensors are shown as {mask}, "
         "one document or window a row.",
     },
     "decoder": {
@@ -92,7 +95,7 @@ with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)
         "what": "decoder",
         "use": """write = pipeline("text-generation", "path/to/this/folder")
 print(write("The capital of France is", max_new_tokens=40, do_sample=True, temperature=0.7))""",
-        "further": "A text{begins} ends with\n`{sep}`.",
+        "further": "A text{begins} ends with\n{sep}.",
         "how": "Every ordinary token of the rows in held_out.safetensors but a row's first is predicted from those "
         "before it,\none document or window a row; `labels` are the tokens that follow.",
     },
@@ -154,6 +157,26 @@ def _unstated(card: CardConfig) -> str:
     return f"\nIts {' and '.join(lacking)} {'have' if len(lacking) > 1 else 'has'} not been stated.\n"
 
 
+def plain(text: str) -> str:
+    """A text as one line of Markdown that shows it: no markup, no HTML, no cell of a table begins in it."""
+    return MARKUP.sub(r"\\\g<0>", _one_line(text))
+
+
+def code(text: str) -> str:
+    """A text as code in one line of Markdown; a table may hold it."""
+    text = _one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    if not text or "|" in text:  # which a table would take for the end of a cell, and code cannot escape
+        return plain(text)
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _one_line(text: str) -> str:
+    shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    return " ".join(shown.split())
+
+
 def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
     """README.md of the exported folder, every figure from the receipt, licence and language as the user said.
 
@@ -164,18 +187,24 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
     kind = config.model.kind
     filled = {
         "share": held_out.get("mask_rate"),
-        "mask": tokens.get("mask"),
-        "sep": tokens["sep"],
-        "begins": f" begins with `{tokens['cls']}`, which the tokenizer adds, and" if "cls" in tokens else "",
+        "mask": code(tokens.get("mask", "")),
+        "prompt": json.dumps(f"The capital of France is the city of {tokens.get('mask')}.", ensure_ascii=False),
+        "sep": code(tokens["sep"]),
+        "begins": f" begins with {code(tokens['cls'])}, which the tokenizer adds, and" if "cls" in tokens else "",
     }
     said = {part: text.format(**filled) for part, text in KINDS[kind].items()}
-    rules = [f"- [{'x' if line['passed'] else ' '}] {line['rule']}: {line['found']}" for line in receipt["rules"]]
+    rules = [
+        f"- [{'x' if line['passed'] else ' '}] {plain(line['rule'])}: {plain(line['found'])}"
+        for line in receipt["rules"]
+    ]
     return CARD.format(
         metadata=_metadata(config.card),
-        origin=f"trained on from the weights of `{receipt['init']}`" if receipt.get("init") else "trained from scratch",
+        origin=f"trained on from the weights of {code(receipt['init'])}"
+        if receipt.get("init")
+        else "trained from scratch",
         unfinished=_unfinished(receipt),
         unstated=_unstated(config.card),
-        name=name,
+        name=plain(name),
         task=PIPELINES[kind],
         stock_class=STOCK_CLASSES[kind],
         auto_class=AUTO_CLASSES[kind],
@@ -188,7 +217,7 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
         limit=budget["limit"],
         unit=UNITS[budget["clock"]],
         spent=budget["spent"],
-        device=receipt["device"],
+        device=plain(receipt["device"]),
         nats=held_out["nats_per_token"],
         bits=_bits(held_out),
         accuracy=held_out["accuracy"],
@@ -197,13 +226,13 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
         predicted=receipt["predicted_tokens"],
         updates=receipt["updates"],
         epochs=receipt["epochs"],
-        source=public_source(data["source"]),
+        source=code(public_source(data["source"])),
         data_tokens=data["tokens"],
-        data_hash=data["hash"],
-        precision=receipt["precision"],
+        data_hash=code(data["hash"]),
+        precision=plain(receipt["precision"]),
         seed=receipt["seed"],
-        versions=", ".join(f"{package} {version}" for package, version in receipt["versions"].items()),
-        commit=receipt["commit"] or "unknown",
+        versions=", ".join(plain(f"{package} {version}") for package, version in receipt["versions"].items()),
+        commit=plain(receipt["commit"] or "unknown"),
         rules="\n".join(rules) or "They are judged when a run is finished.",
     )
 

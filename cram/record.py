@@ -24,9 +24,10 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
     """
     with naming_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")  # what a crash left there is written over
+        temporary = path.with_name(f".{path.name}.partial")  # what a crash left there is removed, a link too
         try:
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -27,6 +27,7 @@ from cram.sealed import LIST
 
 # What a longer budget sets aside, beside copies of what names the run.
 OF_BUDGET = ("model.safetensors", "held_out.safetensors", "loss.png", "export", "glue.json", "glue", "receipt.json")
+WRITTEN = ("checkpoints", "export", "tensorboard")  # folders
 OF_RUN = ("recipe.yaml", "environment.json", "tokenizer.json", "metrics.jsonl")
 
 
@@ -47,6 +48,9 @@ class RunFolder:
             raise CramError(f"run={self.path}: the folder holds other files. Choose another run=.")
         elif self.path.exists() and not self.path.is_dir():
             raise CramError(f"run={self.path} is a file. Choose another run=.")
+        for name in WRITTEN:
+            if (self.path / name).is_symlink():
+                raise CramError(f"{self.path / name} is a link, and a run writes into folders of its own. Remove it.")
         self._lock = self._take_lock()
 
     @property

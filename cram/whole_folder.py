@@ -12,22 +12,48 @@ from cram.lock import NO_LINKS, lock_open
 from cram.record import raise_if_full
 
 
+def check_place(folder: Path, word: str = "to", through: bool = False) -> None:
+    """Whether a folder can be written or made there.
+
+    Args:
+        word: the key that names it.
+        through: whether a link to a folder will do.
+
+    Errors: CramError for a root, a link, a file, and a place below a file.
+    """
+    try:
+        fault = _fault(folder, through)
+    except (OSError, RuntimeError) as error:  # a name that is too long, or links in a circle
+        fault = f" cannot be a folder ({getattr(error, 'strerror', None) or error}). Choose another place."
+    if fault:
+        raise CramError(f"{word}={folder}{fault}")
+
+
+def _fault(folder: Path, through: bool) -> str | None:
+    if folder.is_symlink() and not (through and folder.is_dir()):
+        return " is a link. Give the folder itself, or remove the link."
+    if not folder.name or folder.resolve().parent == folder.resolve():
+        return " is a folder that is always there. Give a new folder in it."
+    if folder.exists() and not folder.is_dir():
+        return " is a file. Choose another place, or remove it."
+    above = next((one for one in folder.parents if one.exists() or one.is_symlink()), folder.parent)
+    if above.is_dir():
+        return None
+    what = "a file" if above.exists() else "a link to nothing"
+    return f": {above} is {what}, no folder can be below it. Choose another place."
+
+
 @contextmanager
 def whole_folder(to: Path) -> Iterator[Path]:
     """An empty folder, hidden beside `to`, that the body fills and gives its name, or that is gone in the end.
 
     What a killed process left there is removed; a process that is at work there is not disturbed.
 
-    Errors: CramError naming `to` where the disk is full, where nothing can be written, and where another process is
-    at work.
+    Errors: CramError as `check_place`, where the disk is full, where nothing can be written, and where another process
+    is at work.
     """
-    if not to.name:
-        raise CramError(f"to={to} is a folder that is always there. Choose a new folder, like to={to / 'export'}.")
+    check_place(to)
     with _naming_disk_errors(to):
-        if to.is_symlink() and not to.exists():
-            raise CramError(f"to={to} is a link that leads nowhere. Remove it, or choose another to=.")
-        if file := next((path for path in to.parents if path.exists() and not path.is_dir()), None):
-            raise CramError(f"to={to}: {file} is a file, and no folder can be below it. Choose another to=.")
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = to.with_name(f".{to.name}.partial")
         number = _open_alone(partial)

@@ -9,6 +9,7 @@ from cram.errors import CramError
 from cram.glue.tasks import find_tasks
 from cram.lock import take_lock
 from cram.recipe import read_words
+from cram.whole_folder import check_place
 
 ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
 
@@ -50,10 +51,13 @@ def main(words: list[str]) -> int:
 
     if not said.tasks:
         tasks, left_out = runnable(said.data, tasks)
+    if said.to:
+        check_place(Path(said.to), through=True)
     if said.checkpoint:
         at_checkpoint(said)
-    encoder = open_encoder(said.run, said.length, said.pooling)
     out = results_folder(said)
+    check_place(out / "glue")
+    encoder = open_encoder(said.run, said.length, said.pooling)
     try:
         (out / "glue").mkdir(parents=True, exist_ok=True)
         lock = take_lock(out / "glue" / ".lock")

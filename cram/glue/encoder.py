@@ -7,7 +7,6 @@ tanh, dropout, a linear layer.
 """
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from cram.glue.tasks import Task
 from cram.record import read_json, sha256_bytes, sha256_file, write_json
 from cram.sealed import check_own_list
 
+SHORTEST = 8  # tokens of a row
 # Where classes drop: on attention's probabilities and, by the same key in ModernBERT, on its output; on the embeddings;
 # in the MLP (ModernBERT: before the second matrix, where Cramming drops after it); before the classifier.
 DROPOUTS = (
@@ -69,8 +69,10 @@ class Encoder:
         if hasattr(self.config, "classifier_pooling"):
             settings["classifier_pooling"] = {"first": "cls", "mean": "mean"}[pooling]
         torch.manual_seed(seed)
-        with quiet():
-            config = AutoConfig.from_pretrained(self.source, revision=self.revision, **settings)
+        with quiet(), told(self.source):
+            config = AutoConfig.from_pretrained(
+                self.source, revision=self.revision, trust_remote_code=False, **settings
+            )
             if untrained:
                 return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
             model, found = AutoModelForSequenceClassification.from_pretrained(
@@ -79,6 +81,7 @@ class Encoder:
                 revision=self.revision,
                 dtype=torch.float32,
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
         self._check_complete(model, found["missing_keys"])
@@ -123,18 +126,21 @@ def open_encoder(run: str, length: int, pooling: str) -> Encoder:
 
     source = run.removeprefix("hf:") if run.startswith("hf:") else str(_folder(Path(run)))
     config, tokenizer = _load(run, source)
-    _check(run, config)
+    with told(run):
+        _check(run, config, tokenizer)
     if pooling != "first" and not hasattr(config, "classifier_pooling"):
         raise CramError(f"pooling={pooling}: {config.model_type} always takes the first token. Leave pooling= out.")
     revision = getattr(config, "_commit_hash", None)
     files = _weights(run, source, revision)
     _check_readable(run, files)
     identity = sha256_file(files[0]) if len(files) == 1 else sha256_bytes("".join(map(sha256_file, files)).encode())
-    takes = (length, tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or length)
-    tokenizer.model_max_length = min(takes)  # so that the saved one cuts where the scores were taken
-    with quiet():
+    with quiet(), told(run):
+        takes = (length, tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or length)
+        tokenizer.model_max_length = int(min(takes))  # so that the saved one cuts where the scores were taken
+        if tokenizer.model_max_length < SHORTEST:
+            raise CramError(f"run={run}: it takes rows of {min(takes)} tokens; give another checkpoint.")
         config_file, _ = PretrainedConfig.get_config_dict(source, revision=revision)
-    return Encoder(source, identity, config, tokenizer, min(takes), config_file, revision)
+    return Encoder(source, identity, config, tokenizer, tokenizer.model_max_length, config_file, revision)
 
 
 def _folder(folder: Path) -> Path:
@@ -169,18 +175,15 @@ def _exported(run: Path) -> Path:
 def _load(run: str, source: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(source)
-            tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise CramError(f"run={run} cannot be loaded by transformers ({_line(error)}).") from None
+    with quiet(), told(run):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if getattr(tokenizer, "backend_tokenizer", None) is None or tokenizer.pad_token_id is None:
         raise CramError(f"run={run}: its tokenizer has no fast backend, or no padding token; give another checkpoint.")
     return config, tokenizer
 
 
-def _check(run: str, config: Any) -> None:
+def _check(run: str, config: Any, tokenizer: Any) -> None:
     from transformers import AutoModelForSequenceClassification
 
     name = (config.architectures or [config.model_type])[0]
@@ -190,6 +193,10 @@ def _check(run: str, config: Any) -> None:
         raise CramError(f"run={run} is a {name}, a decoder; GLUE is for encoders.")
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise CramError(f"run={run} is a {name}; transformers has no class of it that classifies texts.")
+    if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
+        raise CramError(
+            f"run={run}: its tokenizer has {len(tokenizer)} tokens, and its config.json says {config.vocab_size}."
+        )
 
 
 def _weights(run: str, source: str, revision: str | None) -> list[Path]:
@@ -220,6 +227,18 @@ def _check_readable(run: str, files: Iterable[Path]) -> None:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+@contextlib.contextmanager
+def told(run: str) -> Iterator[None]:
+    """What a library says of files that it cannot use, whatever it raises, as a CramError of one line."""
+    try:
+        yield
+    except (CramError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        what = _line(error) or type(error).__name__
+        raise CramError(f"run={run} cannot be loaded by transformers ({what}).") from None
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cram.build import build_held_out, new_model
-from cram.config import Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
+from cram.config import CardConfig, Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
@@ -415,3 +415,32 @@ def test_tensors_that_do_not_fit_are_named_by_every_door(
             door()
         assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value).splitlines()) == 1
     assert [one.name for one in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("place", ["/", "file", "file/below", "dangling", "link", "taken"])
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left(run: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("taken")
+    before = {path: path.lstat().st_mtime_ns for path in (*tmp_path.rglob("*"), *run.iterdir())}
+    with pytest.raises(CramError, match=r"^to=/") as caught:
+        main([f"run={run}", f"to={tmp_path / place}"])
+    assert len(str(caught.value).splitlines()) == 1
+    assert {path: path.lstat().st_mtime_ns for path in (*tmp_path.rglob("*"), *run.iterdir())} == before
+
+
+def test_an_export_folder_that_is_a_link_is_not_written_through(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("export"))
+    (tmp_path / "elsewhere").mkdir()
+    (copy / "export").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CramError, match=r"to=.*/export is a link\."):
+        main([f"run={copy}"])
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_licence_that_the_recipe_of_a_run_says_is_checked_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", replace(CONFIG, card=CardConfig(license="mit\nmodel-index: []")))
+    with pytest.raises(CramError, match=r"card\.license=mit\nmodel-index: \[\] is not a licence identifier"):
+        main([f"run={run}", f"to={tmp_path / 'out'}"])

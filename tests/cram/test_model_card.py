@@ -1,11 +1,16 @@
 """What a model card publishes: what the user said of it, and nothing of the machine."""
 
+import ast
+
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from cram.config import CardConfig, Config
 from cram.errors import CramError
-from cram.model_card import check_card, model_card, public_source
+from cram.model_card import check_card, code, model_card, plain, public_source
 from cram.recipe import read_config
 
 RECEIPT = {
@@ -88,3 +93,44 @@ def test_what_the_hub_would_refuse_is_refused(card: CardConfig, message: str) ->
 def test_the_words_of_a_card_are_text() -> None:
     said = read_config(["recipe=bert_demo", "card.language=en,de", "card.license=mit"]).card
     assert said == CardConfig("mit", "en,de")
+
+
+HOSTILE = [
+    "a\n---\nlicense: mit",
+    "<script>alert(1)</script>",
+    "[x](http://y)",
+    "**b** | c",
+    "`a` ``b",
+    "# h",
+    "a\\",
+    "a&lt;",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_shown_and_begin_no_markup(name: str) -> None:
+    receipt = {**RECEIPT, "device": name, "init": name, "commit": name, "versions": {name: name}}
+    receipt["data"] = {**RECEIPT["data"], "source": f"hf:{name}", "hash": name}
+    receipt["rules"] = [{"rule": name, "found": name, "passed": True}]
+    text = model_card(name, Config(), receipt, dict.fromkeys(TOKENS, name))
+    front, body = text.split("---\n", 2)[1:]
+    assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
+    assert len(text.splitlines()) == len(
+        model_card("mine", Config(), RECEIPT | {"rules": receipt["rules"]}, TOKENS).splitlines()
+    )
+    ast.parse(body.split("```python\n")[1].split("```\n")[0])
+    html = MarkdownIt("commonmark").enable("table").render(body)
+    assert "<script" not in html.replace("&lt;script", "") and 'http://y"' not in html and "<strong>b" not in html
+    assert html.count("<h1>") == 1
+    rows = [line for line in html.splitlines() if line.startswith("<td>") or line.startswith("<tr>")]
+    assert sum(line.startswith("<tr>") for line in rows) * 2 == sum(line.startswith("<td>") for line in rows) + 2
+
+
+@given(st.text())
+def test_a_text_in_markdown_is_the_text_in_one_line(text: str) -> None:
+    shown = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    for written in (plain(text), code(text)):
+        (paragraph,) = MarkdownIt("commonmark").parse(f"a {written} z")[1:2]
+        parts = paragraph.children or []
+        assert {part.type for part in parts} <= {"text", "code_inline", "text_special"}
+        assert " ".join("".join(part.content for part in parts).split()) == f"a {shown} z".replace("  ", " ")

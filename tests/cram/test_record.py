@@ -290,3 +290,14 @@ def test_metrics_that_are_not_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(CramError, match=r"metrics\.jsonl: not a regular file"):
         read_metrics(tmp_path / "metrics.jsonl")
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    for link, target in (("there", "theirs"), ("dangling", "nowhere"), (".other.partial", "theirs")):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    for name in ("there", "dangling", "other"):
+        write_atomic(tmp_path / name, b"ours")
+        assert (tmp_path / name).read_bytes() == b"ours" and not (tmp_path / name).is_symlink()
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "other", "theirs", "there"]

@@ -223,3 +223,14 @@ def test_what_is_set_aside_is_a_finished_run_with_a_list_of_its_own(
     for name in (*NAMING, *RESULTS):
         assert checked(kept, name).is_file()
     assert run_config(path) == config
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "export", "tensorboard"])
+def test_a_folder_of_a_run_that_is_a_link_is_not_written_through(tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / name).symlink_to(elsewhere)
+    with pytest.raises(CramError, match=rf"run/{name} is a link, and a run writes into folders of its own\."):
+        RunFolder(Config(run=str(tmp_path / "run")))

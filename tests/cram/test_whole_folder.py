@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cram.errors import CramError
-from cram.whole_folder import whole_folder
+from cram.whole_folder import check_place, whole_folder
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -80,18 +80,52 @@ def test_what_a_library_says_comes_out_as_it_is(tmp_path: Path) -> None:
         raise OSError("no such model")
 
 
-def test_places_that_no_folder_can_be_are_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "circle").symlink_to("circle")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("/", "to=/ is a folder that is always there"),
+        ("//", "is a folder that is always there"),
+        ("../" * 40, "is a folder that is always there"),
+        (".", r"to=\. is a folder that is always there"),
+        ("file", "to=file is a file"),
+        ("file/below", "to=file/below: file is a file, no folder can be below it"),
+        ("file/below/deep", "file is a file, no folder can be below it"),
+        ("link", "to=link is a link"),
+        ("dangling", "to=dangling is a link"),
+        ("dangling/below", "dangling is a link to nothing, no folder can be below it"),
+        ("circle", "to=circle is a link"),
+        ("circle/below", r"to=circle/below(: circle is a link to nothing| cannot be a folder)"),
+        ("a" * 300, "cannot be a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_a_folder_is_refused(here: Path, place: str, message: str) -> None:
+    before = sorted(here.iterdir())
+    with pytest.raises(CramError, match=message) as caught, whole_folder(Path(place)):
+        raise AssertionError("the body is not reached")
+    assert len(str(caught.value).splitlines()) == 1
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("place", ["new", "new/below", "folder", "folder/new", "link/new", "folder/../new"])
+def test_other_places_will_do(here: Path, place: str) -> None:
+    check_place(Path(place))
+    check_place(Path("link"), through=True)
+
+
+def test_a_link_at_the_hidden_name_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / ".b.partial").symlink_to(tmp_path)
-    for to, message in (
-        (Path("/"), r"to=/ is a folder that is always there\. Choose a new folder, like to=/export"),
-        (Path(), r"to=\. is a folder that is always there"),
-        (tmp_path / "link", r"to=.*link is a link that leads nowhere\. Remove it, or choose another to="),
-        (tmp_path / "file" / "out", r"to=.*out: .*file is a file, and no folder can be below it\. Choose"),
-        (tmp_path / ("x" * 300), r"cannot be written \(File name too long\)"),
-        (tmp_path / "b", r"to=.*b: cannot be written \((Not a directory|Too many levels of symbolic links)\)"),
-    ):
-        with pytest.raises(CramError, match=message), whole_folder(to):
-            raise AssertionError
-    assert names(tmp_path) == [".b.partial", "file", "link"]
+    message = r"to=.*b: cannot be written \((Not a directory|Too many levels of symbolic links)\)"
+    with pytest.raises(CramError, match=message), whole_folder(tmp_path / "b"):
+        raise AssertionError
+    assert names(tmp_path) == [".b.partial"]

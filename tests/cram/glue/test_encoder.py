@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -209,3 +210,55 @@ def test_a_saved_model_keeps_the_keys_of_other_versions(checkpoint: Path, tmp_pa
     assert after["global_rope_theta"] == before["global_rope_theta"]
     assert after["architectures"] == ["ModernBertForSequenceClassification"]
     assert after["id2label"] == {"0": "entailment", "1": "not_entailment"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hidden_size": "wide"}, {"hidden_size": [1]}, {"num_attention_heads": 0}, {"num_hidden_layers": -1},
+        {"vocab_size": None}, {"vocab_size": 3}, {"architectures": 3}, {"architectures": [3]}, {"model_type": {"a": 1}},
+        {"max_position_embeddings": "long"}, {"max_position_embeddings": -1}, {"layer_types": "all"},
+        {"layer_types": 7}, {"rope_parameters": 3}, {"hidden_activation": "madeup"}, {"norm_eps": "small"},
+        {"pad_token_id": "none"}, {"dtype": 3}, {"attention_dropout": {}},
+        {"auto_map": {"AutoConfig": "mine.Config"}, "model_type": "mine"},
+        {"intermediate_size": 7},
+    ],
+)  # fmt: skip
+def test_a_config_of_other_types_is_answered_in_one_line(copy: Path, changed: dict[str, Any]) -> None:
+    change(copy, **changed)
+    try:
+        encoder = open_encoder(str(copy), 16, "first")
+        model = encoder.model(TASKS["cola"], 0, 0.1, "first", untrained=False).eval()
+        model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+    except CramError as error:
+        assert str(error).startswith(f"run={copy}") and len(str(error).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"3", b"null", b"\xff", b"{", b'{"model_type": 3, "added_tokens_decoder": 3}', b"[" * 9999]
+)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_that_is_none_is_answered_in_one_line(copy: Path, name: str, content: bytes) -> None:
+    (copy / name).write_bytes(content)
+    with pytest.raises(CramError, match=r"^run=.* cannot be loaded by transformers \(.+\)\.$") as caught:
+        open_encoder(str(copy), 16, "first")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["added_tokens", "model", "normalizer", "post_processor", "decoder"])
+@pytest.mark.parametrize("value", [3, "text", [3], {"type": "Madeup"}])
+def test_a_tokenizer_of_other_types_is_answered_in_one_line(copy: Path, name: str, value: Any) -> None:
+    path = copy / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(CramError, match=r"^run=.* cannot be loaded by transformers \(.+\)\.$") as caught:
+        open_encoder(str(copy), 16, "first")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_of_other_shapes_are_answered_in_one_line(copy: Path) -> None:
+    state = load_file(copy / "model.safetensors")
+    name = "model.layers.1.mlp.Wi.weight"
+    save_file(state | {name: state[name][:-2].clone()}, copy / "model.safetensors", metadata={"format": "pt"})
+    encoder = open_encoder(str(copy), 16, "first")
+    with pytest.raises(CramError, match=r"^run=.*copy.* cannot be loaded by transformers \(.+\)\.$"):
+        encoder.model(TASKS["cola"], 0, 0.1, "first", untrained=False)

@@ -277,7 +277,7 @@ def test_a_folder_in_use_and_one_that_is_a_file(checkpoint: Path, glue_folder: P
     with wait_for_lock(tmp_path / "glue" / ".lock"), pytest.raises(CramError, match="another process is at work there"):
         main(words(checkpoint, glue_folder, tmp_path, "tasks=rte"))
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CramError, match=r"to=.*cannot be a folder"):
+    with pytest.raises(CramError, match=r"to=.*file is a file"):
         main(words(checkpoint, glue_folder, tmp_path / "file", "tasks=rte"))
 
 
