@@ -87,6 +87,8 @@ def unpacked(data: bytes, packing: str) -> bytes:
         return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
     if packing in (".xz", ".bz2"):
         whole, new = b"", lzma.LZMADecompressor if packing == ".xz" else bz2.BZ2Decompressor
+        if data.startswith(b"\0"):
+            raise EOFError("it begins with zeros")
         while data := data.lstrip(b"\0"):
             stream = new()
             whole += stream.decompress(data)

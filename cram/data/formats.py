@@ -133,12 +133,16 @@ def _chunks(raw: BinaryIO, packing: str) -> Iterator[bytes]:
 def _streams(raw: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:
     """Stream by stream: the library's own reader ends at the first bytes behind a stream that begin no other one.
 
-    These may be the zeros that an .xz file is padded with, and more streams may follow.
+    These may be the zeros that an .xz file is padded with, and more streams may follow. Zeros before the first stream
+    pad nothing: they are what a disk leaves in place of data that was never written.
     """
     decompressor = None
-    rest = b""
+    rest, begun = b"", False
     while piece := rest or raw.read(CHUNK_BYTES):
         rest = b""
+        if not begun and piece.startswith(b"\0"):
+            raise _DamagedFile("it begins with zero bytes")
+        begun = True
         if decompressor is None:
             piece = piece.lstrip(b"\0")
             if not piece:

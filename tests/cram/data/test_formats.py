@@ -96,11 +96,13 @@ def test_bytes_behind_a_stream_that_are_no_stream_are_damage(tmp_path: Path, suf
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
-@pytest.mark.parametrize("damage", ["truncated", "garbage"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "one zero", "zeros alone", "zeros before it"])
 def test_damaged_compression_names_the_file(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"a.jsonl{suffix}"
-    whole = COMPRESS[suffix](json_lines([str(number) for number in range(5000)]))
-    path.write_bytes(whole[: len(whole) - 9] if damage == "truncated" else b"not compressed at all")
+    whole, zeros = COMPRESS[suffix](json_lines([str(number) for number in range(5000)])), bytes(100_000)
+    contents = {"truncated": whole[:-9], "garbage": b"not compressed at all"}
+    contents |= {"one zero": zeros[:1], "zeros alone": zeros, "zeros before it": zeros + whole}
+    path.write_bytes(contents[damage])
     with pytest.raises(CramError, match=rf"^a.jsonl{suffix}: damaged or not readable .*\nor set data.on_error=skip"):
         read(path)
 
