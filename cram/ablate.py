@@ -92,6 +92,8 @@ def _train(run: Run, place: str) -> int:
     """Train one arm with one seed in a process of its own; its exit status."""
     print(f"{place} {run.arm}, seed {run.seed}, {run.config.budget}: {run.folder}", flush=True)
     command = [sys.executable, "-m", "cram.train", *run.words]
+    if _log(run).is_symlink():
+        raise CramError(f"{_log(run)} is a link, and is not written through. Remove it.")
     with _log(run).open("a") as log:
         child = begin_child(command, log)
         try:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,10 +93,17 @@ def _check_words(config: Config, folder: Path) -> None:
 def check_tokenizer(config: Config, path: Path) -> None:
     """Errors: CramError where a tokenizer gives other ids than that of `init=`."""
     folder = Path(str(config.init))
-    there, here = (read_json(file) for file in (folder / "tokenizer.json", path))
+    there, here = (_object(file) for file in (folder / "tokenizer.json", path))
     for part in OF_IDS:
         if json.dumps(there.get(part), sort_keys=True) != json.dumps(here.get(part), sort_keys=True):
             raise CramError(
                 f"init={folder}: its tokenizer is not {path} (they differ in '{part}'), so ids mean other tokens.\n"
                 f"Say tokenizer={folder / 'tokenizer.json'}."
             )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise CramError(f"{path}: not a tokenizer, it holds no JSON object.")
+    return value

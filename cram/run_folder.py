@@ -48,9 +48,9 @@ class RunFolder:
             raise CramError(f"run={self.path}: the folder holds other files. Choose another run=.")
         elif self.path.exists() and not self.path.is_dir():
             raise CramError(f"run={self.path} is a file. Choose another run=.")
-        for name in WRITTEN:
-            if (self.path / name).is_symlink():
-                raise CramError(f"{self.path / name} is a link, and a run writes into folders of its own. Remove it.")
+        for folder in (*(self.path / name for name in WRITTEN), *self.path.glob("budget-*")):
+            if folder.is_symlink():
+                raise CramError(f"{folder} is a link, and a run writes into folders of its own. Remove it.")
         self._lock = self._take_lock()
 
     @property

@@ -118,3 +118,13 @@ def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path
 def test_bad_words_are_told_before_anything_is_trained(words: list[str], message: str) -> None:
     with pytest.raises(CramError, match=message):
         main(words)
+
+
+def test_a_log_that_is_a_link_is_not_written_through(words: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "tables" / "mine-4steps" / "low-seed0"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    (folder / "train.log").symlink_to(tmp_path / "theirs")
+    with pytest.raises(CramError, match=r"low-seed0/train\.log is a link, and is not written through\. Remove it\."):
+        main([*words, "seeds=1"])
+    assert not (tmp_path / "theirs").exists()

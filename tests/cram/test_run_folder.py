@@ -225,7 +225,7 @@ def test_what_is_set_aside_is_a_finished_run_with_a_list_of_its_own(
     assert run_config(path) == config
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "export", "tensorboard"])
+@pytest.mark.parametrize("name", ["checkpoints", "export", "tensorboard", "budget-3m"])
 def test_a_folder_of_a_run_that_is_a_link_is_not_written_through(tmp_path: Path, name: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from cram.build import build_optimizer, new_model
 from cram.checkpoint import Checkpoint, Checkpoints
-from cram.config import AveragingConfig, ModelConfig, OptimizerConfig
+from cram.config import AveragingConfig, Config, ModelConfig, OptimizerConfig
 from cram.errors import CramError
+from cram.initial import check_tokenizer, read_initial
 from cram.methods.averaging import Averaging
 from cram.session import Session
+from cram.stock import to_stock_names
 from cram.tensors import check_tensors, read_tensors, rows_of
 
 WANTED = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
@@ -119,3 +121,42 @@ def test_the_file_of_a_checkpoint_is_named(tmp_path: Path) -> None:
             Session.load_tensors(session, Checkpoint(3, tensors, rest, {}))
     optimizer.load_state_tensors = lambda tensors: None
     Session.load_tensors(session, Checkpoint(0, weights, {}, {}))  # before the first update there is no state
+
+
+SMALL = ModelConfig(layers=1, width=8, heads=2, mlp_width=8)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing", r"^init=.* is not an export of model\.kind=encoder \('model\.layers\.0\.attn\.Wo\.weight'\)\.$"),
+        ("shape", r"does not fit the recipe: blocks\.0\.attention\.out\.weight is \[8, 8, 7\] there, \[8, 8\] here\."),
+        ("int", r"^init=.*: blocks\.0\.attention\.out\.weight is of torch\.int32, and weights are needed\.$"),
+        ("bytes", r"model\.safetensors: not a readable safetensors file \("),
+        ("embedding", r"does not fit the recipe: embedding\.weight is \[3\] there, \[64, 8\] here\."),
+    ],
+)
+def test_weights_to_begin_with_that_do_not_fit_are_named(tmp_path: Path, fault: str, message: str) -> None:
+    state = to_stock_names(new_model(SMALL, 64).state_dict())
+    name = "model.layers.0.attn.Wo.weight"
+    if fault in FAULTS:
+        state = faulty(state, name, fault)
+    elif fault == "int":
+        state[name] = state[name].int()
+    elif fault == "embedding":
+        state["model.embeddings.tok_embeddings.weight"] = torch.zeros(3)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    if fault == "bytes":
+        (tmp_path / "model.safetensors").write_bytes(b"none")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CramError, match=message) as caught:
+        read_initial(Config(init=str(tmp_path), model=SMALL))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"'])
+def test_a_tokenizer_to_begin_with_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(CramError, match=r"mine\.json: not a tokenizer, it holds no JSON object\."):
+        check_tokenizer(Config(init=str(tmp_path)), tmp_path / "mine.json")

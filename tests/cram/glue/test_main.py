@@ -281,6 +281,30 @@ def test_a_folder_in_use_and_one_that_is_a_file(checkpoint: Path, glue_folder: P
         main(words(checkpoint, glue_folder, tmp_path / "file", "tasks=rte"))
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("/", "to=/ is a folder that is always there"),
+        ("file/below", r"to=.*below: .*file is a file, no folder can be below it"),
+        ("dangling", "to=.*dangling is a link"),
+        ("mine", "to=.*mine/glue is a link"),
+    ],
+)
+def test_a_place_that_cannot_hold_results_is_refused(
+    checkpoint: Path, glue_folder: Path, tmp_path: Path, place: str, message: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "glue").symlink_to(tmp_path / "theirs")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CramError, match=message) as caught:
+        main(words(checkpoint, glue_folder, tmp_path / place, "tasks=rte"))
+    assert len(str(caught.value).splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_door_says_what_is_wrong_without_a_traceback() -> None:
     answer = run(["run=/nowhere"])
     assert (answer.returncode, "Traceback" in answer.stderr) == (2, False)
