@@ -1,6 +1,7 @@
 """A folder that is there whole or not at all."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def whole_folder(to: Path) -> Iterator[Path]:
     is at work.
     """
     check_place(to)
-    with _naming_disk_errors(to):
+    with naming_disk_errors(to):
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = to.with_name(f".{to.name}.partial")
         number = _open_alone(partial)
@@ -91,12 +92,20 @@ def _is_there(folder: Path, number: int) -> bool:
 
 
 @contextmanager
-def _naming_disk_errors(to: Path) -> Iterator[None]:
+def naming_disk_errors(to: Path) -> Iterator[None]:
+    """Turn what a disk says in the `with` body, to Python or to a library in Rust, into a CramError naming `to=`."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None:  # a library's own, which is of no disk
+    except Exception as error:
+        found = error if isinstance(error, OSError) else _of_rust(error)
+        if found is None or found.errno is None:  # a library's own OSError is of no disk
             raise
-        raise_if_full(error, to)
-        raise_if_too_many(error)
-        raise CramError(f"to={to}: cannot be written ({error.strerror}). Choose another to=.") from None
+        raise_if_full(found, to)
+        raise_if_too_many(found)
+        raise CramError(f"to={to}: cannot be written ({found.strerror}). Choose another to=.") from None
+
+
+def _of_rust(error: Exception) -> OSError | None:
+    """The error of the system that safetensors and tokenizers speak of in words: `... (os error 28)`."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(said[1]), os.strerror(int(said[1]))) if said else None

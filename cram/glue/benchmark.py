@@ -167,8 +167,12 @@ class Benchmark:
         folder, partial = self.folder / job.name, self.folder / f".{job.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
-        self.encoder.save(model, partial)
-        write_list(partial, [path.name for path in partial.iterdir()])
+        try:
+            self.encoder.save(model, partial)
+            write_list(partial, [path.name for path in partial.iterdir()])
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         for path in (self.folder / "predictions").glob(f"{job.name}-*.tsv"):
             path.unlink()
         partial.rename(folder)
