@@ -65,7 +65,7 @@ def _check(runs: list[Run]) -> None:
     """Refuse what can be refused before hours are spent on it. Errors: CramError naming the arm."""
     from cram.build import check
 
-    for run in runs:
+    for run in {run.arm: run for run in runs}.values():  # what seeds do not change
         try:
             check(run.config)
         except CramError as error:

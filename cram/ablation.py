@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +128,21 @@ def plan(table: Table, folder: Path, words: Sequence[str]) -> list[Run]:
 
     Errors: CramError for words that make no config, naming the arm.
     """
+    said, configs = {}, {}
+    for name, arm in table.arms.items():
+        # An arm's words stand above the user's, and these above the table's.
+        own = f"budget={scaled(table.budget, arm.budget_share)}"
+        said[name] = last_of_each((*table.words, *words, *arm.words, own))
+        try:
+            configs[name] = read_config([*said[name], "seed=0", f"run={folder / name}"])
+        except CramError as error:
+            raise CramError(f"arm {name}: {error}") from None
     runs = []
     for seed in range(table.seeds):
-        for name, arm in table.arms.items():
-            own = (f"budget={scaled(table.budget, arm.budget_share)}", f"seed={seed}")
-            # An arm's words stand above the user's, and these above the table's.
-            said = last_of_each((*table.words, *words, *arm.words, *own, f"run={folder / f'{name}-seed{seed}'}"))
-            try:
-                runs.append(Run(name, seed, tuple(said), read_config(said)))
-            except CramError as error:
-                raise CramError(f"arm {name}: {error}") from None
+        for name, config in configs.items():
+            run = f"{config.run}-seed{seed}"
+            own_words = (*said[name], f"seed={seed}", f"run={run}")
+            runs.append(Run(name, seed, own_words, replace(config, seed=seed, run=run)))
     return runs
 
 

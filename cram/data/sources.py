@@ -179,7 +179,7 @@ class HubSource(Source):
 
     def __init__(self, spec: str, text_field: str, on_error: OnError):
         name, *rest = spec.removeprefix("hf:").split(":")
-        if not name or len(rest) > 2:
+        if not name or len(rest) > 2 or not spec.isprintable():  # such as bytes that are not UTF-8
             raise CramError(f"data.source={spec!r}: expected hf:NAME[:CONFIG[:SPLIT]]")
         self._spec = spec
         self._name = name
@@ -208,7 +208,10 @@ class HubSource(Source):
         folder = Path(self._name)
         heading = f"hf {folder.name if folder.is_dir() else self._name} {self._config} {self._split}"
         if folder.is_dir():
-            files = [(str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file()]
+            try:
+                files = [(str(path.relative_to(folder)), path) for path in folder.rglob("*") if path.is_file()]
+            except OSError as error:
+                raise self._refused(error) from error
             return content_hash(heading, files, self._on_error)
         return content_hash(f"{heading} {self.revision if self.reachable else None}", [], self._on_error)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cram import ablation
 from cram.ablation import Arm, Run, Table, chosen, load_table, outcome, plan, scaled, table_names
 from cram.build import check
 from cram.clock import Budget
 from cram.config import Config
 from cram.errors import CramError
+from cram.recipe import read_config
 from cram.record import write_atomic, write_json
 from cram.run_files import HELD_OUT, RECEIPT, WEIGHTS, list_results, write_naming
 
@@ -54,6 +57,21 @@ def test_seeds_come_in_turns_and_an_arms_words_stand_above_the_users() -> None:
     assert {run.config.model.layers for run in runs} == {5}
     assert [run.config.budget for run in runs[:3]] == ["10m", "10m", "300s"]
     assert runs[4].folder == Path("runs/new-seed1")
+
+
+def test_a_run_is_what_its_words_make_and_a_recipe_is_read_once_an_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[list[str]] = []
+
+    def counted(words: list[str]) -> Config:
+        read.append(words)
+        return read_config(words)
+
+    monkeypatch.setattr(ablation, "read_config", counted)
+    runs = plan(replace(TABLE, seeds=1000), Path("runs"), ["model.layers=5"])
+    assert len(runs) == 3000
+    assert len(read) == 3
+    for run in runs[-3:]:
+        assert read_config(list(run.words)) == run.config
 
 
 def test_some_arms_can_be_named() -> None:

@@ -96,7 +96,17 @@ def test_an_unreadable_record_is_named_by_path_and_line(tmp_path: Path) -> None:
         list(open_source(str(path)).parts[0].documents())
 
 
-@pytest.mark.parametrize("spec", ["hf:", "hf:a:b:c:d"])
+def test_a_folder_that_cannot_be_looked_through_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "there")
+
+    source = open_source(f"hf:{tmp_path}")
+    monkeypatch.setattr(Path, "rglob", forbidden)
+    with pytest.raises(CramError, match=r"cannot be loaded \(PermissionError: .*Permission denied: 'there'\)"):
+        source.fingerprint()
+
+
+@pytest.mark.parametrize("spec", ["hf:", "hf:a:b:c:d", "hf:\udcff", "hf:a\nb", "hf:a:\x00"])
 def test_a_malformed_hub_name(spec: str) -> None:
     with pytest.raises(CramError, match=r"expected hf:NAME\[:CONFIG\[:SPLIT\]\]"):
         open_source(spec)
