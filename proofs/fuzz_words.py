@@ -84,7 +84,7 @@ def equal(kind: Any, wanted: Any, there: Any) -> bool:
     if isinstance(wanted, int):
         return Decimal(there) == wanted
     if isinstance(wanted, float):
-        return float(there) == wanted and math.copysign(1, float(there)) == math.copysign(1, wanted)
+        return float(there) == wanted
     return there in (wanted, _at_home(wanted))
 
 
