@@ -169,7 +169,7 @@ class Benchmark:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             self.encoder.save(model, partial)
-            write_list(partial, [path.name for path in partial.iterdir()])
+            write_list(partial, sorted(path.name for path in partial.iterdir()))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
