@@ -222,10 +222,13 @@ class _Loader(yaml.SafeLoader):
     """Reads every value as a text. Merge keys work; tags and repeated keys are refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if key.tag != MERGE]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{name}' is there twice", node.start_mark)
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                if key.value in names:
+                    what = f"the key '{key.value}' is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+                names.add(key.value)
         return super().construct_mapping(node, deep)
 
     def text(self, node: yaml.ScalarNode) -> str:

@@ -62,7 +62,7 @@ def test_bad_words_are_answered_in_one_or_two_lines(words: list[str], message: s
         ("model: {layers: }\n", r"model\.layers: a value is needed, found nothing"),
         ("seed: ${oc.env:HOME}\n", r"seed=\$\{oc\.env:HOME\} cannot be read"),
         ("seed: !!int 3\n", r"mine\.yaml: not a readable yaml file .*the tag .*int is not allowed"),
-        ("seed: 1\nseed: 2\n", r"mine\.yaml: not a readable yaml file .*the key 'seed' is there twice"),
+        ("seed: 1\nseed: 2\n", r"mine\.yaml: not a readable yaml file \(line 2: the key 'seed' is there twice\)"),
         ("1: 2\n", r"unknown key '1' \(in .*mine\.yaml, line 1\)"),
         ("null: 2\n", r"unknown key 'null' \(in .*mine\.yaml, line 1\)"),
         ("? [a, b]\n: 1\n", r"mine\.yaml: not a readable yaml file \(line 1: found unhashable key\)"),
