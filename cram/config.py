@@ -152,7 +152,9 @@ class ObjectiveConfig:
 
 @dataclass
 class MuonConfig:
-    lr: float = key(0.02, "peak learning rate, times the root of rows/columns for a matrix with more rows", least=0)
+    lr: float = key(
+        0.02, "peak learning rate, times the root of rows/columns for a matrix with more rows", least=0, most=1e9
+    )
     momentum: float = key(0.95, "decay of the momentum", least=0, below=1)
     momentum_start: float | None = key(None, "decay of the momentum at the start (null: momentum)", least=0, below=1)
     momentum_warmup: float = key(
@@ -169,8 +171,8 @@ class OptimizerConfig:
     kind: Literal["adamw", "muon"] = key(
         "adamw", "adamw, or muon for the hidden matrices with adamw for embedding and gains"
     )
-    lr: float = key(1e-3, "peak learning rate of AdamW", least=0)
-    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)", least=0)
+    lr: float = key(1e-3, "peak learning rate of AdamW", least=0, most=1e9)
+    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)", least=0, most=1e9)
     beta1: float = key(0.9, "decay of the first moment", least=0, below=1)
     beta2: float = key(0.98, "decay of the second moment", least=0, below=1)
     eps: float = key(1e-8, "added to the root of the second moment", least=1e-30, below=1)

@@ -42,7 +42,7 @@ USES: dict[str, tuple[list[str], str, tuple[str, ...]]] = {
 # Files that say nothing of what comes out: a lock, a picture, and what is told of time.
 DERIVED = re.compile(r"\.lock$|\.png$|heartbeat\.json$|timing\.json$|tensorboard/|\.log$|README\.md$|\.zip$")
 # Values for real runs, by the key.
-ODD_VALUES = """optimizer.lr: 0 1e-30 1e30 1e300 10
+ODD_VALUES = """optimizer.lr: 0 1e-30 1e30 10
 optimizer.beta1: 0 0.999999999
 optimizer.beta2: 0 0.999999999999
 optimizer.eps: 1e-30 0.99
@@ -51,7 +51,7 @@ optimizer.weight_decay: 0 1e30 1e3
 optimizer.final_decay: 0 1e9
 optimizer.kind: muon
 optimizer.embedding_lr: 0 1e9
-optimizer.muon.lr: 0 1e30
+optimizer.muon.lr: 0 1e9
 optimizer.muon.newton_schulz_steps: 1 100
 optimizer.muon.momentum: 0 0.999999
 optimizer.muon.cautious: true
