@@ -62,8 +62,9 @@ def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) ->
         return main(words)
     except OSError as error:
         raise_if_too_many(error)
+        raise_if_out_of_memory(error)
         raise
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, ImportError, RuntimeError) as error:
         raise_if_out_of_memory(error)
         raise
 

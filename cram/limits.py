@@ -30,13 +30,19 @@ def raise_if_too_many(error: OSError) -> None:
 
 
 def raise_if_out_of_memory(error: Exception) -> None:
-    """Turn a refusal of memory, Python's or torch's, into a CramError; let any other error pass."""
-    if isinstance(error, MemoryError) or ("torch" in sys.modules and _torch_refuses(error)):
+    """Turn a refusal of memory, the system's, Python's or torch's, into a CramError; let any other error pass."""
+    refused = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    if refused or _library_refuses(error) or ("torch" in sys.modules and _torch_refuses(error)):
         what = " ".join(str(error).split())[:200]
         raise CramError(
             f"out of memory{f' ({what})' if what else ''}.\n"
             "Make what is large in your words smaller, or free some memory, and run the same command again."
         ) from None
+
+
+def _library_refuses(error: Exception) -> bool:
+    """Whether a library could not be loaded for want of memory."""
+    return isinstance(error, ImportError) and "failed to map segment" in str(error)
 
 
 def _torch_refuses(error: Exception) -> bool:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cram.errors import CramError
-from cram.limits import raise_if_too_many
+from cram.limits import raise_if_out_of_memory, raise_if_too_many
 from cram.lock import take_lock, wait_for_lock
 from cram.record import raise_if_full
 
@@ -31,4 +31,5 @@ def naming_disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise_if_full(error, folder)
         raise_if_too_many(error)
+        raise_if_out_of_memory(error)
         raise CramError(f"data.dir={str(folder)!r}: cannot be written ({error}); choose another folder") from error

@@ -71,3 +71,17 @@ def test_memory_that_is_used_up_is_told() -> None:
         with pytest.raises(CramError, match=rf"\Aout of memory ?{what}\.\nMake what is large in your words smaller"):
             raise_if_out_of_memory(found.value)
     raise_if_out_of_memory(RuntimeError("shapes differ"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libarrow.so: failed to map segment from shared object"),
+    ],
+)
+def test_memory_that_the_system_refuses_is_told_alike(error: Exception) -> None:
+    with pytest.raises(CramError, match=r"^out of memory \(.*\)\.\nMake what is large in your words smaller"):
+        raise_if_out_of_memory(error)
+    raise_if_out_of_memory(OSError(errno.EIO, "broken"))
+    raise_if_out_of_memory(ImportError("No module named 'x'"))
