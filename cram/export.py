@@ -232,7 +232,7 @@ def _mixed_lengths(inputs: "torch.Tensor", pad_id: int) -> "torch.Tensor":
 
 
 def _give_name(partial: Path, to: Path) -> None:
-    if not to.exists():
+    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         partial.rename(to)
     elif not to.is_dir() or not _same_files(partial, to):
         raise CramError(f"to={to} is there already and holds something else; choose another folder, or remove it")

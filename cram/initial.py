@@ -31,7 +31,7 @@ def read_initial(config: Config) -> dict[str, Tensor]:
     if (folder / "recipe.yaml").is_file():
         state = _of_run(folder)
     elif (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-        check_own_list(folder, "Export the run again, to another folder.")
+        check_own_list(folder, "Export the run again, to another folder.", ours=False)
         try:
             state = from_stock_names(read_tensors(folder / "model.safetensors"), names, config.model.kind)
         except (KeyError, RuntimeError) as error:

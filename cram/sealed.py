@@ -69,9 +69,12 @@ def is_listed(folder: Path, name: str) -> bool:
         return False
 
 
-def check_own_list(folder: Path, remedy: str) -> None:
-    """Compare a folder with its list, if it has one. Errors: CramError, with what to do, where a file differs."""
-    if not (folder / LIST).is_file():
+def check_own_list(folder: Path, remedy: str, ours: bool = True) -> None:
+    """Compare a folder with its list, which one that is not `ours` may lack.
+
+    Errors: CramError, with what to do, where a file differs.
+    """
+    if not ours and not (folder / LIST).is_file():
         return
     try:
         check_listed(folder, read_list(folder))

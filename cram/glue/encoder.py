@@ -148,7 +148,7 @@ def _folder(folder: Path) -> Path:
     if (folder / "recipe.yaml").is_file():
         return _exported(folder)
     if (folder / "config.json").is_file():
-        check_own_list(folder, "Export the run again, to another folder.")
+        check_own_list(folder, "Export the run again, to another folder.", ours=False)
         return folder
     what = "it has neither recipe.yaml (a run) nor config.json (an exported model)" if folder.is_dir() else "no folder"
     raise CramError(f"run={folder} is no checkpoint: {what}. A model of the Hub is run=hf:NAME.")

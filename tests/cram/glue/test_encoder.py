@@ -88,6 +88,16 @@ def test_a_run_is_fine_tuned_from_its_export(new_run: Callable[..., Path], tmp_p
     encoder = open_encoder(str(run), 128, "first")
     assert (run / "export" / "config.json").is_file()
     assert encoder.identity == open_encoder(str(run / "export"), 128, "first").identity
+    (run / "export" / "config.json").write_text("{}")
+    for folder, remedy in (
+        (run, "Remove the folder: it is made again"),
+        (run / "export", "Export the run again, to an"),
+    ):
+        with pytest.raises(CramError, match=rf"config.json: damaged or edited, .* {remedy}"):
+            open_encoder(str(folder), 128, "first")
+    (run / "export" / "checksums.json").unlink()
+    with pytest.raises(CramError, match=r"checksums.json: there is no such file. Remove the folder: it is made again."):
+        open_encoder(str(run), 128, "first")
     unlist_results(run)
     with pytest.raises(CramError, match=r"there is no receipt\.json"):
         open_encoder(str(run), 128, "first")

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cram.door_config import GlueConfig
 from cram.errors import CramError
 from cram.glue.__main__ import check, main
-from cram.glue.benchmark import describe, results_folder
+from cram.glue.benchmark import describe, load_model, results_folder
 from cram.glue.data import load_task
 from cram.glue.metrics import score
 from cram.glue.submit import from_table
@@ -142,6 +143,14 @@ def test_predictions_are_the_saved_models_after_glue_json_is_removed(
     stsb(tmp_path / "again", 3)
     stsb(tmp_path / "fresh", 3)
     assert predictions(tmp_path / "again") == predictions(tmp_path / "fresh") != first
+    (kept,) = (tmp_path / "fresh" / "glue").glob("stsb-*/config.json")
+    model = load_model(kept.parent, torch.device("cpu"))
+    assert sum(one.numel() for one in model.parameters())
+    kept.write_bytes(kept.read_bytes() + b" ")
+    with pytest.raises(
+        CramError, match=r"config.json: damaged or edited, .* Remove it, and its task has no predictions"
+    ):
+        load_model(kept.parent, torch.device("cpu"))
     archives = [(tmp_path / name / "glue" / "submission.zip").read_bytes() for name in ("again", "fresh")]
     assert archives[0] == archives[1]
 
