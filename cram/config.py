@@ -171,8 +171,8 @@ class OptimizerConfig:
     kind: Literal["adamw", "muon"] = key(
         "adamw", "adamw, or muon for the hidden matrices with adamw for embedding and gains"
     )
-    lr: float = key(1e-3, "peak learning rate of AdamW", least=0, most=1e9)
-    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)", least=0, most=1e9)
+    lr: float = key(1e-3, "peak learning rate of AdamW", least=0)
+    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)", least=0)
     beta1: float = key(0.9, "decay of the first moment", least=0, below=1)
     beta2: float = key(0.98, "decay of the second moment", least=0, below=1)
     eps: float = key(1e-8, "added to the root of the second moment", least=1e-30, below=1)

@@ -42,7 +42,7 @@ USES: dict[str, tuple[list[str], str, tuple[str, ...]]] = {
 # Files that say nothing of what comes out: a lock, a picture, and what is told of time.
 DERIVED = re.compile(r"\.lock$|\.png$|heartbeat\.json$|timing\.json$|tensorboard/|\.log$|README\.md$|\.zip$")
 # Values for real runs, by the key.
-ODD_VALUES = """optimizer.lr: 0 1e-30 1e30 10
+ODD_VALUES = """optimizer.lr: 0 1e-30 1e30 1e300 10
 optimizer.beta1: 0 0.999999999
 optimizer.beta2: 0 0.999999999999
 optimizer.eps: 1e-30 0.99

@@ -283,7 +283,7 @@ def _parquet(raw: BinaryIO, name: str, text_field: str) -> Iterator[Document]:
         for batch in table.iter_batches(batch_size=PARQUET_ROWS, columns=[text_field] if text_field in fields else []):
             yield from batch_documents(batch, fields, text_field, f"{name}:", row)
             row += batch.num_rows
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the second, of the name of a column
         raise _DamagedFile(error) from error
 
 

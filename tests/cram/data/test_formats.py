@@ -289,6 +289,14 @@ def test_a_truncated_file_ends_in_one_fault(tmp_path: Path, suffix: str) -> None
     assert last.fault and last.fault.startswith(f"{path.name}: damaged or not readable (")
 
 
+def test_a_column_whose_name_is_not_utf8_is_damage() -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a"], "other": ["b"]}), buffer)
+    damaged = buffer.getvalue().replace(b"other", b"\x80ther")
+    (document,) = read_documents(io.BytesIO(damaged), "a.parquet", "text", "file", "skip")
+    assert document.fault and document.fault.startswith("a.parquet: damaged or not readable (")
+
+
 @given(st.sampled_from(sorted([*COMPRESS, "parquet"])), st.integers(0), st.binary(min_size=1, max_size=40))
 @settings(max_examples=60, deadline=None)
 def test_damage_anywhere_is_a_fault_and_no_exception(suffix: str, place: int, damage: bytes) -> None:
