@@ -77,7 +77,7 @@ def use_run(run: Path) -> Any:
     """What a finished run is evaluated to, and what it says of itself."""
     config = run_config(run)
     model, tokenizer = load_trained(run, config, CPU)
-    figures = evaluate(model.eval(), load_held_out(run), CPU)
+    figures = evaluate(model.eval(), load_held_out(run, model.vocab_size), CPU)
     return [asdict(config), read_receipt(run), figures, tokenizer.to_str(), str(shard_folder(run))]
 
 
