@@ -1,6 +1,6 @@
 """Thousands of odd inputs through every command: refused in a line or two, or accepted and right.
 
-    python proofs/fuzz.py [cases=10000] [seed=0] [groups=words,edges,...] [to=fuzz.json] [case=GROUP:NUMBER]
+    python proofs/fuzz.py [cases=11500] [seed=0] [groups=words,edges,...] [to=fuzz.json] [case=GROUP:NUMBER]
 
 Every case is forked from one warm process, two at a time. An outcome is one of: refused (exit status 2 and one or two
 lines), accepted, failed as said (status 1 and a line), traceback, ended by a signal, no end, accepted wrongly; the last
@@ -115,7 +115,7 @@ def print_table(lines: list[dict[str, str]], seconds: float) -> int:
 
 def main() -> int:
     said = dict(word.split("=", 1) for word in sys.argv[1:])
-    total, seed = int(said.get("cases", 10_000)), int(said.get("seed", 0))
+    total, seed = int(said.get("cases", 11_500)), int(said.get("seed", 0))
     warm_up()
     if "case" in said:
         return show_one(said["case"], total, seed)

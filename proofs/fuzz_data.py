@@ -143,11 +143,13 @@ def _sound(value: Any) -> str | None:
 def _parquet(data: bytes, field: str) -> list[str | None]:
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(io.BytesIO(data)).read()
-    if table.column_names.count(field) > 1:
+    file = pq.ParquetFile(io.BytesIO(data))
+    names = file.schema_arrow.names
+    table = file.read(columns=[field] if field in names else [])  # damage to other columns is nothing to the text
+    if names.count(field) > 1:
         return [None]
     if field not in table.column_names:
-        return [None] * table.num_rows
+        return [None] * file.metadata.num_rows
     found: list[str | None] = []
     for scalar in table.column(field):
         try:
