@@ -8,6 +8,7 @@ from cram.console import clock_time, tokens
 from cram.held_out import BITS, unknown_text
 from cram.history import extension_line
 from cram.samples import EXAMPLES
+from cram.sealed import check_own_list
 from cram.stock import PIPELINES
 
 
@@ -86,6 +87,7 @@ def _result_lines(run: Path, receipt: dict[str, Any]) -> list[tuple[str, str]]:
     if receipt["export"] != "export/":
         use = [] if receipt.get("failed") else [("use it", f"python -m cram.evaluate run={run}")]
         return [("files", files), ("export", receipt["export"]), *use]
+    check_own_list(run / "export", "Remove the folder: the same command makes it again.")
     task = PIPELINES[kind]
     label, examples = EXAMPLES[task]
     return [

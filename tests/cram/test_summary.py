@@ -1,8 +1,12 @@
 """What is said of time that was lost."""
 
+from pathlib import Path
+
 import pytest
 
-from cram.summary import _lost_time
+from cram.errors import CramError
+from cram.sealed import write_list
+from cram.summary import _lost_time, _result_lines
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,14 @@ def test_stalls_and_sleep_are_in_the_summary_where_there_were_any(
 ) -> None:
     figures = dict(zip(("number", "seconds", "longest_seconds"), stalls, strict=True))
     assert _lost_time({"stalls": figures, "time": {"not_charged": {"asleep": asleep}}}) == lines
+
+
+def test_an_export_that_was_edited_is_not_used_for_examples(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "tokenizer.json").write_text("{}")
+    write_list(tmp_path / "export", ["tokenizer.json"])
+    (tmp_path / "export" / "tokenizer.json").unlink()
+    with pytest.raises(
+        CramError, match=r"tokenizer.json: missing. Remove the folder: the same command makes it again."
+    ):
+        _result_lines(tmp_path, {"model": {"kind": "encoder"}, "export": "export/"})
