@@ -1,10 +1,15 @@
-"""What a process may have: open files and memory."""
+"""What a process may have: open files, memory and room on a disk."""
 
 import errno
+import os
+import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from cram.errors import CramError
+from cram.record import raise_if_full
 
 ENOUGH = 65536  # files; a system that promises any number refuses more than it has
 
@@ -49,3 +54,28 @@ def _torch_refuses(error: Exception) -> bool:
     from cram.device import is_out_of_memory  # imports torch, which takes seconds
 
     return is_out_of_memory(error)
+
+
+@contextmanager
+def naming_disk_errors(folder: Path, key: str) -> Iterator[None]:
+    """Turn what a disk says in the `with` body, to Python or to a library in Rust, into a CramError.
+
+    Args:
+        folder: where the body writes, and `key` the word that names it: `to`, `data.dir`.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = error if isinstance(error, OSError) else _of_rust(error)
+        if found is None or found.errno is None:  # a library's own OSError is not of a disk
+            raise
+        raise_if_full(found, folder)
+        raise_if_too_many(found)
+        raise_if_out_of_memory(found)
+        raise CramError(f"{key}={folder}: cannot be written ({found.strerror}). Choose another {key}=.") from None
+
+
+def _of_rust(error: Exception) -> OSError | None:
+    """The error of the system that safetensors and tokenizers speak of in words: `... (os error 28)`."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(said[1]), os.strerror(int(said[1]))) if said else None

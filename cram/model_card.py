@@ -11,7 +11,7 @@ from cram.stock import AUTO_CLASSES, PIPELINES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
 
-# What Markdown and HTML take for markup; `_` within a word is none.
+# What Markdown and HTML take for markup; `_` within a word is not markup.
 MARKUP = re.compile(r"[\\`*\[\]<>|#&~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # As the Hub writes them: licences by an identifier of its list, languages by ISO 639 codes, a region or script behind.
 LICENSE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")

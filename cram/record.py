@@ -75,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Errors: CramError for a missing or broken one; NaN and Infinity are no JSON."""
+    """Read a JSON file. Errors: CramError for a missing or broken one; NaN and Infinity are not JSON."""
     check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_json)

@@ -12,7 +12,9 @@ from cram.errors import CramError
 from cram.lock import take_lock
 from cram.record import sha256_bytes
 from cram.run_files import (
+    NAMING,
     RECIPE,
+    RESULTS,
     identity,
     is_finished,
     read_receipt,
@@ -26,9 +28,9 @@ from cram.schema import keys, value_of
 from cram.sealed import LIST
 
 # What a longer budget sets aside, beside copies of what names the run.
-OF_BUDGET = ("model.safetensors", "held_out.safetensors", "loss.png", "export", "glue.json", "glue", "receipt.json")
+OF_BUDGET = (*RESULTS, "loss.png", "export", "glue.json", "glue")
 WRITTEN = ("checkpoints", "export", "tensorboard")  # folders
-OF_RUN = ("recipe.yaml", "environment.json", "tokenizer.json", "metrics.jsonl")
+OF_RUN = (*NAMING, "metrics.jsonl")
 
 
 class RunFolder:

@@ -1,6 +1,6 @@
 """JSON files that carry their own checksum, and lists of the files of a folder with theirs.
 
-The one scheme behind runs, checkpoints, shards and what is made of them. It finds damage and single edits. It is no
+The one scheme behind runs, checkpoints, shards and what is made of them. It finds damage and single edits. It is not a
 signature: whoever makes the checksums anew is not found out.
 """
 

@@ -1,16 +1,14 @@
 """A folder that is there whole or not at all."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cram.errors import CramError
-from cram.limits import raise_if_too_many
+from cram.limits import naming_disk_errors
 from cram.lock import NO_LINKS, lock_open
-from cram.record import raise_if_full
 
 
 def check_place(folder: Path, word: str = "to", through: bool = False) -> None:
@@ -54,7 +52,7 @@ def whole_folder(to: Path) -> Iterator[Path]:
     is at work.
     """
     check_place(to)
-    with naming_disk_errors(to):
+    with naming_disk_errors(to, "to"):
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = to.with_name(f".{to.name}.partial")
         number = _open_alone(partial)
@@ -89,23 +87,3 @@ def _is_there(folder: Path, number: int) -> bool:
         return os.path.samestat(folder.lstat(), os.fstat(number))
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def naming_disk_errors(to: Path) -> Iterator[None]:
-    """Turn what a disk says in the `with` body, to Python or to a library in Rust, into a CramError naming `to=`."""
-    try:
-        yield
-    except Exception as error:
-        found = error if isinstance(error, OSError) else _of_rust(error)
-        if found is None or found.errno is None:  # a library's own OSError is of no disk
-            raise
-        raise_if_full(found, to)
-        raise_if_too_many(found)
-        raise CramError(f"to={to}: cannot be written ({found.strerror}). Choose another to=.") from None
-
-
-def _of_rust(error: Exception) -> OSError | None:
-    """The error of the system that safetensors and tokenizers speak of in words: `... (os error 28)`."""
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(said[1]), os.strerror(int(said[1]))) if said else None

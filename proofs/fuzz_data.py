@@ -24,7 +24,7 @@ from proofs.fuzz_run import Case, Result, apart
 ANCHOR = "2899137 held out"
 KEPT = "this one stays"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# What is no file, or none that ends.
+# What is not a regular file, or never ends.
 PLACES: dict[str, Callable[[Path], None]] = {
     "a folder": Path.mkdir,
     "a pipe": os.mkfifo,

@@ -219,7 +219,7 @@ def _judge_recipe(data: bytes) -> Callable[[Path, Result], str]:
         try:
             loaded = yaml.load(data.decode("utf-8-sig"), yaml.BaseLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            return f"taken, though it is no yaml: {error!s:.60}"
+            return f"taken, though it is not valid yaml: {error!s:.60}"
         merged = loaded.pop("<<", {})
         for name, text in _flat({**merged, **loaded}, ""):
             if name in ("device", "recipe", "dry_run"):

@@ -26,7 +26,7 @@ from cram.data.arrays import read_kept
 from cram.data.decide import Decision, decide
 from cram.data.decontaminate import Contamination
 from cram.data.encode import Encoder, KeptDocuments, held_out_ids
-from cram.data.folder import alone, naming_disk_errors
+from cram.data.folder import alone
 from cram.data.leaks import BOILERPLATE_FILE, HeldOutIds, check_rows
 from cram.data.order import write_orders
 from cram.data.pack import make_packer
@@ -44,6 +44,7 @@ from cram.data.words import Splitter, normalizer_of
 from cram.data.workers import Workers
 from cram.errors import CramError
 from cram.host import cores, peak_host_memory
+from cram.limits import naming_disk_errors
 from cram.record import sha256_bytes, to_json
 from cram.sealed import write_sealed
 
@@ -78,7 +79,7 @@ def prepare_shards(
     if not folder.is_dir() and (earlier := _prepared_earlier(source, data, about)):
         folder = earlier
     if not folder.is_dir():
-        with naming_disk_errors(folder.parent), alone(folder):
+        with naming_disk_errors(folder.parent, "data.dir"), alone(folder):
             if not folder.is_dir():
                 named = about | ({"source": data.source} if isinstance(source, HubSource) else {})
                 _Preparation(source, data, wordpiece, tokenizer, special, folder, report).run(named)

@@ -7,9 +7,10 @@ from cram.command import run_door
 from cram.door_config import GlueConfig
 from cram.errors import CramError
 from cram.glue.tasks import find_tasks
+from cram.limits import naming_disk_errors
 from cram.lock import take_lock
 from cram.recipe import read_words
-from cram.whole_folder import check_place, naming_disk_errors
+from cram.whole_folder import check_place
 
 ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
 
@@ -65,7 +66,7 @@ def main(words: list[str]) -> int:
         raise CramError(f"to={out}: cannot be a folder ({error.strerror}). Choose another to=.") from None
     if lock is None:
         raise CramError(f"{out}/glue: another process is at work there. Wait for it, or choose another to=.")
-    with lock, naming_disk_errors(out):
+    with lock, naming_disk_errors(out, "to"):
         results = Benchmark(said, out, tasks, encoder).run()
         _show(results, out, left_out)
     return 0

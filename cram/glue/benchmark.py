@@ -209,6 +209,7 @@ class Benchmark:
                 continue
             outcomes = self.record.seeds(task.name, rate)
             seed = median_seed(outcomes, kept)
+            check_model(kept[seed])
             path = str(kept[seed].relative_to(self.out))
             models[task.name] = {"path": path, "seed": seed, "score": first_score(outcomes[seed])}
             data = self.data[task.name]
@@ -231,11 +232,15 @@ class Benchmark:
         return made
 
 
+def check_model(folder: Path) -> None:
+    """Errors: CramError where the files of a kept model are not as they were written."""
+    check_own_list(folder, "Remove it, and its task has no predictions; or choose another to=.")
+
+
 def load_model(folder: Path, device: torch.device) -> nn.Module:
-    """A fine-tuned model, by the stock class. Errors: CramError where its files are not as they were written."""
+    """A fine-tuned model, by the stock class."""
     from transformers import AutoModelForSequenceClassification
 
-    check_own_list(folder, "Remove it, and its task has no predictions; or choose another to=.")
     with quiet():
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True

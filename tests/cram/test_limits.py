@@ -2,13 +2,19 @@ import errno
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from cram.errors import CramError
-from cram.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
+from cram.limits import naming_disk_errors, raise_if_out_of_memory, raise_if_too_many, raise_open_files
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -85,3 +91,36 @@ def test_memory_that_the_system_refuses_is_told_alike(error: Exception) -> None:
         raise_if_out_of_memory(error)
     raise_if_out_of_memory(OSError(errno.EIO, "broken"))
     raise_if_out_of_memory(ImportError("No module named 'x'"))
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, r"^shards: the disk is full"),
+        (errno.EMFILE, r"^too many files are open\. Allow more and run the same command again: ulimit -n"),
+        (errno.ENOMEM, r"^out of memory"),
+        (errno.EROFS, r"^data\.dir=shards: cannot be written \(read-only\)\. Choose another data\.dir=\.$"),
+    ],
+)
+def test_what_a_disk_says_is_told(number: int, message: str) -> None:
+    with pytest.raises(CramError, match=message), naming_disk_errors(Path("shards"), "data.dir"):
+        raise OSError(number, "read-only")
+
+
+def save_tensors(path: Path) -> None:
+    save_file({"a": np.zeros(3)}, path)
+
+
+def save_tokenizer(path: Path) -> None:
+    Tokenizer(WordPiece()).save(str(path))
+
+
+@pytest.mark.parametrize("write", [save_tensors, save_tokenizer])
+def test_libraries_in_rust_speak_of_the_disk_in_words(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    message = r"to=.*out: cannot be written \(No such file or directory\)"
+    with pytest.raises(CramError, match=message), naming_disk_errors(tmp_path / "out", "to"):
+        write(tmp_path / "nowhere" / "file")
+    with pytest.raises(CramError, match="out: the disk is full"), naming_disk_errors(tmp_path / "out", "to"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(SafetensorError, match="of a header"), naming_disk_errors(tmp_path / "out", "to"):
+        raise SafetensorError("of a header")

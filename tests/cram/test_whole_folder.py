@@ -1,18 +1,12 @@
 import errno
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 
 from cram.errors import CramError
-from cram.whole_folder import check_place, naming_disk_errors, whole_folder
+from cram.whole_folder import check_place, whole_folder
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -25,14 +19,6 @@ with whole_folder(Path(sys.argv[1])) as partial:
     (partial / "link").symlink_to("/")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def save_tensors(path: Path) -> None:
-    save_file({"a": np.zeros(3)}, path)
-
-
-def save_tokenizer(path: Path) -> None:
-    Tokenizer(WordPiece()).save(str(path))
 
 
 def names(folder: Path) -> list[str]:
@@ -87,17 +73,6 @@ def test_what_a_disk_says_is_told_and_nothing_is_left(tmp_path: Path, number: in
     with pytest.raises(CramError, match=message), whole_folder(tmp_path / "out"):
         raise OSError(number, "Read-only file system")
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize("write", [save_tensors, save_tokenizer])
-def test_libraries_in_rust_speak_of_the_disk_in_words(tmp_path: Path, write: Callable[[Path], None]) -> None:
-    message = r"to=.*out: cannot be written \(No such file or directory\)"
-    with pytest.raises(CramError, match=message), naming_disk_errors(tmp_path / "out"):
-        write(tmp_path / "nowhere" / "file")
-    with pytest.raises(CramError, match="out: the disk is full"), naming_disk_errors(tmp_path / "out"):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    with pytest.raises(SafetensorError, match="of a header"), naming_disk_errors(tmp_path / "out"):
-        raise SafetensorError("of a header")
 
 
 def test_what_a_library_says_comes_out_as_it_is(tmp_path: Path) -> None:
