@@ -420,7 +420,7 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(
 def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
     data = write(tmp_path, texts())
     (tmp_path / "file").write_text("")
-    with pytest.raises(CramError, match=r"data.dir='.*file': cannot be written"):
+    with pytest.raises(CramError, match=r"data.dir=.*file: cannot be written"):
         make(replace(data, dir=str(tmp_path / "file")))
 
 
