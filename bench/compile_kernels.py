@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY, Call  # noqa: E402
-from cram.device import cores  # noqa: E402
-from cram.record import write_json  # noqa: E402
+from cram.machine.device import cores  # noqa: E402
+from cram.files.record import write_json  # noqa: E402
 from cram_kernels._launch import HAS_TRITON, Launch, recording, triton  # noqa: E402
 
 # Shared memory that one program may have, in bytes, from NVIDIA's table of compute capabilities.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bench.timing import spread
-from cram.device import synchronize
+from cram.machine.device import synchronize
 
 Call = Callable[[int], object]  # takes the number of an input set
 

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from bench.bench_kernels import seconds_of  # noqa: E402
+from bench.kernels import seconds_of  # noqa: E402
 
 DIRECTIONS = ("forward", "backward")
 # Okabe and Ito's colours, which all can tell apart; ours is the one that stands out.

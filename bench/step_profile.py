@@ -17,8 +17,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import cram_kernels
-from cram.device import synchronize
-from cram.session import Session
+from cram.machine.device import synchronize
+from cram.training.session import Session
 
 KINDS = ("matrix products", "attention", "our kernels", "copies and elementwise", "optimizer", "gaps")
 MOST_NAMES = 12

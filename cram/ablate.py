@@ -4,17 +4,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cram.ablation import Run, Table, chosen, load_table, outcome, plan, table_names
-from cram.children import begin_child
+from cram.ablation.table import Run, Table, chosen, load_table, outcome, plan, table_names
+from cram.machine.processes import begin_child
 from cram.clock import Budget
 from cram.command import INTERRUPTED, run_door
-from cram.console import tokens
-from cram.door_config import AblateConfig
+from cram.terminal.progress import tokens
+from cram.config.commands import AblateConfig
 from cram.errors import CramError
-from cram.recipe import read_words
-from cram.record import write_atomic, write_json
-from cram.run_files import read_receipt
-from cram.schema import keys
+from cram.config.recipe import read_words
+from cram.files.record import write_atomic, write_json
+from cram.run.files import read_receipt
+from cram.config.schema import keys
 
 ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
 
@@ -77,7 +77,7 @@ def _finished(run: Run) -> bool:
 
     Errors: CramError where its folder belongs to other words, or to another budget.
     """
-    from cram.run_folder import RunFolder
+    from cram.run.folder import RunFolder
 
     try:
         folder = RunFolder(run.config)

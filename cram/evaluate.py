@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cram.command import run_door
-from cram.door_config import EvaluateConfig
+from cram.config.commands import EvaluateConfig
 from cram.errors import CramError
-from cram.recipe import read_words
+from cram.config.recipe import read_words
 
 ABOUT = """Evaluate a finished run: on its held-out documents, or on any text.
 
@@ -29,16 +29,16 @@ def main(words: list[str]) -> int:
     said = read_words(EvaluateConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
-    from cram.run_files import run_config
-    from cram.run_folder import existing_run
+    from cram.run.files import run_config
+    from cram.run.folder import existing_run
 
     run = existing_run(said.run)
     config = run_config(run)
     from cram.build import build_held_out, load_held_out, load_trained
     from cram.data.special import SpecialTokens
-    from cram.device import pick_device
-    from cram.held_out import BITS, evaluate, unknown_text
-    from cram.snapshot import open_snapshot
+    from cram.machine.device import pick_device
+    from cram.evaluation.held_out import BITS, evaluate, unknown_text
+    from cram.hub.snapshot import open_snapshot
 
     device = pick_device(said.device)
     snapshot = open_snapshot(run, config, said.checkpoint, device) if said.checkpoint else None
@@ -68,7 +68,7 @@ def main(words: list[str]) -> int:
 
 
 def _documents(said: EvaluateConfig) -> Iterator[TextDocument]:
-    from cram.data.sources import open_source
+    from cram.data.text.sources import open_source
 
     assert said.text is not None
     for part in open_source(said.text, said.text_field, said.document).parts:

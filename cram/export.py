@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cram.command import run_door
-from cram.config import CardConfig, Config
-from cram.door_config import ExportConfig
+from cram.config.config import CardConfig, Config
+from cram.config.commands import ExportConfig
 from cram.errors import CramError
-from cram.model_card import check_card, model_card
-from cram.recipe import read_words
-from cram.record import to_json, write_json
-from cram.run_files import read_receipt, run_config
-from cram.sealed import write_list
-from cram.stock import (
+from cram.hub.card import check_card, model_card
+from cram.config.recipe import read_words
+from cram.files.record import to_json, write_json
+from cram.run.files import read_receipt, run_config
+from cram.files.sealed import write_list
+from cram.hub.stock import (
     AUTO_CLASSES,
     generation_config,
     no_stock_class,
@@ -31,7 +31,7 @@ from cram.stock import (
     to_stock_names,
     tokenizer_files,
 )
-from cram.whole_folder import check_place, whole_folder
+from cram.files.whole_folder import check_place, whole_folder
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def export_run(
 
     from cram.build import load_held_out, load_trained
     from cram.data.tokenizer import SpecialTokens
-    from cram.snapshot import open_snapshot
+    from cram.hub.snapshot import open_snapshot
 
     if to:
         check_place(to)
@@ -180,8 +180,8 @@ def check_held_out(folder: Path, stock: Any, expected: float) -> None:
     """
     import torch
 
-    from cram.device import pick_device
-    from cram.held_out import HeldOutSet
+    from cram.machine.device import pick_device
+    from cram.evaluation.held_out import HeldOutSet
     from cram.objectives.masked import IGNORED
 
     rows, device = HeldOutSet.from_file(folder / "held_out.safetensors"), pick_device("auto")
@@ -246,7 +246,7 @@ def main(words: list[str]) -> int:
     said = read_words(ExportConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
-    from cram.run_folder import existing_run
+    from cram.run.folder import existing_run
 
     to = export_run(existing_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)
     print(f"{to}: loaded by transformers, logits equal to ours, the held-out loss is the receipt's")

@@ -4,11 +4,11 @@
 """
 
 from cram.command import dry_run_words, run_door
-from cram.config import Config
-from cram.door_config import ShardsConfig
+from cram.config.config import Config
+from cram.config.commands import ShardsConfig
 from cram.errors import CramError
-from cram.recipe import read_config, read_words
-from cram.schema import keys
+from cram.config.recipe import read_config, read_words
+from cram.config.schema import keys
 
 ABOUT = """Turn raw text into shards that cram.train reads; what is there already is not made again.
 
@@ -30,13 +30,13 @@ def main(words: list[str]) -> int:
 def _prepare(words: list[str]) -> None:
     config = read_config(dry_run_words(words))
     if config.dry_run:
-        from cram.dry_run import print_dry_run
+        from cram.planner.dry_run import print_dry_run
 
         print_dry_run(config)
         return
-    from cram.console import Progress
-    from cram.data.prepare import prepare_shards
-    from cram.data.show import print_account
+    from cram.terminal.progress import Progress
+    from cram.data.preparation.prepare import prepare_shards
+    from cram.data.inspect.show import print_account
     from cram.data.tokenizer import check_mask
 
     if config.tokenizer and config.objective.kind == "masked":
@@ -56,7 +56,7 @@ def _look(words: list[str], said: set[str]) -> None:
     if not config.verify and not config.show:
         raise CramError("verify= and show= name no shard folder. Say verify=DIR or show=DIR.")
     if config.verify:
-        from cram.data.verify import verify
+        from cram.data.inspect.verify import verify
 
         shards = verify(config.verify)
         print(
@@ -64,7 +64,7 @@ def _look(words: list[str], said: set[str]) -> None:
             f"{len(shards.manifest['shards']):,} shard(s): all checksums and rows hold"
         )
     if config.show:
-        from cram.data.show import show
+        from cram.data.inspect.show import show
 
         show(config.show, config.row)
 

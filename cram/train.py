@@ -3,17 +3,17 @@
 from typing import TYPE_CHECKING
 
 from cram.command import INTERRUPTED, StopSignals, dry_run_words, run_door
-from cram.config import Config
-from cram.recipe import read_config
+from cram.config.config import Config
+from cram.config.recipe import read_config
 
 if TYPE_CHECKING:
     from cram.build import Parts
-    from cram.checkpoint import Checkpoint
+    from cram.run.checkpoint import Checkpoint
     from cram.clock import Clock
-    from cram.data.shards import ShardSet
-    from cram.extension import Plan
-    from cram.run_folder import RunFolder
-    from cram.session import Session
+    from cram.data.shards.shards import ShardSet
+    from cram.training.extension import Plan
+    from cram.run.folder import RunFolder
+    from cram.training.session import Session
 
 ABOUT = """Train a language model from scratch inside a fixed budget.
 
@@ -28,21 +28,21 @@ def main(words: list[str]) -> int:
     """Prepare if needed, train until the budget is spent, evaluate, write the receipt, export."""
     config = read_config(dry_run_words(words))
     if config.dry_run:
-        from cram.dry_run import print_dry_run
+        from cram.planner.dry_run import print_dry_run
 
         return print_dry_run(config)
     from cram.build import build_parts, check
-    from cram.checkpoint import Checkpoints
+    from cram.run.checkpoint import Checkpoints
     from cram.clock import Budget, Clock, boot_clock
-    from cram.console import Progress
-    from cram.data.prepare import prepare_shards
-    from cram.data.shards import ShardSet
-    from cram.extension import plan_extension
-    from cram.finish import finish_run
-    from cram.initial import check_tokenizer, read_initial
-    from cram.run_files import read_receipt
-    from cram.run_folder import RunFolder
-    from cram.summary import print_summary
+    from cram.terminal.progress import Progress
+    from cram.data.preparation.prepare import prepare_shards
+    from cram.data.shards.shards import ShardSet
+    from cram.training.extension import plan_extension
+    from cram.training.finish import finish_run
+    from cram.hub.initial import check_tokenizer, read_initial
+    from cram.run.files import read_receipt
+    from cram.run.folder import RunFolder
+    from cram.reporting.summary import print_summary
 
     check(config)
     folder = RunFolder(config)
@@ -76,14 +76,14 @@ def _train(
 ) -> tuple["Session", bool]:
     """Start, resume or extend, and train. Returns the session and whether the budget was spent."""
     from cram.build import build_session
-    from cram.compilation import compile_session
-    from cram.console import BudgetBar
-    from cram.device import device_notes, environment
-    from cram.heartbeat import Heartbeat, last_beat
-    from cram.loop import save, train
+    from cram.training.compilation import compile_session
+    from cram.terminal.progress import BudgetBar
+    from cram.machine.device import device_notes, environment
+    from cram.run.heartbeat import Heartbeat, last_beat
+    from cram.training.loop import save, train
     from cram.optim.schedule import decay_begins
-    from cram.probe import check_one_batch
-    from cram.record import Metrics
+    from cram.training.probe import check_one_batch
+    from cram.files.record import Metrics
 
     for note in device_notes(config.device, parts.device):
         print(note)
@@ -119,9 +119,9 @@ def _train(
 
 def _ready(config: Config, session: "Session", checkpoint: "Checkpoint | None") -> None:
     """Fit the session to this machine, and record the machine."""
-    from cram.device import environment, set_threads
-    from cram.history import bytes_changed, process
-    from cram.probe import find_micro_rows, measure_pace
+    from cram.machine.device import environment, set_threads
+    from cram.run.history import bytes_changed, process
+    from cram.training.probe import find_micro_rows, measure_pace
 
     if not checkpoint:
         find_micro_rows(session, config.batch.micro_rows)
@@ -140,7 +140,7 @@ def _ready(config: Config, session: "Session", checkpoint: "Checkpoint | None") 
 
 def _start(config: Config, session: "Session", shards: "ShardSet") -> None:
     """Measure the pace, and say whether the data will last."""
-    from cram.probe import measure_pace
+    from cram.training.probe import measure_pace
 
     if session.clock.budget.clock == "wall":
         measure_pace(session)
@@ -148,7 +148,7 @@ def _start(config: Config, session: "Session", shards: "ShardSet") -> None:
 
 
 def _data_report(config: Config, session: "Session", shards: "ShardSet") -> None:
-    from cram.probe import data_report, rows_needed
+    from cram.training.probe import data_report, rows_needed
 
     print(data_report(session, rows_needed(session), shards.tokens * config.data.epochs), flush=True)
 

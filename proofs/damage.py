@@ -29,13 +29,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 import torch  # noqa: E402
 
 from cram.build import load_held_out, load_trained  # noqa: E402
-from cram.data.loader import Loader  # noqa: E402
-from cram.data.shards import ShardSet  # noqa: E402
-from cram.data.verify import verify  # noqa: E402
+from cram.data.shards.loader import Loader  # noqa: E402
+from cram.data.shards.shards import ShardSet  # noqa: E402
+from cram.data.inspect.verify import verify  # noqa: E402
 from cram.errors import CramError  # noqa: E402
-from cram.held_out import evaluate  # noqa: E402
-from cram.record import Metrics, sha256_bytes  # noqa: E402
-from cram.run_files import read_receipt, run_checkpoints, run_config, shard_folder  # noqa: E402
+from cram.evaluation.held_out import evaluate  # noqa: E402
+from cram.files.record import Metrics, sha256_bytes  # noqa: E402
+from cram.run.files import read_receipt, run_checkpoints, run_config, shard_folder  # noqa: E402
 from proofs.doors import DOORS, Bench, finish  # noqa: E402
 
 CPU = torch.device("cpu")

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from proofs import fuzz_data, fuzz_folders, fuzz_tokenizers, fuzz_words  # noqa: E402
+from proofs import fuzz_data, fuzz_folders, fuzz_tokenizers, fuzz_words# noqa: E402
 from proofs.fuzz_run import BAD, OUTCOMES, Case, clear, outcome_of, run_case, warm_up  # noqa: E402
 
 GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {

@@ -59,10 +59,10 @@ def warm_up() -> None:
     import transformers  # noqa: F401
     import zstandard  # noqa: F401
 
-    import cram.ablation
-    import cram.data.prepare
+    import cram.ablation.table
+    import cram.data.preparation.prepare
     import cram.export
-    import cram.finish
+    import cram.training.finish
     import cram.glue.benchmark  # noqa: F401
 
     torch.set_num_threads(1)

@@ -153,7 +153,7 @@ def _make(data: bytes, good: list[str], words: list[str], beside: bytes, folder:
 
 
 def _judge(good: list[str], words: list[str], folder: Path, _: Result) -> str:
-    from cram.data.verify import verify
+    from cram.data.inspect.verify import verify
 
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     plain.no_truncation()

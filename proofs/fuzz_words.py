@@ -12,10 +12,10 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from cram.config import Config
-from cram.door_config import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig
-from cram.recipe import RECIPES
-from cram.schema import keys, kind_of
+from cram.config.config import Config
+from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig
+from cram.config.recipe import RECIPES
+from cram.config.schema import keys, kind_of
 from proofs.fuzz_run import Case, Result
 
 DOORS: dict[str, type] = {

@@ -56,7 +56,7 @@ def imported(path: Path) -> set[str]:
 
 
 def room(module: str) -> str:
-    """`cram.data.loader` -> `data`."""
+    """`cram.data.shards.loader` -> `data`."""
     return module.split(".")[1] if "." in module else ""
 
 

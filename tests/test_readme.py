@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from cram.recipe import last_of_each
+from cram.config.recipe import last_of_each
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cram.build import check, new_model
-from cram.config import Config
+from cram.config.config import Config
 from cram.model.count import count_parameters
-from cram.recipe import read_config, recipe_names
-from cram.record import read_json
+from cram.config.recipe import read_config, recipe_names
+from cram.files.record import read_json
 from cram.train import main
 
 DAY = 24 * 3600

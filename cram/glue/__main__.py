@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from cram.command import run_door
-from cram.door_config import GlueConfig
+from cram.config.commands import GlueConfig
 from cram.errors import CramError
 from cram.glue.tasks import find_tasks
-from cram.limits import naming_disk_errors
-from cram.lock import take_lock
-from cram.recipe import read_words
-from cram.whole_folder import check_place
+from cram.files.limits import naming_disk_errors
+from cram.files.lock import take_lock
+from cram.config.recipe import read_words
+from cram.files.whole_folder import check_place
 
 ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
 

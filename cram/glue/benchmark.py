@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cram.console import Progress
-from cram.device import device_name, device_notes, pick_device, pick_precision, set_threads
-from cram.door_config import GlueConfig
+from cram.terminal.progress import Progress
+from cram.machine.device import device_name, device_notes, pick_device, pick_precision, set_threads
+from cram.config.commands import GlueConfig
 from cram.errors import CramError
 from cram.glue.data import TaskData, load_task, spell
 from cram.glue.encoder import Encoder, quiet
@@ -20,11 +20,11 @@ from cram.glue.finetune import PROTOCOLS, finetune, predict
 from cram.glue.jobs import Job, Record, first_score, median_seed, plan
 from cram.glue.metrics import counted, majority_outputs, score
 from cram.glue.results import best_learning_rate, protocol, scores, summary
-from cram.glue.submit import as_table, from_table, write_submission, wrong_counts
+from cram.glue.submission import as_table, from_table, write_submission, wrong_counts
 from cram.glue.tasks import PUBLISHED, TASKS, Task
 from cram.glue.tokens import Encoded, encode
-from cram.record import write_atomic
-from cram.sealed import add_to_list, check_own_list, is_listed, write_list
+from cram.files.record import write_atomic
+from cram.files.sealed import add_to_list, check_own_list, is_listed, write_list
 
 
 class Benchmark:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cram.data.paths import open_file
+from cram.data.text.paths import open_file
 from cram.errors import CramError
 from cram.glue.tasks import DIAGNOSTIC, TASKS, Part, Task
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from cram.errors import CramError
 from cram.glue.metrics import counted
-from cram.record import finite
-from cram.sealed import read_sealed, write_sealed
+from cram.files.record import finite
+from cram.files.sealed import read_sealed, write_sealed
 
 # What the results are made from, of each job.
 OUTCOME = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from cram.door_config import GlueConfig
+from cram.config.commands import GlueConfig
 from cram.glue.encoder import Encoder
 from cram.glue.finetune import PROTOCOLS, Setting
 from cram.glue.jobs import Record

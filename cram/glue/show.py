@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from cram.glue.tasks import NINE, PUBLISHED
-from cram.record import write_atomic
+from cram.files.record import write_atomic
 
 ROWS = ("BERT-base", "crammed", "crammed v2, best of 5")
 

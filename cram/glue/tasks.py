@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cram.errors import CramError
-from cram.recipe import nearest
+from cram.config.recipe import nearest
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cram.data.arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.glue.data import Rows
 
 MULTIPLE = 8  # a batch is padded to a multiple of so many tokens

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cram.tensors import check_tensors
+from cram.files.tensors import check_tensors
 
 
 class Method:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import cram_kernels as ck
-from cram.config import ModelConfig
+from cram.config.config import ModelConfig
 from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
 from cram.model.heads import MaskedHead, TiedHead
 from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm
 
 
 def check_config(config: ModelConfig, vocab_size: int, rotary: bool) -> None:
-    """Assert that the shape can be built; `cram.consistency` refuses others in a user's words."""
+    """Assert that the shape can be built; `cram.config.consistency` refuses others in a user's words."""
     assert min(config.layers, config.width, config.heads, config.mlp_width, vocab_size) >= 1, config
     assert config.width % config.heads == 0, config
     assert not rotary or config.width // config.heads % 2 == 0, config

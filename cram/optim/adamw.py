@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from cram.config import OptimizerConfig
+from cram.config.config import OptimizerConfig
 from cram.optim.schedule import Schedule, linear
-from cram.tensors import check_tensors, like
+from cram.files.tensors import check_tensors, like
 
 
 def decay_schedule(config: OptimizerConfig) -> Schedule:

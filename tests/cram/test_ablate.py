@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from cram.ablate import main
-from cram.config import Config
+from cram.config.config import Config
 from cram.errors import CramError
-from cram.lock import take_lock
-from cram.recipe import last_of_each
-from cram.record import read_json
-from cram.run_files import write_naming
+from cram.files.lock import take_lock
+from cram.config.recipe import last_of_each
+from cram.files.record import read_json
+from cram.run.files import write_naming
 
 ARMS = """
 about: two learning rates

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cram.command import INSISTING, STOPPING, StopSignals, run_door
-from cram.door_config import ExportConfig
+from cram.config.commands import ExportConfig
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_memory_that_is_used_up_is_2(monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_a_command_that_only_prints_fails_with_its_output(
     word: str, only_prints: bool, where: str, status: int
 ) -> None:
-    code = "from cram.command import run_door\nfrom cram.door_config import ExportConfig\n"
+    code = "from cram.command import run_door\nfrom cram.config.commands import ExportConfig\n"
     code += f"run_door(lambda words: print('x' * 9000), ExportConfig, '', only_prints={only_prints})"
     command = ["bash", "-c", f'"$0" -c "$1" {word} {where}', sys.executable, code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -17,18 +17,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cram.build import build_held_out, new_model
-from cram.config import CardConfig, Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
+from cram.config.config import CardConfig, Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
 from cram.evaluate import main as evaluate_door
 from cram.export import export_run, main
-from cram.held_out import HeldOutSet, evaluate
-from cram.record import write_json
-from cram.run_files import RESULTS, list_results, unlist_results, write_naming
-from cram.samples import EXAMPLES
-from cram.sealed import listed, read_list
-from cram.stock import to_stock_names
+from cram.evaluation.held_out import HeldOutSet, evaluate
+from cram.files.record import write_json
+from cram.run.files import RESULTS, list_results, unlist_results, write_naming
+from cram.hub.examples import EXAMPLES
+from cram.files.sealed import listed, read_list
+from cram.hub.stock import to_stock_names
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
 WORDS += ["and", "old", "mountains", "under", "stars"]

@@ -9,10 +9,10 @@ import pytest
 
 from cram import prepare
 from cram.command import run_door
-from cram.config import Config
-from cram.door_config import ShardsConfig
+from cram.config.config import Config
+from cram.config.commands import ShardsConfig
 from cram.errors import CramError
-from cram.schema import keys
+from cram.config.schema import keys
 
 ROOT = Path(__file__).parents[2]
 

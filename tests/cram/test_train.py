@@ -16,13 +16,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from cram.data.verify import verify
+from cram.data.inspect.verify import verify
 from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.prepare import main as prepare
-from cram.receipt import BUDGET_RULE
-from cram.recipe import last_of_each
-from cram.record import read_json, read_metrics
+from cram.run.receipt import BUDGET_RULE
+from cram.config.recipe import last_of_each
+from cram.files.record import read_json, read_metrics
 from cram.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,7 +232,7 @@ def test_weights_that_were_loaded_break_the_rule(
         with torch.no_grad():
             next(session.model.parameters()).mul_(2.0)
 
-    monkeypatch.setattr("cram.probe.find_micro_rows", load)
+    monkeypatch.setattr("cram.training.probe.find_micro_rows", load)
     assert main([*tiny_words, "budget=2steps"]) == 0
     lines = read_json(tmp_path / "run" / "receipt.json")["rules"]
     assert [line["rule"] for line in lines if not line["passed"]] == ["no pretrained weights"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from cram.errors import CramError
 from cram.glue.encoder import open_encoder
 from cram.glue.tasks import TASKS
-from cram.run_files import unlist_results
+from cram.run.files import unlist_results
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from cram.errors import CramError
 from cram.glue.jobs import Job, Record, median_seed, plan
-from cram.record import write_json
-from cram.sealed import read_sealed, write_sealed
+from cram.files.record import write_json
+from cram.files.sealed import read_sealed, write_sealed
 
 SETTINGS = {"checkpoint": "abc", "batch": 16}
 

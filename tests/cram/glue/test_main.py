@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from cram.door_config import GlueConfig
+from cram.config.commands import GlueConfig
 from cram.errors import CramError
 from cram.glue.__main__ import check, main
 from cram.glue.benchmark import describe, load_model, results_folder
 from cram.glue.data import load_task
 from cram.glue.metrics import score
-from cram.glue.submit import from_table
+from cram.glue.submission import from_table
 from cram.glue.tasks import NINE, TASKS, find_tasks
-from cram.recipe import read_words
+from cram.config.recipe import read_words
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -280,7 +280,7 @@ def test_where_results_go(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_in_use_and_one_that_is_a_file(checkpoint: Path, glue_folder: Path, tmp_path: Path) -> None:
-    from cram.lock import wait_for_lock
+    from cram.files.lock import wait_for_lock
 
     (tmp_path / "glue").mkdir()
     with wait_for_lock(tmp_path / "glue" / ".lock"), pytest.raises(CramError, match="another process is at work there"):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from cram.door_config import GlueConfig
+from cram.config.commands import GlueConfig
 from cram.glue.encoder import open_encoder
 from cram.glue.finetune import PROTOCOLS, Setting
 from cram.glue.jobs import Job, Record

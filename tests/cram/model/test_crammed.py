@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram.config import ModelConfig, OptimizerConfig
+from cram.config.config import ModelConfig, OptimizerConfig
 from cram.model.count import body_weights, count_parameters
 from cram.model.crammed import Crammed
 from cram.model.layers import LayerNorm
 from cram.optim.groups import parameter_groups
-from cram.record import read_json
+from cram.files.record import read_json
 from cram.train import main
 
 VOCAB, ROWS, SEQ_LEN = 96, 3, 20

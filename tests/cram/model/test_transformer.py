@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cram.config import ModelConfig
+from cram.config.config import ModelConfig
 from cram.errors import CramError
 from cram.export import to_stock_names
 from cram.model import Encoder

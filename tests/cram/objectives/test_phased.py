@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config import ModelConfig, ObjectiveConfig
-from cram.data.loader import Rows
+from cram.config.config import ModelConfig, ObjectiveConfig
+from cram.data.shards.loader import Rows
 from cram.model import Encoder
 from cram.objectives.causal import CausalBatch, CausalObjective
 from cram.objectives.masked import MaskedBatch, MaskedObjective

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from cram.config import ModelConfig, MuonConfig, OptimizerConfig
+from cram.config.config import ModelConfig, MuonConfig, OptimizerConfig
 from cram.model import Encoder
 from cram.model.layers import LayerNorm
 from cram.optim.groups import parameter_groups

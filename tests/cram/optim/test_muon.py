@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.build import build_optimizer, fused_blocks
-from cram.checkpoint import Checkpoints
-from cram.config import ModelConfig, MuonConfig, OptimizerConfig
+from cram.run.checkpoint import Checkpoints
+from cram.config.config import ModelConfig, MuonConfig, OptimizerConfig
 from cram.errors import CramError
 from cram.model import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon, momentum_schedule, orthogonalise, product_dtype
-from cram.record import read_json
-from cram.session import Optimizer
+from cram.files.record import read_json
+from cram.training.session import Optimizer
 from cram.train import main
 
 MUON = MuonConfig(lr=0.05, momentum=0.9, weight_decay=0.3)

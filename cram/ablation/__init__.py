@@ -1,0 +1,1 @@
+"""Arms at equal budget: what each trains, and how they compare."""

@@ -1,0 +1,71 @@
+"""What several keys of a config must say together. What one key may say alone is its range, in `cram.config.config`."""
+
+from dataclasses import asdict
+
+from cram.clock import Budget, parse_duration
+from cram.config.config import Config, ModelConfig
+from cram.errors import CramError
+
+VOCAB_MULTIPLE = 64
+
+
+def check_config(config: Config) -> None:
+    """Refuse a config that cannot be trained on any machine. Errors: CramError naming the keys and what to change."""
+    Budget.parse(config.budget)
+    parse_duration(config.checkpoint.interval, "checkpoint.interval")
+    _check_model(config.model)
+    _check_data(config)
+    _check_objective(config)
+    named = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
+    if named and config.tokenizer is None:
+        raise CramError(f"{named[0]} names a token of a given tokenizer: say tokenizer=FILE too, or leave it out.")
+    if config.averaging.decay is not None and config.averaging.start is None:
+        raise CramError(f"averaging.decay={config.averaging.decay} needs averaging.start, where averaging begins.")
+    if config.compile.cuda_graphs and config.compile.kind == "eager":
+        raise CramError("compile.cuda_graphs=true replays compiled code, but compile.kind=eager has none: change one.")
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.width % model.heads:
+        raise CramError(f"model.width={model.width} is not a multiple of model.heads={model.heads}: change either.")
+    if model.kind != "crammed" and model.width // model.heads % 2:
+        raise CramError(
+            f"model.heads={model.heads} gives heads of {model.width // model.heads}, which is odd: "
+            "rotary positions need an even width, change model.width or model.heads."
+        )
+    if model.kind == "crammed" and model.width % 2:
+        raise CramError(f"model.width={model.width} is odd: sinusoidal positions need an even one, change it.")
+
+
+def _check_data(config: Config) -> None:
+    filters, size = config.data.filters, config.wordpiece.vocab_size
+    if filters.max_words is not None and filters.max_words < filters.min_words:
+        raise CramError(
+            f"data.filters.max_words={filters.max_words} is less than data.filters.min_words={filters.min_words}: "
+            "no document would be kept."
+        )
+    if size % VOCAB_MULTIPLE:
+        raise CramError(
+            f"wordpiece.vocab_size={size} is not a multiple of {VOCAB_MULTIPLE}: "
+            f"the nearest is {max(1, round(size / VOCAB_MULTIPLE)) * VOCAB_MULTIPLE}."
+        )
+
+
+def _check_objective(config: Config) -> None:
+    kind, objective = config.model.kind, config.objective
+    if (kind == "decoder") != (objective.kind == "causal"):
+        fitting = "causal" if kind == "decoder" else "masked"
+        raise CramError(
+            f"model.kind={kind} cannot learn objective.kind={objective.kind}: set objective.kind={fitting}, "
+            f"or {'another model.kind' if kind == 'decoder' else 'model.kind=decoder'}."
+        )
+    if objective.kind == "causal" and objective.causal_share:
+        raise CramError(
+            f"objective.causal_share={objective.causal_share} is for objective.kind=masked: "
+            "objective.kind=causal is causal throughout, leave it out."
+        )
+    if objective.replace_mask + objective.replace_random > 1.0:
+        raise CramError(
+            f"objective.replace_mask={objective.replace_mask} and objective.replace_random={objective.replace_random}: "
+            "their sum must be at most 1."
+        )

@@ -1,0 +1,1 @@
+"""Which documents are kept: filters, duplicates, test text, held-out text."""

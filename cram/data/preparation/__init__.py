@@ -1,0 +1,1 @@
+"""From text to shards: vocabulary, first pass, fates, second pass."""

@@ -1,0 +1,158 @@
+"""The first stage: a tokenizer, given or trained on a sample of the source, and how much text makes a token."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from cram.config.config import DataConfig, FilterConfig, SpecialConfig, WordPieceConfig
+from cram.terminal.progress import Progress
+from cram.data.shards.mapped_arrays import read_kept
+from cram.data.cleaning.dedupe import signatures
+from cram.data.cleaning.filters import Filters
+from cram.data.text.formats import size
+from cram.data.preparation.language import language_warnings
+from cram.data.pieces import lost_characters
+from cram.data.preparation.scan import chunks
+from cram.data.text.sources import Source
+from cram.data.special import SpecialTokens
+from cram.data.cleaning.held_out_split import held_out_mask, text_hash
+from cram.data.text.reading_plan import Spread
+from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
+from cram.data.cleaning.word_hashes import Splitter, hash_words, normalizer_of
+from cram.errors import CramError
+from cram.files.sealed import read_sealed, write_sealed
+
+MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
+LOST_BYTES = 500_000  # text in which lost characters are counted
+# Compressibility is meant for what is no prose. A sample that loses more than the first share to it is told of the
+# value that would drop the second, which is what 0.3 drops of English at 32768 pieces, rounded up.
+MANY_DROPPED, FEW_DROPPED = 0.05, 0.01
+NAME = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer.json and what was measured with it.
+
+    bytes_per_token: of the source's text, dropped documents included. lost: the share of `lost_characters`.
+    """
+
+    definition: str
+    bytes_per_token: float
+    lost: float = 0.0
+
+
+def make_vocabulary(
+    source: Source,
+    data: DataConfig,
+    wordpiece: WordPieceConfig,
+    path: str | None,
+    folder: Path,
+    report: Progress,
+    special: SpecialConfig | None = None,
+) -> Vocabulary:
+    """Load the tokenizer of `path`, or train one on documents that may be trained on; kept in `folder`.
+
+    Errors: CramError when there is too little text, or the tokenizer is at fault.
+    """
+    if earlier := read_kept(folder / NAME, read_sealed):
+        return Vocabulary(**earlier)
+    if path is None:
+        with report.stage("training the tokenizer", None, "bytes") as stage:
+            split = Splitter(normalizer_of(make_normalizer(wordpiece)))
+            texts, taken = _sample(source, wordpiece.sample_bytes, data, split)
+            tokenizer = train_tokenizer(texts, wordpiece)
+            stage.advance(taken)
+    else:
+        tokenizer = load_tokenizer(path, special)
+        texts, taken = _sample(source, MEASURED_BYTES, data, Splitter(normalizer_of(tokenizer.normalizer)))
+    some = texts[:: max(1, sum(map(size, texts)) // LOST_BYTES)]
+    lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
+    for warning in language_warnings(some, wordpiece if path is None else None, lost):
+        print(f"warning: {warning}", flush=True)
+    pace, unfit = _measure(tokenizer, texts, taken, data.filters)
+    if unfit:
+        print(f"warning: {unfit}", flush=True)
+    found = Vocabulary(tokenizer.to_str(pretty=True), pace, lost)
+    write_sealed(folder / NAME, asdict(found))
+    return found
+
+
+def _sample(source: Source, limit: int, data: DataConfig, split: Splitter) -> tuple[list[str], int]:
+    """Texts spread over the source that are neither held out nor filtered, and the bytes of all that were read.
+
+    A text with the letters of a held-out one counts as held out.
+    """
+    filters = Filters(data.filters)
+    spread = Spread(source, limit)
+    texts = (document.text for _, _, document in spread if document.text and not document.text.isspace())
+    found: list[str] = []
+    hashes: list[int] = []
+    keys: list[bytes] = []
+    readable = 0
+    for chunk in chunks((text, text) for text in texts):
+        readable += len(chunk)
+        cleaned = [filters.clean(text) for text in chunk]
+        words = hash_words([split(text) for text in cleaned])
+        for raw, text, its_words in zip(chunk, cleaned, words, strict=True):
+            if its_words.words and not filters.refuse(text, its_words):
+                found.append(text)
+                hashes.append(text_hash(raw))
+                keys.append(signatures([its_words], near=False)[0].tobytes())
+    held_out = held_out_mask(np.array(hashes, np.uint64), data.held_out)
+    twins = {key for key, out in zip(keys, held_out, strict=True) if out}
+    left = [text for text, key in zip(found, keys, strict=True) if key not in twins]
+    if not left:
+        raise nothing_left(data, readable, len(found), sampled=not all(spread.exhausted))
+    return left, spread.bytes
+
+
+def _measure(tokenizer: Tokenizer, texts: list[str], taken: int, config: FilterConfig) -> tuple[float, str | None]:
+    """On texts from all over the sample: bytes per token, and a warning where compressibility drops many of them.
+
+    The bytes are corrected by the share of the sample that was dropped.
+    """
+    filters = Filters(config)
+    total = sum(map(size, texts))
+    some = texts[:: max(1, total // MEASURED_BYTES)]
+    lengths = list(map(len, tokenizer.encode_batch_fast(some)))
+    frame = SpecialTokens.of(tokenizer).frame
+    pairs = list(zip(lengths, map(len, some), strict=True))
+    kept = [length for length, characters in pairs if not filters.refuse_tokens(length - frame, characters)]
+    pace = taken / total * sum(map(size, some)) / max(1, sum(kept))
+    dropped = 1 - len(kept) / len(some)
+    if dropped <= MANY_DROPPED:
+        return pace, None
+    shares = np.array([(length - frame) / characters for length, characters in pairs])
+    fitting = math.ceil(float(np.quantile(shares, 1 - FEW_DROPPED)) * 100 + 1) / 100
+    return pace, (
+        f"data.filters.compressibility={config.compressibility} drops {dropped:.0%} of the documents of a sample, with "
+        f"a vocabulary of {tokenizer.get_vocab_size():,} (the smaller it is, the more tokens a character takes); "
+        f"data.filters.compressibility={fitting} would drop {FEW_DROPPED:.0%}"
+    )
+
+
+def nothing_left(data: DataConfig, documents: int, held_out: int, sampled: bool = False) -> CramError:
+    """What to tell the user of a source without a training document; `sampled`: only some of it was looked at."""
+    of_what = " of a sample of the source" if sampled else ""
+    if not documents:
+        return CramError(f"data.source={data.source!r}: the files hold no text; give other ones")
+    if held_out == documents:
+        return CramError(
+            f"data.source={data.source!r}: nothing is left to train on, "
+            f"its {held_out} document(s){of_what} are held out\n"
+            "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
+        )
+    if held_out:
+        return CramError(
+            f"data.source={data.source!r}: nothing is left to train on, "
+            f"of {documents} documents{of_what} {held_out} are held out and the others dropped\n"
+            "give more documents, see data.filters and data.dedupe, or lower data.held_out"
+        )
+    return CramError(
+        f"data.source={data.source!r}: nothing is left to train on, all {documents} document(s){of_what} are dropped\n"
+        "see data.filters and data.dedupe: data.filters.min_words=0 keeps short ones, for example"
+    )

@@ -1,0 +1,1 @@
+"""Packed rows on the disk: writing, mapping, ordering, loading."""

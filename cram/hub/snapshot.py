@@ -1,0 +1,104 @@
+"""A checkpoint of a run as a model that can be used: its weights, held-out rows, and what is known of it so far."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from cram.evaluation.baselines import bigram_bits_per_byte
+from cram.build import build_held_out, filled_model, load_held_out, model_figures
+from cram.clock import CHARGED
+from cram.config.config import Config
+from cram.data.shards.shards import ShardSet
+from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.errors import CramError
+from cram.evaluation.held_out import HeldOutSet, evaluate, unigram_nats
+from cram.hub.initial import initial_name
+from cram.model.transformer import Transformer
+from cram.hub.card import public_source
+from cram.run.files import TOKENIZER, checked, is_finished, run_checkpoints, shard_folder
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The model and tokenizer of a run at one of its checkpoints, with the checkpoint's state."""
+
+    run: Path
+    config: Config
+    step: int
+    state: dict[str, Any]
+    model: Transformer
+    tokenizer: Tokenizer
+
+    def shards(self) -> ShardSet:
+        """The shards that the run learns from. Errors: CramError where they are gone."""
+        folder = shard_folder(self.run)
+        if not folder.is_dir():
+            raise CramError(
+                f"checkpoint={self.step}: held-out rows are made from the run's shards, and {folder} is not there. "
+                "Prepare them again with cram.prepare and the words of the run."
+            )
+        return ShardSet.open(folder)
+
+    def held_out(self) -> HeldOutSet:
+        """The held-out rows that the run is evaluated on when it is finished."""
+        if is_finished(self.run):
+            return load_held_out(self.run, self.model.vocab_size)
+        config = self.config
+        documents, objective = self.shards().held_out(), config.objective.kind
+        return build_held_out(documents, self.tokenizer, config.data.seq_len, config.evaluation, objective=objective)
+
+    def account(self, rows: HeldOutSet, device: torch.device) -> dict[str, Any]:
+        """What a receipt says, as far as it is known at the checkpoint, under the same names; no rule is judged yet."""
+        state, config, shards = self.state, self.config, self.shards()
+        clock, budget, process = state["clock"], state["budget"], state["processes"][-1]
+        charged = sum(clock["booked"][name] for name in CHARGED)
+        spent = {"wall": charged, "tokens": clock["positions"], "steps": clock["updates"]}[budget["clock"]]
+        figures = evaluate(self.model, rows, device) | {
+            "unigram_nats_per_token": unigram_nats(shards.token_counts(), rows.labels)
+        }
+        if config.objective.kind == "causal":
+            special = SpecialTokens.of(self.tokenizer).ids()
+            figures["bigram_bits_per_byte"] = bigram_bits_per_byte(shards, rows, self.tokenizer, special)
+        else:
+            figures["mask_rate"] = config.evaluation.mask_rate
+        predicted_share = state["predicted"] / max(clock["positions"], 1)
+        return {
+            "unfinished": True,
+            "checkpoint": self.step,
+            "budget": {**budget, "spent": spent, "progress": state["last_progress"]},
+            "positions": clock["positions"],
+            "predicted_tokens": state["predicted"],
+            "updates": clock["updates"],
+            "epochs": state["loader"]["rows_taken"] / shards.rows,
+            "data": {
+                "source": public_source(config.data.source),
+                "hash": shards.hash,
+                "tokens": shards.tokens,
+                "rows": shards.rows,
+                "seq_len": shards.seq_len,
+                "vocab_size": shards.vocab_size,
+            },
+            "model": {"kind": config.model.kind, **model_figures(config, shards.vocab_size, predicted_share)},
+            "held_out": figures,
+            "device": process["device"],
+            "precision": process["precision"],
+            "processes": state["processes"],
+            "extensions": state["extensions"],
+            "init": initial_name(config),
+            "seed": config.seed,
+            "versions": process["environment"]["packages"],
+            "commit": process["environment"]["commit"],
+            "rules": [],
+        }
+
+
+def open_snapshot(run: Path, config: Config, said: str, device: torch.device) -> Snapshot:
+    """The checkpoint `newest` or of a step. Errors: CramError that lists those that are there."""
+    checkpoint = run_checkpoints(run).chosen(said)
+    tokenizer = load_tokenizer(checked(run, TOKENIZER))
+    where = f"{run / 'checkpoints' / str(checkpoint.step) / 'model.safetensors'}: "
+    model = filled_model(config.model, checkpoint.model, tokenizer, where)
+    return Snapshot(run, config, checkpoint.step, checkpoint.state, model.to(device).eval(), tokenizer)

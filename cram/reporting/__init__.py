@@ -1,0 +1,1 @@
+"""What run folders say, for people: summary, plots, diagnosis."""

@@ -1,0 +1,1 @@
+"""What a person sees while waiting, and output that may be lost."""

@@ -1,0 +1,149 @@
+"""The step benchmark: its contenders do the same work, one that fails does not stop the others, and it runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import step_stock, step_training
+from bench import step as bench_step
+from bench.step import main, parse
+from bench.step_profile import KINDS
+from bench.step_stock import Size, make_batch, modernbert, ours
+from bench.step_training import MadeRows, line
+from cram.config.config import CompileConfig
+from cram.export import to_stock_names
+
+CPU = torch.device("cpu")
+SMALL = Size(layers=2, width=32, heads=2, mlp_width=48, vocab_size=64, rows=3, seq_len=20)
+TINY = (
+    "recipe=bert_demo", "model.layers=2", "model.width=32", "model.heads=2", "model.mlp_width=48",
+    "wordpiece.vocab_size=64", "data.seq_len=16", "batch.tokens=128", "batch.micro_rows=4",
+)  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that take no time."""
+    monkeypatch.setattr(step_stock, "SIZES", {"small": SMALL})
+    monkeypatch.setitem(step_training.SETTINGS, "cpu", {"tiny": TINY})
+
+
+def run(*words: str) -> None:
+    main(["dtypes=fp32", "rates=0.30", "rounds=2", *words])
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "step-cpu.json").read_text())
+    return found
+
+
+def test_batch_predicts_the_same_number_in_each_row() -> None:
+    batch = make_batch(SMALL, 0.3, CPU)
+    assert ((batch.labels != -100).sum(1) == 6).all()
+    assert torch.equal((batch.labels.flatten() != -100).nonzero().flatten(), batch.slots)
+    assert (batch.tokens.flatten()[batch.slots] == 4).all()
+
+
+def test_contenders_have_the_same_loss_for_the_same_weights() -> None:
+    batch = make_batch(SMALL, 0.3, CPU)
+    model, loss = ours(SMALL, batch, CPU)
+    losses = [loss()]
+    for sparse in (False, True):
+        stock, stock_loss = modernbert(SMALL, batch, sparse)
+        stock.load_state_dict(to_stock_names(model.state_dict()), strict=False)
+        losses.append(stock_loss())
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(losses[0], losses[2])
+
+
+@pytest.mark.usefixtures("small")
+def test_writes_speeds_and_ratios_beside_stock_models(tmp_path: Path) -> None:
+    run("sizes=small", "--settings", "", f"--out={tmp_path}")
+    case = results(tmp_path)["cases"]["small fp32 mask 0.30"]
+    speeds = case["tokens_per_second"]
+    assert set(speeds) == {"cram", "modernbert", "modernbert_sparse", "bert"}
+    assert case["over_sparse"] == pytest.approx(speeds["cram"]["median"] / speeds["modernbert_sparse"]["median"])
+    assert case["parameters"]["cram"] == case["parameters"]["modernbert"]
+
+
+@pytest.mark.usefixtures("small")
+def test_measures_the_update_of_a_run_and_profiles_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--sizes", "", "--compile", "eager", "--out", str(tmp_path))
+    training = results(tmp_path)["training"]
+    assert list(training) == ["tiny eager adamw", "tiny eager muon"]
+    for result in training.values():
+        assert result["tokens_per_update"] == 128
+        assert result["micro_rows"] == 4
+        assert result["tokens_per_second"]["median"] > 0
+        shares = result["profile"]["shares"]
+        assert tuple(shares) == KINDS
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert min(shares["matrix products"], shares["our kernels"], shares["optimizer"]) > 0
+    assert "tiny eager muon, micro-batch 4:" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small")
+def test_a_contender_that_fails_is_recorded_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_session = step_training.compile_session
+
+    def fail(session: Any, config: CompileConfig) -> dict[str, Any]:
+        if config.kind == "model":
+            raise torch.OutOfMemoryError("no room\nfor this")
+        if config.kind == "blocks":
+            return {"kind": "eager", "failed": {"blocks": "code is wrong"}}
+        return compile_session(session, config)
+
+    monkeypatch.setattr(step_training, "compile_session", fail)
+    run("sizes=", "compile=model,blocks,eager", "optimizers=adamw", f"out={tmp_path}")
+    training = results(tmp_path)["training"]
+    assert training["tiny model adamw"] == {"error": "OutOfMemoryError: no room for this"}
+    assert training["tiny blocks adamw"] == {"error": "RuntimeError: code is wrong"}
+    assert training["tiny eager adamw"]["tokens_per_second"]["median"] > 0
+    assert "no room" in line("a", training["tiny model adamw"])
+
+
+@pytest.mark.usefixtures("small")
+def test_what_does_not_begin_in_time_is_named(tmp_path: Path) -> None:
+    run("sizes=small", "--limit", "1e-9", f"out={tmp_path}")
+    found = results(tmp_path)
+    assert (found["cases"], found["training"]) == ({}, {})
+    assert found["left_out"] == ["small fp32 mask 0.30", "tiny eager", "tiny blocks"]
+
+
+def test_made_rows_come_again_but_have_numbers_of_their_own() -> None:
+    rows = MadeRows(vocab_size=64, seq_len=8)
+    first = rows.next(step_training.POOL)
+    again = rows.next(2)
+    assert (again.tokens == first.tokens[:2]).all()
+    assert again.index.tolist() == [step_training.POOL, step_training.POOL + 1]
+    assert first.tokens.min() >= 5
+    assert first.tokens.max() < 64
+
+
+def test_words_with_and_without_dashes_mean_the_same() -> None:
+    plain = parse(["rounds=3", "sizes=4x256", "out=x"], CPU)
+    assert vars(plain) == vars(parse(["--rounds", "3", "--sizes=4x256", "--out", "x"], CPU))
+    assert plain.out == Path("x")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("quick", [[], ["--quick"]])
+def test_what_is_measured_unless_said_is_known(device: str, quick: list[str]) -> None:
+    asked = parse(quick, torch.device(device))
+    assert set(asked.compile) <= set(step_training.COMPILE)
+    assert asked.rounds >= 2
+    assert asked.limit == (bench_step.QUICK_LIMIT if quick else bench_step.LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"), [("rownds=3", "rownds"), ("compile=all", "--compile: no all; there are eager")]
+)
+def test_words_that_are_unknown(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([word], CPU)
+    assert message in capsys.readouterr().err

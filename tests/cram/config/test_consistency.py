@@ -1,0 +1,49 @@
+import re
+
+import pytest
+
+from cram.errors import CramError
+from cram.config.recipe import read_config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.width=32"], "model.width=32 is not a multiple of model.heads=3: change either."),
+        (["model.width=9"], "model.heads=3 gives heads of 3, which is odd: rotary positions need an even width"),
+        (["model.kind=crammed", "model.width=27"], "model.width=27 is odd: sinusoidal positions need an even one"),
+        (
+            ["model.kind=decoder"],
+            "model.kind=decoder cannot learn objective.kind=masked: set objective.kind=causal",
+        ),
+        (["objective.kind=causal"], "model.kind=encoder cannot learn objective.kind=causal: set objective.kind=masked"),
+        (
+            ["objective.replace_mask=0.9", "objective.replace_random=0.2"],
+            "objective.replace_mask=0.9 and objective.replace_random=0.2: their sum must be at most 1.",
+        ),
+        (["averaging.decay=0.9"], "averaging.decay=0.9 needs averaging.start, where averaging begins."),
+        (["compile.cuda_graphs=true", "compile.kind=eager"], "compile.cuda_graphs=true replays compiled code"),
+        (["data.filters.max_words=5"], "data.filters.max_words=5 is less than data.filters.min_words=10"),
+        (["wordpiece.vocab_size=1000"], "wordpiece.vocab_size=1000 is not a multiple of 64: the nearest is 1024."),
+        (["wordpiece.vocab_size=65"], "wordpiece.vocab_size=65 is not a multiple of 64: the nearest is 64."),
+        (["special.mask=<mask>"], "special.mask=<mask> names a token of a given tokenizer: say tokenizer=FILE too"),
+        (["budget=1:30:00"], "budget=1:30:00 is not a valid budget. Write 90s, 10m or 24h"),
+        (["checkpoint.interval=5"], "checkpoint.interval=5 is not a valid duration above zero."),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(CramError, match=f"^{re.escape(message)}"):
+        read_config(["recipe=bert_demo", *words])
+
+
+def test_a_decoder_has_no_causal_share() -> None:
+    with pytest.raises(CramError, match=r"objective.causal_share=0.2 is for objective.kind=masked: .* leave it out\.$"):
+        read_config(["recipe=gpt_demo", "objective.causal_share=0.2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("1:30:00", "90m"), ("1:30", "90s"), ("10M", "10m"), ("10 m", "10m"), ("1_0m", "10m")]
+)
+def test_a_budget_that_is_nearly_one_is_corrected(text: str, meant: str) -> None:
+    with pytest.raises(CramError, match=f"; for {text} write {meant}\\.$"):
+        read_config(["recipe=bert_demo", f"budget={text}"])

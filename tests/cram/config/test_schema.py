@@ -1,0 +1,184 @@
+"""Every key of every command: its range, what its text becomes, and what is refused in which words."""
+
+import math
+import re
+from dataclasses import Field
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cram.ablation.table import Arm, Table
+from cram.config.config import Config
+from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
+from cram.errors import CramError
+from cram.config.recipe import read_words
+from cram.config.schema import Range, default_of, key, keys, kind_of, parse, value_of
+
+SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, Table, Arm)
+
+
+def number_of(item: Field[Any]) -> type | None:
+    """The type of the numbers that a key takes, one or a list of them; None for a key of another type."""
+    kind, _ = kind_of(item)
+    kind = get_args(kind)[0] if get_origin(kind) is list else kind
+    return kind if kind in (int, float) else None
+
+
+NUMBERS = [
+    pytest.param(name, item, id=f"{schema.__name__}.{name}")
+    for schema in SCHEMAS
+    for name, item in keys(schema).items()
+    if "range" in item.metadata and number_of(item)
+]
+
+
+@pytest.mark.parametrize(("name", "item"), NUMBERS)
+def test_every_number_has_a_range_and_is_refused_outside(name: str, item: Field[Any]) -> None:
+    allowed: Range = item.metadata["range"]
+    assert allowed.least is not None or allowed.above is not None, "every number has a lower bound"
+    assert number_of(item) is not int or allowed.most is not None, "a whole number of any size may never end"
+    if (default := default_of(item)) not in (None, []):
+        assert allowed.holds(default)
+    outside = [-1, -math.inf, math.inf, math.nan, *([allowed.most * 2, allowed.most + 1] if allowed.most else [])]
+    outside += [bound for bound in (allowed.above, allowed.below) if bound is not None]
+    for value in outside:
+        assert not allowed.holds(value)
+        with pytest.raises(
+            CramError, match=rf"^{re.escape(name)}=.* (is out of range: give a number|cannot be read: )"
+        ):
+            parse(name, item, str(value))
+    for bound in (allowed.least, allowed.most):
+        if bound is not None:
+            found = parse(name, item, str(bound))
+            assert found in (bound, [bound])
+            assert type(found[0] if isinstance(found, list) else found) is number_of(item)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " 1", "1 ", "one", "0x10", "1,5", "1__0", "1_", "${x}", "nan", "inf", "1e", "--1", "١"]
+)
+@pytest.mark.parametrize("name", ["model.layers", "optimizer.lr"])
+def test_what_is_no_number_is_refused(name: str, text: str) -> None:
+    with pytest.raises(CramError, match=rf"^{re.escape(f'{name}={text}')} cannot be read: give a"):
+        parse(name, keys(Config)[name], text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("batch.tokens", "131_072", 131_072),
+        ("data.tokens", "2.5e9", 2_500_000_000),
+        ("optimizer.lr", "1", 1.0),
+        ("optimizer.lr", ".5", 0.5),
+        ("optimizer.muon.nesterov", "false", False),
+        ("schedule.kind", "cosine", "cosine"),
+    ],
+)
+def test_values_are_read_by_the_type_of_the_key(name: str, text: str, value: Any) -> None:
+    found = parse(name, keys(Config)[name], text)
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("model.layers", "1.5", "model.layers=1.5 is not a whole number: give a whole number such as 12"),
+        ("model.layers", "9" * 400, "is not a whole number"),
+        ("model.layers", "9" * 40, "is out of range: give a number at least 1, at most 1000."),
+        ("optimizer.clip", "-1", "optimizer.clip=-1 is out of range: give a number above 0, or null."),
+        ("optimizer.muon.nesterov", "yes", "optimizer.muon.nesterov=yes is neither true nor false."),
+        ("schedule.kind", "fast", "schedule.kind=fast is not one of linear, cosine, triangle, "),
+    ],
+)
+def test_a_refusal_says_what_is_allowed(name: str, text: str, message: str) -> None:
+    with pytest.raises(CramError, match=re.escape(message)):
+        parse(name, keys(Config)[name], text)
+
+
+@given(st.text())
+def test_a_text_is_taken_as_it_stands(text: str) -> None:
+    assert parse("data.text_field", keys(Config)["data.text_field"], text) == text
+    if text and not text.startswith("~") and "\0" not in text and len(text) < 60:
+        assert parse("data.source", keys(Config)["data.source"], text) == text
+
+
+def test_a_leading_tilde_is_the_home_folder_in_paths_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert parse("data.source", keys(Config)["data.source"], "~/texts/*.txt") == "/home/somebody/texts/*.txt"
+    assert parse("run", keys(Config)["run"], "~") == "/home/somebody"
+    assert parse("run", keys(Config)["run"], "~nobody/x") == "~nobody/x"
+    assert parse("run", keys(Config)["run"], "a/~/b") == "a/~/b"
+    assert parse("data.text_field", keys(Config)["data.text_field"], "~/x") == "~/x"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "x" * 256, "é" * 128, "x/" * 3000, "\ud800"])
+def test_a_path_that_no_file_system_takes_is_refused(text: str) -> None:
+    with pytest.raises(CramError, match=r"^data\.source=.* is not a valid path"):
+        parse("data.source", keys(Config)["data.source"], text)
+
+
+def test_bytes_that_are_not_utf8_can_name_a_file_and_nothing_else() -> None:
+    word = b"\xff".decode("utf-8", "surrogateescape")  # as `sys.argv` has them
+    assert parse("data.source", keys(Config)["data.source"], f"{word}/*.txt") == f"{word}/*.txt"
+    for name in ("data.text_field", "special.mask", "card.license", "budget", "device"):
+        with pytest.raises(CramError, match=rf"^{name}=\\udcff is not valid text: it has bytes that are not UTF-8\.$"):
+            parse(name, keys(Config)[name], word)
+    for name in ("seed", "optimizer.lr", "model.kind", "dry_run"):
+        with pytest.raises(CramError, match=rf"^{name}=\\udcff "):
+            parse(name, keys(Config)[name], word)
+
+
+def test_a_home_folder_that_is_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(CramError, match=r"^run='~/x' is not a valid path \(Could not determine home directory\.\)"):
+        parse("run", keys(Config)["run"], "~/x")
+
+
+@pytest.mark.parametrize("name", ["data.source", "tokenizer", "run", "data.dir"])
+def test_an_empty_path_is_refused(name: str) -> None:
+    with pytest.raises(CramError, match=f"{name}= is empty: give a path, or leave the word out"):
+        parse(name, keys(Config)[name], "")
+
+
+def test_lists_are_read_with_and_without_brackets() -> None:
+    assert read_words(GlueConfig, ["tasks=[cola, rte]"]).tasks == ["cola", "rte"]
+    assert read_words(GlueConfig, ["tasks=cola,rte"]).tasks == ["cola", "rte"]
+    assert read_words(GlueConfig, ["tasks=[]"]).tasks == []
+    assert read_words(GlueConfig, ["learning_rate=4e-5"]).learning_rate == [4e-5]
+    with pytest.raises(CramError, match=r"tasks=\[cola has one bracket alone"):
+        read_words(GlueConfig, ["tasks=[cola"])
+    with pytest.raises(CramError, match=r"learning_rate=2 is out of range: give a number above 0, below 1"):
+        read_words(GlueConfig, ["learning_rate=[4e-5,2]"])
+
+
+def test_keys_that_hold_paths_are_said_to() -> None:
+    paths = {name for schema in SCHEMAS for name, item in keys(schema).items() if item.metadata.get("path")}
+    assert {
+        "run",
+        "init",
+        "to",
+        "data.dir",
+        "data.source",
+        "tokenizer",
+        "text",
+        "recipe",
+        "table",
+        "dir",
+        "verify",
+    } <= paths
+
+
+def test_a_range_reads_as_words() -> None:
+    assert str(key(0.0, "", least=0, below=1).metadata["range"]) == "at least 0, below 1"
+    assert str(key(1, "", above=0.5, most=10**12).metadata["range"]) == "above 0.5, at most 1e12"
+    assert not key("", "").metadata["range"]
+
+
+def test_the_value_of_a_dotted_key() -> None:
+    assert value_of(Config(), "optimizer.muon.lr") == 0.02

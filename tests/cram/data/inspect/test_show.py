@@ -1,0 +1,392 @@
+import json
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.terminal.progress import Progress
+from cram.data.inspect import plots
+from cram.data.inspect import show
+from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.scan import FATES
+from cram.data.shards.shards import ShardSet
+from cram.data.cleaning.held_out_split import held_out_limit, text_hash
+from cram.errors import CramError
+from cram.files.record import sha256_file
+from cram.files.sealed import write_sealed
+
+SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal"]
+NOTICE = "Please enable javascript to use this site."
+SHORT = "a [bold]short[/bold] \x1b[31mone\x1b[0m\r\nwith :smile: \u202e\u2028 na\u00efve \u65e5"
+PAD, CLS, SEP = 0, 2, 3
+
+
+def text(random: np.random.RandomState, words: int) -> str:
+    return " ".join("".join(random.choice(SYLLABLES, 3)) for _ in range(words))
+
+
+def prepared(folder: Path, **settings: Any) -> ShardSet:
+    """200 documents, 8 of them cut; 7 of 11 words, 5 exact duplicates and 4 near ones."""
+    random = np.random.RandomState(5)
+    documents = [text(random, random.randint(12, 60)) for _ in range(196)]
+    documents += [text(random, 150) for _ in range(4)]
+    for place in range(10, 18):
+        documents[place] = f"{documents[place]}\n{NOTICE}"
+    twins = [f"{document} end" for document in documents[196:]]
+    short = [one for one in (f"{SHORT} {n}" for n in range(30)) if text_hash(one) >= held_out_limit(0.05)][:7]
+    everything = [*documents, *short, *documents[20:25], *twins]
+    folder.mkdir()
+    source = folder / "corpus.jsonl"
+    source.write_text("".join(json.dumps({"text": one}) + "\n" for one in everything))
+    filters = FilterConfig(min_words=12, symbols=None, digits=None, repetition=False, compressibility=None)
+    data = DataConfig(source=str(source), dir=str(folder), seq_len=32, held_out=0.05, filters=filters,
+                      dedupe=DedupeConfig(exact=True, near=0.8), processes=1, **settings)  # fmt: skip
+    return prepare_shards(data, WordPieceConfig(vocab_size=128), None, Progress(terminal=False))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    return prepared(tmp_path_factory.mktemp("show") / "corpus")
+
+
+@pytest.fixture
+def shards(made: ShardSet, tmp_path: Path) -> ShardSet:
+    """A copy, to change."""
+    return ShardSet.open(shutil.copytree(made.folder, tmp_path / "set", ignore=shutil.ignore_patterns("plots")))
+
+
+@pytest.fixture(scope="module")
+def whole(made: ShardSet) -> str:
+    """All that is shown of it."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        plain(patch)
+        show.show(made.folder)
+    return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain(monkeypatch)
+
+
+def plain(patch: pytest.MonkeyPatch) -> None:
+    """Let the output be that of no terminal, 80 columns wide."""
+    patch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        patch.delenv(name, raising=False)
+
+
+def account(shards: ShardSet, capsys: pytest.CaptureFixture[str], **options: bool) -> str:
+    capsys.readouterr()
+    show.print_account(shards, **options)
+    return capsys.readouterr().out
+
+
+def figures(out: str, name: str) -> list[str]:
+    """What stands behind a name at the start of a line."""
+    (line,) = re.findall(rf"^ *{re.escape(name)}  +(.*?) *$", out, re.MULTILINE)
+    return re.split("  +", line)
+
+
+def test_the_account_says_what_became_of_the_documents(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    out = account(made, capsys)
+    read, held_out, kept = (figures(out, name) for name in ("read", "held out", "kept"))
+    assert read[:2] == ["216", "100.00%"]
+    assert figures(out, "dropped: min_words")[0] == "7"
+    exact, near = figures(out, "dropped: exact"), figures(out, "dropped: near")
+    gone = 7 + int(exact[0]) + int(near[0]) + sum(map(int, re.findall(r"dropped: near_held_out +(\d+)", out)))
+    assert int(held_out[0]) + gone + int(kept[0]) == 216
+    assert figures(out, "dropped: min_words")[1:] == ["3.24%", f"{7 * len(f'{SHORT} 0'.encode()):,}"]
+    cut = int(figures(out, "boilerplate lines cut")[0])
+    assert 0 < cut <= 8
+    assert figures(out, "boilerplate lines cut")[2] == str(cut * len("\n" + NOTICE))
+    each = made.manifest["counts"]["bytes"] / made.tokens
+    assert f"{made.tokens:,} tokens ({each:.2f} bytes each) in {made.rows:,} rows x 32 tokens, 1 shard(s)" in out
+    about = made.manifest["tokenizer"]
+    unknown, lost = (f"{about[name]:.2%}" for name in ("unknown_tokens", "lost_characters"))
+    assert f"{unknown} of the tokens are unknown; of a sample's characters {lost} are lost" in out
+    assert int(read[2].replace(",", "")) > int(kept[2].replace(",", "")) == made.manifest["counts"]["bytes"]
+
+
+def test_the_account_says_how_rows_are_filled(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    out = account(made, capsys)
+    fill, cut, how = figures(out, "greedy")
+    assert fill == f"{made.tokens / made.rows / 32:.3%}" and how == "measured"
+    assert int(cut) == made.manifest["packing"]["greedy"]["cut_documents"] > 0
+    assert figures(out, "best_fit")[1:] == ["0", "told from the lengths"]
+    short = account(made, capsys, short=True)
+    assert re.search(rf"^packing greedy: [\d.]+% filled, {cut} documents cut that fit a row$", short, re.MULTILINE)
+    assert re.search(r"^packing best_fit instead: [\d.]+% filled, 0 documents cut", short, re.MULTILINE)
+
+
+def write_timing(shards: ShardSet, scan: float = 2.0) -> None:
+    timing = {
+        "processes": 2,
+        "wall_seconds": {"tokenizer": 1.5, "scan": scan, "pack": 0.004, "orders": 0.0},
+        "scan_seconds": {"hashing": 0.5, "filters": 3.0},
+        "pack_seconds": {"tokenizing": 0.001},
+        "peak_bytes": {"this process": 123_400_000, "a worker": 0},
+    }
+    write_sealed(shards.folder / "timing.json", timing)
+
+
+def test_the_account_says_where_the_time_went(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    write_timing(shards)
+    shards.manifest["counts"]["bytes_in"] = 7_000_000
+    out = account(shards, capsys)
+    assert (figures(out, "tokenizer"), figures(out, "scan")) == (["1.5"], ["2.0", "3.5"])
+    assert (figures(out, "hashing"), figures(out, "filters")) == (["0.5", "14.0"], ["3.0", "2.3"])
+    assert (figures(out, "pack"), figures(out, "all")) == (["0.0"], ["3.5", "2.0"])
+    assert "2 process(es), peak memory: this process 123 MB\n" in out
+    assert "time: tokenizer 1.5 s, scan 2.0 s, pack 0.0 s, orders 0.0 s\n" in account(shards, capsys, short=True)
+
+
+def test_a_stage_that_was_resumed_has_no_pace(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    write_timing(shards, scan=0.1)
+    out = account(shards, capsys)
+    assert (figures(out, "scan"), figures(out, "all")) == (["0.1"], ["1.6"])
+
+
+def test_without_timing_the_time_is_left_out(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    (shards.folder / "timing.json").unlink()
+    for short in (False, True):
+        out = account(shards, capsys, short=short)
+        assert "kept" in out and "tokenizer" not in out and "memory" not in out
+
+
+def test_the_short_account_fits_a_screen(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards.manifest["dropped"] = {name: {"documents": 10**9, "bytes": 10**13} for name in FATES[2:]}
+    shards.manifest["counts"] |= {"not_needed_documents": 10**9, "boilerplate_documents": 10**9}
+    for forced in ("", "1"):
+        monkeypatch.setenv("FORCE_COLOR", forced)
+        lines = account(shards, capsys, short=True).splitlines()
+        assert len(lines) <= 24
+        assert all(len(re.sub(r"\x1b\[[\d;]*m", "", line)) <= 80 for line in lines[1:])
+
+
+def shown(shards: ShardSet, capsys: pytest.CaptureFixture[str], row: int | None = None) -> str:
+    capsys.readouterr()
+    show.show(shards.folder, row)
+    return capsys.readouterr().out
+
+
+def test_what_was_dropped_is_shown_as_it_is_with_nothing_that_steers_the_terminal(whole: str) -> None:
+    assert "\ndropped: min_words (3 of the 7 samples in statistics.json)\n" in whole
+    wanted = r"    | a [bold]short[/bold] \x1b[31mone\x1b[0m\r ⏎ with :smile: \u202e\u2028 naïve 日 "
+    assert whole.count(wanted) == 3
+    assert all(sign.isprintable() for sign in whole.replace("\n", ""))
+    assert "\nlines cut as boilerplate (3 of the " in whole
+    assert whole.count(f"    | {NOTICE}\n") == 3
+    assert re.search(r"^  corpus.jsonl:\d+$", whole, re.MULTILINE)
+
+
+@pytest.mark.parametrize("forced", ["", "1"])
+def test_output_that_knows_ascii_alone_gets_that(made: ShardSet, monkeypatch: pytest.MonkeyPatch, forced: str) -> None:
+    monkeypatch.setenv("FORCE_COLOR", forced)
+    monkeypatch.setattr(show, "draw_plots", lambda *_: None)
+    written = BytesIO()
+    with redirect_stdout(TextIOWrapper(written, "ascii", write_through=True)) as out:
+        show.show(made.folder)
+    assert rb"na\xefve" in written.getvalue() and out
+
+
+def test_duplicates_stand_beside_what_they_duplicate(made: ShardSet, whole: str) -> None:
+    pairs = json.loads((made.folder / "statistics.json").read_text())["duplicates"]
+    assert f"\nduplicates (3 of the {len(pairs)} pairs in statistics.json)\n" in whole
+    part = whole.partition("\nduplicates")[2].partition("\nrow ")[0]
+    texts = re.findall(r"^    \| (.*)$", part, re.MULTILINE)
+    assert [float(found) for found in re.findall(r"similarity ([\d.]+), dropped: corpus", part)] == pytest.approx(
+        [pairs[0]["similarity"], pairs[(len(pairs) - 1) // 2]["similarity"], pairs[-1]["similarity"]], abs=5e-4
+    )
+    assert part.count("  of which this was kept: corpus.jsonl:") == 3
+    assert len(texts) == 6
+    assert texts[0] == texts[1] and texts[4][:190] == texts[5][:190]
+    assert all(len(found) <= 200 for found in texts)
+    assert any(found.endswith("...") and len(found) == 200 for found in texts)
+
+
+def test_a_set_without_drops_has_no_samples(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    path = shards.folder / "statistics.json"
+    path.write_text('{"samples": {}, "duplicates": []}')
+    files = shards.manifest["files"] | {path.name: sha256_file(path)}
+    write_sealed(shards.folder / "manifest.json", shards.manifest | {"files": files})
+    out = shown(shards, capsys)
+    assert "statistics.json" not in out and "\nrow " in out
+
+
+@pytest.mark.parametrize("packing", ["greedy", "best_fit"])
+def test_every_row_is_shown_document_by_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], packing: str
+) -> None:
+    made = prepared(tmp_path / "corpus", packing=packing)
+    tokenizer = Tokenizer.from_file(str(made.tokenizer_path))
+    continued = cut = padded = 0
+    for row in [*range(0, made.rows, 5), *range(made.rows - 20, made.rows)]:
+        head, *lines = shown(made, capsys, row).splitlines()[1:]
+        tokens, documents = (array[0] for array in made.read(np.array([row])))
+        rebuilt: list[int] = []
+        for number, line in enumerate(lines):
+            found = re.fullmatch(rf" *{number} (continued|         ) \| (.*)", line)
+            assert found
+            ids = tokens[(documents == number) & (tokens != PAD)].tolist()
+            rebuilt += ids
+            words = tokenizer.decode(ids, skip_special_tokens=False)
+            assert found[2] == words
+            assert words.startswith("[CLS]") == (ids[0] == CLS) == (found[1] != "continued")
+            assert words.endswith("[SEP]") == (ids[-1] == SEP)
+            continued += found[1] == "continued"
+            cut += ids[-1] != SEP
+        padding = int((tokens == PAD).sum())
+        padded += padding > 0
+        assert rebuilt == tokens[tokens != PAD].tolist()
+        assert head == f"row {row}: {32 - padding} tokens of {len(lines)} document(s), {padding} of padding"
+    assert continued > 5 and cut > 5
+    assert padded or packing == "greedy"
+
+
+def test_rows_are_shown_from_all_over(made: ShardSet, whole: str) -> None:
+    found = [int(row) for row in re.findall(r"^row (\d+):", whole, re.MULTILINE)]
+    assert found == [made.rows // 6, made.rows // 2, 5 * made.rows // 6]
+
+
+@pytest.mark.parametrize("row", [-1, 10**6])
+def test_a_row_that_is_not_there(made: ShardSet, row: int) -> None:
+    with pytest.raises(CramError, match=rf"row={row}: .* has no such row; its rows are 0 to {made.rows - 1}$"):
+        show.show(made.folder, row)
+
+
+def test_one_row_is_all_that_is_shown(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(shards, capsys, 0).startswith("\nrow 0: ")
+    assert not (shards.folder / "plots").exists()
+
+
+def test_on_a_terminal_a_document_wraps_beside_its_number(
+    made: ShardSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    row = int(np.flatnonzero(made.read(np.arange(made.rows))[1].max(axis=1))[5])
+    unwrapped = shown(made, capsys, row).splitlines()[2:]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = shown(made, capsys, row)
+    assert "\x1b[36m[CLS]\x1b[0m" in out
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out).splitlines()[2:]
+    assert len(lines) > len(unwrapped) > 1
+    assert all(len(line) <= 60 for line in lines)
+    assert {line[:16] for line in lines} == {line[:16] for line in unwrapped} | {" " * 16}
+    assert " ".join(line[16:].strip() for line in lines) == " ".join(line[16:] for line in unwrapped)
+
+
+@given(st.text())
+def test_any_text_can_be_printed(text: str) -> None:
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        console = Console(file=TextIOWrapper(BytesIO(), encoding), highlight=False)
+        seen = show._visible(text, console).plain
+        assert seen.isprintable()
+        assert seen.encode(encoding).count(b"?") == text.count("?")
+        assert not (text.isascii() and text.isprintable()) or seen == text
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are drawn."""
+    from matplotlib import pyplot
+
+    found: list[Any] = []
+    close = pyplot.close
+    monkeypatch.setattr(pyplot, "close", lambda figure: (found.append(figure), close(figure)))
+    return found
+
+
+def test_the_plots_show_lengths_and_counts(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str], drawn: list[Any]
+) -> None:
+    out = shown(shards, capsys)
+    paths = [shards.folder / "plots" / name for name in ("lengths.png", "tokens.png")]
+    assert out.endswith(f"\nplots: {paths[0]}, {paths[1]}\n")
+    assert all(path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for path in paths)
+    lengths, tokens = (figure.axes[0] for figure in drawn)
+
+    stream = shards.read(np.arange(shards.rows))[0].ravel()
+    stream = stream[stream != PAD]
+    found = np.diff(np.append(np.flatnonzero(stream == CLS), len(stream)))
+    values, edges, _ = lengths.patches[0].get_data()
+    documents = values * np.diff(np.log(edges)) / np.log(1.1)
+    assert documents == pytest.approx(np.histogram(found, np.append(edges[:-1], edges[-1] - 0.5))[0])
+    places = [line.get_xdata()[0] for line in lengths.lines]
+    assert places == [pytest.approx(found.mean()), np.sort(found)[(len(found) - 1) // 2], 32]
+    labels = [item.get_text() for item in drawn[0].legends[0].get_texts()]
+    fitting = f"seq_len 32 ({(found <= 32).mean():.0%} of the documents fit)"
+    assert labels == [f"mean {found.mean():,.0f}", f"median {places[1]}", fitting]
+    assert lengths.get_xscale() == "log" and lengths.get_xlabel() == "tokens of a document"
+
+    counts = np.sort(np.bincount(stream))[::-1]
+    counts = counts[counts > 0]
+    curve, zipf, *named = tokens.lines
+    assert list(curve.get_ydata()) == counts.tolist() and list(curve.get_xdata()) == list(range(1, len(counts) + 1))
+    assert list(zipf.get_ydata()) == pytest.approx(counts[0] / np.arange(1, len(counts) + 1))
+    ranks = [1, 4, 16, 64, len(counts)]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in named] == [
+        (rank, counts[rank - 1]) for rank in ranks
+    ]
+    tokenizer = Tokenizer.from_file(str(shards.tokenizer_path))
+    names = [note.get_text().strip('"') for note in tokens.texts]
+    assert [int((stream == tokenizer.token_to_id(name)).sum()) for name in names] == [counts[r - 1] for r in ranks]
+    assert (tokens.get_xscale(), tokens.get_yscale()) == ("log", "log")
+
+
+def test_documents_of_one_length_and_longer_ones_are_drawn(made: ShardSet, drawn: list[Any]) -> None:
+    for lengths in ([0, 0, 0, 9], [0, 0, 5, 0, 4], [0] * 500 + [9]):
+        made.lengths = lambda lengths=lengths: np.array(lengths)  # type: ignore[method-assign]
+        assert plots._plot_lengths(made).startswith(b"\x89PNG")
+    labels = [figure.axes[0].get_xlabel() for figure in drawn]
+    assert labels[2] == "tokens of a document (last bar: 500 and more)"
+    del made.lengths
+
+
+@pytest.mark.parametrize("name", ["$x$ \u65e5\u672c \U0001f600 \x07", "$\\frac{a$"])
+def test_any_name_of_a_token_is_drawn(
+    made: ShardSet, drawn: list[Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    class Names:
+        def id_to_token(self, token: int) -> str | None:
+            return name if token % 2 else None
+
+    plots._plot_tokens(made, Names())  # type: ignore[arg-type]
+    assert any("$" in note.get_text() or "\\" in note.get_text() for note in drawn[0].axes[0].texts)
+
+
+def test_a_folder_that_cannot_be_written_costs_the_plots_alone(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shards.folder / "plots").write_text("in the way")
+    out = shown(shards, capsys)
+    assert "\nrow " in out
+    assert re.search(r"\nno plots: .*/set/plots cannot be written \(.*\)\n$", out)
+
+
+def test_a_full_disk_costs_the_plots_alone(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path, __: bytes) -> Callable[[], None]:
+        raise CramError("the disk is full")
+
+    monkeypatch.setattr(plots, "write_atomic", full)
+    assert shown(shards, capsys).endswith("/set/plots cannot be written (the disk is full)\n")
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"no shard folder, it holds no manifest.json; run cram.prepare"):
+        show.show(tmp_path)

@@ -1,0 +1,227 @@
+import json
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from proofs.unseen import KINDS, byte_level, corpus, encoded, leaked, plant
+from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.terminal.progress import Progress
+from cram.data.preparation import leaks
+from cram.data.preparation.second_pass import Encoded, Note, Touching
+from cram.data.preparation.leaks import BOILERPLATE, WINDOW, HeldOutIds, content
+from cram.data.shards.pack import Kind, make_packer
+from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.rows import RowWriter
+from cram.data.preparation.scan import Sample
+from cram.data.shards.shards import ShardSet, ShardWriter
+from cram.data.special import SpecialTokens
+from cram.data.inspect.verify import verify
+from cram.errors import CramError
+from cram.files.sealed import write_sealed
+
+NO_FILTERS = FilterConfig(
+    min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None
+)
+WORDPIECE = WordPieceConfig(vocab_size=128)
+SPECIAL = SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4)
+small_ids = st.lists(st.integers(5, 7), max_size=30)
+
+
+def make(folder: Path, texts: list[str], path: str | None = None, wordpiece: WordPieceConfig = WORDPIECE,
+         **changes: Any) -> ShardSet:  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    source = folder / "corpus.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    data = DataConfig(source=str(source), dir=str(folder), seq_len=32, held_out=0.1, filters=NO_FILTERS, processes=1)
+    return prepare_shards(replace(data, **changes), wordpiece, path, Progress(terminal=False))
+
+
+@pytest.fixture
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 6 ids, so that a few ids hold some."""
+    monkeypatch.setattr(leaks, "WINDOW", 6)
+    monkeypatch.setattr(leaks, "BLOCK", 3)
+
+
+def runs(ids: list[int], n: int) -> list[tuple[int, ...]]:
+    return [tuple(ids[start : start + n]) for start in range(len(ids) - n + 1)]
+
+
+@pytest.mark.usefixtures("short_windows")
+@given(st.lists(small_ids, max_size=4), st.lists(small_ids, max_size=6), st.data())
+def test_what_is_found_against_a_plain_search(
+    held: list[list[int]], texts: list[list[int]], data: st.DataObject
+) -> None:
+    texts = [*texts, *data.draw(st.lists(st.sampled_from(held), max_size=3))] if held else texts
+    held_out = HeldOutIds.of([np.array(ids) for ids in held])
+    known = {run for ids in held for run in runs(ids, 6)}
+    assert len(held_out.windows) == len(known)
+    framed = [2, *[number for ids in texts for number in [*ids, 3, 2]]]
+    places, numbers = held_out.windows_in(np.array(framed, np.int32))
+    found = runs(framed, 6)
+    assert places.tolist() == [place for place, run in enumerate(found) if run in known]
+    pairs = {(found[place], number) for place, number in zip(places.tolist(), numbers.tolist(), strict=True)}
+    assert len(pairs) == len({run for run, _ in pairs}) == len({number for _, number in pairs})
+    lengths = np.array([len(ids) + 2 for ids in texts], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    there = lengths > 2
+    equal = held_out.equal(np.array(framed), starts[there] + 1, (starts + lengths - 1)[there])
+    assert equal.tolist() == [ids in held for ids in texts if ids]
+
+
+def test_they_are_written_and_mapped(tmp_path: Path) -> None:
+    made = HeldOutIds.of([np.arange(5, 200), np.arange(9), np.empty(0, np.int64)])
+    made.save(tmp_path / "ids")
+    again = HeldOutIds.load(tmp_path / "ids")
+    assert all((vars(made)[name] == vars(again)[name]).all() for name in vars(made))
+    assert made.lengths.tolist() == [9, 195] and len(made.windows) == 195 - WINDOW + 1
+    assert content(np.array([2, 7, 8, 3]), SPECIAL).tolist() == [7, 8]
+    assert content(np.array([7, 8, 3]), replace(SPECIAL, cls=None)).tolist() == [7, 8]
+
+
+SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus"]
+
+
+def prose(seed: int, words: int, syllables: int = 2) -> str:
+    source = random.Random(seed)
+    return " ".join("".join(source.choices(SYLLABLES, k=syllables)) for _ in range(words))
+
+
+PROSE = [prose(number, 20 + number) for number in range(140)]
+
+
+def test_a_set_without_leaks_says_so(tmp_path: Path) -> None:
+    made = make(tmp_path, PROSE)
+    check = made.manifest["held_out_check"]
+    assert check.pop("documents") == len(made.held_out()) and check.pop("windows") > 100
+    assert set(check.values()) == {0}
+    assert verify(made.folder).rows == made.rows
+
+
+@pytest.mark.parametrize("cls", [True, False])
+def test_verify_finds_what_was_planted(tmp_path: Path, cls: bool) -> None:
+    made = make(tmp_path / "set", PROSE, None if cls else byte_level(PROSE, tmp_path / "bpe.json"))
+    held_out = sorted(encoded(made), key=len)
+    short, long = held_out[0], held_out[-1]
+    assert len(short) < WINDOW < 2 * WINDOW < len(long)
+    part = [*long[: 2 + WINDOW], long[-1]]
+    for number, (ids, least) in enumerate([(short, 0), (long, 0), (long, 600), (part, 0)]):
+        folder = shutil.copytree(made.folder, tmp_path / f"{number}")
+        plant(folder, ids, least)
+        windows = max(0, len(ids) - (2 if cls else 1) - WINDOW + 1)
+        found = rf"{int(ids in held_out)} whole document\(s\) and {windows} window\(s\) of 64 tokens; delete the folder"
+        with pytest.raises(CramError, match=rf"{number}: held-out text stands in its rows, {found}"):
+            verify(folder)
+
+
+def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
+    made = make(tmp_path, PROSE)
+    path = made.folder / "manifest.json"
+    write_sealed(path, made.manifest | {"held_out_check": None})
+    with pytest.raises(CramError, match=r"manifest.json: held_out_check: None, but \{'documents': \d+, .* in the rows"):
+        verify(made.folder)
+
+
+def rows_of(folder: Path, documents: list[list[int]], kind: Kind, seq_len: int) -> ShardSet:
+    """Shards of these documents, framed."""
+    writer, packer = ShardWriter(folder, seq_len, 64, 0), make_packer(kind, seq_len, 0)
+    for ids in documents:
+        packer.add([2, *ids, 3])
+    writer.write(*packer.finish())
+    writer.file(leaks.BOILERPLATE_FILE, save({"windows": np.array([], np.uint64)}))
+    writer.finish(b"{}", [], {"counts": {"documents": len(documents)}, "settings": {"packing": kind}})
+    return ShardSet.open(folder)
+
+
+@pytest.mark.usefixtures("short_windows")
+@pytest.mark.parametrize("kind", ["greedy", "best_fit"])
+@pytest.mark.parametrize("at_once", [1 << 20, 16, 8])
+def test_rows_are_searched_as_they_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, at_once: int
+) -> None:
+    monkeypatch.setattr("cram.data.shards.shards.TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr(leaks, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(leaks.SpecialTokens, "of", lambda _: SPECIAL)
+    source = random.Random(at_once)
+    documents = [[source.randint(5, 60) for _ in range(source.randint(1, 40))] for _ in range(60)]
+    shards = rows_of(tmp_path, documents, kind, seq_len=8)
+    held = [documents[7], documents[30], [9] * 9, documents[50][:3]]
+    held_out = HeldOutIds.of([np.array(ids) for ids in held])
+    found = leaks.check_rows(shards, held_out)
+    whole = [ids for ids in documents if ids in held]
+    pieces = whole if kind == "greedy" else [run for ids in whole for run in _cut([2, *ids, 3])]
+    windows = {run for ids in pieces for run in runs(ids, 6) if not {2, 3} & set(run)}
+    assert found.windows_found == len(windows) > 0
+    assert found.sequences_found == sum(kind == "greedy" or len(ids) <= 6 for ids in whole)
+    assert found.boilerplate_windows == found.boilerplate_documents == 0
+
+
+def _cut(ids: list[int]) -> list[list[int]]:
+    whole = len(ids) - len(ids) % 8
+    return [*(ids[start : start + 8] for start in range(0, whole, 8)), ids[whole:]]
+
+
+def touch(rows: RowWriter, first: int, counts: list[int]) -> None:
+    """One chunk of documents of 4 ids, each touching the window of its number."""
+    touching = {i: Touching([window], 100, Sample(i, "", "")) for i, window in enumerate(counts)}
+    ids, lengths = np.full(4 * len(counts), 9, np.int32), np.full(len(counts), 4, np.int64)
+    rows.add(Encoded(ids, lengths, lengths, {}, {}, {}, touching), Note([0] * len(counts), (0, first), {}, 0))
+
+
+def test_what_many_documents_hold_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writer() -> RowWriter:
+        shards = ShardWriter(tmp_path, 8, 64, 0)
+        return RowWriter(tmp_path, shards, make_packer("greedy", 8, 0), 8, [1.0], None)
+
+    monkeypatch.setattr("cram.data.preparation.rows.TOKENS_PER_SHARD", 8)
+    rows = writer()
+    touch(rows, 0, [3] * (BOILERPLATE - 1) + [5])
+    touch(rows, 1, [3])
+    assert rows.counts.documents == 0 and not rows.boilerplate
+    touch(rows, 2, [3, 3, 5])
+    assert rows.counts.documents == 2 and rows.boilerplate == [3]
+    assert rows.counts.dropped == {"window_held_out": [BOILERPLATE + 2, 100 * (BOILERPLATE + 2)]}
+    assert len(rows.counts.samples["window_held_out"]) > 0
+    again = writer()  # goes on behind the shard
+    assert again.cursor == (0, 2) and again.boilerplate == [3]
+    touch(again, 3, [5] * (BOILERPLATE - 1))
+    assert again.counts.documents == 3 and again.boilerplate == [3, 5]
+
+
+def test_a_notice_of_many_documents_stays_and_is_counted(tmp_path: Path) -> None:
+    notice = prose(-1, 90)
+    texts = [f"{text} {notice}" if number % 2 else text for number, text in enumerate(PROSE)]
+    made = make(tmp_path, texts, dedupe=DedupeConfig(near=None))
+    check, dropped = made.manifest["held_out_check"], made.manifest["dropped"]
+    # Some more than its own ten: the windows that begin a word or two before it are in fewer documents.
+    lost = dropped["window_held_out"]["documents"]
+    assert BOILERPLATE <= lost < 30
+    assert check["windows_found"] == check["sequences_found"] == 0 < check["boilerplate_windows"]
+    assert check["boilerplate_documents"] == 70 - lost - sum(notice in one.text for one in made.held_out())
+    assert verify(made.folder)
+    assert "window_held_out" in json.loads((made.folder / "statistics.json").read_text())["samples"]
+
+
+def test_twins_of_every_kind_are_not_in_the_rows(tmp_path: Path) -> None:
+    texts = corpus(4 * len(KINDS))
+    paths = {"bpe": byte_level(texts, tmp_path / "bpe.json"), "wordpiece": None}
+    for name, path in paths.items():
+        made = make(tmp_path / name, texts, path, seq_len=64)
+        assert len(made.held_out()) > 5 and leaked(made) == 0
+        assert made.manifest["dropped"]["near_held_out"]["documents"] > 5
+
+
+def test_documents_that_only_their_ids_make_equal(tmp_path: Path) -> None:
+    """Words that are too long for the vocabulary are all the same token."""
+    unknown = [prose(number, 10, syllables=130) for number in range(60)]
+    made = make(tmp_path, [*PROSE, *unknown])
+    assert any(one.text in unknown for one in made.held_out())
+    assert made.manifest["dropped"]["ids_held_out"]["documents"] > 40 and leaked(made) == 0

@@ -1,0 +1,472 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from cram.files import record
+from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.data.preparation import prepare
+from cram.data.preparation import rows
+from cram.data.preparation import scan
+from cram.data.preparation import first_pass as segments
+from cram.data.preparation.prepare import prepare_shards
+from cram.data.shards.shards import ShardSet
+from cram.errors import CramError
+
+ROOT = str(Path(__file__).parents[4])
+CORPUS = Path(ROOT).parent / "shared/data/pretrain"
+WORDPIECE = WordPieceConfig(vocab_size=128)
+NO_FILTERS = FilterConfig(
+    min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None
+)
+SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal"]
+
+
+class Quiet:
+    """A progress report that counts."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, int] = {}
+        self.totals: dict[str, int | None] = {}
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, unit: str) -> Iterator[Any]:
+        self.stages[name] = 0
+        self.totals[name] = total
+
+        def advance(amount: int) -> None:
+            assert amount >= 0
+            self.stages[name] += amount
+
+        yield SimpleNamespace(advance=advance)
+
+
+def texts(count: int = 300, seed: int = 7) -> list[str]:
+    random = np.random.RandomState(seed)
+    return [" ".join("".join(random.choice(SYLLABLES, 3)) for _ in range(random.randint(3, 60))) for _ in range(count)]
+
+
+def write(folder: Path, documents: list[str], files: int = 3) -> DataConfig:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents[number::files])
+        (folder / f"{number}.jsonl").write_text(lines)
+    return DataConfig(
+        source=f"{folder}/*.jsonl",
+        dir=str(folder / "shards"),
+        seq_len=32,
+        held_out=0.05,
+        filters=NO_FILTERS,
+        processes=1,
+    )
+
+
+def make(data: DataConfig, wordpiece: WordPieceConfig = WORDPIECE, tokenizer: str | None = None) -> ShardSet:
+    return prepare_shards(data, wordpiece, tokenizer, Quiet())  # type: ignore[arg-type]
+
+
+def packed(shards: ShardSet) -> list[str]:
+    """The documents in the rows."""
+    tokenizer = Tokenizer.from_file(str(shards.tokenizer_path))
+    stream = shards.read(np.arange(shards.rows))[0].ravel()
+    stream = stream[stream != 0]
+    return [tokenizer.decode(piece.tolist()) for piece in np.split(stream, np.flatnonzero(stream == 2)[1:])]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """sha256 of the files below a folder that must not differ from run to run."""
+    return {
+        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "timing.json"
+    }
+
+
+def seen(folder: Path) -> list[str]:
+    """The names in a folder that are not hidden."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constants such that 300 documents make several chunks, segments and shards."""
+    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 16)
+    monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 64)
+    monkeypatch.setattr(rows, "TOKENS_PER_SHARD", 64 * 32)
+    monkeypatch.setattr(rows, "FILE_BYTES", 5_000)
+
+
+def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -> None:
+    documents = texts()
+    made = make(write(tmp_path, [*documents, "", " \n", documents[0], documents[3].upper() + "!"]))
+    tokenizer_counts = made.token_counts()
+    held_out = [document.text for document in made.held_out()]
+    assert sorted(packed(made) + held_out) == sorted(documents)
+    assert 0 < len(held_out) < 50
+    counts, dropped = made.manifest["counts"], made.manifest["dropped"]
+    assert counts["documents"] == made.documents == len(packed(made)) and counts["documents_in"] == 304
+    assert dropped["empty"]["documents"] == 2 and dropped["exact"]["documents"] == 2
+    assert counts["documents"] + counts["held_out_documents"] + 4 == 304
+    assert counts["bytes"] == sum(map(len, packed(made)))
+    tokens, borders = made.read(np.arange(made.rows))
+    assert made.tokens == (tokens != 0).sum() and (tokenizer_counts[1:] > 0).sum() > 64
+    about = made.manifest["tokenizer"]
+    assert about["trained_here"]
+    assert about["unknown_tokens"] == made.token_counts()[1] / made.tokens
+    assert [(source["name"], source["documents"]) for source in made.manifest["sources"]] == [
+        ("0.jsonl", 102), ("1.jsonl", 101), ("2.jsonl", 101),
+    ]  # fmt: skip
+    assert borders.max() > 0
+    assert not (made.folder / "journal").exists()
+    made.verify()
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("tokens", [None, 500, 10**9])
+def test_progress_ends_at_its_total(tmp_path: Path, tokens: int | None) -> None:
+    report: Any = Quiet()
+    prepare_shards(replace(write(tmp_path, texts()), tokens=tokens), WORDPIECE, None, report)
+    for name in ("scanning", "tokenizing and packing"):
+        assert report.stages[name] == report.totals[name] > 0
+
+
+def test_prepared_twice_nothing_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write(tmp_path, texts())
+    made = make(data)
+    monkeypatch.setattr(prepare, "_Preparation", None)
+    for other in ({"epochs": 5}, {"order": "likely_first"}, {"processes": 2}, {"on_error": "skip"}):
+        assert make(replace(data, **other)).folder == made.folder  # type: ignore[arg-type]
+
+
+def test_another_setting_or_content_is_another_folder(tmp_path: Path) -> None:
+    data = write(tmp_path, texts())
+    made = [
+        make(data),
+        make(replace(data, seq_len=16)),
+        make(replace(data, held_out=0.1)),
+        make(replace(data, tokens=999)),
+        make(replace(data, packing="best_fit")),
+        make(replace(data, filters=replace(NO_FILTERS, min_words=5))),
+        make(replace(data, dedupe=DedupeConfig(near=None))),
+    ]
+    made.append(make(data, replace(WORDPIECE, vocab_size=192)))
+    made.append(make(data, tokenizer=str(made[0].tokenizer_path)))
+    assert not made[-1].manifest["tokenizer"]["trained_here"]
+    (tmp_path / "0.jsonl").write_text((tmp_path / "0.jsonl").read_text().replace("ba", "bo"))
+    made.append(make(data))
+    assert len({shard_set.folder for shard_set in made}) == len(made)
+    assert made[0].hash == made[-2].hash, "the same tokenizer, given by path"
+
+
+def test_two_preparations_elsewhere_give_the_same_hash(tmp_path: Path) -> None:
+    first, second = (make(write(tmp_path / name / "corpus", texts())) for name in ("here", "there"))
+    assert first.hash == second.hash and first.folder.name == second.folder.name
+    assert hashes(first.folder) == hashes(second.folder)
+
+
+@pytest.mark.parametrize("packing", ["greedy", "best_fit"])
+def test_killed_at_any_write_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None, packing: str
+) -> None:
+    data = replace(write(tmp_path, texts()), packing=packing)  # type: ignore[arg-type]
+    straight = make(data)
+    assert len(straight.manifest["shards"]) > 3
+    expected, done = hashes(straight.folder), 0
+    real = record.os.fsync
+
+    for kill in range(100):
+        writes = 0
+
+        def die(file: int, kill: int = kill) -> None:
+            nonlocal writes
+            writes += 1
+            if writes > kill:
+                raise KeyboardInterrupt
+            real(file)
+
+        again = replace(data, dir=str(tmp_path / f"{kill}"))
+        with monkeypatch.context() as patch:
+            patch.setattr(record.os, "fsync", die)
+            try:
+                make(again)
+                break
+            except KeyboardInterrupt:
+                assert seen(Path(again.dir)) == []
+        monkeypatch.setattr(record.os, "fsync", real)
+        assert hashes(make(again).folder) == expected
+        done += 1
+    assert done > 15
+
+
+def test_what_is_finished_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path, texts())
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare, "account", die)
+        make(data)
+    for stage in ("train_tokenizer", "signatures", "find_duplicates"):
+        for module in ("vocabulary", "scan", "decide"):
+            monkeypatch.setattr(f"cram.data.{module}.{stage}", die, raising=False)
+    made = make(data)
+    assert made.documents > 200
+    going_on, warning = capsys.readouterr().out.splitlines()
+    assert going_on == f"going on with the preparation of {made.folder}"
+    assert warning.startswith("warning: 16 held-out document(s)")
+
+
+def test_two_processes_make_the_same_bytes_as_one(tmp_path: Path, small_pieces: None) -> None:
+    data = write(tmp_path, texts(600))
+    one, two = make(data), make(replace(data, dir=str(tmp_path / "two"), processes=2))
+    assert hashes(one.folder) == hashes(two.folder)
+
+
+TWICE = """
+import sys
+from cram.config.config import DataConfig, WordPieceConfig
+from cram.terminal.progress import Progress
+from cram.data.preparation.prepare import prepare_shards
+if __name__ == "__main__":
+    data = DataConfig(source=sys.argv[1], dir=sys.argv[2], seq_len=32, processes=1)
+    print(prepare_shards(data, WordPieceConfig(vocab_size=128), None, Progress()).folder)
+"""
+
+
+def run(script: str, *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": ROOT}
+    )
+
+
+def test_of_two_at_once_one_works_and_the_other_waits(tmp_path: Path) -> None:
+    data = write(tmp_path, texts(3000))
+    running = [run(TWICE, data.source, data.dir) for _ in range(2)]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    (folder,) = seen(Path(data.dir))
+    assert all(text.endswith(f"{folder}\n") for text in said)
+    assert sum("another process is preparing" in text for text in said) == 1
+    assert sum("training the tokenizer" in text for text in said) == 1
+
+
+def test_tokens_stops_there_with_every_file_in_it(tmp_path: Path) -> None:
+    data = write(tmp_path, texts(3000))
+    whole = make(data)
+    limited = make(replace(data, tokens=20_000))
+    assert whole.tokens > 60_000
+    assert 20_000 <= limited.tokens < 20_000 + 400
+    assert limited.manifest["counts"]["not_needed_documents"] > 0
+    text = " ".join(packed(limited))
+    for number in range(3):
+        lines = (tmp_path / f"{number}.jsonl").read_text().splitlines()
+        assert sum(json.loads(line)["text"] in text for line in lines) > 60
+
+
+def test_a_file_that_is_dropped_whole_leaves_its_share_of_the_tokens_to_the_others(tmp_path: Path) -> None:
+    data = write(tmp_path, texts(3000))
+    (tmp_path / "2.jsonl").write_text("".join(json.dumps({"text": "ba re mi " * n}) + "\n" for n in range(100, 300)))
+    made = make(replace(data, tokens=20_000, filters=replace(NO_FILTERS, repetition=True)))
+    assert made.manifest["dropped"]["repetition"]["documents"] > 30
+    assert 20_000 <= made.tokens < 20_400
+
+
+def test_text_that_does_not_give_the_tokens_it_promised_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path, [*texts(100), *texts(100) * 30], files=1)
+    made = make(replace(data, tokens=20_000))
+    assert made.tokens < 20_000
+    assert f"data.tokens=20000: {made.tokens} are left of the text that was read for them" in capsys.readouterr().out
+
+
+def test_filters_drop_and_say_what(tmp_path: Path) -> None:
+    digits = [" ".join(str(n * 7 + i) for n in range(30)) for i in range(5)]
+    chosen = replace(NO_FILTERS, min_words=8, digits=0.2)
+    made = make(replace(write(tmp_path, [*texts(), *digits]), filters=chosen))
+    short = sum(len(text.split()) < 8 for text in texts())
+    assert short > 10 and made.manifest["dropped"]["digits"]["documents"] == 5 - sum(
+        text.text in digits for text in made.held_out()
+    )
+    assert all(len(text.split()) >= 8 for text in packed(made))
+    statistics = json.loads((made.folder / "statistics.json").read_text())
+    assert {sample["text"] for sample in statistics["samples"]["digits"]} <= set(digits)
+    assert len(statistics["samples"]["min_words"]) == min(20, made.manifest["dropped"]["min_words"]["documents"])
+
+
+def test_a_near_duplicate_of_a_held_out_document_is_not_trained_on(tmp_path: Path) -> None:
+    data = write(tmp_path, texts(200))
+    held_out = max((document.text for document in make(data).held_out()), key=len)
+    twin = f"{held_out} dal"
+    assert len(held_out.split()) > 40
+    (tmp_path / "3.jsonl").write_text(json.dumps({"text": twin}) + "\n")
+    made = make(data)
+    assert made.manifest["dropped"]["near_held_out"]["documents"] == 1
+    assert twin not in packed(made) and held_out in [document.text for document in made.held_out()]
+    statistics = json.loads((made.folder / "statistics.json").read_text())
+    assert [pair["dropped"]["origin"] for pair in statistics["duplicates"]] == ["3.jsonl:1"]
+
+
+def test_decontamination(tmp_path: Path) -> None:
+    documents = texts(200)
+    data = write(tmp_path, documents)
+    task = max(packed(make(data)), key=len)
+    (tmp_path / "dev.tsv").write_text(f"index\tsentence\n0\t{task}\n")
+    clean = make(replace(data, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.tsv")))
+    assert clean.manifest["dropped"]["decontaminate"]["documents"] == 1
+    assert task not in packed(clean)
+
+
+def test_broken_records_stop_or_are_left_out(tmp_path: Path) -> None:
+    data = write(tmp_path, texts())
+    (tmp_path / "1.jsonl").write_text('{"text": "good"}\n{"text": 3}\nno json\n')
+    with pytest.raises(CramError, match=r"1.jsonl:2: field 'text' must be a string, found int"):
+        make(data)
+    made = make(replace(data, on_error="skip"))
+    assert made.manifest["dropped"]["broken"]["documents"] == 2
+    samples = json.loads((made.folder / "statistics.json").read_text())["samples"]["broken"]
+    assert any("1.jsonl:3" in sample["text"] and "broken JSON" in sample["text"] for sample in samples)
+    with pytest.raises(CramError, match=r"prepared with 2 broken record\(s\) or file\(s\) left out\n.*on_error=skip"):
+        make(data)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read any file")
+def test_an_unreadable_file_stops_or_is_left_out(tmp_path: Path) -> None:
+    data = write(tmp_path, texts())
+    (tmp_path / "1.jsonl").chmod(0)
+    with pytest.raises(CramError, match=r"1.jsonl: cannot be read \(Permission denied\)"):
+        make(data)
+    assert make(replace(data, on_error="skip")).manifest["dropped"]["broken"]["documents"] == 1
+
+
+def test_a_mask_in_the_text_is_text(tmp_path: Path) -> None:
+    made = make(write(tmp_path, [*texts(), *(f"{text} [MASK] [SEP]" for text in texts(50, seed=8))]))
+    counts = made.token_counts()
+    assert counts[4] == 0 and counts[3] == made.documents
+
+
+def test_two_documents_are_enough_and_one_is_not(tmp_path: Path) -> None:
+    one, two = texts(2)
+    small = WordPieceConfig(vocab_size=64)
+    made = make(replace(write(tmp_path / "two", [one * 40, two * 40]), held_out=0.001), small)
+    assert made.documents == len(made.held_out()) == 1
+    with pytest.raises(CramError, match=r"nothing is left to train on, its 1 document\(s\) are held out\n.*blank_line"):
+        make(write(tmp_path / "one", [one * 40]))
+    strict = replace(write(tmp_path / "strict", [one, two]), filters=replace(NO_FILTERS, min_words=1000))
+    with pytest.raises(CramError, match=r"nothing is left to train on, all 2 document\(s\) are dropped\n.*min_words"):
+        make(strict)
+
+
+@pytest.mark.parametrize("content", ["", '{"text": " "}\n'])
+def test_an_empty_corpus(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    data = DataConfig(source=f"{tmp_path}/a.jsonl", dir=str(tmp_path / "shards"))
+    for tokenizer in (None, str(make(write(tmp_path / "other", texts())).tokenizer_path)):
+        with pytest.raises(CramError, match=r"data.source='.*a.jsonl': the files hold no text"):
+            make(data, tokenizer=tokenizer)
+        assert seen(tmp_path / "shards") == []
+
+
+def test_task_files_are_looked_for_before_any_work(tmp_path: Path) -> None:
+    data = write(tmp_path, texts(9))
+    with pytest.raises(CramError, match=r"data\.dedupe\.decontaminate"):
+        make(replace(data, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.nothing")))
+    assert not Path(data.dir).exists()
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [CramError("bad line"), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
+def test_what_fails_shows_no_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    data = write(tmp_path, texts())
+    with monkeypatch.context() as patch:
+        patch.setattr("cram.data.shards.shards.write_sealed", failing(error))
+        with pytest.raises(CramError if isinstance(error, OSError) else type(error)):
+            make(data)
+    assert seen(Path(data.dir)) == []
+    assert make(data).rows
+
+
+def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    data = write(tmp_path, texts())
+    expected = hashes(make(replace(data, dir=str(tmp_path / "roomy"))).folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("cram.files.record.os.fsync", failing(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(CramError, match=r"/shards.*the disk is full \(No space left on device\)"):
+            make(data)
+    assert seen(Path(data.dir)) == []
+    assert hashes(make(data).folder) == expected
+
+
+def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
+    data = write(tmp_path, texts())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CramError, match=r"data.dir=.*file: cannot be written"):
+        make(replace(data, dir=str(tmp_path / "file")))
+
+
+MEASURE = """
+import resource, sys
+from cram.config.config import DataConfig, WordPieceConfig
+from cram.terminal.progress import Progress
+from cram.data.preparation.prepare import prepare_shards
+data = DataConfig(source=sys.argv[1], dir=sys.argv[2], tokens=1_000_000, processes=1)
+prepare_shards(data, WordPieceConfig(vocab_size=8192, sample_bytes=4_000_000), None, Progress())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus in {CORPUS}")
+def test_real_text_from_every_file_in_bounded_memory(tmp_path: Path) -> None:
+    output = run(MEASURE, f"{CORPUS}/*.jsonl.zst", str(tmp_path)).communicate()[0]
+    kilobytes, torch_imported = output.split()[-2:]
+    assert int(kilobytes) < 1_000_000
+    assert torch_imported == "False"
+    (folder,) = seen(tmp_path)
+    made = ShardSet.open(tmp_path / folder)
+    assert 1_000_000 <= made.tokens < 1_020_000
+    assert len(made.manifest["sources"]) == 15
+
+
+def test_without_a_network_what_was_prepared_of_a_data_set_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    local = write(tmp_path, texts())
+    stream = datasets.load_dataset("json", data_files=[f"{tmp_path}/0.jsonl"], streaming=True, split="train")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    answer = SimpleNamespace(sha="revision 1")
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: answer)
+    data = replace(local, source="hf:some/dataset")
+    made = make(data)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", failing(ConnectionError("no network")))
+    assert make(data).folder == made.folder
+    assert f"taking {made.folder}, which was prepared earlier" in capsys.readouterr().out
+    for other in (replace(data, seq_len=16), replace(data, source="hf:some/dataset:config")):
+        with pytest.raises(CramError, match="cannot be loaded"):
+            make(other)

@@ -1,0 +1,257 @@
+import pickle
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cram.config.config import DataConfig, DedupeConfig, FilterConfig
+from cram.data.preparation import scan
+from cram.data.cleaning.dedupe import HASHES
+from cram.data.cleaning.filters import REASONS
+from cram.data.text.formats import Document, fault
+from cram.data.preparation.scan import EXCERPT, FATE, FATES, SAMPLES, Sample, Scanned, Scanner, add_samples, chunks, size
+
+WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine"]
+COOKIES = "We use cookies to make this site better for you."
+NONE_HELD_OUT = DataConfig(held_out=0.0, filters=FilterConfig(max_words=80))
+ALL_HELD_OUT = replace(NONE_HELD_OUT, held_out=1 - 2**-53)
+
+
+@cache
+def prose(seed: int, words: int = 40) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words)) + "."
+
+
+DROPPED = {
+    "empty": "",
+    "min_words": "Too short.",
+    "max_words": prose(1, 81),
+    "symbols": prose(2) + " = < > @" * 20,
+    "digits": prose(3) + " 19141918200120021945" * 8,
+    "repetition": "The same line again and again.\n" * 12,
+}
+
+
+def scanned(texts: list[str], config: DataConfig = NONE_HELD_OUT) -> Scanned:
+    return Scanner(config)([(0, number, Document(text, f"file:{number}")) for number, text in enumerate(texts)])
+
+
+def fates(found: Scanned) -> list[str]:
+    return [FATES[fate] for array in found.arrays["fate"] for fate in array]
+
+
+def number(text: str) -> int:
+    return int(sha256(text.encode()).hexdigest()[:16], 16)
+
+
+def test_fates_are_told_apart() -> None:
+    assert len(set(FATES)) == len(FATES) < 256
+    assert set(REASONS) < set(FATES)
+    assert [FATES[FATE[name]] for name in FATES] == list(FATES)
+
+
+@pytest.mark.parametrize("reason", DROPPED)
+def test_a_filter_drops_what_it_is_for(reason: str) -> None:
+    found = scanned([prose(0), DROPPED[reason], prose(0)])
+    assert fates(found) == ["kept", reason, "kept"]
+    (sample,) = found.samples[reason]
+    assert sample == Sample(number(DROPPED[reason] or "file:1"), "file:1", DROPPED[reason][:EXCERPT])
+    assert not found.arrays["exact"][0][1].any() and not found.arrays["minhash"][0][1].any()
+    assert found.arrays["exact"][0][0].any() and found.arrays["minhash"][0][0].any()
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u2028", "... !!! ?"])
+@pytest.mark.parametrize("least", [0, 10])
+def test_a_text_without_a_word_is_empty(text: str, least: int) -> None:
+    config = replace(NONE_HELD_OUT, filters=FilterConfig(min_words=least, symbols=None, repetition=False))
+    assert fates(scanned([text], config)) == ["empty"]
+
+
+@pytest.mark.parametrize("config", [NONE_HELD_OUT, ALL_HELD_OUT])
+def test_what_is_broken_is_shown_with_its_fault(config: DataConfig) -> None:
+    found = Scanner(config)([(2, 5, fault("folder/a.jsonl:6", "broken JSON line"))])
+    assert fates(found) == ["broken"] and not found.held_out
+    assert [(one.origin, one.text) for one in found.samples["broken"]] == [
+        ("a.jsonl:6", "folder/a.jsonl:6: broken JSON line")
+    ]
+    assert [found.arrays[name][0].tolist() for name in ("part", "record", "bytes")] == [[2], [5], [0]]
+
+
+def test_a_text_of_a_test_set_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").write_text(f"1\t{prose(5)}\n")
+    config = replace(NONE_HELD_OUT, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.tsv"))
+    texts = [prose(4), f"He said: {prose(5)}", "short"]
+    assert fates(scanned(texts, config)) == ["kept", "decontaminate", "min_words"]
+    assert fates(scanned(texts)) == ["kept", "kept", "min_words"]
+    assert fates(scanned(texts, replace(config, held_out=ALL_HELD_OUT.held_out))) == ["held_out"] * 3
+
+
+def test_what_is_held_out_is_neither_filtered_nor_cleaned() -> None:
+    texts = [text for name, text in DROPPED.items() if name != "empty"] + [f"{COOKIES}\n{prose(6)}"]
+    found = scanned(texts, ALL_HELD_OUT)
+    assert fates(found) == ["held_out"] * len(texts)
+    assert found.held_out == {number(text): text for text in texts}
+    assert found.cut_documents == found.cut_bytes == 0 and not found.samples
+    assert found.arrays["exact"][0].any(axis=1).all(), "near twins of them are looked for"
+
+
+@given(st.floats(0.0, 0.99))
+def test_held_out_is_what_lies_below_the_limit(share: float) -> None:
+    texts = [prose(seed) for seed in range(12)]
+    found = scanned(texts, replace(NONE_HELD_OUT, held_out=share))
+    below = [number(text) < int(share * 2**64) for text in texts]
+    assert fates(found) == ["held_out" if out else "kept" for out in below]
+    assert found.held_out == {number(text): text for text, out in zip(texts, below, strict=True) if out}
+
+
+def test_where_none_is_held_out_the_lowest_kept_one_may_be() -> None:
+    kept = [prose(seed) for seed in range(20)]
+    lowest = min(kept, key=number)
+    short = [text for text in (f"short {serial}" for serial in range(1000)) if number(text) < number(lowest)]
+    texts = [*kept, *short, f"{COOKIES}\n{prose(6)}", lowest]
+    found = scanned(texts)
+    assert short and set(fates(found)) == {"kept", "min_words"}
+    assert found.held_out == {} and found.lowest == {number(lowest): lowest}
+    assert scanned(short).lowest == {}
+    apart = Scanned()
+    for text in texts:
+        apart.add(scanned([text]))
+    assert apart.held_out == {} and apart.lowest == found.lowest
+
+
+def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cram.data.cleaning.held_out_split.MOST_STORED", 5)
+    texts = [prose(seed) for seed in range(20)]
+    total = Scanned()
+    for start in range(0, 20, 4):
+        total.add(scanned(texts[start : start + 4], ALL_HELD_OUT))
+    assert list(total.held_out) == sorted(map(number, texts))[:5]
+
+
+def test_boilerplate_is_cut_counted_and_shown() -> None:
+    text = f"Größe\n{COOKIES}\n{prose(7)}"
+    found = scanned([prose(8), text, f"{COOKIES}\nshort"])
+    assert fates(found) == ["kept", "kept", "min_words"]
+    assert found.cut_documents == 2 and found.cut_bytes == 2 * len(f"{COOKIES}\n")
+    assert {(one.hash, one.text) for one in found.samples["boilerplate"]} == {
+        (number(text), COOKIES),
+        (number(f"{COOKIES}\nshort"), COOKIES),
+    }
+    plain = scanned([f"Größe\n{prose(7)}"])
+    assert np.array_equal(found.arrays["exact"][0][1], plain.arrays["exact"][0][0]), "signed without it"
+    assert found.arrays["hash"][0][1] == number(text), "hashed with it: the same whatever the filters"
+
+
+def test_entries_have_their_dtypes_and_shapes() -> None:
+    texts = [prose(0), "größer als", prose(0), prose(0).upper()]
+    arrays = {name: array for name, (array,) in scanned(texts).arrays.items()}
+    assert {name: (array.dtype.name, array.shape) for name, array in arrays.items()} == {
+        "part": ("int32", (4,)),
+        "record": ("int64", (4,)),
+        "fate": ("uint8", (4,)),
+        "hash": ("uint64", (4,)),
+        "bytes": ("int64", (4,)),
+        "exact": ("uint64", (4, 2)),
+        "minhash": ("uint32", (4, HASHES)),
+    }
+    assert arrays["bytes"].tolist() == [len(text.encode()) for text in texts]
+    assert arrays["hash"].tolist() == list(map(number, texts))
+    assert arrays["hash"][0] == arrays["hash"][2] != arrays["hash"][3]
+    assert (arrays["exact"][[2, 3]] == arrays["exact"][0]).all(), "the same words"
+
+
+@pytest.mark.parametrize(
+    ("exact", "near", "made"),
+    [
+        (True, None, {"exact"}),
+        (False, 0.8, {"exact", "minhash"}),
+        (True, 0.8, {"exact", "minhash"}),
+        (False, None, set()),
+    ],
+)
+@pytest.mark.parametrize("texts", [[prose(0), "short"], ["short", ""]])
+def test_what_is_not_asked_for_is_not_signed(exact: bool, near: float | None, made: set[str], texts: list[str]) -> None:
+    found = scanned(texts, replace(NONE_HELD_OUT, dedupe=DedupeConfig(exact=exact, near=near)))
+    assert found.arrays.keys() == {"part", "record", "fate", "hash", "bytes"} | made
+    assert all(len(array) == 2 for (array,) in found.arrays.values())
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
+def test_chunks_do_not_matter(lengths: list[int]) -> None:
+    texts = [*DROPPED.values(), *(prose(seed) for seed in range(6)), f"{COOKIES}\n{prose(7)}", *DROPPED.values()]
+    whole, apart = (Scanned() for _ in range(2))
+    documents = [(0, serial, Document(text, f"file:{serial}")) for serial, text in enumerate(texts)]
+    scanner = Scanner(replace(NONE_HELD_OUT, held_out=0.3))
+    whole.add(scanner(documents))
+    while documents:
+        length = lengths[len(documents) % len(lengths)]
+        apart.add(scanner(documents[:length]))
+        documents = documents[length:]
+    assert (whole.samples, whole.held_out, whole.lowest) == (apart.samples, apart.held_out, apart.lowest)
+    assert (whole.cut_documents, whole.cut_bytes) == (apart.cut_documents, apart.cut_bytes)
+    for name, arrays in whole.arrays.items():
+        assert np.array_equal(np.concatenate(arrays), np.concatenate(apart.arrays[name])), name
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 99)), max_size=40), max_size=6))
+def test_samples_are_those_of_the_lowest_hashes(batches: list[list[tuple[str, int]]]) -> None:
+    total: dict[str, list[Sample]] = {}
+    for batch in batches:
+        some: dict[str, list[Sample]] = {}
+        for name, serial in batch:
+            add_samples(some, {name: [Sample(serial, "", str(serial))]})
+        add_samples(total, some)
+    for name in "ab":
+        expected = sorted({serial for batch in batches for its, serial in batch if its == name})[:SAMPLES]
+        assert [one.hash for one in total.get(name, [])] == expected
+
+
+def test_no_more_samples_than_enough_each_an_excerpt() -> None:
+    texts = [f"{serial} " + "- " * EXCERPT for serial in range(3 * SAMPLES)]
+    samples = scanned(texts).samples["min_words"]
+    assert [one.hash for one in samples] == sorted(map(number, texts))[:SAMPLES]
+    assert {len(one.text) for one in samples} == {EXCERPT}
+
+
+def test_a_scanner_is_pickled_in_little() -> None:
+    scanner = Scanner(NONE_HELD_OUT)
+    pickled = pickle.dumps(scanner)
+    assert len(pickled) < 2000
+    assert fates(pickle.loads(pickled)([(0, 0, Document(prose(0), ""))])) == ["kept"]
+
+
+@pytest.fixture(scope="module")
+def _small_chunks() -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(scan, "CHUNK_BYTES", 20)
+    patch.setattr(scan, "CHUNK_DOCUMENTS", 4)
+    yield
+    patch.undo()
+
+
+@pytest.mark.usefixtures("_small_chunks")
+@given(st.lists(st.text("aé", max_size=24), max_size=40))
+def test_chunks_cut_off_behind_any_of_them_go_on_the_same(texts: list[str]) -> None:
+    items = list(enumerate(texts))
+    made = list(chunks((text, (serial, text)) for serial, text in items))
+    assert [item for chunk in made for item in chunk] == items
+    for serial, chunk in enumerate(made):
+        sizes = [len(text.encode()) for _, text in chunk]
+        assert len(chunk) <= 4 and sum(sizes[:-1]) < 20
+        assert serial == len(made) - 1 or len(chunk) == 4 or sum(sizes) >= 20
+    done = 0
+    for serial, chunk in enumerate(made):
+        assert list(chunks((text, (place, text)) for place, text in items[done:])) == made[serial:]
+        done += len(chunk)
+
+
+@given(st.text())
+def test_size_is_that_of_utf_8(text: str) -> None:
+    assert size(text) == len(text.encode())

@@ -1,0 +1,192 @@
+import json
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import ascii_lowercase
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cram.config.config import DataConfig, FilterConfig, WordPieceConfig
+from cram.terminal.progress import Progress
+from cram.data.preparation import statistics as account_module
+from cram.data.shards.shards import pack
+from cram.data.preparation import scan
+from cram.data.preparation.statistics import account
+from cram.data.preparation.fates import Decision, decide
+from cram.data.preparation.second_pass import Encoder, KeptDocuments
+from cram.data.shards.pack import make_packer
+from cram.data.preparation.rows import RowWriter
+from cram.data.preparation.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
+from cram.data.preparation.first_pass import Segments
+from cram.data.shards.shards import ShardWriter
+from cram.data.text.sources import open_source
+from cram.data.tokenizer import train_tokenizer
+
+SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus", "pel"]
+COOKIES = "We use cookies to make this site better for you.\n"
+DENSE = ",".join(ascii_lowercase)  # a token a character
+DATA = DataConfig(held_out=0.1, seq_len=32, filters=FilterConfig(compressibility=0.9))  # the vocabulary here is small
+REPORT = Progress(terminal=False)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 20)
+
+
+def prose(source: random.Random, least: int = 12) -> str:
+    return " ".join("".join(source.choices(SYLLABLES, k=2)) for _ in range(source.randint(least, 60))) + "."
+
+
+def mixed() -> list[list[str]]:
+    """Two files of all kinds of documents."""
+    source = random.Random(0)
+    texts = [prose(source) for _ in range(120)]
+    texts += [text.upper() for text in texts[:9]] + texts[20:25]
+    long = [prose(source, 55) for _ in range(6)]
+    texts += [*long, *(f"{text} Another word" for text in long)]
+    texts += [f"{COOKIES}{prose(source)}" for _ in range(8)]
+    texts += ["", " \n", "", "short", "Größe", f"{prose(source)} " + "19141918 " * 20]
+    texts += [DENSE] * 2
+    source.shuffle(texts)
+    return [texts[:90], texts[90:]]
+
+
+@dataclass
+class Prepared:
+    """What `account` made, and what it made it from."""
+
+    manifest: dict[str, Any]
+    statistics: dict[str, Any]
+    texts: list[str]
+    decision: Decision
+    rows: RowWriter
+
+
+def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared:
+    """The stages, one after the other, as a preparation has them."""
+    folder.mkdir()
+    for number, some in enumerate(texts):
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
+    flat = [text for some in texts for text in some]
+    tokenizer = train_tokenizer(flat, WordPieceConfig(vocab_size=64))
+    source, segments = open_source(f"{folder}/*.jsonl"), Segments(folder)
+    segments.scan(source, None, Scanner(data), 1, REPORT)
+    decision = decide(segments, data, folder, REPORT)
+    writer, packer = ShardWriter(folder, data.seq_len, 64, 0), make_packer(data.packing, data.seq_len, 0)
+    rows = RowWriter(folder, writer, packer, data.seq_len, segments.shares(decision.fates == 0), data.tokens)
+    shown = {number for pair in decision.pairs for number in pair[:2]}
+    documents = KeptDocuments(source.parts, decision.fates == KEPT, segments.taken, shown)
+    encoder = Encoder(tokenizer.to_str(), data.filters)
+    for chunk, note in documents:
+        rows.add(encoder(chunk), note)
+    rows.counts.excerpts |= documents.excerpts
+    rows.finish()
+    manifest, statistics = account(source, segments, decision, segments.found(), rows, data)
+    return Prepared(manifest, statistics, flat, decision, rows)
+
+
+@pytest.mark.parametrize("tokens", [None, 3000])
+@pytest.mark.parametrize("packing", ["greedy", "best_fit"])
+def test_the_figures_add_up(tmp_path: Path, tokens: int | None, packing: Any) -> None:
+    made = prepared(tmp_path / "set", mixed(), replace(DATA, tokens=tokens, packing=packing))
+    counts, dropped = made.manifest["counts"], made.manifest["dropped"]
+    assert set(dropped) == {"empty", "min_words", "digits", "exact", "near", "compressibility"} | (
+        set(dropped) & {"near_held_out"}
+    )
+    sizes = np.array([len(text.encode()) for text in made.texts])
+    assert counts["documents_in"] == len(made.texts) == sum(one["documents"] for one in made.manifest["sources"])
+    assert counts["bytes_in"] == sizes.sum()
+    gone = sum(figures["documents"] for figures in dropped.values())
+    there = counts["documents"] + counts["held_out_documents"] + counts["not_needed_documents"]
+    assert there + gone == counts["documents_in"]
+    assert min(figures["documents"] for figures in dropped.values()) > 0
+    assert (counts["not_needed_documents"] > 0) == (tokens is not None)
+    assert counts["boilerplate_bytes"] == len(COOKIES) * counts["boilerplate_documents"] > 0
+
+    held_out = sizes[made.decision.fates == HELD_OUT].sum()
+    left = counts["bytes_in"] - held_out - sum(figures["bytes"] for figures in dropped.values())
+    if tokens is None:
+        assert left == counts["bytes"] + counts["boilerplate_bytes"]
+    else:
+        assert left > counts["bytes"] > 0
+    assert json.loads(json.dumps(made.manifest)) == made.manifest
+
+
+def test_each_reason_has_its_documents_and_bytes(tmp_path: Path) -> None:
+    made = prepared(tmp_path / "set", mixed(), DATA)
+    for name, figures in made.manifest["dropped"].items():
+        if name != "compressibility":
+            its = [text for text, fate in zip(made.texts, made.decision.fates, strict=True) if FATES[fate] == name]
+            assert figures == {"documents": len(its), "bytes": sum(len(text.encode()) for text in its)}
+    dense = made.manifest["dropped"]["compressibility"]
+    assert dense == {"documents": 1, "bytes": len(DENSE)}, "its twin was `exact`"
+    sources = made.manifest["sources"]
+    assert [(one["name"], one["documents"]) for one in sources] == [("0.jsonl", 90), ("1.jsonl", len(made.texts) - 90)]
+    assert [one["bytes"] for one in sources] == [(tmp_path / f"set/{i}.jsonl").stat().st_size for i in range(2)]
+
+
+def test_what_was_dropped_can_be_looked_at(tmp_path: Path) -> None:
+    made = prepared(tmp_path / "set", mixed(), DATA)
+    samples, duplicates = made.statistics["samples"], made.statistics["duplicates"]
+    assert list(samples) == sorted(samples)
+    assert set(samples) == {"empty", "min_words", "digits", "compressibility", "boilerplate"}
+    by_origin = {}
+    for number, text in enumerate(made.texts):
+        part, record = divmod(number, 90) if number < 90 else (1, number - 90)
+        by_origin[f"{part}.jsonl:{record + 1}"] = (number, text)
+    for name, some in samples.items():
+        assert some
+        for one in some:
+            number, text = by_origin[one["origin"]]
+            assert one["text"] == (COOKIES.strip() if name == "boilerplate" else text.removeprefix(COOKIES)[:EXCERPT])
+            assert name in ("boilerplate", "compressibility") or FATES[made.decision.fates[number]] == name
+    assert len(duplicates) == len(made.decision.pairs) > 10
+    for pair, (dropped, kept, similarity) in zip(duplicates, made.decision.pairs, strict=True):
+        assert by_origin[pair["dropped"]["origin"]] == (dropped, made.texts[dropped])
+        assert by_origin[pair["kept"]["origin"]] == (kept, made.texts[kept])
+        assert pair["dropped"]["text"] == made.texts[dropped][:EXCERPT] and pair["similarity"] == similarity
+    assert json.loads(json.dumps(made.statistics)) == made.statistics
+
+
+def test_the_other_packing_is_told_from_the_lengths(tmp_path: Path) -> None:
+    greedy, best_fit = (
+        prepared(tmp_path / packing, mixed(), replace(DATA, packing=packing)).manifest["packing"]  # type: ignore[arg-type]
+        for packing in ("greedy", "best_fit")
+    )
+    assert greedy.keys() == best_fit.keys() == {"greedy", "best_fit"}
+    for done, other in ((greedy, "best_fit"), (best_fit, "greedy")):
+        assert [done[kind]["measured"] for kind in done] == [kind != other for kind in done]
+        assert all(0.5 < figures["fill"] <= 1 for figures in done.values())
+    assert greedy["best_fit"]["fill"] == pytest.approx(best_fit["best_fit"]["fill"], abs=0.02)
+    assert best_fit["greedy"]["fill"] == pytest.approx(greedy["greedy"]["fill"], abs=0.01)
+    assert best_fit["greedy"]["cut_documents"] == pytest.approx(greedy["greedy"]["cut_documents"], rel=0.5)
+    assert best_fit["best_fit"]["cut_documents"] == greedy["best_fit"]["cut_documents"] == 0
+
+
+def test_the_other_packing_is_told_of_documents_in_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "WINDOW_TOKENS", 400)
+    lengths = np.bincount([12, 20] * 200)  # each fills a row with one of the other, and with its own kind none does
+    told = account_module._packing(SimpleNamespace(lengths=lengths, fill=0.9, cut=7), DATA)  # type: ignore[arg-type]
+    assert told["greedy"] == {"fill": 0.9, "cut_documents": 7, "measured": True}
+    assert told["best_fit"]["fill"] > 0.85
+
+
+def test_what_is_broken_counts_too(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    lines = [json.dumps({"text": text}) for text in mixed()[0][:40]]
+    (folder / "a.jsonl").write_text("\n".join([*lines, "{", json.dumps({"other": 1})]))
+    source, segments = open_source(f"{folder}/*.jsonl", on_error="skip"), Segments(folder)
+    segments.scan(source, None, Scanner(DATA), 1, REPORT)
+    decision = decide(segments, DATA, folder, REPORT)
+    packer = make_packer("greedy", 32, 0)
+    rows = RowWriter(folder, ShardWriter(folder, 32, 64, 0), packer, 32, [1.0] * len(segments.taken), None)
+    manifest, statistics = account(source, segments, decision, segments.found(), rows, DATA)
+    assert manifest["dropped"]["broken"] == {"documents": 2, "bytes": 0}
+    assert manifest["counts"]["documents_in"] == 42
+    assert {one["origin"] for one in statistics["samples"]["broken"]} == {"a.jsonl:41", "a.jsonl:42"}
+    assert all("JSON" in one["text"] or "no field" in one["text"] for one in statistics["samples"]["broken"])

@@ -1,0 +1,211 @@
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+from cram.data.shards.shards import loader as module
+from cram.data.shards.loader import Loader, Rows
+from cram.data.shards.order import SORTED, Kind, epoch_order, open_order
+from cram.data.shards.shards import ShardSet, ShardWriter
+from cram.data.tokenizer import SPECIAL_TOKENS
+from cram.errors import CramError
+
+ROOT = Path(__file__).parents[4]
+BLOCK_ROWS, ROWS, SEQ_LEN = 256, 556, 4
+ORDERS: list[Kind] = ["shuffled", *SORTED]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "BLOCK_TOKENS", BLOCK_ROWS * SEQ_LEN)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def shard_set(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    folder = tmp_path_factory.mktemp("set")
+    tokens = np.arange(ROWS * SEQ_LEN, dtype=np.int32).reshape(ROWS, SEQ_LEN)
+    writer = ShardWriter(folder, SEQ_LEN, ROWS * SEQ_LEN, 0)
+    for part in np.split(tokens, [100, 500]):
+        writer.write(part, part % SEQ_LEN)
+        writer.flush()
+    words = {word: number for number, word in enumerate(SPECIAL_TOKENS)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    writer.finish(tokenizer.to_str().encode(), [], {"counts": {"documents": 1}})
+    return ShardSet.open(folder)
+
+
+@pytest.fixture
+def loader(shard_set: ShardSet) -> Iterator[Loader]:
+    loader = Loader(shard_set, seed=0, epochs=2)
+    yield loader
+    loader.close()
+
+
+def same(a: Rows, b: Rows) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+def test_each_row_once_an_epoch_with_its_own_tokens(loader: Loader) -> None:
+    rows = loader.next(loader.rows_total)
+    assert rows.tokens.shape == rows.documents.shape == (2 * ROWS, SEQ_LEN)
+    assert rows.tokens.dtype == rows.documents.dtype == rows.epoch.dtype == np.int32
+    assert rows.epoch.tolist() == [0] * ROWS + [1] * ROWS
+    for epoch in (0, 1):
+        index = rows.index[rows.epoch == epoch]
+        assert sorted(index.tolist()) == list(range(ROWS))
+    assert rows.index[:ROWS].tolist() != rows.index[ROWS:].tolist()
+    assert (rows.tokens == rows.index[:, None] * SEQ_LEN + np.arange(SEQ_LEN)).all()
+    assert (rows.documents == np.arange(SEQ_LEN)).all()
+
+
+def test_shuffled_rows_come_as_they_did_before_orders_were_files(loader: Loader, shard_set: ShardSet) -> None:
+    rows = loader.next(2 * ROWS)
+    expected = [epoch_order(0, shard_set.hash, epoch, ROWS) for epoch in (0, 1)]
+    assert np.array_equal(rows.index, np.concatenate(expected))
+    assert rows.index.dtype == np.int64
+
+
+@pytest.mark.parametrize("order", SORTED)
+def test_sorted_rows_come_in_the_same_order_in_every_epoch_and_for_every_seed(shard_set: ShardSet, order: Kind) -> None:
+    for seed in (0, 1):
+        loader = Loader(shard_set, seed, 2, order)
+        rows = loader.next(2 * ROWS)
+        loader.close()
+        assert np.array_equal(rows.index, np.tile(open_order(shard_set, order, 0, 0), 2))
+        assert rows.epoch.tolist() == [0] * ROWS + [1] * ROWS
+        assert (rows.tokens == rows.index[:, None] * SEQ_LEN + np.arange(SEQ_LEN)).all()
+
+
+def test_rows_are_copies(loader: Loader) -> None:
+    looked = loader.peek(10)
+    before = looked.tokens.copy()
+    for array in vars(looked).values():
+        array[:] = -1
+    taken, later = loader.next(5), loader.next(5)
+    assert np.array_equal(np.concatenate([taken.tokens, later.tokens]), before)
+    taken.tokens[:] = -1
+    assert np.array_equal(later.tokens, before[5:])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    order=st.sampled_from(ORDERS),
+    steps=st.lists(st.integers(1, 2 * BLOCK_ROWS), min_size=1, max_size=8),
+    taken=st.integers(0, 2 * ROWS - 1),
+)
+def test_resumed_anywhere_it_goes_on_as_a_straight_run(
+    shard_set: ShardSet, order: Kind, steps: list[int], taken: int
+) -> None:
+    straight, stopped, resumed = (Loader(shard_set, 3, 2, order) for _ in range(3))
+    try:
+        for loader in (straight, stopped):
+            if taken:
+                loader.next(taken)
+        stopped.peek(1)
+        resumed.next(5)
+        resumed.resume(stopped.state())
+        for step in steps:
+            n = min(step, straight.rows_left)
+            if n:
+                assert same(resumed.peek(n), resumed.next(n))
+                straight.next(n)
+        assert resumed.state() == straight.state()
+        if straight.rows_left:
+            assert same(resumed.next(resumed.rows_left), straight.next(straight.rows_left))
+    finally:
+        for loader in (straight, stopped, resumed):
+            loader.close()
+
+
+def test_counts_and_the_end(loader: Loader) -> None:
+    loader.next(100)
+    assert (loader.rows_total, loader.rows_taken, loader.rows_left) == (2 * ROWS, 100, 2 * ROWS - 100)
+    with pytest.raises(CramError, match=rf"{2 * ROWS} more rows needed, {2 * ROWS - 100} of {2 * ROWS} left; .*epochs"):
+        loader.next(2 * ROWS)
+    assert loader.rows_taken == 100
+
+
+def test_a_state_of_other_data_seed_or_order_is_refused(loader: Loader) -> None:
+    state = loader.state()
+    with pytest.raises(CramError, match=r"the checkpoint was trained with data x, not"):
+        loader.resume(state | {"data": "x"})
+    with pytest.raises(CramError, match=r"the checkpoint was trained with seed 9, not 0"):
+        loader.resume(state | {"seed": 9})
+    with pytest.raises(CramError, match=r"the checkpoint was trained with order likely_first, not shuffled; start"):
+        loader.resume(state | {"order": "likely_first"})
+    with pytest.raises(CramError, match=r"data.epochs: the checkpoint has taken 9999 rows"):
+        loader.resume(state | {"rows_taken": 9999})
+
+
+def test_a_state_from_before_there_were_orders_is_a_shuffled_one(loader: Loader, shard_set: ShardSet) -> None:
+    loader.next(7)
+    state = loader.state()
+    del state["order"]
+    loader.resume(state)
+    assert loader.next(3).index.tolist() == epoch_order(0, shard_set.hash, 0, ROWS)[7:10].tolist()
+    by_likelihood = Loader(shard_set, 0, order="likely_first")
+    with pytest.raises(CramError, match=r"trained with order shuffled, not likely_first"):
+        by_likelihood.resume(state)
+    by_likelihood.close()
+
+
+def test_global_random_state_is_left_alone(shard_set: ShardSet) -> None:
+    np.random.seed(5)
+    expected = np.random.random(3)
+    np.random.seed(5)
+    loader = Loader(shard_set, seed=0)
+    loader.next(ROWS)
+    loader.close()
+    assert (np.random.random(3) == expected).all()
+
+
+def test_an_error_in_the_thread_comes_out_of_next(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: np.ndarray) -> None:
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr(shard_set, "read", fail)
+    loader = Loader(shard_set, seed=0)
+    for _ in range(2):
+        with pytest.raises(OSError, match="the disk went away"):
+            loader.next(1)
+    loader.close()
+
+
+def reading() -> bool:
+    return any(thread.name == "cram-loader" and thread.is_alive() for thread in threading.enumerate())
+
+
+def test_close_ends_the_thread(shard_set: ShardSet) -> None:
+    loader = Loader(shard_set, seed=0, epochs=1000)
+    assert reading()
+    loader.close()
+    assert not reading()
+
+
+def test_a_loader_that_is_dropped_ends_its_thread(shard_set: ShardSet) -> None:
+    Loader(shard_set, seed=0, epochs=1000)
+    gc.collect()
+    assert not reading()
+
+
+def test_a_program_that_ends_while_rows_are_read_ahead_has_ended_its_thread_before(shard_set: ShardSet) -> None:
+    """One in seventy aborted when the interpreter shut down around it. What is registered first, runs last."""
+    code = (
+        "import atexit, sys, threading\natexit.register(lambda: print([t.name for t in threading.enumerate()]))\n"
+        "from cram.data.shards.loader import Loader\nfrom cram.data.shards.shards import ShardSet\n"
+        "loader = Loader(ShardSet.open(sys.argv[1]), seed=0, epochs=100_000)\nloader.next(1)"
+    )
+    words = [sys.executable, "-c", code, str(shard_set.folder)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "['MainThread']", "")

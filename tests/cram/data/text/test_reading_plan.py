@@ -1,0 +1,164 @@
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cram.data.text.formats import fault
+from cram.data.text.sources import Document, Part, Source
+from cram.data.text.reading_plan import Spread
+
+Given = tuple[int, int, Document]
+
+
+class ListPart(Part):
+    """Documents from memory; counts how many parts are open, and what is read."""
+
+    open_now = 0
+
+    def __init__(self, name: str, texts: list[str | None], size: int):
+        super().__init__(name, size)
+        self.texts = texts
+        self.opened = self.read = 0
+
+    def documents(self) -> Iterator[Document]:
+        self.opened += 1
+        return self._read()
+
+    def _read(self) -> Iterator[Document]:
+        type(self).open_now += 1
+        try:
+            for number, text in enumerate(self.texts):
+                assert type(self).open_now == 1, "one part at a time"
+                self.read += 1
+                origin = f"{self.name}:{number}"
+                yield fault(origin, "broken") if text is None else Document(text, origin)
+        finally:
+            type(self).open_now -= 1
+
+
+class ListSource(Source):
+    def __init__(self, *parts: ListPart):
+        self.lists = list(parts)
+
+    @property
+    def parts(self) -> list[Part]:
+        return list(self.lists)
+
+    def fingerprint(self) -> str:
+        return ""
+
+
+def repeated(letter: str, times: int, size: int) -> ListPart:
+    return ListPart(letter, [letter] * times, size)
+
+
+def take(source: Source, limit: int | None) -> str:
+    return "".join(document.text for _, _, document in Spread(source, limit))
+
+
+def test_each_part_gives_its_share() -> None:
+    source = ListSource(repeated("a", 1000, 100), repeated("b", 1000, 300), repeated("c", 1000, 600))
+    assert take(source, 500) == "a" * 50 + "b" * 150 + "c" * 300
+    assert [part.read for part in source.lists] == [50, 150, 300], "nothing is read needlessly"
+
+
+def test_parts_of_unknown_size_count_equally() -> None:
+    source = ListSource(repeated("a", 1000, 0), repeated("b", 1000, 0), repeated("c", 1000, 0))
+    assert take(source, 300) == "a" * 100 + "b" * 100 + "c" * 100
+
+
+def test_what_a_part_lacks_is_carried_to_the_later_ones() -> None:
+    source = ListSource(repeated("a", 10, 500), repeated("b", 1000, 500))
+    assert take(source, 200) == "a" * 10 + "b" * 190
+
+
+def test_earlier_parts_are_read_on_where_the_last_ones_are_short() -> None:
+    letters: list[str | None] = ["a", "A", "z"] * 300
+    source = ListSource(ListPart("a", letters, 500), repeated("b", 10, 500))
+    taken = take(source, 200)
+    assert len(taken) == 200
+    assert taken.replace("b", "") == ("aAz" * 300)[:190], "in order, none twice"
+
+
+def test_a_part_whose_share_the_others_have_given_is_not_opened() -> None:
+    source = ListSource(ListPart("long", ["x" * 1000], 10), repeated("a", 5, 10), repeated("b", 5, 10))
+    assert take(source, 100) == "x" * 1000
+    assert [part.opened for part in source.lists] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [None, 10**9])
+def test_without_a_limit_or_with_one_too_large_all_is_taken(limit: int | None) -> None:
+    source = ListSource(repeated("a", 10, 0), repeated("b", 10, 0))
+    spread = Spread(source, limit)
+    assert "".join(document.text for _, _, document in spread) == "a" * 10 + "b" * 10
+    assert (spread.taken, spread.exhausted, spread.bytes) == ([10, 10], [True, True], 20)
+    assert [part.opened for part in source.lists] == [1, 1]
+
+
+def test_bytes_are_counted_not_characters() -> None:
+    source = ListSource(ListPart("a", ["größer"] * 10, 1))
+    spread = Spread(source, 9)
+    assert [document.text for _, _, document in spread] == ["größer", "größer"]
+    assert spread.bytes == 16
+
+
+def test_finished_parts_count_as_read() -> None:
+    source = ListSource(repeated("a", 10, 70), repeated("b", 10, 30))
+    source.lists[1].position = 30
+    Spread(source, None, taken=[10, 0], exhausted=[True, False], bytes=10)
+    assert [part.position for part in source.lists] == [70, 0]
+
+
+some_texts = st.lists(st.one_of(st.none(), st.text("aé", max_size=4)), max_size=6)
+some_parts = st.lists(st.tuples(some_texts, st.integers(0, 3)), max_size=5)
+some_limit = st.one_of(st.none(), st.integers(0, 60))
+
+
+def make(parts: list[tuple[list[str | None], int]]) -> ListSource:
+    return ListSource(*(ListPart(str(number), texts, size) for number, (texts, size) in enumerate(parts)))
+
+
+def count(items: list[str | None]) -> int:
+    return sum(len(text.encode()) for text in items if text is not None)
+
+
+@given(some_parts, some_limit)
+def test_what_is_given(parts: list[tuple[list[str | None], int]], limit: int | None) -> None:
+    source = make(parts)
+    spread = Spread(source, limit)
+    given_of: list[list[str | None]] = [[] for _ in parts]
+    for index, record, document in spread:
+        assert limit is None or spread.bytes - count([document.text]) < limit, "nothing is given beyond the limit"
+        assert record == len(given_of[index]), "in order, faults counted"
+        assert document.origin == f"{index}:{record}"
+        given_of[index].append(None if document.fault else document.text)
+        assert spread.taken == [len(texts) for texts in given_of]
+        assert spread.bytes == sum(map(count, given_of))
+    assert all(texts[: len(some)] == some for (texts, _), some in zip(parts, given_of, strict=True))
+    if limit is None or spread.bytes < limit:
+        assert given_of == [texts for texts, _ in parts]
+    for part, taken, done in zip(source.lists, spread.taken, spread.exhausted, strict=True):
+        assert part.opened <= 2 and (not done or taken == len(part.texts))
+
+
+@given(some_parts, some_limit, st.lists(st.integers(0, 8), max_size=6))
+def test_a_plan_that_is_taken_up_again_gives_the_rest(
+    parts: list[tuple[list[str | None], int]], limit: int | None, stops: list[int]
+) -> None:
+    whole = list(Spread(make(parts), limit))
+    pieces: list[Given] = []
+    spread = Spread(make(parts), limit)
+    for stop in stops:
+        pieces += islice(spread, stop)
+        source = make(parts)
+        finished = list(spread.exhausted)
+        spread = Spread(source, limit, list(spread.taken), finished, spread.bytes)
+        assert sum(part.opened for part in source.lists) == 0
+    rest = list(spread)
+    assert pieces + rest == whole
+    if stops:
+        assert not any(part.opened for part, done in zip(source.lists, finished, strict=True) if done)
+        if not rest and limit is not None and spread.bytes >= limit:
+            assert not any(part.opened for part in source.lists)

@@ -1,0 +1,40 @@
+"""What a summary shows of a model is told apart from what was put to it."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cram.hub.examples import PROMPTS, SENTENCES, fill_mask_examples, quoted, text_generation_examples
+
+
+def test_a_text_in_quotation_marks_is_one_line_and_reads_back() -> None:
+    for text in ("list", " is", "a\nb", 'say "no"', "\u00e9", "##ing", ""):
+        assert "\n" not in quoted(text)
+        assert json.loads(quoted(text)) == text
+    assert quoted("\u00e9") == '"\u00e9"'
+
+
+def test_fill_mask_tokens_are_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fill:
+        tokenizer = SimpleNamespace(mask_token="<mask>")
+
+        def __call__(self, sentence: str, top_k: int) -> list[dict[str, Any]]:
+            return [{"token_str": ",", "score": 0.5}, {"token_str": "the", "score": 0.25}]
+
+    monkeypatch.setattr("cram.hub.examples.stock_pipeline", lambda *_: Fill())
+    shown = [sentence.format(mask="<mask>") for sentence in SENTENCES]
+    assert fill_mask_examples(Path()) == [f'{sentence} "," 50%, "the" 25%' for sentence in shown]
+
+
+def test_what_a_decoder_writes_is_told_apart_from_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(prompt: str, **said: Any) -> list[dict[str, str]]:
+        return [{"generated_text": " a\ntown" if said["return_full_text"] is False else f"{prompt} a\ntown"}]
+
+    monkeypatch.setattr("cram.hub.examples.stock_pipeline", lambda *_: write)
+    lines = text_generation_examples(Path())
+    assert lines == [f'"{prompt}" -> " a\\ntown"' for prompt in PROMPTS]
+    assert all(re.fullmatch(r'"[^"]+" -> "[^"]+"', line) for line in lines)

@@ -1,0 +1,252 @@
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from cram.run.checkpoint import Checkpoint, Checkpoints, Tensors
+from cram.errors import CramError
+from cram.files.record import write_atomic
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+STATE = {"clock": {"updates": 3, "booked": {"updates": 0.1}}, "names": ["a", None], "mean": 1e-300}
+
+
+def tensors(step: int) -> Tensors:
+    """Every kind of tensor a run may hold, other values for each step."""
+    generator = torch.Generator().manual_seed(step)
+    drawn = torch.randn(3, 5, generator=generator)
+    return {
+        "fp32": drawn,
+        "bf16": drawn.bfloat16(),
+        "odd": torch.tensor([float("nan"), float("-inf"), -0.0, 1e-45]),
+        "int64": torch.tensor([-1, 2**62 + step]),
+        "bool": drawn > 0,
+        "step": torch.tensor(float(step)),
+        "empty": torch.zeros(0, 4),
+    }
+
+
+def save_step(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.save(step, tensors(step), tensors(100 + step), STATE)
+
+
+def check(checkpoint: Checkpoint | None, step: int) -> None:
+    """Bit for bit what `save_step` saved."""
+    assert checkpoint is not None
+    assert checkpoint.step == checkpoint.state["step"] == step
+    assert save(checkpoint.model) == save(tensors(step))
+    assert save(checkpoint.optimizer) == save(tensors(100 + step))
+    assert {name: checkpoint.state[name] for name in STATE} == STATE
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    """A run with checkpoints 1 and 2."""
+    made = Checkpoints(tmp_path)
+    save_step(made, 1)
+    save_step(made, 2)
+    return made
+
+
+def test_what_was_saved_is_read_back_bit_for_bit(checkpoints: Checkpoints) -> None:
+    check(checkpoints.newest(), 2)
+    check(Checkpoints(checkpoints.folder.parent).newest(), 2)
+
+
+def test_a_run_without_checkpoints_has_no_newest(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path).newest() is None
+    assert Checkpoints(tmp_path).steps() == []
+
+
+def test_the_newest_two_by_number_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (8, 9, 10, 11):
+        save_step(checkpoints, step)
+    assert checkpoints.steps() == [11, 10]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["10", "11"]
+    check(checkpoints.newest(), 11)
+
+
+def test_a_step_can_be_saved_again(checkpoints: Checkpoints) -> None:
+    checkpoints.save(2, {"other": torch.ones(1)}, {}, STATE)
+    newest = checkpoints.newest()
+    assert newest is not None and list(newest.model) == ["other"]
+    assert checkpoints.steps() == [2, 1]
+
+
+def test_only_safetensors_and_json_are_written(checkpoints: Checkpoints) -> None:
+    folder = checkpoints.folder / "2"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    json.loads((folder / "state.json").read_text())
+    for name in FILES[:2]:
+        assert set(load((folder / name).read_bytes())) == set(tensors(2))
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "of another step"])
+def test_a_damaged_newest_is_passed_over_with_a_warning(
+    checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str], name: str, damage: str
+) -> None:
+    path = checkpoints.folder / "2" / name
+    if damage == "missing":
+        path.unlink()
+    elif damage == "of another step" and name != "state.json":
+        shutil.copyfile(checkpoints.folder / "1" / name, path)
+    else:
+        path.write_bytes(path.read_bytes()[:-1] if damage == "truncated" and name != "state.json" else b"")
+    check(checkpoints.newest(), 1)
+    warning = capsys.readouterr().out
+    assert "warning: checkpoint 2 is damaged and passed over" in warning
+    assert name in warning
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_flipped_bit_is_found(checkpoints: Checkpoints, name: str) -> None:
+    path = checkpoints.folder / "2" / name
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        newest = checkpoints.newest()
+        assert newest is not None and newest.step == 1, f"bit {place % 8} of byte {place}"
+    path.write_bytes(whole)
+    check(checkpoints.newest(), 2)
+
+
+@pytest.mark.parametrize("edited", ['{"step": 2}', "[]", "null", "3", '{"files": {}, "sha256": "00"}'])
+def test_a_state_that_was_edited_is_passed_over(checkpoints: Checkpoints, edited: str) -> None:
+    path = checkpoints.folder / "2" / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(edited)
+    check(checkpoints.newest(), 1)
+    state["clock"]["updates"] += 1
+    path.write_text(json.dumps(state))
+    check(checkpoints.newest(), 1)
+
+
+def test_a_damaged_one_makes_room_for_those_that_follow_the_one_before_it(checkpoints: Checkpoints) -> None:
+    save_step(checkpoints, 9)
+    (checkpoints.folder / "9" / "state.json").unlink()
+    check(checkpoints.newest(), 2)
+    save_step(checkpoints, 5)
+    assert checkpoints.steps() == [5, 2]
+
+
+def test_checkpoints_that_are_all_damaged_are_an_error(checkpoints: Checkpoints) -> None:
+    for step in ("1", "2"):
+        (checkpoints.folder / step / "model.safetensors").unlink()
+    with pytest.raises(CramError, match=r"checkpoints: every checkpoint is damaged\. .*another run="):
+        checkpoints.newest()
+
+
+def test_a_checkpoint_that_a_crash_left_half_written_is_never_used(checkpoints: Checkpoints) -> None:
+    shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".3.partial")
+    (checkpoints.folder / ".3.partial" / "optimizer.safetensors").rename(checkpoints.folder / ".3.partial" / "half")
+    assert checkpoints.steps() == [2, 1]
+    check(checkpoints.newest(), 2)
+    shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".7.partial")
+    save_step(checkpoints, 3)
+    check(checkpoints.newest(), 3)
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in (checkpoints.folder / "3").iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    before, calls = content(checkpoints.folder), []
+
+    def fsync(_: int) -> None:
+        calls.append(1)
+        if len(calls) > written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(CramError, match=rf"{FILES[written]}: the disk is full"):
+            save_step(checkpoints, 3)
+    assert content(checkpoints.folder) == before
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
+    save_step(checkpoints, 3)  # once there is space again
+    check(checkpoints.newest(), 3)
+
+
+def test_an_interrupt_while_saving_leaves_nothing_either(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, data: bytes) -> None:
+        write_atomic(path, data)
+        raise KeyboardInterrupt
+
+    before = content(checkpoints.folder)
+    monkeypatch.setattr("cram.run.checkpoint.write_atomic", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_step(checkpoints, 3)
+    assert content(checkpoints.folder) == before
+
+
+def test_the_newest_from_before_the_decay_is_kept_too(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, decay=0.5)
+    for step, progress in ((1, 0.2), (5, 0.5), (6, 0.51), (7, 0.8), (9, 1.0)):
+        checkpoints.save(step, tensors(step), tensors(100 + step), {**STATE, "last_progress": progress})
+    assert checkpoints.steps() == [9, 7, 5]
+    assert checkpoints.before_decay() == 5
+    (tmp_path / "checkpoints" / "5" / "state.json").write_text("{}")
+    assert checkpoints.before_decay() is None
+
+
+def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    check(checkpoints.chosen("newest"), 2)
+    check(checkpoints.chosen("1"), 1)
+    for said in ("7", "-1", "oldest", "1.0"):
+        with pytest.raises(CramError, match=rf"checkpoint={said}: .*checkpoints\. Say newest or one of these: 1, 2\."):
+            checkpoints.chosen(said)
+    with pytest.raises(CramError, match=r"checkpoint=newest: .*one of these: none\."):
+        Checkpoints(tmp_path / "other").chosen("newest")
+    (checkpoints.folder / "1" / "model.safetensors").unlink()
+    with pytest.raises(CramError, match=r"model\.safetensors: cannot be read"):
+        checkpoints.chosen("1")
+
+
+def test_a_checkpoint_that_is_written_again_is_there_throughout(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed: list[str] = []
+    rename = Path.rename
+
+    def watch(path: Path, to: Path) -> Path:
+        renamed.append(path.name)
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", watch)
+    checkpoints.save(2, {"other": torch.ones(1)}, {}, STATE)
+    assert renamed == ["2", ".2.partial"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["007", "²", "٣", "-1", "+7", "7_0", "7 ", "1e3", "9" * 5000, "link", "7"])
+def test_what_is_not_a_checkpoint_by_its_name_is_left_alone(checkpoints: Checkpoints, name: str) -> None:
+    folder, steps = checkpoints.folder, checkpoints.steps()
+    if name == "7":
+        (folder / name).write_text("a file")
+    elif name == "link":
+        (folder / "8").symlink_to(folder / str(steps[0]))
+    elif len(name) < 255:
+        (folder / name).mkdir()
+    assert checkpoints.steps() == steps
+    with pytest.raises(CramError, match=r"there is none in"):
+        checkpoints.chosen(name)
+    for step in (7, 8):
+        save_step(checkpoints, step)
+        check(checkpoints.newest(), step)

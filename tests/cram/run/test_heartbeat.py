@@ -1,0 +1,107 @@
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cram.run import heartbeat
+from cram.clock import Budget, Clock
+from cram.errors import CramError
+from cram.run.heartbeat import Heartbeat, last_beat
+from cram.files.sealed import write_sealed
+
+
+class Time:
+    """A clock hand that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.005)
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < until, "no beat within ten seconds"
+        time.sleep(0.005)
+
+
+def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> None:
+    hand = Time()
+    clock = Clock(Budget("wall", 100), now=hand)
+    with clock.account("updates"), Heartbeat(tmp_path, clock):
+        for hand.now in (3.0, 8.0):
+            wait_for(lambda: last_beat(tmp_path) == hand.now)
+        with clock.account("evaluation"):
+            hand.now = 50.0
+        hand.now = 51.0
+    assert last_beat(tmp_path) == 9.0  # the end is dated too; the evaluation is not charged
+    assert abs(json.loads((tmp_path / "heartbeat.json").read_text())["time"] - time.time()) < 60
+    assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]
+
+
+def test_a_beat_on_its_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def write_slowly(path: Path, beat: dict[str, float]) -> None:
+        if threading.current_thread().name == "heartbeat":
+            begun.set()
+            time.sleep(0.1)
+        write_sealed(path, beat)
+
+    monkeypatch.setattr(heartbeat, "write_sealed", write_slowly)
+    with Heartbeat(tmp_path, Clock(Budget("wall", 100))):
+        assert begun.wait(10)
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("error", [CramError("full"), OSError("gone")])
+def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    failed = threading.Event()
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise error
+
+    hand = Time()
+    clock = Clock(Budget("wall", 100), now=hand)
+    with clock.account("updates"), Heartbeat(tmp_path, clock):
+        with monkeypatch.context() as patch:
+            patch.setattr(heartbeat, "write_sealed", fail)
+            assert failed.wait(10)
+        hand.now = 2.0
+        wait_for(lambda: last_beat(tmp_path) == 2.0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b"[1]", b"3", b"[" * 99999]
+    + [b'{"charged": %s}' % value for value in (b"null", b"NaN", b"Infinity", b"1e999", b"-1", b'"9"', b"true", b"[1]")]
+    + [b'{"charged": 1%s}' % (b"0" * 400), b'{"time": 1.0, "charged": 9.0}'],
+)  # fmt: skip
+def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    assert last_beat(tmp_path) == 0.0 and not capsys.readouterr().out
+    (tmp_path / "heartbeat.json").write_bytes(content)
+    assert last_beat(tmp_path) == 0.0
+    assert "heartbeat.json is damaged or edited, so the time that a crash" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("charged", [None, "7", True, -1.0, 10**400, [1], {}])
+def test_a_beat_of_another_type_is_zero_though_its_checksum_holds(tmp_path: Path, charged: object) -> None:
+    write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": charged})
+    assert last_beat(tmp_path) == 0.0
+    write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": 7})
+    assert last_beat(tmp_path) == 7.0
