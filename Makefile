@@ -19,13 +19,13 @@ test: $(STAMP)
 
 # Long checks that are no part of CI: two hours on two cores.
 proofs: $(STAMP)
-	$(RUN) bench/prove_unseen.py
-	$(RUN) bench/prove_freeze.py
-	$(RUN) proofs/ends.py
-	$(RUN) proofs/signals.py
-	$(RUN) proofs/disks.py
-	$(RUN) proofs/damage.py
-	$(RUN) proofs/fuzz.py
+	$(RUN) -m proofs.unseen
+	$(RUN) -m proofs.freeze
+	$(RUN) -m proofs.ends
+	$(RUN) -m proofs.signals
+	$(RUN) -m proofs.disks
+	$(RUN) -m proofs.damage
+	$(RUN) -m proofs.fuzz
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)

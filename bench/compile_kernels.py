@@ -1,6 +1,6 @@
 """Compile every kernel ahead of time, as its launcher would launch it, for seven generations of GPU. Needs no GPU.
 
-    python bench/compile_kernels.py [archs=75,80,86,89,90,100,120] [ops=...] [dtypes=bf16,fp16,fp32]
+    python -m bench.compile_kernels [archs=75,80,86,89,90,100,120] [ops=...] [dtypes=bf16,fp16,fp32]
                                     [shapes=all|main] [jobs=CORES] [out=FILE.json]
 
 The launchers run on tensors without memory and their launches are noted; each becomes what the JIT would make of it:
@@ -30,13 +30,10 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
-
-from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY, Call  # noqa: E402
-from cram.machine.device import cores  # noqa: E402
-from cram.files.record import write_json  # noqa: E402
-from cram_kernels._launch import HAS_TRITON, Launch, recording, triton  # noqa: E402
+from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY, Call
+from cram.files.atomic import write_json
+from cram.machine.device import cores
+from cram_kernels._launch import HAS_TRITON, Launch, recording, triton
 
 # Shared memory that one program may have, in bytes, from NVIDIA's table of compute capabilities.
 SHARED_LIMIT = {

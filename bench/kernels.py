@@ -1,6 +1,6 @@
 """Our kernels beside torch, torch.compile and the peers that are installed: time, bandwidth, memory.
 
-    python bench/bench_kernels.py [--check] [--quick] [--ops layer_norm,softmax] [--providers ours,eager]
+    python -m bench.kernels [--check] [--quick] [--ops layer_norm,softmax] [--providers ours,eager]
                                   [--seconds 0.12] [--limit 520] [--out bench/results]
 
 Every provider's results and gradients are compared with float64 first, in memory full of NaN so that what it leaves
@@ -26,17 +26,16 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+from bench import kernel_cases
+from bench.kernel_cases import OPS, Case, flops
+from bench.kernel_check import check, input_set, make_call
+from bench.kernel_providers import DISTRIBUTIONS, PACKAGES, Provider, build, installed
+from bench.kernel_timing import Timing, copy_speed, input_sets, peak_bytes, time_call
+from bench.timing import machine, write_results
+from cram.machine.device import pick_device
+from cram_kernels._launch import launches
 
-from bench import kernel_cases# noqa: E402
-from bench.kernel_cases import OPS, Case, flops  # noqa: E402
-from bench.kernel_check import check, input_set, make_call  # noqa: E402
-from bench.kernel_providers import DISTRIBUTIONS, PACKAGES, Provider, build, installed  # noqa: E402
-from bench.kernel_timing import Timing, copy_speed, input_sets, peak_bytes, time_call  # noqa: E402
-from bench.timing import machine, write_results  # noqa: E402
-from cram.machine.device import pick_device  # noqa: E402
-from cram_kernels._launch import launches  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 Result = dict[str, Any]
 TURNS = 2

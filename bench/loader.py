@@ -1,6 +1,6 @@
 """Tokens a second that reach training on one core: rows in training order, their masks chosen, ready for the model.
 
-    python bench/bench_loader.py data=SHARDFOLDER|make [tokens=50e6] [rounds=7] [out=bench/results]
+    python -m bench.loader data=SHARDFOLDER|make [tokens=50e6] [rounds=7] [out=bench/results]
 
 `make` packs random documents, greedily, into rows of 128 and of 512, in a temporary folder. A measurement is one pass
 over all rows, from opening the shards to the last micro-batch; the parts of it take turns:
@@ -15,23 +15,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 if __name__ == "__main__" and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before torch starts threads
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from tokenizers import Tokenizer, models  # noqa: E402
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
 
-from bench.timing import machine, spread, time_alternating, write_results  # noqa: E402
-from cram.config.config import ObjectiveConfig  # noqa: E402
-from cram.data.shards.loader import Loader  # noqa: E402
-from cram.data.shards.order import Kind, open_order  # noqa: E402
-from cram.data.shards.pack import make_packer  # noqa: E402
-from cram.data.shards.shards import ShardSet, ShardWriter  # noqa: E402
-from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer  # noqa: E402
-from cram.objectives.masked import MaskedObjective  # noqa: E402
+from bench.timing import machine, spread, time_alternating, write_results
+from cram.config.training import ObjectiveConfig
+from cram.data.shards.loader import Loader
+from cram.data.shards.order import Kind, open_order
+from cram.data.shards.pack import make_packer
+from cram.data.shards.shards import ShardSet, ShardWriter
+from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer
+from cram.objectives.masked import MaskedObjective
+
+ROOT = Path(__file__).resolve().parent.parent
 
 VOCAB = 32_768
 SEQ_LENS = (128, 512)

@@ -1,6 +1,6 @@
 """Plot the bandwidth of every provider over the width of a row, from results of `bench_kernels.py`.
 
-    python bench/plot_kernels.py bench/results/kernels-*.json
+    python -m bench.plot_kernels bench/results/kernels-*.json
 
 Writes a PNG beside each file: a row of panels for each op, forward and backward, and the copy's bandwidth as a ceiling.
 Ops that were measured at one width alone are drawn only if none has more. Of a width that was measured at several
@@ -12,10 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
-
-from bench.kernels import seconds_of  # noqa: E402
+from bench.kernels import seconds_of
 
 DIRECTIONS = ("forward", "backward")
 # Okabe and Ito's colours, which all can tell apart; ours is the one that stands out.
@@ -106,7 +103,7 @@ def draw_panel(axis: Any, title: str, points: Points) -> dict[str, Any]:
 def main(words: list[str]) -> None:
     """Plot each file named."""
     if not words:
-        raise SystemExit("say which results: python bench/plot_kernels.py bench/results/kernels-cuda.json")
+        raise SystemExit("say which results: python -m bench.plot_kernels bench/results/kernels-cuda.json")
     for word in words:
         path = Path(word)
         draw(json.loads(path.read_text()), path.with_suffix(".png"))

@@ -1,6 +1,6 @@
 """Preparation beside bare tokenization: the same text, the same number of processes, in turns.
 
-    python bench/bench_prepare.py data.source='texts/*.jsonl.zst' [processes=2] [rounds=3] [vocab_size=32768] [out=DIR]
+    python -m bench.prepare data.source='texts/*.jsonl.zst' [processes=2] [rounds=3] [vocab_size=32768] [out=DIR]
 
 Bare: the time in `tokenizers.encode_batch_fast` alone, in N processes of one thread each that run together.
 Ours: the second pass of a preparation without filters and deduplication, that is reading, tokenizing, packing and
@@ -15,16 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig  # noqa: E402
-from cram.terminal.progress import Progress  # noqa: E402
-from cram.data.text.formats import size  # noqa: E402
-from cram.data.preparation.prepare import prepare_shards  # noqa: E402
-from cram.data.preparation.scan import chunks  # noqa: E402
-from cram.data.text.sources import open_source  # noqa: E402
-from cram.files.record import read_json  # noqa: E402
+from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.scan import chunks
+from cram.data.text.formats import size
+from cram.data.text.sources import open_source
+from cram.files.atomic import read_json
+from cram.terminal.progress import Progress
 
 NO_FILTERS = FilterConfig(
     min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None

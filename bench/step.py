@@ -1,7 +1,7 @@
 """Tokens a second, MFU and the profile of cram's training step.
 
-    python bench/bench_step.py [--quick] [--out bench/results]
-    python bench/bench_step.py --sizes 12x768 --dtypes bf16 --rates 0.30,0.15 --settings "encoder 12x768" --rounds 5
+    python -m bench.step [--quick] [--out bench/results]
+    python -m bench.step --sizes 12x768 --dtypes bf16 --rates 0.30,0.15 --settings "encoder 12x768" --rounds 5
 
 First the step beside stock `transformers` models (`bench/step_stock.py`), then the update of training runs as the loop
 does it (`bench/step_training.py`), eager and compiled in each way, with AdamW and Muon, and where its time goes
@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+from bench import step_stock, step_training
+from bench.timing import machine, write_results
+from cram.machine.device import pick_device, set_threads
 
-from bench import step_stock, step_training# noqa: E402
-from bench.timing import machine, write_results  # noqa: E402
-from cram.machine.device import pick_device, set_threads  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 Result = dict[str, Any]
 LIMIT, QUICK_LIMIT = 400.0, 200.0  # seconds; the contender that is then running ends within a minute or two

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from bench.timing import spread, time_alternating
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.machine.device import peak_flops
 from cram.model import Encoder
 from cram.model.count import flops_per_position

@@ -18,19 +18,20 @@ import torch
 from bench.step_profile import KINDS, profile_update
 from bench.timing import spread
 from cram.build import Parts, build_model, build_optimizer, build_session
-from cram.run.checkpoint import Checkpoints
 from cram.clock import Budget, Clock
-from cram.training.compilation import compile_session
-from cram.config.config import CompileConfig, Config
+from cram.config.config import Config
+from cram.config.recipe import read_config
+from cram.config.training import CompileConfig
 from cram.data.shards.loader import Rows
 from cram.machine.device import peak_flops, pick_precision, synchronize
-from cram.training.loop import settle, update
 from cram.model.count import flops_per_position
 from cram.objectives.masked import MaskedObjective
-from cram.training.probe import find_micro_rows
+from cram.run.checkpoint import Checkpoints
+from cram.run.metrics import Metrics
 from cram.run.receipt import mfu
-from cram.config.recipe import read_config
-from cram.files.record import Metrics
+from cram.training.compilation import compile_session
+from cram.training.loop import settle, update
+from cram.training.probe import find_micro_rows
 from cram.training.session import Session
 
 Words = tuple[str, ...]

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from cram.files.atomic import write_json
 from cram.machine.device import device_name, synchronize
-from cram.files.record import write_json
 
 
 def time_alternating(

@@ -37,6 +37,6 @@ step "versions" "$run" -c "import sys, torch, triton, transformers, datasets, nu
 'torch', torch.__version__, 'triton', triton.__version__, 'transformers', transformers.__version__, 'datasets', datasets.__version__, 'numpy', n.__version__)"
 step "kernels, reference" "$run" -m pytest -q -p no:cacheprovider tests/kernels
 step "kernels, interpreter" env TRITON_INTERPRET=1 CRAM_KERNELS=triton "$run" -m pytest -q -p no:cacheprovider tests/kernels
-step "compile table" "$run" bench/compile_kernels.py
+step "compile table" "$run" -m bench.compile_kernels
 step "demo of 20 seconds" bash -c "cd '$work' && '$run' -m cram.train recipe=bert_demo budget=20s device=cpu | tee demo && grep '^trained' demo"
 exit $failed

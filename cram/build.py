@@ -8,17 +8,25 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from cram.run.checkpoint import Checkpoints
 from cram.clock import Clock, parse_duration
-from cram.training.compilation import check_compile, eagerly
-from cram.config.config import Config, EvaluationConfig, ModelConfig, OptimizerConfig
+from cram.config.config import Config
+from cram.config.model import ModelConfig
+from cram.config.training import EvaluationConfig, OptimizerConfig
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, check_mask, load_tokenizer
-from cram.machine.device import pick_device, pick_precision, set_threads, total_memory
 from cram.errors import CramError
-from cram.evaluation.held_out import HeldOutDocument, HeldOutSet, MaskRule, evaluate, make_causal_held_out, make_held_out
-from cram.training.loss_scale import LossScale
+from cram.evaluation.held_out import (
+    HeldOutDocument,
+    HeldOutSet,
+    MaskRule,
+    evaluate,
+    make_causal_held_out,
+    make_held_out,
+)
+from cram.files.tensors import check_tensors, read_tensors, rows_of
+from cram.hub.card import check_card
+from cram.machine.device import pick_device, pick_precision, set_threads, total_memory
 from cram.methods.averaging import Averaging
 from cram.methods.method import Method
 from cram.model.attention import Attention, choose_backend
@@ -27,7 +35,6 @@ from cram.model.crammed import Crammed
 from cram.model.decoder import Decoder
 from cram.model.layers import GatedMLP
 from cram.model.transformer import Encoder, Transformer
-from cram.hub.card import check_card
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.phased import CausalThenMasked
@@ -35,10 +42,12 @@ from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon
 from cram.optim.schedule import batch_tokens, make_schedule
-from cram.files.record import Metrics
+from cram.run.checkpoint import Checkpoints
 from cram.run.files import HELD_OUT, TOKENIZER, WEIGHTS, checked, read_receipt
+from cram.run.metrics import Metrics
+from cram.training.compilation import check_compile, eagerly
+from cram.training.loss_scale import LossScale
 from cram.training.session import Objective, Optimizer, Session
-from cram.files.tensors import check_tensors, read_tensors, rows_of
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from cram.machine.processes import STOPPING, end_with_parent
 from cram.config.config import Config
-from cram.errors import CramError
 from cram.config.help import help_text
-from cram.files.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
-from cram.terminal.output import keep_output, output_failed
 from cram.config.recipe import read_config
+from cram.errors import CramError
+from cram.files.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
+from cram.machine.processes import STOPPING, end_with_parent
+from cram.terminal.output import keep_output, output_failed
 
 INTERRUPTED = 130
 # Twice means at once. The others come again by themselves, a limit of processor time each second.

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from cram.command import run_door
 from cram.config.commands import EvaluateConfig
-from cram.errors import CramError
 from cram.config.recipe import read_words
+from cram.errors import CramError
 
 ABOUT = """Evaluate a finished run: on its held-out documents, or on any text.
 
@@ -36,9 +36,9 @@ def main(words: list[str]) -> int:
     config = run_config(run)
     from cram.build import build_held_out, load_held_out, load_trained
     from cram.data.special import SpecialTokens
-    from cram.machine.device import pick_device
     from cram.evaluation.held_out import BITS, evaluate, unknown_text
     from cram.hub.snapshot import open_snapshot
+    from cram.machine.device import pick_device
 
     device = pick_device(said.device)
     snapshot = open_snapshot(run, config, said.checkpoint, device) if said.checkpoint else None

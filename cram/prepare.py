@@ -4,11 +4,11 @@
 """
 
 from cram.command import dry_run_words, run_door
-from cram.config.config import Config
 from cram.config.commands import ShardsConfig
-from cram.errors import CramError
+from cram.config.config import Config
 from cram.config.recipe import read_config, read_words
 from cram.config.schema import keys
+from cram.errors import CramError
 
 ABOUT = """Turn raw text into shards that cram.train reads; what is there already is not made again.
 
@@ -34,10 +34,10 @@ def _prepare(words: list[str]) -> None:
 
         print_dry_run(config)
         return
-    from cram.terminal.progress import Progress
-    from cram.data.preparation.prepare import prepare_shards
     from cram.data.inspect.show import print_account
+    from cram.data.preparation.prepare import prepare_shards
     from cram.data.tokenizer import check_mask
+    from cram.terminal.progress import Progress
 
     if config.tokenizer and config.objective.kind == "masked":
         check_mask(config.tokenizer, config.special)

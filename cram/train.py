@@ -8,11 +8,11 @@ from cram.config.recipe import read_config
 
 if TYPE_CHECKING:
     from cram.build import Parts
-    from cram.run.checkpoint import Checkpoint
     from cram.clock import Clock
     from cram.data.shards.shards import ShardSet
-    from cram.training.extension import Plan
+    from cram.run.checkpoint import Checkpoint
     from cram.run.folder import RunFolder
+    from cram.training.extension import Plan
     from cram.training.session import Session
 
 ABOUT = """Train a language model from scratch inside a fixed budget.
@@ -32,17 +32,17 @@ def main(words: list[str]) -> int:
 
         return print_dry_run(config)
     from cram.build import build_parts, check
-    from cram.run.checkpoint import Checkpoints
     from cram.clock import Budget, Clock, boot_clock
-    from cram.terminal.progress import Progress
     from cram.data.preparation.prepare import prepare_shards
     from cram.data.shards.shards import ShardSet
-    from cram.training.extension import plan_extension
-    from cram.training.finish import finish_run
     from cram.hub.initial import check_tokenizer, read_initial
+    from cram.reporting.summary import print_summary
+    from cram.run.checkpoint import Checkpoints
     from cram.run.files import read_receipt
     from cram.run.folder import RunFolder
-    from cram.reporting.summary import print_summary
+    from cram.terminal.progress import Progress
+    from cram.training.extension import plan_extension
+    from cram.training.finish import finish_run
 
     check(config)
     folder = RunFolder(config)
@@ -76,14 +76,14 @@ def _train(
 ) -> tuple["Session", bool]:
     """Start, resume or extend, and train. Returns the session and whether the budget was spent."""
     from cram.build import build_session
-    from cram.training.compilation import compile_session
-    from cram.terminal.progress import BudgetBar
     from cram.machine.device import device_notes, environment
-    from cram.run.heartbeat import Heartbeat, last_beat
-    from cram.training.loop import save, train
     from cram.optim.schedule import decay_begins
+    from cram.run.heartbeat import Heartbeat, last_beat
+    from cram.run.metrics import Metrics
+    from cram.terminal.progress import BudgetBar
+    from cram.training.compilation import compile_session
+    from cram.training.loop import save, train
     from cram.training.probe import check_one_batch
-    from cram.files.record import Metrics
 
     for note in device_notes(config.device, parts.device):
         print(note)
@@ -92,7 +92,8 @@ def _train(
     check_one_batch(parts.loader, config)
     if checkpoint:
         parts.loader.resume(checkpoint.state["loader"])  # so that data that does not fit is refused here
-    checkpoints.identity = folder.begin(shards, environment(parts.device))
+    tokenizer = shards.tokenizer_path.read_bytes()
+    checkpoints.identity = folder.begin(shards.folder, shards.hash, tokenizer, environment(parts.device))
     if plan and (kept := folder.set_aside(plan.old)):
         print(f"the results of {plan.old.words()} are kept in {kept}")
     metrics = Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None)

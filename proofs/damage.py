@@ -1,6 +1,6 @@
 """Edit every field and flip bits of every file that is kept, one at a time, and see what finds it.
 
-    python proofs/damage.py [bits=24] [seed=0] [fields=all] [folders=shards,run,checkpoint,export,glue]
+    python -m proofs.damage [bits=24] [seed=0] [fields=all] [folders=shards,run,checkpoint,export,glue]
 
 Every value of a JSON file is made another of its type, made one of another type, and left out; every line of a yaml
 file gets another value; bits are flipped at random places. Then the folder is used as the commands use it. An edit is
@@ -23,20 +23,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+import torch
 
-import torch  # noqa: E402
-
-from cram.build import load_held_out, load_trained  # noqa: E402
-from cram.data.shards.loader import Loader  # noqa: E402
-from cram.data.shards.shards import ShardSet  # noqa: E402
-from cram.data.inspect.verify import verify  # noqa: E402
-from cram.errors import CramError  # noqa: E402
-from cram.evaluation.held_out import evaluate  # noqa: E402
-from cram.files.record import Metrics, sha256_bytes  # noqa: E402
-from cram.run.files import read_receipt, run_checkpoints, run_config, shard_folder  # noqa: E402
-from proofs.doors import DOORS, Bench, finish  # noqa: E402
+from cram.build import load_held_out, load_trained
+from cram.data.inspect.verify import verify
+from cram.data.shards.loader import Loader
+from cram.data.shards.shards import ShardSet
+from cram.errors import CramError
+from cram.evaluation.held_out import evaluate
+from cram.files.atomic import sha256_bytes
+from cram.run.files import read_receipt, run_checkpoints, run_config, shard_folder
+from cram.run.metrics import Metrics
+from proofs.doors import DOORS, Bench, finish
 
 CPU = torch.device("cpu")
 SAID = ("warning:", "passed over", "made again", "made anew")

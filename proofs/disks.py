@@ -1,6 +1,6 @@
 """What every door that writes does on a full disk and on one that must not be written to.
 
-    python proofs/disks.py [doors=train,prepare,glue,export,ablate]
+    python -m proofs.disks [doors=train,prepare,glue,export,ablate]
 
 Each door is called on a small disk of its own with some kilobytes left, and on a read-only one; then with room, the
 same command must give what a call on a large disk gives. Prints a table; exit status 1 where a line is not as it must
@@ -15,9 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from proofs.doors import DOORS, Bench, Door, environment, finish, partial  # noqa: E402
+from proofs.doors import DOORS, Bench, Door, environment, finish, partial
 
 LEFT = (0, 16, 64, 256, 512)  # kilobytes
 MEGABYTES = 64

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
 PATIENCE = 60.0  # seconds for what must end by itself
 THINGS = (
     "river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine",

@@ -1,6 +1,6 @@
 """Kill every door that writes at random moments, call it again each time, and compare with a call that was left alone.
 
-    python proofs/ends.py [kills=20] [seed=0] [doors=train,prepare,glue,export,ablate]
+    python -m proofs.ends [kills=20] [seed=0] [doors=train,prepare,glue,export,ablate]
 
 Every kill is a SIGKILL of the command alone: what it has begun must end by itself. Every second one waits for a moment
 at which something is being written. Exit status 1 when a file differs, a process is left, or a hidden file is.
@@ -15,9 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from proofs.doors import DOORS, Bench, Door, family, finish, left, partial  # noqa: E402
+from proofs.doors import DOORS, Bench, Door, family, finish, left, partial
 
 
 @dataclass

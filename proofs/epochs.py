@@ -1,6 +1,6 @@
 """Prove over a shard set that an epoch gives each row once and each token as often as it was counted.
 
-    python bench/epoch.py data=SHARDFOLDER [order=shuffled] [seed=0] [batch=1000]
+    python -m proofs.epochs data=SHARDFOLDER [order=shuffled] [seed=0] [batch=1000]
 
 Three ways: straight; stopped at a row drawn by the seed and resumed by a new loader; and a second epoch behind it.
 """
@@ -8,16 +8,12 @@ Three ways: straight; stopped at a row drawn by the seed and resumed by a new lo
 import random
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from cram.data.shards.loader import Loader  # noqa: E402
-from cram.data.shards.shards import ShardSet  # noqa: E402
-from cram.data.tokenizer import SpecialTokens, load_tokenizer  # noqa: E402
+from cram.data.shards.loader import Loader
+from cram.data.shards.shards import ShardSet
+from cram.data.tokenizer import SpecialTokens, load_tokenizer
 
 
 class Seen:

@@ -1,6 +1,6 @@
 """Stop the process of a training run for a while, as a closed lid does, and look at what its receipt says.
 
-    python bench/prove_freeze.py [words of cram.train ...]
+    python -m proofs.freeze [words of cram.train ...]
 
 Two runs of budget=30s: one is stopped (SIGSTOP) for 10 seconds in its middle, one for 20 seconds from its second half
 on, past its end. Exit status 1 where a stop is not found in the account of stalls and nowhere else, where a run does
@@ -17,11 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+from cram.files.atomic import read_json
+from cram.run.metrics import read_metrics
+from cram.run.receipt import BUDGET_RULE
 
-from cram.run.receipt import BUDGET_RULE  # noqa: E402
-from cram.files.record import read_json, read_metrics  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 BUDGET = 30.0
 WORDS = [

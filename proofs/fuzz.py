@@ -1,6 +1,6 @@
 """Thousands of odd inputs through every command: refused in a line or two, or accepted and right.
 
-    python proofs/fuzz.py [cases=11500] [seed=0] [groups=words,edges,...] [to=fuzz.json] [case=GROUP:NUMBER]
+    python -m proofs.fuzz [cases=11500] [seed=0] [groups=words,edges,...] [to=fuzz.json] [case=GROUP:NUMBER]
 
 Every case is forked from one warm process, two at a time. An outcome is one of: refused (exit status 2 and one or two
 lines), accepted, failed as said (status 1 and a line), traceback, ended by a signal, no end, accepted wrongly; the last
@@ -18,11 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
-
-from proofs import fuzz_data, fuzz_folders, fuzz_tokenizers, fuzz_words# noqa: E402
-from proofs.fuzz_run import BAD, OUTCOMES, Case, clear, outcome_of, run_case, warm_up  # noqa: E402
+from proofs import fuzz_data, fuzz_folders, fuzz_tokenizers, fuzz_words
+from proofs.fuzz_run import BAD, OUTCOMES, Case, clear, outcome_of, run_case, warm_up
 
 GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {
     **fuzz_words.GROUPS,

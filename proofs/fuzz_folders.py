@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cram.files.record import read_json, sha256_file
+from cram.files.atomic import read_json, sha256_file
 from proofs.damage import edited_json
 from proofs.doors import DOORS, RECIPE, Bench, finish
 from proofs.fuzz_run import Case, Result

@@ -59,12 +59,6 @@ def warm_up() -> None:
     import transformers  # noqa: F401
     import zstandard  # noqa: F401
 
-    import cram.ablation.table
-    import cram.data.preparation.prepare
-    import cram.export
-    import cram.training.finish
-    import cram.glue.benchmark  # noqa: F401
-
     torch.set_num_threads(1)
     gc.freeze()  # what is there already is not looked at again in a fork, which would copy its memory
 

@@ -12,8 +12,8 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from cram.config.config import Config
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig
+from cram.config.config import Config
 from cram.config.recipe import RECIPES
 from cram.config.schema import keys, kind_of
 from proofs.fuzz_run import Case, Result

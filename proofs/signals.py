@@ -1,6 +1,6 @@
 """What every door does when it is asked to end, and when nobody can read what it prints.
 
-    python proofs/signals.py [doors=train,prepare,glue,export,ablate,evaluate]
+    python -m proofs.signals [doors=train,prepare,glue,export,ablate,evaluate]
 
 Each signal is sent to the command alone once its work is under way; then the same command is called again, and must
 give what a call that was left alone gives. Prints a table; exit status 1 where a line of it is not as it must be.
@@ -15,9 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-from proofs.doors import DOORS, Bench, Door, environment, family, finish, left, partial  # noqa: E402
+from proofs.doors import DOORS, Bench, Door, environment, family, finish, left, partial
 
 SIGNALS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 # How a shell says it, what the command must say then, and whether what it prints is lost by a fault.

@@ -1,6 +1,6 @@
 """Twins of held-out documents of every kind, with tokenizers of every kind: none of their ids is in a row.
 
-    python bench/prove_unseen.py
+    python -m proofs.unseen
 
 For each tokenizer a corpus of sentences in three languages with a twin of each is prepared, a tenth of it held out.
 Then a held-out document is planted in the rows, and `verify` must find it. Exit status 1 when anything is left over.
@@ -15,23 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from safetensors.numpy import load_file, save_file  # noqa: E402
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
-
-from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig  # noqa: E402
-from cram.terminal.progress import Progress  # noqa: E402
-from cram.data.preparation.second_pass import Encoder  # noqa: E402
-from cram.data.preparation.prepare import prepare_shards  # noqa: E402
-from cram.data.shards.shards import ShardSet  # noqa: E402
-from cram.data.special import SpecialTokens  # noqa: E402
-from cram.data.inspect.verify import verify  # noqa: E402
-from cram.errors import CramError  # noqa: E402
-from cram.files.record import sha256_file, to_json  # noqa: E402
-from cram.files.sealed import read_sealed, write_sealed  # noqa: E402
+from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.data.inspect.verify import verify
+from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.second_pass import Encoder
+from cram.data.shards.shards import ShardSet
+from cram.data.special import SpecialTokens
+from cram.errors import CramError
+from cram.files.atomic import sha256_file, to_json
+from cram.files.sealed import read_sealed, write_sealed
+from cram.terminal.progress import Progress
 
 FILTERS = FilterConfig(min_words=0, symbols=None, digits=None, repetition=False, compressibility=None)
 DOCUMENTS = 600

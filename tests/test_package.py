@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from cram.files.record import read_json
+from cram.files.atomic import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -74,7 +74,8 @@ def test_a_run_from_a_wheel_in_somebodys_repository(
 def test_tables_and_recipes_are_found_from_a_wheel(site: Path, tmp_path: Path) -> None:
     code = (
         "import cram, cram.ablation.table, cram.config.recipe; print(cram.__file__); "
-        "print(*cram.config.recipe.recipe_names(), *sorted(path.stem for path in cram.ablation.table.TABLES.glob('*.yaml')))"
+        "tables = sorted(path.stem for path in cram.ablation.table.TABLES.glob('*.yaml')); "
+        "print(*cram.config.recipe.recipe_names(), *tables)"
     )
     where, names = python(site, ["-c", code], tmp_path).stdout.splitlines()
     assert Path(where).is_relative_to(site)

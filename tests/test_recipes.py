@@ -8,9 +8,9 @@ import torch
 
 from cram.build import check, new_model
 from cram.config.config import Config
-from cram.model.count import count_parameters
 from cram.config.recipe import read_config, recipe_names
-from cram.files.record import read_json
+from cram.files.atomic import read_json
+from cram.model.count import count_parameters
 from cram.train import main
 
 DAY = 24 * 3600

@@ -9,7 +9,6 @@ from typing import Any
 
 from cram.clock import Budget
 from cram.config.config import Config
-from cram.errors import CramError
 from cram.config.recipe import (
     RECIPES,
     WRITTEN_TO,
@@ -21,9 +20,10 @@ from cram.config.recipe import (
     read_config,
     read_mapping,
 )
+from cram.config.schema import key
+from cram.errors import CramError
 from cram.run.files import is_finished, read_receipt, run_config
 from cram.run.folder import differences
-from cram.config.schema import key
 
 TABLES = RECIPES / "ablations"
 # Words that would be for all runs of a table, and what to say instead.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from cram.config.config import CardConfig
 from cram.config.schema import group, key
+from cram.config.training import CardConfig
 
 CHECKPOINT = "newest, or the number of a kept checkpoint (null: the finished run)"
 

@@ -3,7 +3,8 @@
 from dataclasses import asdict
 
 from cram.clock import Budget, parse_duration
-from cram.config.config import Config, ModelConfig
+from cram.config.config import Config
+from cram.config.model import ModelConfig
 from cram.errors import CramError
 
 VOCAB_MULTIPLE = 64

@@ -14,10 +14,10 @@ import yaml
 
 from cram.config.config import Config
 from cram.config.consistency import check_config
-from cram.errors import CramError
 from cram.config.schema import keys, kind_of, make, parse, parse_list
+from cram.errors import CramError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 # An installed package has the recipes inside of it, a clone beside it.
 RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "recipes"
 YAML_ENDINGS = (".yaml", ".yml")

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, processors
 
-from cram.config.config import SpecialConfig
+from cram.config.data import SpecialConfig
 from cram.errors import CramError
 
 VOCAB_MULTIPLE = 64

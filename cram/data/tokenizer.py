@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from cram.config.config import SpecialConfig, WordPieceConfig
+from cram.config.data import SpecialConfig, WordPieceConfig
 from cram.data.special import NAMES, VOCAB_MULTIPLE, SpecialTokens, give_roles, set_roles
 from cram.errors import CramError
 

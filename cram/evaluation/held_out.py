@@ -20,9 +20,9 @@ from safetensors.torch import save
 from cram.data.pieces import piece_bytes
 from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.errors import CramError
+from cram.files.tensors import check_tensors
 from cram.objectives.causal import next_tokens
 from cram.objectives.masked import IGNORED, Replacement, choose_slots, mix
-from cram.files.tensors import check_tensors
 
 BATCH_ROWS = 64
 # Beside the nats of a token: those of a byte, in bits. The bytes of an objective's rows are named likewise in a file.

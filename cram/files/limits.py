@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cram.errors import CramError
-from cram.files.record import raise_if_full
+from cram.files.atomic import raise_if_full
 
 ENOUGH = 65536  # files; a system that promises any number refuses more than it has
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.errors import CramError
-from cram.files.record import read_json, sha256_bytes, sha256_file, to_json, write_json
+from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_json
 
 OWN = "sha256"  # the key under which a file has the checksum of all its other keys
 LIST = "checksums.json"  # the list of a folder: {"files": {name: sha256}, "sha256": ...}

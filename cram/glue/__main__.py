@@ -5,12 +5,12 @@ from typing import Any
 
 from cram.command import run_door
 from cram.config.commands import GlueConfig
+from cram.config.recipe import read_words
 from cram.errors import CramError
-from cram.glue.tasks import find_tasks
 from cram.files.limits import naming_disk_errors
 from cram.files.lock import take_lock
-from cram.config.recipe import read_words
 from cram.files.whole_folder import check_place
+from cram.glue.tasks import find_tasks
 
 ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
 
@@ -29,7 +29,7 @@ def check(said: GlueConfig) -> None:
 
 def at_checkpoint(said: GlueConfig) -> None:
     """Export the checkpoint that is asked for, and take it in the place of the run; its results get a folder beside."""
-    from cram.export import export_run
+    from cram.hub.export import export_run
 
     run = Path(said.run)
     if not (run / "recipe.yaml").is_file():

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from cram.terminal.progress import Progress
-from cram.machine.device import device_name, device_notes, pick_device, pick_precision, set_threads
 from cram.config.commands import GlueConfig
 from cram.errors import CramError
+from cram.files.atomic import write_atomic
+from cram.files.sealed import add_to_list, check_own_list, is_listed, write_list
 from cram.glue.data import TaskData, load_task, spell
 from cram.glue.encoder import Encoder, quiet
 from cram.glue.finetune import PROTOCOLS, finetune, predict
@@ -23,8 +23,8 @@ from cram.glue.results import best_learning_rate, protocol, scores, summary
 from cram.glue.submission import as_table, from_table, write_submission, wrong_counts
 from cram.glue.tasks import PUBLISHED, TASKS, Task
 from cram.glue.tokens import Encoded, encode
-from cram.files.record import write_atomic
-from cram.files.sealed import add_to_list, check_own_list, is_listed, write_list
+from cram.machine.device import device_name, device_notes, pick_device, pick_precision, set_threads
+from cram.terminal.progress import Progress
 
 
 class Benchmark:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from cram.errors import CramError
-from cram.glue.tasks import Task
-from cram.files.record import read_json, sha256_bytes, sha256_file, write_json
+from cram.files.atomic import read_json, sha256_bytes, sha256_file, write_json
 from cram.files.sealed import check_own_list
+from cram.glue.tasks import Task
 
 SHORTEST = 8  # tokens of a row
 # Where classes drop: on attention's probabilities and, by the same key in ModernBERT, on its output; on the embeddings;
@@ -156,9 +156,9 @@ def _folder(folder: Path) -> Path:
 
 def _exported(run: Path) -> Path:
     from cram.build import result
-    from cram.export import export_run
-    from cram.run.files import run_config
+    from cram.hub.export import export_run
     from cram.hub.stock import no_stock_class
+    from cram.run.files import run_config
 
     kind = run_config(run).model.kind
     if reason := no_stock_class(kind):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cram.errors import CramError
-from cram.glue.metrics import counted
-from cram.files.record import finite
+from cram.files.atomic import finite
 from cram.files.sealed import read_sealed, write_sealed
+from cram.glue.metrics import counted
 
 # What the results are made from, of each job.
 OUTCOME = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from cram.files.atomic import write_atomic
 from cram.glue.tasks import NINE, PUBLISHED
-from cram.files.record import write_atomic
 
 ROWS = ("BERT-base", "crammed", "crammed v2, best of 5")
 

@@ -8,9 +8,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from cram.files.atomic import write_atomic
 from cram.glue.data import spell_majority
 from cram.glue.tasks import DIAGNOSTIC, TASKS, Part, Task
-from cram.files.record import write_atomic
 
 DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal predictions give equal bytes
 

@@ -8,8 +8,8 @@ metric each has, is the protocol of Cramming, arXiv:2212.14034.
 from dataclasses import dataclass
 from functools import cached_property
 
-from cram.errors import CramError
 from cram.config.recipe import nearest
+from cram.errors import CramError
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ import json
 import re
 from typing import Any
 
-from cram.config.config import STOCK_CLASSES, CardConfig, Config
+from cram.config.config import Config
+from cram.config.model import STOCK_CLASSES
+from cram.config.training import CardConfig
 from cram.errors import CramError
-from cram.files.record import to_json
+from cram.files.atomic import to_json
 from cram.hub.stock import AUTO_CLASSES, PIPELINES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}

@@ -10,11 +10,11 @@ from torch import Tensor
 from cram.build import new_model, result
 from cram.config.config import Config
 from cram.errors import CramError
-from cram.files.record import read_json
-from cram.run.files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
+from cram.files.atomic import read_json
 from cram.files.sealed import check_own_list
-from cram.hub.stock import from_stock_names
 from cram.files.tensors import read_tensors
+from cram.hub.stock import from_stock_names
+from cram.run.files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
 
 # The parts of a tokenizer.json that decide which id a text has; an export's others may differ from its run's.
 OF_IDS = ("model", "normalizer", "pre_tokenizer", "added_tokens")

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from cram.evaluation.baselines import bigram_bits_per_byte
 from cram.build import build_held_out, filled_model, load_held_out, model_figures
 from cram.clock import CHARGED
 from cram.config.config import Config
 from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
+from cram.evaluation.baselines import bigram_bits_per_byte
 from cram.evaluation.held_out import HeldOutSet, evaluate, unigram_nats
+from cram.hub.card import public_source
 from cram.hub.initial import initial_name
 from cram.model.transformer import Transformer
-from cram.hub.card import public_source
 from cram.run.files import TOKENIZER, checked, is_finished, run_checkpoints, shard_folder
 
 

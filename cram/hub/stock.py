@@ -6,7 +6,7 @@ decoder's fused weights are cut into the matrices that they are made of.
 
 from typing import TYPE_CHECKING, Any
 
-from cram.config.config import STOCK_CLASSES, ModelConfig
+from cram.config.model import STOCK_CLASSES, ModelConfig
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cram import __version__
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 IS_CLONE = (ROOT / "kernels" / "cram_kernels").is_dir()  # otherwise ROOT is where packages are installed
 
 

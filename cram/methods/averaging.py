@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from cram.config.config import AveragingConfig
+from cram.config.training import AveragingConfig
 from cram.errors import CramError
-from cram.methods.method import Method
 from cram.files.tensors import check_tensors
+from cram.methods.method import Method
 
 
 class Averaging(Method):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.model.attention import Packing
 from cram.model.heads import TiedHead
 from cram.model.layers import LayerNorm

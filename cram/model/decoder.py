@@ -7,7 +7,7 @@ Each head divides its queries and keys by their root mean square before they are
 """
 
 import cram_kernels as ck
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.model.heads import TiedHead
 from cram.model.layers import RMSNorm
 from cram.model.transformer import Architecture, Transformer

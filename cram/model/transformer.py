@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import cram_kernels as ck
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
 from cram.model.heads import MaskedHead, TiedHead
 from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm

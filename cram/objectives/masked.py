@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from cram.config.config import ObjectiveConfig
+from cram.config.training import ObjectiveConfig
 from cram.optim.schedule import linear
 
 IGNORED = -100

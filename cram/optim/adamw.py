@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from cram.config.config import OptimizerConfig
-from cram.optim.schedule import Schedule, linear
+from cram.config.training import OptimizerConfig
 from cram.files.tensors import check_tensors, like
+from cram.optim.schedule import Schedule, linear
 
 
 def decay_schedule(config: OptimizerConfig) -> Schedule:

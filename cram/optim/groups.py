@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cram.config.config import OptimizerConfig
+from cram.config.training import OptimizerConfig
 
 
 def parameter_groups(

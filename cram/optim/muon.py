@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram.config.config import MuonConfig, OptimizerConfig
+from cram.config.training import MuonConfig, OptimizerConfig
+from cram.files.tensors import check_tensors
 from cram.machine.device import pick_precision
 from cram.optim.adamw import AdamW, decay_schedule
 from cram.optim.schedule import Schedule, ramp
-from cram.files.tensors import check_tensors
 
 # a, b, c of x -> a x + b x^3 + c x^5: steep at zero, for few steps; the price is that values end near one, not at it.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)

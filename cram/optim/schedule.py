@@ -6,7 +6,7 @@ Every learning-rate schedule is a multiplier in [0, 1] of the peak and lands at 
 import math
 from collections.abc import Callable
 
-from cram.config.config import BatchConfig, ScheduleConfig
+from cram.config.training import BatchConfig, ScheduleConfig
 
 Schedule = Callable[[float], float]
 

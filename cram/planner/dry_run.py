@@ -4,14 +4,14 @@ import torch
 
 from cram.build import check, training_bytes
 from cram.clock import Budget
-from cram.training.compilation import kinds_to_try
 from cram.config.config import Config
-from cram.terminal.progress import tokens
+from cram.config.recipe import save_config
 from cram.machine.device import device_name, pick_device, pick_precision
 from cram.model.attention import choose_backend
 from cram.model.count import count_parameters
 from cram.optim.schedule import batch_tokens, decay_begins
-from cram.config.recipe import save_config
+from cram.terminal.progress import tokens
+from cram.training.compilation import kinds_to_try
 
 
 def print_dry_run(config: Config) -> int:

@@ -5,7 +5,8 @@ from io import BytesIO
 from pathlib import Path
 
 from cram.errors import CramError
-from cram.files.record import read_metrics, write_atomic
+from cram.files.atomic import write_atomic
+from cram.run.metrics import read_metrics
 
 
 def plot_loss(run: Path, unigram: float | None) -> Path:

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cram.terminal.progress import clock_time, tokens
 from cram.evaluation.held_out import BITS, unknown_text
-from cram.run.history import extension_line
-from cram.hub.examples import EXAMPLES
 from cram.files.sealed import check_own_list
+from cram.hub.examples import EXAMPLES
 from cram.hub.stock import PIPELINES
+from cram.run.history import extension_line
+from cram.terminal.progress import clock_time, tokens
 
 
 def print_summary(run: Path, receipt: dict[str, Any]) -> int:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from cram.errors import CramError
-from cram.files.record import sha256_bytes, write_atomic
+from cram.files.atomic import sha256_bytes, write_atomic
 from cram.files.sealed import read_sealed, write_sealed
 
 KEPT = 2

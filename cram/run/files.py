@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cram.run.checkpoint import Checkpoints
 from cram.config.config import Config
-from cram.errors import CramError
 from cram.config.recipe import load_config, save_config
-from cram.files.record import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
 from cram.config.schema import keys, value_of
+from cram.errors import CramError
+from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
 from cram.files.sealed import LIST, check_listed, listed, read_sealed, write_sealed
+from cram.run.checkpoint import Checkpoints
 
 RECIPE, ENVIRONMENT, TOKENIZER, RECEIPT = "recipe.yaml", "environment.json", "tokenizer.json", "receipt.json"
 WEIGHTS, HELD_OUT = "model.safetensors", "held_out.safetensors"

@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from cram.run.checkpoint import Checkpoints
 from cram.clock import Budget
 from cram.config.config import Config
-from cram.data.shards.shards import ShardSet
+from cram.config.schema import keys, value_of
 from cram.errors import CramError
+from cram.files.atomic import sha256_bytes
 from cram.files.lock import take_lock
-from cram.files.record import sha256_bytes
+from cram.files.sealed import LIST
+from cram.run.checkpoint import Checkpoints
 from cram.run.files import (
     NAMING,
     RECIPE,
@@ -24,8 +25,6 @@ from cram.run.files import (
     unlist_results,
     write_naming,
 )
-from cram.config.schema import keys, value_of
-from cram.files.sealed import LIST
 
 # What a longer budget sets aside, beside copies of what names the run.
 OF_BUDGET = (*RESULTS, "loss.png", "export", "glue.json", "glue")
@@ -107,13 +106,17 @@ class RunFolder:
         folder = shard_folder(self.path) if self._begun else None
         return folder if folder and folder.is_dir() else None
 
-    def begin(self, shards: ShardSet, environment: dict[str, object]) -> dict[str, str]:
-        """Write what names the run; called when all that the user said has proved usable. Returns its identity."""
-        tokenizer = shards.tokenizer_path.read_bytes()
+    def begin(self, shards: Path, data: str, tokenizer: bytes, environment: dict[str, object]) -> dict[str, str]:
+        """Write what names the run; called when all that the user said has proved usable. Returns its identity.
+
+        Args:
+            shards: the shard folder, and `data` the hash of its rows.
+            tokenizer: the bytes of its tokenizer.json.
+        """
         if not self._begun:
-            facts = {"seed": self._config.seed, "shards": str(shards.folder.resolve())}
-            write_naming(self.path, self._config, environment | facts, tokenizer, shards.hash)
-        own = identity(self._config, shards.hash, sha256_bytes(tokenizer))
+            facts = {"seed": self._config.seed, "shards": str(shards.resolve())}
+            write_naming(self.path, self._config, environment | facts, tokenizer, data)
+        own = identity(self._config, data, sha256_bytes(tokenizer))
         there = self.checkpoints().identity
         if there != own:
             others = [name for name in own if not there or there.get(name) != own[name]]

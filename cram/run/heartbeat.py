@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from cram.clock import Clock
-from cram.errors import CramError
 from cram.config.schema import LARGEST
+from cram.errors import CramError
 from cram.files.sealed import read_sealed, write_sealed
 
 INTERVAL = 1.0  # seconds

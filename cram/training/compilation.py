@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from cram.clock import Budget
-from cram.config.config import CompileConfig
+from cram.config.training import CompileConfig
 from cram.errors import CramError
 from cram.training.gradients import accumulate
 from cram.training.session import Session

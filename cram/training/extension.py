@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.clock import CHARGED, Budget
 from cram.config.config import Config
 from cram.errors import CramError
-from cram.run.heartbeat import last_beat
-from cram.run.history import Extension, extension_line
 from cram.optim.adamw import decay_schedule
 from cram.optim.muon import momentum_schedule
 from cram.optim.schedule import batch_tokens, decay_begins, linear, make_schedule
+from cram.run.checkpoint import Checkpoint, Checkpoints
+from cram.run.heartbeat import last_beat
+from cram.run.history import Extension, extension_line
 
 if TYPE_CHECKING:
     from cram.run.folder import RunFolder

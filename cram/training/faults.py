@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from cram.config.config import FaultsConfig
+from cram.config.training import FaultsConfig
 from cram.errors import CramError
 
 # Share of a new window in the mean of the recent ones.

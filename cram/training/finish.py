@@ -7,28 +7,30 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from cram.evaluation.baselines import bigram_bits_per_byte
 from cram.build import Parts, build_held_out, build_model, evaluate_parts, model_figures
 from cram.clock import Clock
-from cram.config.config import Config, ObjectiveConfig, OptimizerConfig
-from cram.data.shards.shards import ShardSet
+from cram.config.config import Config
+from cram.config.training import ObjectiveConfig, OptimizerConfig
 from cram.data.cleaning.held_out_split import too_few
+from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
-from cram.machine.device import device_name, environment, peak_flops, peak_memory
-from cram.reporting.diagnosis import failure, why_not_below_unigram
-from cram.export import export_run
+from cram.evaluation.baselines import bigram_bits_per_byte
 from cram.evaluation.held_out import CRAMMING_RULE, held_out_figures, unigram_nats
-from cram.run.history import bytes_changed, extension_line
-from cram.hub.initial import initial_name
-from cram.training.loop import record_evaluation
-from cram.hub.card import public_source
-from cram.reporting.curves import plot_loss
-from cram.run.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
-from cram.files.record import read_metrics, write_atomic, write_json
-from cram.run.files import HELD_OUT, RECEIPT, TOKENIZER, WEIGHTS, list_results, unlist_results
+from cram.files.atomic import write_atomic, write_json
 from cram.files.sealed import listed
-from cram.training.session import Session, weights_hash
+from cram.hub.card import public_source
+from cram.hub.export import export_run
+from cram.hub.initial import initial_name
 from cram.hub.stock import no_stock_class
+from cram.machine.device import device_name, environment, peak_flops, peak_memory
+from cram.reporting.curves import plot_loss
+from cram.reporting.diagnosis import failure, why_not_below_unigram
+from cram.run.files import HELD_OUT, RECEIPT, TOKENIZER, WEIGHTS, list_results, unlist_results
+from cram.run.history import bytes_changed, extension_line
+from cram.run.metrics import read_metrics
+from cram.run.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
+from cram.training.loop import record_evaluation
+from cram.training.session import Session, weights_hash
 
 
 def finish_run(config: Config, run: Path, session: Session, parts: Parts, shards: ShardSet) -> dict[str, Any]:

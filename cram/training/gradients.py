@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cram.machine.device import is_out_of_memory
 from cram.errors import CramError
+from cram.machine.device import is_out_of_memory
 from cram.training.session import Session
 
 

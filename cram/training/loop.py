@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from cram.training.compilation import compiled_graphs
 from cram.machine.device import device_name, synchronize
+from cram.training.compilation import compiled_graphs
 from cram.training.gradients import accumulate, clip
 from cram.training.session import Launched, Session, Window, weights_hash
 

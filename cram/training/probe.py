@@ -6,9 +6,9 @@ import time
 import torch
 
 from cram.config.config import Config
-from cram.terminal.progress import tokens as counted
-from cram.machine.device import is_out_of_memory, synchronize
 from cram.errors import CramError
+from cram.machine.device import is_out_of_memory, synchronize
+from cram.terminal.progress import tokens as counted
 from cram.training.gradients import backward, halve_micro_batch
 from cram.training.loop import wanted_rows
 from cram.training.session import Loader, Session

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.clock import Clock
 from cram.errors import CramError
+from cram.files.tensors import check_tensors
+from cram.run.checkpoint import Checkpoint, Checkpoints
+from cram.run.metrics import Metrics
 from cram.training.faults import Faults, FaultsConfig
 from cram.training.loss_scale import LossScale
-from cram.files.record import Metrics
-from cram.files.tensors import check_tensors
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from bench import kernel_cases, kernel_providers, plot_kernels
 from bench import kernels as bench_kernels
-from bench.kernels import over_ours, run_case, seconds_of
 from bench.kernel_cases import FULL, OPS, QUICK, SMALL, Case
 from bench.kernel_check import check, input_set, make_call, poisoned
 from bench.kernel_providers import PACKAGES, Provider, build
 from bench.kernel_timing import Timing
+from bench.kernels import over_ours, run_case, seconds_of
 
 CPU = torch.device("cpu")
 CASES = {

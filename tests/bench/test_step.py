@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import step_stock, step_training
 from bench import step as bench_step
+from bench import step_stock, step_training
 from bench.step import main, parse
 from bench.step_profile import KINDS
 from bench.step_stock import Size, make_batch, modernbert, ours
 from bench.step_training import MadeRows, line
-from cram.config.config import CompileConfig
-from cram.export import to_stock_names
+from cram.config.training import CompileConfig
+from cram.hub.export import to_stock_names
 
 CPU = torch.device("cpu")
 SMALL = Size(layers=2, width=32, heads=2, mlp_width=48, vocab_size=64, rows=3, seq_len=20)

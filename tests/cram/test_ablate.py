@@ -12,10 +12,10 @@ import pytest
 
 from cram.ablate import main
 from cram.config.config import Config
-from cram.errors import CramError
-from cram.files.lock import take_lock
 from cram.config.recipe import last_of_each
-from cram.files.record import read_json
+from cram.errors import CramError
+from cram.files.atomic import read_json
+from cram.files.lock import take_lock
 from cram.run.files import write_naming
 
 ARMS = """

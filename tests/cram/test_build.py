@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from cram.build import build_objective, check
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
+from cram.config.recipe import read_config
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.phased import CausalThenMasked
-from cram.config.recipe import read_config
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from cram import prepare
 from cram.command import run_door
-from cram.config.config import Config
 from cram.config.commands import ShardsConfig
-from cram.errors import CramError
+from cram.config.config import Config
 from cram.config.schema import keys
+from cram.errors import CramError
 
 ROOT = Path(__file__).parents[2]
 

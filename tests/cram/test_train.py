@@ -16,13 +16,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
+from cram.config.recipe import last_of_each
 from cram.data.inspect.verify import verify
 from cram.errors import CramError
 from cram.evaluate import main as evaluate
+from cram.files.atomic import read_json
 from cram.prepare import main as prepare
+from cram.run.metrics import read_metrics
 from cram.run.receipt import BUDGET_RULE
-from cram.config.recipe import last_of_each
-from cram.files.record import read_json, read_metrics
 from cram.train import main
 
 ROOT = Path(__file__).resolve().parents[2]

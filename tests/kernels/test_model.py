@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.model import Encoder
 from cram_kernels._launch import HAS_TRITON, launches
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cram.data.text.paths import matching_files, open_file
 from cram.data.cleaning.word_hashes import Hashes, Splitter, Words, hash_words, ngram_hashes, split_words
+from cram.data.text.paths import matching_files, open_file
 from cram.errors import CramError
 
 WORDS = 13

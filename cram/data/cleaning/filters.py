@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 
-from cram.config.config import FilterConfig
+from cram.config.data import FilterConfig
 from cram.data.cleaning.repetition import is_repetitive
 from cram.data.cleaning.word_hashes import Words
 

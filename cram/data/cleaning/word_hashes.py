@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cram.files.record import to_json
+from cram.files.atomic import to_json
 
 if TYPE_CHECKING:
     from tokenizers.normalizers import Normalizer

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from cram.files.record import write_atomic
+from cram.files.atomic import write_atomic
 
 PLOTS = "plots"
 BAR = 1.1  # the end of a bar of the histogram of lengths, over its start

@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 from tokenizers import Tokenizer
 
-from cram.data.preparation.statistics import STATISTICS
 from cram.data.inspect.plots import draw_plots, printable
 from cram.data.preparation.scan import FATES
-from cram.data.shards.shards import ShardSet
+from cram.data.preparation.statistics import STATISTICS
 from cram.data.preparation.stopwatch import TIMING, TIMING_REMEDY
+from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
-from cram.files.record import read_json
+from cram.files.atomic import read_json
 from cram.files.sealed import read_sealed
 
 SAMPLES_SHOWN = 3

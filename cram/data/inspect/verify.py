@@ -22,16 +22,16 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
+from cram.data.preparation.leaks import BOILERPLATE_FILE, WINDOW, check_rows
+from cram.data.preparation.second_pass import held_out_ids
 from cram.data.preparation.statistics import STATISTICS
 from cram.data.shards.mapped_arrays import map_arrays
-from cram.data.preparation.second_pass import held_out_ids
-from cram.data.preparation.leaks import BOILERPLATE_FILE, WINDOW, check_rows
 from cram.data.shards.order import ARRAY, FOLDER
 from cram.data.shards.shards import COUNTS, HELD_OUT, MANIFEST, REMEDY, TOKENIZER, ShardSet
 from cram.data.special import SpecialTokens, vocabulary_size
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
-from cram.files.record import sha256_file
+from cram.files.atomic import sha256_file
 from cram.files.sealed import read_list
 
 ORDER_REMEDY = "delete the file, it is made again"

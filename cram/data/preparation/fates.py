@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cram.config.config import DataConfig
-from cram.terminal.progress import Progress
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.config.data import DataConfig
 from cram.data.cleaning.dedupe import find_duplicates
-from cram.data.preparation.scan import FATE, HELD_OUT, KEPT
-from cram.data.preparation.first_pass import Segments
 from cram.data.cleaning.held_out_split import held_out_mask
-from cram.files.record import to_json
+from cram.data.preparation.first_pass import Segments
+from cram.data.preparation.scan import FATE, HELD_OUT, KEPT
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.files.atomic import to_json
+from cram.terminal.progress import Progress
 
 NAME = "fates.safetensors"
 

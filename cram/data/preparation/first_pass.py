@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cram.terminal.progress import Progress
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.preparation.scan import Read, Sample, Scanned, Scanner, chunks
-from cram.data.text.sources import Part, Source
-from cram.data.text.reading_plan import Spread
 from cram.data.preparation.workers import Workers
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.text.reading_plan import Spread
+from cram.data.text.sources import Part, Source
 from cram.files.sealed import read_sealed, write_sealed
+from cram.terminal.progress import Progress
 
 SEGMENT_BYTES = 128_000_000  # text
 SEGMENT_DOCUMENTS = 100_000  # a signature takes half a kilobyte

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
 
 MOST = 0.5  # of the characters that are not ASCII
 ACCENTS = 0.005  # of the characters: German has three times as many, English a tenth

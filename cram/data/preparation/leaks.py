@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cram.data.cleaning.word_hashes import Hashes, ngram_hashes, powers
 from cram.data.shards.mapped_arrays import map_arrays, map_sealed_arrays, write_sealed_arrays
 from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
-from cram.data.cleaning.word_hashes import Hashes, ngram_hashes, powers
 
 WINDOW = 64  # ids: about 50 words, longer than any quotation or title that documents share by right
 BLOCK = WINDOW // 2  # wherever 64 ids in a row begin, they hold 32 that begin at a multiple of 32

@@ -19,34 +19,34 @@ import numpy as np
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
-from cram.config.config import DataConfig, SpecialConfig, WordPieceConfig
-from cram.terminal.progress import Progress
-from cram.data.preparation.statistics import STATISTICS, account
-from cram.data.shards.mapped_arrays import read_kept
-from cram.data.preparation.fates import Decision, decide
+from cram.config.data import DataConfig, SpecialConfig, WordPieceConfig
 from cram.data.cleaning.decontaminate import Contamination
-from cram.data.preparation.second_pass import Encoder, KeptDocuments, held_out_ids
+from cram.data.cleaning.held_out_split import too_few
+from cram.data.cleaning.word_hashes import Splitter, normalizer_of
+from cram.data.preparation.fates import Decision, decide
+from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.folder import alone
 from cram.data.preparation.leaks import BOILERPLATE_FILE, HeldOutIds, check_rows
-from cram.data.shards.order import write_orders
-from cram.data.shards.pack import make_packer
 from cram.data.preparation.rows import RowWriter
 from cram.data.preparation.scan import BROKEN, EMPTY, HELD_OUT, KEPT, Scanned, Scanner
-from cram.data.preparation.first_pass import Segments
-from cram.data.shards.shards import FORMAT_VERSION, MANIFEST, HeldOut, ShardSet, ShardWriter
-from cram.data.text.sources import HubSource, Source, open_source
-from cram.data.special import SpecialTokens, vocabulary_size
-from cram.data.cleaning.held_out_split import too_few
+from cram.data.preparation.second_pass import Encoder, KeptDocuments, held_out_ids
+from cram.data.preparation.statistics import STATISTICS, account
 from cram.data.preparation.stopwatch import TIMING
-from cram.data.tokenizer import load_tokenizer
 from cram.data.preparation.vocabulary import Vocabulary, make_vocabulary, nothing_left
-from cram.data.cleaning.word_hashes import Splitter, normalizer_of
 from cram.data.preparation.workers import Workers
+from cram.data.shards.mapped_arrays import read_kept
+from cram.data.shards.order import write_orders
+from cram.data.shards.pack import make_packer
+from cram.data.shards.shards import FORMAT_VERSION, MANIFEST, HeldOut, ShardSet, ShardWriter
+from cram.data.special import SpecialTokens, vocabulary_size
+from cram.data.text.sources import HubSource, Source, open_source
+from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
-from cram.machine.host import cores, peak_host_memory
+from cram.files.atomic import sha256_bytes, to_json
 from cram.files.limits import naming_disk_errors
-from cram.files.record import sha256_bytes, to_json
 from cram.files.sealed import write_sealed
+from cram.machine.host import cores, peak_host_memory
+from cram.terminal.progress import Progress
 
 SMALL_BYTES = 16_000_000  # sources on the disk that are not worth the start of further processes
 MARGIN = 1.1  # text scanned for a token limit: what duplicates and filters take away behind the first sample

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
-from cram.data.preparation.second_pass import Encoded, Note, Touching
 from cram.data.preparation.leaks import BOILERPLATE
-from cram.data.shards.pack import Packer
 from cram.data.preparation.scan import Sample, Samples, add_samples
-from cram.data.shards.shards import ShardWriter
+from cram.data.preparation.second_pass import Encoded, Note, Touching
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
-from cram.files.record import to_json
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.pack import Packer
+from cram.data.shards.shards import ShardWriter
+from cram.files.atomic import to_json
 
 TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores
 FILE_BYTES = 1_000_000  # input files with less text share rows, so that a folder of letters is not mostly padding

@@ -8,15 +8,15 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cram.config.config import DataConfig
+from cram.config.data import DataConfig
 from cram.data.cleaning.decontaminate import Contamination
 from cram.data.cleaning.dedupe import HASHES, signatures
 from cram.data.cleaning.filters import REASONS, Filters
+from cram.data.cleaning.held_out_split import held_out_limit, lowest, text_hash
+from cram.data.cleaning.word_hashes import Splitter, Words, hash_words, split_words
+from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.text.formats import size
 from cram.data.text.sources import Document
-from cram.data.cleaning.held_out_split import held_out_limit, lowest, text_hash
-from cram.data.preparation.stopwatch import Stopwatch, add_seconds
-from cram.data.cleaning.word_hashes import Splitter, Words, hash_words, split_words
 
 CHUNK_BYTES = 2_000_000  # text: an encoding takes hundreds of bytes a token, so documents of books come in fewer
 CHUNK_DOCUMENTS = 1000

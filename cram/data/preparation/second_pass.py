@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from cram.config.config import FilterConfig
+from cram.config.data import FilterConfig
 from cram.data.cleaning.filters import Filters
-from cram.data.text.formats import size
 from cram.data.preparation.leaks import HeldOutIds, content
 from cram.data.preparation.scan import Sample, Samples, add_samples, chunks, sample
-from cram.data.text.sources import Document, Part
-from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.data.preparation.stopwatch import Stopwatch
+from cram.data.special import SpecialTokens, text_places, written_controls
+from cram.data.text.formats import size
+from cram.data.text.sources import Document, Part
 
 Bools = npt.NDArray[np.bool_]
 

@@ -5,12 +5,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from cram.config.config import DataConfig
+from cram.config.data import DataConfig
 from cram.data.preparation.fates import Decision
-from cram.data.shards.pack import Kind, fill
+from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.rows import RowWriter
 from cram.data.preparation.scan import FATES, HELD_OUT, Sample, Samples, Scanned, add_samples
-from cram.data.preparation.first_pass import Segments
+from cram.data.shards.pack import Kind, fill
 from cram.data.text.sources import Source
 
 STATISTICS = "statistics.json"

@@ -7,23 +7,23 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from cram.config.config import DataConfig, FilterConfig, SpecialConfig, WordPieceConfig
-from cram.terminal.progress import Progress
-from cram.data.shards.mapped_arrays import read_kept
+from cram.config.data import DataConfig, FilterConfig, SpecialConfig, WordPieceConfig
 from cram.data.cleaning.dedupe import signatures
 from cram.data.cleaning.filters import Filters
-from cram.data.text.formats import size
-from cram.data.preparation.language import language_warnings
-from cram.data.pieces import lost_characters
-from cram.data.preparation.scan import chunks
-from cram.data.text.sources import Source
-from cram.data.special import SpecialTokens
 from cram.data.cleaning.held_out_split import held_out_mask, text_hash
-from cram.data.text.reading_plan import Spread
-from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
 from cram.data.cleaning.word_hashes import Splitter, hash_words, normalizer_of
+from cram.data.pieces import lost_characters
+from cram.data.preparation.language import language_warnings
+from cram.data.preparation.scan import chunks
+from cram.data.shards.mapped_arrays import read_kept
+from cram.data.special import SpecialTokens
+from cram.data.text.formats import size
+from cram.data.text.reading_plan import Spread
+from cram.data.text.sources import Source
+from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
 from cram.errors import CramError
 from cram.files.sealed import read_sealed, write_sealed
+from cram.terminal.progress import Progress
 
 MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
 LOST_BYTES = 500_000  # text in which lost characters are counted

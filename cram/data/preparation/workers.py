@@ -11,8 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
-from cram.machine.processes import STOPPING, end_with_parent
 from cram.errors import CramError
+from cram.machine.processes import STOPPING, end_with_parent
 
 Work = TypeVar("Work")
 Note = TypeVar("Note")

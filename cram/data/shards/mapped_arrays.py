@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors.numpy import save
 
 from cram.errors import CramError
-from cram.files.record import check_regular, to_json, write_atomic
+from cram.files.atomic import check_regular, to_json, write_atomic
 from cram.files.sealed import OWN
 
 Arrays = Mapping[str, np.ndarray]

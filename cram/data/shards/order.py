@@ -22,8 +22,8 @@ from cram.data.shards.mapped_arrays import map_arrays
 from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
+from cram.files.atomic import to_json, write_atomic
 from cram.files.lock import wait_for_lock
-from cram.files.record import to_json, write_atomic
 from cram.files.sealed import add_to_list, is_listed
 
 Kind = Literal["shuffled", "likely_first", "unlikely_first"]

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 
 from cram.data.shards.mapped_arrays import map_arrays
 from cram.errors import CramError
-from cram.files.record import read_json, sha256_bytes, sha256_file, to_json, write_atomic
+from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_atomic
 from cram.files.sealed import read_sealed, write_sealed
 
 FORMAT_VERSION = 4

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.ablation.table import table as ablation
 from cram.ablation.table import Arm, Run, Table, chosen, load_table, outcome, plan, scaled, table_names
+from cram.ablation.table import table as ablation
 from cram.build import check
 from cram.clock import Budget
 from cram.config.config import Config
-from cram.errors import CramError
 from cram.config.recipe import read_config
-from cram.files.record import write_atomic, write_json
+from cram.errors import CramError
+from cram.files.atomic import write_atomic, write_json
 from cram.run.files import HELD_OUT, RECEIPT, WEIGHTS, list_results, write_naming
 
 TABLE = Table(

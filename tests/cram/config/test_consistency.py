@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from cram.errors import CramError
 from cram.config.recipe import read_config
+from cram.errors import CramError
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from cram.config.config import Config
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
+from cram.config.config import Config
 from cram.config.help import COLUMNS, help_text
 from cram.config.recipe import read_config, recipe_names
 from cram.config.schema import keys

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import Config
 from cram.config.commands import ExportConfig
-from cram.errors import CramError
+from cram.config.config import Config
 from cram.config.recipe import load_config, read_config, read_words, recipe_names, save_config
 from cram.config.schema import make, value_of
+from cram.errors import CramError
 
 
 def test_words_lie_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.ablation.table import Arm, Table
-from cram.config.config import Config
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
-from cram.errors import CramError
+from cram.config.config import Config
 from cram.config.recipe import read_words
 from cram.config.schema import Range, default_of, key, keys, kind_of, parse, value_of
+from cram.errors import CramError
 
 SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, Table, Arm)
 

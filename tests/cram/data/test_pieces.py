@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
 from cram.data.pieces import lost_characters, piece_bytes
 from cram.data.tokenizer import train_tokenizer
 

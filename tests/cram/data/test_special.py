@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from cram.config.config import SpecialConfig
+from cram.config.data import SpecialConfig
 from cram.data.special import SpecialTokens, text_places, vocabulary_size, written_controls
 from cram.data.tokenizer import check_mask, load_tokenizer
 from cram.errors import CramError

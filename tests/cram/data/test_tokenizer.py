@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
 from cram.data import tokenizer as tokenizer_module
 from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer, make_normalizer, train_tokenizer
 from cram.errors import CramError
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 TIES = "[''.join(p) for p in itertools.permutations('abcdefgh', 4)] * 2"
 TRAIN = f"""
 import itertools, sys
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
 from cram.data.tokenizer import train_tokenizer
 texts = [" ".join({TIES}), "Übergröße naïve 漢字 漢字", "caf\\u00e9 ! ? ."] * 3
 sys.stdout.write(train_tokenizer(texts, WordPieceConfig(vocab_size=256)).to_str(pretty=True))

@@ -12,10 +12,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from cram.evaluation.baselines import Spelling, bigram_bits_per_byte, count_pairs
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.evaluate import TextDocument
+from cram.evaluation.baselines import Spelling, bigram_bits_per_byte, count_pairs
 from cram.evaluation.held_out import HeldOutSet, make_causal_held_out
 
 TEXTS = [

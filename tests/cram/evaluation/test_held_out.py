@@ -12,11 +12,12 @@ from safetensors.torch import load, save
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn import functional as F
 
-from cram.evaluation import held_out
-from cram.config.config import ModelConfig, WordPieceConfig
+from cram.config.data import WordPieceConfig
+from cram.config.model import ModelConfig
 from cram.data.special import set_roles
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.errors import CramError
+from cram.evaluation import held_out
 from cram.evaluation.held_out import (
     CRAMMING_RULE,
     HeldOutSet,

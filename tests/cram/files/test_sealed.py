@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.errors import CramError
-from cram.files.record import read_json, write_json
+from cram.files.atomic import read_json, write_json
 from cram.files.sealed import LIST, check_listed, digest, listed, read_list, read_sealed, write_list, write_sealed
 
 VALUES = st.recursive(

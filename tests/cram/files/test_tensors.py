@@ -11,14 +11,16 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
 from cram.build import build_optimizer, new_model
-from cram.run.checkpoint import Checkpoint, Checkpoints
-from cram.config.config import AveragingConfig, Config, ModelConfig, OptimizerConfig
+from cram.config.config import Config
+from cram.config.model import ModelConfig
+from cram.config.training import AveragingConfig, OptimizerConfig
 from cram.errors import CramError
-from cram.hub.initial import check_tokenizer, read_initial
-from cram.methods.averaging import Averaging
-from cram.training.session import Session
-from cram.hub.stock import to_stock_names
 from cram.files.tensors import check_tensors, read_tensors, rows_of
+from cram.hub.initial import check_tokenizer, read_initial
+from cram.hub.stock import to_stock_names
+from cram.methods.averaging import Averaging
+from cram.run.checkpoint import Checkpoint, Checkpoints
+from cram.training.session import Session
 
 WANTED = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
 Tensors = dict[str, Tensor]

@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import save_file
 
 from cram.build import build_held_out, new_model
-from cram.config.config import Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
+from cram.config.config import Config
+from cram.config.data import DataConfig, WordPieceConfig
+from cram.config.model import ModelConfig
+from cram.config.training import EvaluationConfig, ObjectiveConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.evaluate import TextDocument
 from cram.evaluation.held_out import evaluate
-from cram.files.record import write_json
-from cram.run.files import list_results, write_naming
+from cram.files.atomic import write_json
 from cram.hub.stock import stock_config, tokenizer_files
+from cram.run.files import list_results, write_naming
 
 GOOD, BAD = ("fine", "lovely", "warm", "bright"), ("poor", "dull", "cold", "grim")
 THINGS = ("film", "garden", "winter", "letter", "bridge", "doctor", "island", "market")

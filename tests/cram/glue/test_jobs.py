@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cram.errors import CramError
-from cram.glue.jobs import Job, Record, median_seed, plan
-from cram.files.record import write_json
+from cram.files.atomic import write_json
 from cram.files.sealed import read_sealed, write_sealed
+from cram.glue.jobs import Job, Record, median_seed, plan
 
 SETTINGS = {"checkpoint": "abc", "batch": 16}
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cram.config.commands import GlueConfig
+from cram.config.recipe import read_words
 from cram.errors import CramError
 from cram.glue.__main__ import check, main
 from cram.glue.benchmark import describe, load_model, results_folder
@@ -22,7 +23,6 @@ from cram.glue.data import load_task
 from cram.glue.metrics import score
 from cram.glue.submission import from_table
 from cram.glue.tasks import NINE, TASKS, find_tasks
-from cram.config.recipe import read_words
 
 ROOT = Path(__file__).resolve().parents[3]
 

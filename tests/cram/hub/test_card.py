@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cram.config.config import CardConfig, Config
+from cram.config.config import Config
+from cram.config.recipe import read_config
+from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.hub.card import check_card, code, model_card, plain, public_source
-from cram.config.recipe import read_config
 
 RECEIPT = {
     "budget": {"clock": "wall", "limit": 60.0, "spent": 60.1},

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models
 from tokenizers.decoders import DecodeStream
 
 from cram.build import new_model
-from cram.config.config import STOCK_CLASSES, ModelConfig, WordPieceConfig
+from cram.config.data import WordPieceConfig
+from cram.config.model import STOCK_CLASSES, ModelConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.hub.stock import AUTO_CLASSES, PIPELINES, from_stock_names, no_stock_class, stock_tokenizer, to_stock_names
 

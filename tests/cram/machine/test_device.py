@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from cram.errors import CramError
 from cram.machine import device
 from cram.machine.device import (
     cores,
@@ -18,7 +19,6 @@ from cram.machine.device import (
     pick_precision,
     set_threads,
 )
-from cram.errors import CramError
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from cram.config.config import AveragingConfig
+from cram.config.training import AveragingConfig
 from cram.methods.averaging import Averaging
 
 

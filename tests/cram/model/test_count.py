@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cram.build import new_model
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.model.count import count_parameters, flops_per_position
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram.config.config import ModelConfig, OptimizerConfig
+from cram.config.model import ModelConfig
+from cram.config.training import OptimizerConfig
+from cram.files.atomic import read_json
 from cram.model.count import body_weights, count_parameters
 from cram.model.crammed import Crammed
 from cram.model.layers import LayerNorm
 from cram.optim.groups import parameter_groups
-from cram.files.record import read_json
 from cram.train import main
 
 VOCAB, ROWS, SEQ_LEN = 96, 3, 20

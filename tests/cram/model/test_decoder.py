@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cram.build import fused_blocks
-from cram.config.config import ModelConfig, OptimizerConfig
+from cram.config.model import ModelConfig
+from cram.config.training import OptimizerConfig
+from cram.hub.stock import to_stock_names
 from cram.model import Decoder
 from cram.model.layers import RMSNorm
 from cram.optim.groups import parameter_groups
-from cram.hub.stock import to_stock_names
 
 VOCAB = 96
 CONFIG = {"kind": "decoder", "layers": 3, "width": 32, "heads": 4, "mlp_width": 48}

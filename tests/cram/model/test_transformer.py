@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.errors import CramError
-from cram.export import to_stock_names
+from cram.hub.export import to_stock_names
 from cram.model import Encoder
 
 VOCAB = 96

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram.config.config import ModelConfig
+from cram.config.model import ModelConfig
 from cram.model import Decoder
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import IGNORED

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.config.config import ObjectiveConfig
+from cram.config.training import ObjectiveConfig
 from cram.objectives.masked import (
     CACHED,
     IGNORED,

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import ModelConfig, ObjectiveConfig
+from cram.config.model import ModelConfig
+from cram.config.training import ObjectiveConfig
 from cram.data.shards.loader import Rows
 from cram.model import Encoder
 from cram.objectives.causal import CausalBatch, CausalObjective

@@ -2,7 +2,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from cram.config.config import OptimizerConfig
+from cram.config.training import OptimizerConfig
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 

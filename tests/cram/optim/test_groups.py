@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from cram.config.config import ModelConfig, MuonConfig, OptimizerConfig
+from cram.config.model import ModelConfig
+from cram.config.training import MuonConfig, OptimizerConfig
 from cram.model import Encoder
 from cram.model.layers import LayerNorm
 from cram.optim.groups import parameter_groups

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.build import build_optimizer, fused_blocks
-from cram.run.checkpoint import Checkpoints
-from cram.config.config import ModelConfig, MuonConfig, OptimizerConfig
+from cram.config.model import ModelConfig
+from cram.config.training import MuonConfig, OptimizerConfig
 from cram.errors import CramError
+from cram.files.atomic import read_json
 from cram.model import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon, momentum_schedule, orthogonalise, product_dtype
-from cram.files.record import read_json
-from cram.training.session import Optimizer
+from cram.run.checkpoint import Checkpoints
 from cram.train import main
+from cram.training.session import Optimizer
 
 MUON = MuonConfig(lr=0.05, momentum=0.9, weight_decay=0.3)
 CONFIG = OptimizerConfig(kind="muon", lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, muon=MUON)

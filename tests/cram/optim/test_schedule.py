@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import BatchConfig, ScheduleConfig
+from cram.config.training import BatchConfig, ScheduleConfig
 from cram.optim.schedule import batch_tokens, linear, make_schedule
 
 KINDS = ["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"]

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from cram.config.recipe import load_config, read_config, recipe_names
 from cram.errors import CramError
 from cram.prepare import main as prepare
-from cram.config.recipe import load_config, read_config, recipe_names
 from cram.train import main as train
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from cram.run.checkpoint import Checkpoint, Checkpoints, Tensors
 from cram.errors import CramError
-from cram.files.record import write_atomic
+from cram.files.atomic import write_atomic
+from cram.run.checkpoint import Checkpoint, Checkpoints, Tensors
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 STATE = {"clock": {"updates": 3, "booked": {"updates": 0.1}}, "names": ["a", None], "mean": 1e-300}

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cram.config.config import Config
+from cram.config.model import ModelConfig
+from cram.errors import CramError
+from cram.files.atomic import read_json, write_atomic, write_json
 from cram.run import files as run_files
 from cram.run.checkpoint import Checkpoints
-from cram.config.config import Config, ModelConfig
-from cram.errors import CramError
-from cram.files.record import read_json, write_atomic, write_json
 from cram.run.files import (
     checked,
     identity,

@@ -5,10 +5,10 @@ import pytest
 
 from cram.clock import Budget
 from cram.config.config import Config
+from cram.config.recipe import load_config
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.errors import CramError
-from cram.config.recipe import load_config
-from cram.files.record import read_json, write_atomic, write_json
+from cram.files.atomic import read_json, write_atomic, write_json
 from cram.run.files import (
     HELD_OUT,
     NAMING,
@@ -41,10 +41,15 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
+def begin_in(folder: RunFolder, shards: Path, environment: dict[str, object]) -> dict[str, str]:
+    opened = ShardSet.open(shards)
+    return folder.begin(shards, opened.hash, opened.tokenizer_path.read_bytes(), environment)
+
+
 def begin(config: Config, shards: Path) -> Path:
     """A run that has begun and ended, unfinished. Its folder is given back."""
     folder = RunFolder(config)
-    folder.begin(ShardSet.open(shards), {"python": "3"})
+    begin_in(folder, shards, {"python": "3"})
     return folder.path
 
 
@@ -76,7 +81,7 @@ def test_the_same_words_open_it_again_and_change_nothing(config: Config, shards:
     before = {name: (path / name).read_bytes() for name in ("recipe.yaml", "environment.json", "tokenizer.json")}
     config.run = str(tmp_path / "runs" / ".." / "runs" / "a")  # the same folder, said otherwise
     folder = RunFolder(config)
-    assert folder.begin(ShardSet.open(shards), {"python": "4"}) == folder.checkpoints().identity
+    assert begin_in(folder, shards, {"python": "4"}) == folder.checkpoints().identity
     assert {name: (path / name).read_bytes() for name in before} == before
 
 
@@ -88,7 +93,7 @@ def test_other_data_than_a_run_began_with_is_refused(config: Config, shards: Pat
     writer.write(*np.ones((2, 1, 4), np.int32))
     writer.finish(b'{"version": "1.0"}', [], {"counts": {"documents": 1}})
     with pytest.raises(CramError, match=r"run=.*runs/a was begun with another data than there is now.\nPut it back"):
-        RunFolder(config).begin(ShardSet.open(folder), {})
+        begin_in(RunFolder(config), folder, {})
 
 
 def test_another_recipe_is_refused_with_the_keys_that_differ(config: Config, shards: Path) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cram.run import heartbeat
 from cram.clock import Budget, Clock
 from cram.errors import CramError
-from cram.run.heartbeat import Heartbeat, last_beat
 from cram.files.sealed import write_sealed
+from cram.run import heartbeat
+from cram.run.heartbeat import Heartbeat, last_beat
 
 
 class Time:

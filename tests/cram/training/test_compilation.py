@@ -14,22 +14,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cram.training import compilation
 from cram.build import Parts, build_model, build_optimizer, build_session
-from cram.run.checkpoint import Checkpoints
 from cram.clock import Budget, Clock
-from cram.training.compilation import check_compile, compile_model, compile_session, compiled_graphs, eagerly, kinds_to_try
-from cram.config.config import CompileConfig, Config, ModelConfig
+from cram.config.config import Config
+from cram.config.model import ModelConfig
+from cram.config.training import CompileConfig
 from cram.data.shards.loader import Rows
 from cram.errors import CramError
-from cram.training.gradients import accumulate
 from cram.model import attention
 from cram.model.attention import document_bounds, document_starts
 from cram.model.layers import GatedMLP
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.phased import CausalThenMasked
-from cram.files.record import Metrics
+from cram.run.checkpoint import Checkpoints
+from cram.run.metrics import Metrics
+from cram.training import compilation
+from cram.training.compilation import (
+    check_compile,
+    compile_model,
+    compile_session,
+    compiled_graphs,
+    eagerly,
+    kinds_to_try,
+)
+from cram.training.gradients import accumulate
 from cram.training.session import Session
 
 CPU = torch.device("cpu")

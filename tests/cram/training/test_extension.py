@@ -12,19 +12,21 @@ from safetensors.torch import load_file
 
 from cram import train as door
 from cram.build import check
-from cram.run.checkpoint import Checkpoints
-from cram.config.config import Config, ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from cram.config.commands import GlueConfig
+from cram.config.config import Config
+from cram.config.recipe import read_config
+from cram.config.training import ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.export import main as export
-from cram.training.extension import stepped_back
+from cram.files.atomic import read_json
 from cram.glue.__main__ import at_checkpoint
-from cram.run.history import bytes_changed
 from cram.hub.initial import read_initial
 from cram.optim.schedule import decay_begins, make_schedule
-from cram.config.recipe import read_config
-from cram.files.record import read_json, read_metrics
+from cram.run.checkpoint import Checkpoints
+from cram.run.history import bytes_changed
+from cram.run.metrics import read_metrics
+from cram.training.extension import stepped_back
 
 # Nothing of these depends on the budget before the learning rate falls, from half of it on.
 STEADY = ["schedule.warmup=0", "schedule.decay_start=0.5", "objective.mask_rate=0.3", "objective.final_mask_rate=null"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import FaultsConfig
+from cram.config.training import FaultsConfig
 from cram.errors import CramError
 from cram.training.faults import Faults
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cram.config.config import ModelConfig, ObjectiveConfig
-from cram.training.gradients import accumulate, clip
-from cram.training.loss_scale import LossScale
+from cram.config.model import ModelConfig
+from cram.config.training import ObjectiveConfig
 from cram.model import Encoder
 from cram.objectives.masked import MaskedObjective
+from cram.training.gradients import accumulate, clip
+from cram.training.loss_scale import LossScale
 
 VOCAB, SEQ_LEN = 64, 16
 CPU = torch.device("cpu")

@@ -12,15 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.training import loop
-from cram.run.checkpoint import Checkpoints
 from cram.clock import Budget, Clock
-from cram.config.config import FaultsConfig
+from cram.config.training import FaultsConfig
 from cram.errors import CramError
+from cram.run.checkpoint import Checkpoints
+from cram.run.metrics import Metrics, read_metrics
+from cram.training import loop
 from cram.training.gradients import accumulate
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.training.loss_scale import LossScale
-from cram.files.record import Metrics, read_metrics
 from cram.training.session import Session, weights_hash
 
 SEQ_LEN = 4

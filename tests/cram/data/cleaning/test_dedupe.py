@@ -139,7 +139,8 @@ def test_the_share_of_equal_hashes_estimates_the_jaccard_similarity() -> None:
 
 def test_signatures_are_the_same_in_every_process_and_for_ever() -> None:
     code = (
-        "from hashlib import sha256\nfrom cram.data.cleaning.dedupe import signatures\nfrom cram.data.cleaning.word_hashes import *\n"
+        "from hashlib import sha256\nfrom cram.data.cleaning.dedupe import signatures\n"
+        "from cram.data.cleaning.word_hashes import *\n"
         "texts = [[f'w{i * k % 97}' for i in range(k)] for k in range(1, 300)]\n"
         "found = signatures(hash_words(texts))\nprint(*(sha256(array.tobytes()).hexdigest()[:16] for array in found))"
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import FilterConfig
+from cram.config.data import FilterConfig
 from cram.data.cleaning.filters import (
     REASONS,
     Filters,
@@ -71,7 +71,8 @@ def test_reasons_are_named_as_their_keys() -> None:
 
 def test_making_pickling_and_unpickling_need_no_heavy_library() -> None:
     program = (
-        "import pickle, sys; from cram.config.config import FilterConfig; from cram.data.cleaning.filters import Filters;"
+        "import pickle, sys; from cram.config.data import FilterConfig; "
+        "from cram.data.cleaning.filters import Filters;"
         "filters = pickle.loads(pickle.dumps(Filters(FilterConfig()))); filters.clean('a');"
         "assert not {'datatrove', 'torch', 'rensa', 'tokenizers'} & set(sys.modules)"
     )

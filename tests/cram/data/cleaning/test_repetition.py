@@ -10,11 +10,11 @@ from datatrove.utils.word_tokenizers import WordTokenizer
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cram.config.config import FilterConfig
+from cram.config.data import FilterConfig
 from cram.data.cleaning.filters import Filters
 from cram.data.cleaning.repetition import NGRAM_WORDS, is_repetitive
-from cram.data.text.sources import open_source
 from cram.data.cleaning.word_hashes import Words, hash_words, split_words
+from cram.data.text.sources import open_source
 
 CORPUS = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "pretrain"
 

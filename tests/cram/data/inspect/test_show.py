@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.terminal.progress import Progress
-from cram.data.inspect import plots
-from cram.data.inspect import show
+from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.data.cleaning.held_out_split import held_out_limit, text_hash
+from cram.data.inspect import plots, show
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.scan import FATES
 from cram.data.shards.shards import ShardSet
-from cram.data.cleaning.held_out_split import held_out_limit, text_hash
 from cram.errors import CramError
-from cram.files.record import sha256_file
+from cram.files.atomic import sha256_file
 from cram.files.sealed import write_sealed
+from cram.terminal.progress import Progress
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal"]
 NOTICE = "Please enable javascript to use this site."

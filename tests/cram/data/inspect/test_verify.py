@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cram.terminal.progress import Progress
-from cram.data.preparation import rows
+from cram.config.recipe import read_config
 from cram.data.inspect import verify
-from cram.data.shards.order import open_order
+from cram.data.preparation import rows
 from cram.data.preparation.prepare import prepare_shards
+from cram.data.shards.order import open_order
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from cram.config.recipe import read_config
 from cram.files.sealed import read_sealed, write_list, write_sealed
+from cram.terminal.progress import Progress
 
 PAD, CLS, SEP = 0, 2, 3
 LAST_SHARD = "shard-00002.safetensors"

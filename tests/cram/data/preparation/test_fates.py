@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import DataConfig, DedupeConfig
-from cram.terminal.progress import Progress
-from cram.data.preparation import fates as module
-from cram.data.preparation import scan
-from cram.data.preparation import first_pass as segments
-from cram.data.preparation.fates import Decision, decide
-from cram.data.preparation.scan import FATES, Scanner
-from cram.data.preparation.first_pass import Segments
-from cram.data.text.sources import open_source
+from cram.config.data import DataConfig, DedupeConfig
 from cram.data.cleaning.held_out_split import text_hash
+from cram.data.preparation import fates as module
+from cram.data.preparation import first_pass as segments
+from cram.data.preparation import scan
+from cram.data.preparation.fates import Decision, decide
+from cram.data.preparation.first_pass import Segments
+from cram.data.preparation.scan import FATES, Scanner
+from cram.data.text.sources import open_source
+from cram.terminal.progress import Progress
 
 WORDS = [a + b for a in ("ba", "re", "mi", "to", "lu", "ken") for b in ("sor", "dal", "fin", "gus", "pel")]
 HALF = DataConfig(held_out=0.5)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cram.config.config import DataConfig, DedupeConfig
-from cram.data.preparation import scan
+from cram.config.data import DataConfig, DedupeConfig
 from cram.data.preparation import first_pass as segments
-from cram.data.preparation.scan import FATE, HELD_OUT, KEPT, Scanner
+from cram.data.preparation import scan
 from cram.data.preparation.first_pass import Segments
+from cram.data.preparation.scan import FATE, HELD_OUT, KEPT, Scanner
 from cram.data.text.sources import Source, open_source
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine"]

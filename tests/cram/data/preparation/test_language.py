@@ -1,6 +1,6 @@
 import pytest
 
-from cram.config.config import WordPieceConfig
+from cram.config.data import WordPieceConfig
 from cram.data.preparation.language import language_warnings
 
 ENGLISH = [

@@ -11,21 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from proofs.unseen import KINDS, byte_level, corpus, encoded, leaked, plant
-from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.terminal.progress import Progress
+from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.data.inspect.verify import verify
 from cram.data.preparation import leaks
-from cram.data.preparation.second_pass import Encoded, Note, Touching
 from cram.data.preparation.leaks import BOILERPLATE, WINDOW, HeldOutIds, content
-from cram.data.shards.pack import Kind, make_packer
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.rows import RowWriter
 from cram.data.preparation.scan import Sample
+from cram.data.preparation.second_pass import Encoded, Note, Touching
+from cram.data.shards.pack import Kind, make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.special import SpecialTokens
-from cram.data.inspect.verify import verify
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
+from cram.terminal.progress import Progress
+from proofs.unseen import KINDS, byte_level, corpus, encoded, leaked, plant
 
 NO_FILTERS = FilterConfig(
     min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None

@@ -15,15 +15,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from cram.files import record
-from cram.config.config import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.data.preparation import prepare
-from cram.data.preparation import rows
-from cram.data.preparation import scan
+from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation import first_pass as segments
+from cram.data.preparation import prepare, rows, scan
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
+from cram.files import record
 
 ROOT = str(Path(__file__).parents[4])
 CORPUS = Path(ROOT).parent / "shared/data/pretrain"
@@ -222,8 +220,8 @@ def test_what_is_finished_is_not_done_again(
         patch.setattr(prepare, "account", die)
         make(data)
     for stage in ("train_tokenizer", "signatures", "find_duplicates"):
-        for module in ("vocabulary", "scan", "decide"):
-            monkeypatch.setattr(f"cram.data.{module}.{stage}", die, raising=False)
+        for module in ("vocabulary", "scan", "fates"):
+            monkeypatch.setattr(f"cram.data.preparation.{module}.{stage}", die, raising=False)
     made = make(data)
     assert made.documents > 200
     going_on, warning = capsys.readouterr().out.splitlines()
@@ -239,7 +237,7 @@ def test_two_processes_make_the_same_bytes_as_one(tmp_path: Path, small_pieces: 
 
 TWICE = """
 import sys
-from cram.config.config import DataConfig, WordPieceConfig
+from cram.config.data import DataConfig, WordPieceConfig
 from cram.terminal.progress import Progress
 from cram.data.preparation.prepare import prepare_shards
 if __name__ == "__main__":
@@ -413,7 +411,7 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(
     data = write(tmp_path, texts())
     expected = hashes(make(replace(data, dir=str(tmp_path / "roomy"))).folder)
     with monkeypatch.context() as patch:
-        patch.setattr("cram.files.record.os.fsync", failing(OSError(errno.ENOSPC, "No space left on device")))
+        patch.setattr("cram.files.atomic.os.fsync", failing(OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(CramError, match=r"/shards.*the disk is full \(No space left on device\)"):
             make(data)
     assert seen(Path(data.dir)) == []
@@ -429,7 +427,7 @@ def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
 
 MEASURE = """
 import resource, sys
-from cram.config.config import DataConfig, WordPieceConfig
+from cram.config.data import DataConfig, WordPieceConfig
 from cram.terminal.progress import Progress
 from cram.data.preparation.prepare import prepare_shards
 data = DataConfig(source=sys.argv[1], dir=sys.argv[2], tokens=1_000_000, processes=1)

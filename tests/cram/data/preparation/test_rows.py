@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.data.shards.shards import pack
 from cram.data.preparation import rows
-from cram.data.shards.mapped_arrays import write_sealed_arrays
-from cram.data.preparation.second_pass import Encoded, Note
-from cram.data.shards.pack import Kind, make_packer
 from cram.data.preparation.rows import Counts, RowWriter
 from cram.data.preparation.scan import Sample
-from cram.data.shards.shards import ShardSet, ShardWriter
+from cram.data.preparation.second_pass import Encoded, Note
+from cram.data.shards.mapped_arrays import write_sealed_arrays
+from cram.data.shards.pack import Kind, make_packer
+from cram.data.shards.shards import ShardSet, ShardWriter, pack
 
 PAD = 0
 KINDS: tuple[Kind, ...] = ("greedy", "best_fit")

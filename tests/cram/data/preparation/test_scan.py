@@ -11,12 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.config.config import DataConfig, DedupeConfig, FilterConfig
-from cram.data.preparation import scan
+from cram.config.data import DataConfig, DedupeConfig, FilterConfig
 from cram.data.cleaning.dedupe import HASHES
 from cram.data.cleaning.filters import REASONS
+from cram.data.preparation import scan
+from cram.data.preparation.scan import (
+    EXCERPT,
+    FATE,
+    FATES,
+    SAMPLES,
+    Sample,
+    Scanned,
+    Scanner,
+    add_samples,
+    chunks,
+    size,
+)
 from cram.data.text.formats import Document, fault
-from cram.data.preparation.scan import EXCERPT, FATE, FATES, SAMPLES, Sample, Scanned, Scanner, add_samples, chunks, size
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine"]
 COOKIES = "We use cookies to make this site better for you."

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from cram.config.config import FilterConfig, WordPieceConfig
+from cram.config.data import FilterConfig, WordPieceConfig
 from cram.data.preparation import scan
-from cram.data.preparation.second_pass import Encoded, Encoder, KeptDocuments
-from cram.data.text.formats import Document
 from cram.data.preparation.scan import Sample
-from cram.data.text.sources import Part, open_source
+from cram.data.preparation.second_pass import Encoded, Encoder, KeptDocuments
 from cram.data.special import set_roles
+from cram.data.text.formats import Document
+from cram.data.text.sources import Part, open_source
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine",

@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cram.config.config import DataConfig, FilterConfig, WordPieceConfig
-from cram.terminal.progress import Progress
-from cram.data.preparation import statistics as account_module
-from cram.data.shards.shards import pack
+from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation import scan
-from cram.data.preparation.statistics import account
+from cram.data.preparation import statistics as account_module
 from cram.data.preparation.fates import Decision, decide
-from cram.data.preparation.second_pass import Encoder, KeptDocuments
-from cram.data.shards.pack import make_packer
+from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.rows import RowWriter
 from cram.data.preparation.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
-from cram.data.preparation.first_pass import Segments
-from cram.data.shards.shards import ShardWriter
+from cram.data.preparation.second_pass import Encoder, KeptDocuments
+from cram.data.preparation.statistics import account
+from cram.data.shards.pack import make_packer
+from cram.data.shards.shards import ShardWriter, pack
 from cram.data.text.sources import open_source
 from cram.data.tokenizer import train_tokenizer
+from cram.terminal.progress import Progress
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus", "pel"]
 COOKIES = "We use cookies to make this site better for you.\n"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from cram.config.config import DataConfig, FilterConfig, WordPieceConfig
-from cram.data.preparation import vocabulary as module
-from cram.data.text.sources import Source, open_source
+from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.cleaning.held_out_split import text_hash
-from cram.data.tokenizer import train_tokenizer
+from cram.data.preparation import vocabulary as module
 from cram.data.preparation.vocabulary import Vocabulary, make_vocabulary, nothing_left
+from cram.data.text.sources import Source, open_source
+from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus", "pel", "wyc", "hoj", "xiq", "vez"]

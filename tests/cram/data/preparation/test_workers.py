@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cram.machine.processes import STOPPING
 from cram.data.preparation.workers import AHEAD, Workers
 from cram.errors import CramError
+from cram.machine.processes import STOPPING
 
 ROOT = Path(__file__).parents[4]
 

@@ -4,8 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cram.data.shards.shards import shards
-from cram.data.shards.shards import HeldOut, ShardSet, ShardWriter
+from cram.data.shards.shards import HeldOut, ShardSet, ShardWriter, shards
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 

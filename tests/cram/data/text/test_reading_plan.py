@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.data.text.formats import fault
-from cram.data.text.sources import Document, Part, Source
 from cram.data.text.reading_plan import Spread
+from cram.data.text.sources import Document, Part, Source
 
 Given = tuple[int, int, Document]
 

@@ -17,18 +17,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cram.build import build_held_out, new_model
-from cram.config.config import CardConfig, Config, DataConfig, EvaluationConfig, ModelConfig, ObjectiveConfig, WordPieceConfig
+from cram.config.config import Config
+from cram.config.data import DataConfig, WordPieceConfig
+from cram.config.model import ModelConfig
+from cram.config.training import CardConfig, EvaluationConfig, ObjectiveConfig
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
 from cram.evaluate import main as evaluate_door
-from cram.export import export_run, main
 from cram.evaluation.held_out import HeldOutSet, evaluate
-from cram.files.record import write_json
-from cram.run.files import RESULTS, list_results, unlist_results, write_naming
-from cram.hub.examples import EXAMPLES
+from cram.export import main
+from cram.files.atomic import write_json
 from cram.files.sealed import listed, read_list
+from cram.hub.examples import EXAMPLES
+from cram.hub.export import export_run
 from cram.hub.stock import to_stock_names
+from cram.run.files import RESULTS, list_results, unlist_results, write_naming
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
 WORDS += ["and", "old", "mountains", "under", "stars"]

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.errors import CramError
-from cram.files.record import Metrics, read_json, read_metrics, sha256_bytes, sha256_file, to_json, write_atomic, write_json
+from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
+from cram.run.metrics import Metrics, read_metrics
 
 ROOT = Path(__file__).parents[3]
 
@@ -56,7 +57,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 
 def test_what_a_crash_left_is_written_over(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom cram.files.record import write_atomic\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom cram.files.atomic import write_atomic\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\nwrite_atomic(Path(sys.argv[1]), b'half')"
     )
     for _ in range(2):
@@ -87,7 +88,7 @@ def test_a_disk_without_space_for_a_folder_is_named(tmp_path: Path, monkeypatch:
 def test_a_file_that_the_system_does_not_let_grow_is_a_full_disk(tmp_path: Path) -> None:
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom cram.errors import CramError\n"
-        "from cram.files.record import write_atomic\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from cram.files.atomic import write_atomic\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n    write_atomic(Path(sys.argv[1]), bytes(5000))\nexcept CramError as error:\n    print(error)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "big")]
