@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cram.ablation import table as ablation
 from cram.ablation.table import Arm, Run, Table, chosen, load_table, outcome, plan, scaled, table_names
-from cram.ablation.table import table as ablation
 from cram.build import check
 from cram.clock import Budget
 from cram.config.config import Config

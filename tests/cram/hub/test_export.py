@@ -292,11 +292,11 @@ def test_the_same_folder_again_is_left_and_another_is_not_overwritten(run: Path,
 def test_wrong_logits_fail_and_leave_nothing(
     fixture: str, key: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    import cram.export
+    import cram.hub.export
 
     run = request.getfixturevalue(fixture)
-    right = cram.export.stock_config
-    monkeypatch.setattr(cram.export, "stock_config", lambda *a: right(*a) | {key: 0.1})
+    right = cram.hub.export.stock_config
+    monkeypatch.setattr(cram.hub.export, "stock_config", lambda *a: right(*a) | {key: 0.1})
     with pytest.raises(RuntimeError, match="logits differ"):
         export_run(run, run.parent / "wrong")
     assert not (run.parent / "wrong").exists()

@@ -316,7 +316,7 @@ def test_glue_takes_a_checkpoint_as_an_exported_folder(monkeypatch: pytest.Monke
     with pytest.raises(CramError, match=r"checkpoint=newest: run=.* is not a run folder, which alone has checkpoints"):
         at_checkpoint(said)
     (tmp_path / "recipe.yaml").touch()
-    monkeypatch.setattr("cram.export.export_run", lambda run, checkpoint: run / "export-4")
+    monkeypatch.setattr("cram.hub.export.export_run", lambda run, checkpoint: run / "export-4")
     at_checkpoint(said)
     assert (said.run, said.to) == (str(tmp_path / "export-4"), str(tmp_path / "glue-4"))
 

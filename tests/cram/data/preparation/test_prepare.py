@@ -21,7 +21,7 @@ from cram.data.preparation import prepare, rows, scan
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from cram.files import record
+from cram.files import atomic
 
 ROOT = str(Path(__file__).parents[4])
 CORPUS = Path(ROOT).parent / "shared/data/pretrain"
@@ -182,7 +182,7 @@ def test_killed_at_any_write_and_started_again_it_ends_with_the_same_bytes(
     straight = make(data)
     assert len(straight.manifest["shards"]) > 3
     expected, done = hashes(straight.folder), 0
-    real = record.os.fsync
+    real = atomic.os.fsync
 
     for kill in range(100):
         writes = 0
@@ -196,13 +196,13 @@ def test_killed_at_any_write_and_started_again_it_ends_with_the_same_bytes(
 
         again = replace(data, dir=str(tmp_path / f"{kill}"))
         with monkeypatch.context() as patch:
-            patch.setattr(record.os, "fsync", die)
+            patch.setattr(atomic.os, "fsync", die)
             try:
                 make(again)
                 break
             except KeyboardInterrupt:
                 assert seen(Path(again.dir)) == []
-        monkeypatch.setattr(record.os, "fsync", real)
+        monkeypatch.setattr(atomic.os, "fsync", real)
         assert hashes(make(again).folder) == expected
         done += 1
     assert done > 15

@@ -15,9 +15,10 @@ from cram.data.preparation import rows
 from cram.data.preparation.rows import Counts, RowWriter
 from cram.data.preparation.scan import Sample
 from cram.data.preparation.second_pass import Encoded, Note
+from cram.data.shards import pack
 from cram.data.shards.mapped_arrays import write_sealed_arrays
 from cram.data.shards.pack import Kind, make_packer
-from cram.data.shards.shards import ShardSet, ShardWriter, pack
+from cram.data.shards.shards import ShardSet, ShardWriter
 
 PAD = 0
 KINDS: tuple[Kind, ...] = ("greedy", "best_fit")

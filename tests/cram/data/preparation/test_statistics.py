@@ -18,8 +18,9 @@ from cram.data.preparation.rows import RowWriter
 from cram.data.preparation.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
 from cram.data.preparation.second_pass import Encoder, KeptDocuments
 from cram.data.preparation.statistics import account
+from cram.data.shards import pack
 from cram.data.shards.pack import make_packer
-from cram.data.shards.shards import ShardWriter, pack
+from cram.data.shards.shards import ShardWriter
 from cram.data.text.sources import open_source
 from cram.data.tokenizer import train_tokenizer
 from cram.terminal.progress import Progress

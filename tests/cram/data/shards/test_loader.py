@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
+from cram.data.shards import loader as module
 from cram.data.shards.loader import Loader, Rows
 from cram.data.shards.order import SORTED, Kind, epoch_order, open_order
 from cram.data.shards.shards import ShardSet, ShardWriter
-from cram.data.shards.shards import loader as module
 from cram.data.tokenizer import SPECIAL_TOKENS
 from cram.errors import CramError
 

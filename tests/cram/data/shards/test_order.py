@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models
 
+from cram.data.shards import order
 from cram.data.shards.order import SORTED, epoch_order, open_order, write_orders
-from cram.data.shards.shards import ShardSet, ShardWriter, order
+from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.tokenizer import SPECIAL_TOKENS
 from cram.errors import CramError
 from cram.files.atomic import write_atomic

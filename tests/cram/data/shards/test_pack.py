@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cram.data.shards import pack
 from cram.data.shards.pack import Kind, Packer, best_fit, fill, make_packer
-from cram.data.shards.shards import pack
 
 PAD = 0
 KINDS: tuple[Kind, ...] = ("greedy", "best_fit")

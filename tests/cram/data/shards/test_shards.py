@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cram.data.shards.shards import HeldOut, ShardSet, ShardWriter, shards
+from cram.data.shards import shards
+from cram.data.shards.shards import HeldOut, ShardSet, ShardWriter
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 
