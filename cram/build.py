@@ -24,7 +24,7 @@ from cram.evaluation.held_out import (
     make_causal_held_out,
     make_held_out,
 )
-from cram.files.tensors import check_tensors, read_tensors, rows_of
+from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.hub.card import check_card
 from cram.machine.device import pick_device, pick_precision, set_threads, total_memory
 from cram.methods.averaging import Averaging
@@ -284,7 +284,7 @@ def filled_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer:
     Errors: CramError that begins with `where` and names a tensor that does not.
     """
     name = "embedding.weight"
-    rows, pieces = rows_of(state, name, where), tokenizer.get_vocab_size()
+    rows, pieces = count_rows(state, name, where), tokenizer.get_vocab_size()
     if rows < pieces:
         raise CramError(f"{where}the tensor {name} has {rows} rows, and the tokenizer has {pieces} tokens.")
     model = new_model(config, rows)

@@ -11,8 +11,8 @@ from cram.config.help import help_text
 from cram.config.recipe import read_config
 from cram.errors import CramError
 from cram.files.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
-from cram.machine.processes import STOPPING, end_with_parent
-from cram.terminal.output import keep_output, output_failed
+from cram.machine.processes import STOP_SIGNALS, end_with_parent
+from cram.terminal.output import output_failed, protect_output
 
 INTERRUPTED = 130
 # Twice means at once. The others come again by themselves, a limit of processor time each second.
@@ -34,7 +34,7 @@ def run_door(
     1 a failure of ours (traceback); 130 interrupted. Standard output that cannot be written changes none of these, but
     where a command `only_prints`: what it is called for is lost then, and its status is 2.
     """
-    keep_output()
+    protect_output()
     raise_open_files()
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
@@ -129,12 +129,12 @@ def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]
 
     A SIGHUP that is ignored stays so: that is what nohup is for.
     """
-    names = [name for name in STOPPING if name.name != "SIGHUP" or signal.getsignal(name) != signal.SIG_IGN]
+    names = [name for name in STOP_SIGNALS if name.name != "SIGHUP" or signal.getsignal(name) != signal.SIG_IGN]
     return {name: signal.signal(name, handler) for name in names}
 
 
 def _interrupt(*_: object) -> None:
-    for name in STOPPING:
+    for name in STOP_SIGNALS:
         if name not in INSISTING:
             signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt

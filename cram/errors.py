@@ -1,32 +1,37 @@
-"""The one error a user can cause."""
+"""The one error that a user can cause."""
 
-MOST_LINES = 2
-LONGEST_LINE, GAP, KEPT_END = 1000, " ... ", 300  # characters; of a longer line the middle is left out
+MAX_LINES = 2
+MAX_LINE_LENGTH = 1000  # characters; the middle of a longer line is left out
+ELLIPSIS = " ... "
+TAIL_LENGTH = 300  # characters kept behind the ellipsis
 
 
 class CramError(ValueError):
     """The user's words or files are at fault.
 
-    The message is one or two lines: the key or file, what was found there, and what to do. What it quotes may be
-    anything, so what cannot be printed is written as an escape, and long lines are cut.
-    Every command prints it without a traceback and ends with exit status 2.
+    The message has one or two lines: the key or the file, what was found there, and what to do about it. Every command
+    prints it without a traceback and ends with exit status 2.
+
+    A message may quote any text. Characters that cannot be printed are therefore escaped, and long lines are shortened.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_shown(message))
+        super().__init__(_printable_message(message))
 
 
-def _shown(message: str) -> str:
+def _printable_message(message: str) -> str:
     lines = message.split("\n")
-    if len(lines) > MOST_LINES:
-        lines = [r"\n".join(lines)]  # of a value, not of the message
-    return "\n".join(_cut("".join(map(_printable, line))) for line in lines)
+    if len(lines) > MAX_LINES:
+        lines = [r"\n".join(lines)]  # the line breaks are part of a quoted value
+    return "\n".join(_shorten("".join(map(_escape, line))) for line in lines)
 
 
-def _printable(sign: str) -> str:
-    return sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode("ascii")
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _cut(line: str) -> str:
-    kept_start = LONGEST_LINE - len(GAP) - KEPT_END
-    return line if len(line) <= LONGEST_LINE else f"{line[:kept_start]}{GAP}{line[-KEPT_END:]}"
+def _shorten(line: str) -> str:
+    head_length = MAX_LINE_LENGTH - len(ELLIPSIS) - TAIL_LENGTH
+    return line if len(line) <= MAX_LINE_LENGTH else f"{line[:head_length]}{ELLIPSIS}{line[-TAIL_LENGTH:]}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from cram.ablation.table import Table
 from cram.files.atomic import write_atomic, write_json
-from cram.terminal.progress import tokens
+from cram.terminal.progress import format_tokens
 
 PLAIN_WIDTH = 140  # columns of a table that is written to a file
 
@@ -40,7 +40,7 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
         _nats(line["cramming_rule_nats"]),
         "" if over is None else f"{over:+.3f}",
         f"{line['tokens_per_second']['mean']:,.0f}",
-        tokens(line["tokens"]["mean"]),
+        format_tokens(line["tokens"]["mean"]),
         str(len(line["seeds"])),
     )
 

@@ -9,7 +9,7 @@ from cram.clock import Budget
 from cram.command import INTERRUPTED
 from cram.config.commands import AblateConfig
 from cram.errors import CramError
-from cram.machine.processes import begin_child
+from cram.machine.processes import start_child
 from cram.run.files import read_receipt
 
 
@@ -83,7 +83,7 @@ def _train(run: Run, place: str) -> int:
     if _log(run).is_symlink():
         raise CramError(f"{_log(run)} is a link, and is not written through. Remove it.")
     with _log(run).open("a") as log:
-        child = begin_child(command, log)
+        child = start_child(command, log)
         try:
             return child.wait()
         except KeyboardInterrupt:

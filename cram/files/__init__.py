@@ -1,1 +1,1 @@
-"""Files that are whole or absent, with checksums, locks and messages that name them."""
+"""Writing and reading files safely: atomic writes, checksums, locks, and error messages that name the file."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON without NaN, and hashes of files."""
+"""Atomic writes, JSON without NaN, and hashes of files."""
 
 import errno
 import hashlib
@@ -16,15 +16,19 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all: temporary name, flush to disk, rename.
+    """Write a file so that it exists either completely or not at all.
 
-    One writer at a time to a path. Errors: CramError when the disk is full; the temporary file is gone then.
+    The data goes to a temporary name, is flushed to the disk, and the file is renamed. Only one process may write to a
+    path at a time.
+
+    Raises:
+        CramError: the disk is full. The temporary file has been removed.
     """
-    with naming_full_disk(path):
+    with report_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")  # what a crash left there is removed, a link too
+        temporary = path.with_name(f".{path.name}.partial")
         try:
-            temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)  # left by a crash; a link is removed too, never followed
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
@@ -36,8 +40,8 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk met in the `with` body into a CramError that names the file."""
+def report_full_disk(path: Path) -> Iterator[None]:
+    """Within the `with` block, turn the error of a full disk into a CramError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -46,7 +50,11 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 
 def raise_if_full(error: OSError, path: Path) -> None:
-    """Turn a full disk into a CramError that names the file; let any other error pass."""
+    """Raise a CramError that names `path` if `error` says that the disk is full. Otherwise do nothing.
+
+    Raises:
+        CramError: the disk is full.
+    """
     if error.errno in DISK_FULL:
         raise CramError(
             f"{path}: the disk is full ({error.strerror}). Free some space and run the same command again."
@@ -54,29 +62,36 @@ def raise_if_full(error: OSError, path: Path) -> None:
 
 
 def to_json(value: Any, indent: int | None = None, sort_keys: bool = False) -> str:
-    """JSON of plain values, `null` for numbers that are not finite, as JSON has none. All that is written goes here."""
-    return json.dumps(finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+    """Convert plain values to JSON. Every JSON text that cram writes is made here.
+
+    JSON has no NaN and no infinity, so numbers that are not finite become `null`.
+    """
+    return json.dumps(nonfinite_to_none(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
 
 
-def finite(value: Any) -> Any:
-    """The same mappings and lists, with None for numbers that are not finite."""
+def nonfinite_to_none(value: Any) -> Any:
+    """Copy nested mappings and lists, with None in place of every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
-    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: nonfinite_to_none(inner) for name, inner in value.items()}
+    return [nonfinite_to_none(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_atomic(path, (to_json(value, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Errors: CramError for a missing or broken one; NaN and Infinity are not JSON."""
+    """Read a JSON file.
+
+    Raises:
+        CramError: the file is missing, is not a regular file, or is not valid JSON. NaN and Infinity are not valid.
+    """
     check_regular(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=not_json)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except FileNotFoundError:
         raise CramError(f"{path}: there is no such file.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -84,23 +99,35 @@ def read_json(path: Path) -> Any:
 
 
 def check_regular(path: Path) -> None:
-    """A pipe without a writer would be waited for. Errors: CramError for what is there and is not a regular file."""
+    """Check that a path is a regular file, or that nothing is there. Reading a pipe could wait forever.
+
+    Raises:
+        CramError: the path exists and is not a regular file.
+    """
     if path.exists() and not path.is_file():
         raise CramError(f"{path}: not a regular file. Remove it, or choose another folder.")
 
 
-def not_json(constant: str) -> None:
-    """Refuse NaN and Infinity where JSON is parsed: `parse_constant` of `json.loads`."""
-    raise ValueError(f"{constant} is not a number of JSON")
+def refuse_constant(constant: str) -> None:
+    """Refuse NaN and Infinity: the `parse_constant` argument of `json.loads`.
+
+    Raises:
+        ValueError: always; callers report it with the name of the file.
+    """
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
-    """Hex digest of bytes."""
+    """Return the hexadecimal SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file's content, read as a stream."""
+    """Return the hexadecimal SHA-256 of a file, which is read as a stream.
+
+    Raises:
+        CramError: the path exists and is not a regular file.
+    """
     check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

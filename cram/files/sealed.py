@@ -1,7 +1,7 @@
-"""JSON files that carry their own checksum, and lists of the files of a folder with theirs.
+"""JSON files that carry their own checksum, and checksum lists for the files of a folder.
 
-The one scheme behind runs, checkpoints, shards and what is made of them. It finds damage and single edits. It is not a
-signature: whoever makes the checksums anew is not found out.
+Runs, checkpoints, shards and everything made from them use this one scheme. It finds damage and accidental edits. It is
+not a signature: whoever recomputes the checksums can change the files unnoticed.
 """
 
 import json
@@ -12,84 +12,108 @@ from typing import Any
 from cram.errors import CramError
 from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_json
 
-OWN = "sha256"  # the key under which a file has the checksum of all its other keys
-LIST = "checksums.json"  # the list of a folder: {"files": {name: sha256}, "sha256": ...}
+SEAL = "sha256"  # the key of a sealed file that holds the checksum of all its other keys
+CHECKSUMS = "checksums.json"  # the checksum list of a folder: {"files": {name: sha256}, "sha256": ...}
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object with its own checksum, whole or not at all."""
-    plain = json.loads(to_json(value))  # as it will be read: names of keys as text, null for what is not finite
-    write_json(path, {**plain, OWN: digest(plain)})
+    """Write a JSON object together with its own checksum, atomically."""
+    # The checksum is of the value as it will be read: keys as text, null in place of numbers that are not finite.
+    plain = json.loads(to_json(value))
+    write_json(path, {**plain, SEAL: hash_json(plain)})
 
 
-def read_sealed(path: Path, tail: str = ".") -> dict[str, Any]:
-    """What `write_sealed` wrote, without the checksum.
+def read_sealed(path: Path, remedy: str = ".") -> dict[str, Any]:
+    """Read a file that `write_sealed` wrote, and return its content without the checksum.
 
-    Errors: CramError where it does not hold; it ends in `tail`, which says what to do.
+    Args:
+        path: of the file.
+        remedy: the end of the error message, which says what to do about a damaged file.
+
+    Raises:
+        CramError: the file is missing or unreadable, or its content does not match its checksum.
     """
     value = read_json(path)
-    if not isinstance(value, dict) or value.pop(OWN, None) != digest(value):
-        raise CramError(f"{path}: damaged or edited, its content is not what its own sha256 says{tail}")
+    if not isinstance(value, dict) or value.pop(SEAL, None) != hash_json(value):
+        raise CramError(f"{path}: damaged or edited, its content is not what its own sha256 says{remedy}")
     return value
 
 
-def digest(value: Mapping[str, Any]) -> str:
-    """sha256 of what a JSON object holds, however it is laid out in a file."""
-    return sha256_bytes(json.dumps(value, sort_keys=True).encode())  # `to_json` would make null of 1e999
+def hash_json(value: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON object's content, whatever its layout in a file."""
+    # Not by `to_json`, which would make 1e999 in an edited file equal to null.
+    return sha256_bytes(json.dumps(value, sort_keys=True).encode())
 
 
-def listed(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """The sha256 of some files of a folder, by name; a name may hold a path within the folder."""
+def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of some files of a folder by name. A name may be a path within the folder."""
     return {name: sha256_file(folder / name) for name in names}
 
 
-def check_listed(folder: Path, files: Mapping[str, str]) -> None:
-    """Compare files of a folder with their checksums. Errors: CramError naming the first that differs."""
-    for name, expected in files.items():
+def check_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Compare files of a folder with their SHA-256.
+
+    Raises:
+        CramError: a file is missing or differs. The message names the first such file.
+    """
+    for name, expected in hashes.items():
         if not (folder / name).is_file():
             raise CramError(f"{folder / name}: missing.")
         if sha256_file(folder / name) != expected:
             raise CramError(f"{folder / name}: damaged or edited, its content is not what its sha256 says.")
 
 
-def add_to_list(folder: Path, name: str) -> None:
-    """Put a file that was just written into its folder's list; a damaged list begins anew. One writer at a time."""
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write the checksum list of a folder for some of its files."""
+    write_sealed(folder / CHECKSUMS, {"files": hash_files(folder, names)})
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Read the checksum list of a folder: SHA-256 by name of file.
+
+    Raises:
+        CramError: the list is missing or damaged.
+    """
+    hashes = read_sealed(folder / CHECKSUMS).get("files")
+    if not isinstance(hashes, dict):
+        raise CramError(f"{folder / CHECKSUMS}: not a list of files.")
+    return hashes
+
+
+def add_to_checksums(folder: Path, name: str) -> None:
+    """Add a file that was just written to the checksum list of its folder. Only one process at a time may do this.
+
+    A missing or damaged list is replaced by a new one that holds this file alone.
+    """
     try:
-        files = read_list(folder)
+        hashes = read_checksums(folder)
     except CramError:
-        files = {}
-    write_sealed(folder / LIST, {"files": files | listed(folder, [name])})
+        hashes = {}
+    write_sealed(folder / CHECKSUMS, {"files": hashes | hash_files(folder, [name])})
 
 
-def is_listed(folder: Path, name: str) -> bool:
-    """Whether a file is there as its folder's list has it."""
+def is_intact(folder: Path, name: str) -> bool:
+    """Whether a file exists and matches its checksum in the list of its folder."""
     try:
-        return (folder / name).is_file() and read_list(folder).get(name) == sha256_file(folder / name)
+        return (folder / name).is_file() and read_checksums(folder).get(name) == sha256_file(folder / name)
     except CramError:
         return False
 
 
-def check_own_list(folder: Path, remedy: str, ours: bool = True) -> None:
-    """Compare a folder with its list, which one that is not `ours` may lack.
+def check_folder(folder: Path, remedy: str, required: bool = True) -> None:
+    """Compare the files of a folder with its checksum list.
 
-    Errors: CramError, with what to do, where a file differs.
+    Args:
+        folder: the folder.
+        remedy: a sentence for the error message that says what to do.
+        required: whether the list must exist. A folder that cram did not write has none.
+
+    Raises:
+        CramError: a file is missing or differs, or the list is missing or damaged.
     """
-    if not ours and not (folder / LIST).is_file():
+    if not required and not (folder / CHECKSUMS).is_file():
         return
     try:
-        check_listed(folder, read_list(folder))
+        check_hashes(folder, read_checksums(folder))
     except CramError as error:
         raise CramError(f"{error} {remedy}") from None
-
-
-def write_list(folder: Path, names: Iterable[str]) -> None:
-    """Write the list of some files of a folder."""
-    write_sealed(folder / LIST, {"files": listed(folder, names)})
-
-
-def read_list(folder: Path) -> dict[str, str]:
-    """The files in a folder's list, with their checksums. Errors: CramError where there is none, or a damaged one."""
-    files = read_sealed(folder / LIST).get("files")
-    if not isinstance(files, dict):
-        raise CramError(f"{folder / LIST}: not a list of files.")
-    return files

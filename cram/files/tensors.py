@@ -1,4 +1,4 @@
-"""Named tensors from files: whether they are those that are needed, told by the name of the first that is not."""
+"""Reading named tensors from files, and checks that name the first tensor that does not fit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,11 @@ from cram.errors import CramError
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Errors: CramError naming the file."""
+    """Read all tensors of a safetensors file into CPU memory.
+
+    Raises:
+        CramError: the file is missing or not a readable safetensors file.
+    """
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -20,35 +24,44 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str = "") -> None:
-    """Compare names, shapes and dtypes; of the wanted tensors nothing else is looked at, so they may be of `meta`.
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Compare the names, shapes and dtypes of tensors with the expected ones.
 
-    Errors: CramError for the first tensor that is missing, too many, or of another shape or dtype. It begins with
-    `where`.
+    Args:
+        tensors: to be checked.
+        expected: tensors of the right names, shapes and dtypes. Their values are not read, so they may be on `meta`.
+        prefix: the beginning of the error message.
+
+    Raises:
+        CramError: a tensor is missing, unknown, or has another shape or dtype. The message names the first one.
     """
-    for name in dict.fromkeys([*wanted, *found]):
-        there, here = (_form(tensors[name]) if name in tensors else "" for tensors in (found, wanted))
-        if not there:
-            raise CramError(f"{where}the tensor {name}, {here}, is missing.")
-        if not here:
-            raise CramError(f"{where}the tensor {name} is not one that belongs there.")
-        if there != here:
-            raise CramError(f"{where}the tensor {name} is {there}, and {here} is needed.")
+    for name in dict.fromkeys([*expected, *tensors]):
+        if name not in tensors:
+            raise CramError(f"{prefix}the tensor {name}, {_describe(expected[name])}, is missing.")
+        if name not in expected:
+            raise CramError(f"{prefix}the tensor {name} does not belong there.")
+        if (form := _describe(tensors[name])) != (expected_form := _describe(expected[name])):
+            raise CramError(f"{prefix}the tensor {name} is {form}, and {expected_form} is needed.")
 
 
-def rows_of(found: Mapping[str, Tensor], name: str, where: str = "") -> int:
-    """Rows of a matrix that must be there. Errors: CramError where it is not, or is not a matrix with rows."""
-    if name not in found:
-        raise CramError(f"{where}the tensor {name} is missing.")
-    if found[name].ndim != 2 or not len(found[name]):
-        raise CramError(f"{where}the tensor {name} is {_form(found[name])}, and a matrix is needed.")
-    return len(found[name])
+def count_rows(tensors: Mapping[str, Tensor], name: str, prefix: str = "") -> int:
+    """Return the number of rows of a matrix that must be among `tensors`.
+
+    Raises:
+        CramError: the tensor is missing, is not a matrix, or has no rows. The message begins with `prefix`.
+    """
+    if name not in tensors:
+        raise CramError(f"{prefix}the tensor {name} is missing.")
+    if tensors[name].ndim != 2 or not len(tensors[name]):
+        raise CramError(f"{prefix}the tensor {name} is {_describe(tensors[name])}, and a matrix is needed.")
+    return len(tensors[name])
 
 
-def like(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape and dtype without values."""
+def to_meta(tensor: Tensor) -> Tensor:
+    """Return a tensor of the same shape and dtype on the `meta` device, which has no values."""
     return torch.empty_like(tensor, device="meta")
 
 
-def _form(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
+    """Shape and dtype: `[2, 3] of float32`."""
     return f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

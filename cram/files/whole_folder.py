@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Folders that exist either completely or not at all."""
 
 import os
 import shutil
@@ -7,83 +7,88 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cram.errors import CramError
-from cram.files.limits import naming_disk_errors
-from cram.files.lock import NO_LINKS, lock_open
+from cram.files.limits import report_disk_errors
+from cram.files.lock import NO_LINKS, lock_descriptor
 
 
-def check_place(folder: Path, word: str = "to", through: bool = False) -> None:
-    """Whether a folder can be written or made there.
+def check_folder_path(folder: Path, key: str = "to", follow_link: bool = False) -> None:
+    """Check that a path is, or can become, a folder to write to.
 
     Args:
-        word: the key that names it.
-        through: whether a link to a folder will do.
+        folder: the path.
+        key: the key that names it in the user's words.
+        follow_link: whether a link to a folder is accepted.
 
-    Errors: CramError for a root, a link, a file, and a place below a file.
+    Raises:
+        CramError: the path is a root, a link or a file, or lies below a file.
     """
     try:
-        fault = _fault(folder, through)
-    except (OSError, RuntimeError) as error:  # a name that is too long, or links in a circle
-        fault = f" cannot be a folder ({getattr(error, 'strerror', None) or error}). Choose another place."
-    if fault:
-        raise CramError(f"{word}={folder}{fault}")
+        problem = _find_problem(folder, follow_link)
+    except (OSError, RuntimeError) as error:  # the name is too long, or links form a circle
+        problem = f" cannot be a folder ({getattr(error, 'strerror', None) or error}). Choose another place."
+    if problem:
+        raise CramError(f"{key}={folder}{problem}")
 
 
-def _fault(folder: Path, through: bool) -> str | None:
-    if folder.is_symlink() and not (through and folder.is_dir()):
+def _find_problem(folder: Path, follow_link: bool) -> str | None:
+    """What is wrong with the path, as the end of a message that begins with `key=path`; None if nothing is."""
+    if folder.is_symlink() and not (follow_link and folder.is_dir()):
         return " is a link. Give the folder itself, or remove the link."
     if not folder.name or folder.resolve().parent == folder.resolve():
-        return " is a folder that is always there. Give a new folder in it."
+        return " is a folder that always exists. Give a new folder inside it."
     if folder.exists() and not folder.is_dir():
         return " is a file. Choose another place, or remove it."
-    above = next((one for one in folder.parents if one.exists() or one.is_symlink()), folder.parent)
+    above = next((parent for parent in folder.parents if parent.exists() or parent.is_symlink()), folder.parent)
     if above.is_dir():
         return None
-    what = "a file" if above.exists() else "a link to nothing"
-    return f": {above} is {what}, no folder can be below it. Choose another place."
+    kind = "a file" if above.exists() else "a link to nothing"
+    return f": {above} is {kind}, so there can be no folder below it. Choose another place."
 
 
 @contextmanager
 def whole_folder(to: Path) -> Iterator[Path]:
-    """An empty folder, hidden beside `to`, that the body fills and gives its name, or that is gone in the end.
+    """Yield an empty hidden folder beside `to`, for the `with` block to fill.
 
-    What a killed process left there is removed; a process that is at work there is not disturbed.
+    The block renames the folder to `to` when it is complete. A folder that was not renamed is removed at the end.
+    The remains of a process that was killed are removed first. Two processes cannot fill the same folder.
 
-    Errors: CramError as `check_place`, where the disk is full, where nothing can be written, and where another process
-    is at work.
+    Raises:
+        CramError: `check_folder_path` refuses `to`, the disk is full, the folder cannot be written, or another process
+            is filling it.
     """
-    check_place(to)
-    with naming_disk_errors(to, "to"):
+    check_folder_path(to)
+    with report_disk_errors(to, "to"):
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = to.with_name(f".{to.name}.partial")
-        number = _open_alone(partial)
+        descriptor = _open_locked(partial)
         try:
             for path in partial.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            os.close(number)
+            os.close(descriptor)
 
 
-def _open_alone(folder: Path) -> int:
-    """Make a folder, and lock it for this process."""
+def _open_locked(folder: Path) -> int:
+    """Create a folder and lock it for this process; its file descriptor."""
     while True:
         folder.mkdir(exist_ok=True)
-        number = os.open(folder, os.O_RDONLY | NO_LINKS)
+        descriptor = os.open(folder, os.O_RDONLY | NO_LINKS)
         try:
-            if not lock_open(number, folder.parent):
+            if not lock_descriptor(descriptor, folder.parent):
                 raise CramError(f"{folder}: another process is at work there. Wait for it, or choose another to=.")
-            if _is_there(folder, number):
-                return number
+            if _is_same(folder, descriptor):
+                return descriptor
         except BaseException:
-            os.close(number)
+            os.close(descriptor)
             raise
-        os.close(number)  # another process has just given it its name
+        os.close(descriptor)  # another process has just renamed the folder that was opened: try again
 
 
-def _is_there(folder: Path, number: int) -> bool:
-    """Whether a path is still the folder that was opened."""
+def _is_same(folder: Path, descriptor: int) -> bool:
+    """Whether the path still leads to the folder that was opened."""
     try:
-        return os.path.samestat(folder.lstat(), os.fstat(number))
+        return os.path.samestat(folder.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False

@@ -7,9 +7,9 @@ from cram.command import run_door
 from cram.config.commands import GlueConfig
 from cram.config.recipe import read_words
 from cram.errors import CramError
-from cram.files.limits import naming_disk_errors
+from cram.files.limits import report_disk_errors
 from cram.files.lock import take_lock
-from cram.files.whole_folder import check_place
+from cram.files.whole_folder import check_folder_path
 from cram.glue.tasks import find_tasks
 
 ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and keep the fine-tuned models.
@@ -53,11 +53,11 @@ def main(words: list[str]) -> int:
     if not said.tasks:
         tasks, left_out = runnable(said.data, tasks)
     if said.to:
-        check_place(Path(said.to), through=True)
+        check_folder_path(Path(said.to), follow_link=True)
     if said.checkpoint:
         at_checkpoint(said)
     out = results_folder(said)
-    check_place(out / "glue")
+    check_folder_path(out / "glue")
     encoder = open_encoder(said.run, said.length, said.pooling)
     try:
         (out / "glue").mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def main(words: list[str]) -> int:
         raise CramError(f"to={out}: cannot be a folder ({error.strerror}). Choose another to=.") from None
     if lock is None:
         raise CramError(f"{out}/glue: another process is at work there. Wait for it, or choose another to=.")
-    with lock, naming_disk_errors(out, "to"):
+    with lock, report_disk_errors(out, "to"):
         results = Benchmark(said, out, tasks, encoder).run()
         _show(results, out, left_out)
     return 0

@@ -13,7 +13,7 @@ from torch import nn
 from cram.config.commands import GlueConfig
 from cram.errors import CramError
 from cram.files.atomic import write_atomic
-from cram.files.sealed import add_to_list, check_own_list, is_listed, write_list
+from cram.files.sealed import add_to_checksums, check_folder, is_intact, write_checksums
 from cram.glue.data import TaskData, load_task, spell
 from cram.glue.encoder import Encoder, quiet
 from cram.glue.finetune import PROTOCOLS, finetune, predict
@@ -169,7 +169,7 @@ class Benchmark:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             self.encoder.save(model, partial)
-            write_list(partial, sorted(path.name for path in partial.iterdir()))
+            write_checksums(partial, sorted(path.name for path in partial.iterdir()))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -222,19 +222,19 @@ class Benchmark:
         made, model = {}, None
         for name, rows in sets.items():
             path = self.folder / "predictions" / f"{folder.name}-{name}-{split}-{rows.hash[:8]}.tsv"
-            if not is_listed(path.parent, path.name):
+            if not is_intact(path.parent, path.name):
                 model = model or load_model(folder, self.device)
                 with self.progress.stage(f"predicting {name}, {split}", len(rows), "rows") as stage:
                     said = spell(task, predict(model, self._tokens(rows), self.encoder.pad_id, stage.advance))
                 write_atomic(path, as_table(said).encode())
-                add_to_list(path.parent, path.name)
+                add_to_checksums(path.parent, path.name)
             made[name] = from_table(path.read_text(encoding="utf-8"))
         return made
 
 
 def check_model(folder: Path) -> None:
     """Errors: CramError where the files of a kept model are not as they were written."""
-    check_own_list(folder, "Remove it, and its task has no predictions; or choose another to=.")
+    check_folder(folder, "Remove it, and its task has no predictions; or choose another to=.")
 
 
 def load_model(folder: Path, device: torch.device) -> nn.Module:

@@ -16,7 +16,7 @@ import torch
 
 from cram.errors import CramError
 from cram.files.atomic import read_json, sha256_bytes, sha256_file, write_json
-from cram.files.sealed import check_own_list
+from cram.files.sealed import check_folder
 from cram.glue.tasks import Task
 
 SHORTEST = 8  # tokens of a row
@@ -148,7 +148,7 @@ def _folder(folder: Path) -> Path:
     if (folder / "recipe.yaml").is_file():
         return _exported(folder)
     if (folder / "config.json").is_file():
-        check_own_list(folder, "Export the run again, to another folder.", ours=False)
+        check_folder(folder, "Export the run again, to another folder.", required=False)
         return folder
     what = "it has neither recipe.yaml (a run) nor config.json (an exported model)" if folder.is_dir() else "no folder"
     raise CramError(f"run={folder} is no checkpoint: {what}. A model of the Hub is run=hf:NAME.")
@@ -168,7 +168,7 @@ def _exported(run: Path) -> Path:
     result(run, "model.safetensors")
     if not (run / "export").is_dir():
         return export_run(run, run / "export")
-    check_own_list(run / "export", "Remove the folder: it is made again.")
+    check_folder(run / "export", "Remove the folder: it is made again.")
     return run / "export"
 
 

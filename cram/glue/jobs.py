@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.errors import CramError
-from cram.files.atomic import finite
+from cram.files.atomic import nonfinite_to_none
 from cram.files.sealed import read_sealed, write_sealed
 from cram.glue.metrics import counted
 
@@ -91,7 +91,7 @@ class Record:
 
     def add(self, job: Job, outcome: dict[str, Any]) -> None:
         """Keep a finished job, on the disk before this returns."""
-        self.outcomes[job] = finite(outcome)
+        self.outcomes[job] = nonfinite_to_none(outcome)
         self.write(None)
 
     def write(self, results: dict[str, Any] | None) -> None:

@@ -17,8 +17,8 @@ from cram.config.config import Config
 from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.files.atomic import to_json, write_json
-from cram.files.sealed import write_list
-from cram.files.whole_folder import check_place, whole_folder
+from cram.files.sealed import write_checksums
+from cram.files.whole_folder import check_folder_path, whole_folder
 from cram.hub.card import check_card, model_card
 from cram.hub.stock import (
     AUTO_CLASSES,
@@ -68,7 +68,7 @@ def export_run(
     from cram.hub.snapshot import open_snapshot
 
     if to:
-        check_place(to)
+        check_folder_path(to)
     config = run_config(run)
     said = card or CardConfig()
     config.card = CardConfig(said.license or config.card.license, said.language or config.card.language)
@@ -97,7 +97,7 @@ def export_run(
         (partial / "README.md").write_text(model_card(name, config, receipt, tokens), encoding="utf-8")
         if checkpoint:
             write_json(partial / "unfinished.json", receipt)
-        write_list(partial, sorted(path.name for path in partial.iterdir() if path.name != "README.md"))
+        write_checksums(partial, sorted(path.name for path in partial.iterdir() if path.name != "README.md"))
         stock = check_export(partial, model, tokenizer)
         check_held_out(partial, stock, receipt["held_out"]["nats_per_token"])
         _give_name(partial, to)

@@ -11,7 +11,7 @@ from cram.build import new_model, result
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.files.atomic import read_json
-from cram.files.sealed import check_own_list
+from cram.files.sealed import check_folder
 from cram.files.tensors import read_tensors
 from cram.hub.stock import from_stock_names
 from cram.run.files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
@@ -31,7 +31,7 @@ def read_initial(config: Config) -> dict[str, Tensor]:
     if (folder / "recipe.yaml").is_file():
         state = _of_run(folder)
     elif (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
-        check_own_list(folder, "Export the run again, to another folder.", ours=False)
+        check_folder(folder, "Export the run again, to another folder.", required=False)
         try:
             state = from_stock_names(read_tensors(folder / "model.safetensors"), names, config.model.kind)
         except (KeyError, RuntimeError) as error:

@@ -1,1 +1,1 @@
-"""The machine: device, cores, memory, processes."""
+"""The machine: devices and their precision, cores and memory, published peak rates, and child processes."""

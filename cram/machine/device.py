@@ -1,4 +1,4 @@
-"""The machine: which device, its precision, its peak, its memory. Hardware questions are asked here only."""
+"""Devices: choice of the device and its precision, peak rate, memory. Only this module asks about accelerators."""
 
 import platform
 import re
@@ -16,9 +16,10 @@ DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda` or `cuda:N`; a numbered GPU becomes the current one of torch.
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`. A numbered GPU becomes torch's current device.
 
-    Errors: CramError for any other name, and for a GPU that is not there.
+    Raises:
+        CramError: the name is not valid, or torch does not find such a GPU.
     """
     if not DEVICES.fullmatch(name):
         apple = " Apple's GPU is not supported." if name == "mps" else ""
@@ -34,13 +35,13 @@ def pick_device(name: str) -> torch.device:
     if int(number) >= count:
         last = f" to cuda:{count - 1}" if count > 1 else ""
         raise CramError(f"device={name}, but torch finds {count} CUDA device(s) here: use cuda:0{last}.")
-    # Events, streams and pinned memory belong to the current GPU unless each says otherwise.
+    # Events, streams and pinned memory are made on the current GPU unless a device is given for each of them.
     torch.cuda.set_device(int(number))
     return torch.device(name)
 
 
 def device_notes(name: str, device: torch.device) -> list[str]:
-    """What a user should know of the device that was taken for `device=name`, a sentence or two each."""
+    """Return notes for the user about the device that was chosen for `device=name`, each one or two sentences."""
     notes = []
     if device.type == "cpu" and name == "auto" and torch.backends.mps.is_available():
         notes.append("device=auto takes the CPU: Apple's GPU (mps) is not supported.")
@@ -58,7 +59,10 @@ def device_notes(name: str, device: torch.device) -> list[str]:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The autocast dtype: of bf16 and fp16 what the device multiplies in hardware, else fp32 (no autocast)."""
+    """Return the autocast dtype for `precision=name`; fp32 means no autocast.
+
+    `auto` is the first of bf16 and fp16 that the device multiplies in hardware, otherwise fp32.
+    """
     if name == "auto":
         name = "bf16" if _has_bf16(device) else "fp16" if _has_fp16(device) else "fp32"
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
@@ -69,20 +73,22 @@ def _has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
-    # On x86 oneDNN counts AVX-512 alone as support and emulates bf16, which is half as fast as fp32.
-    instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return instructions or platform.machine() not in X86
+    # On x86 oneDNN calls AVX-512 alone "support" and then emulates bf16, at half the speed of fp32.
+    has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return has_instructions or platform.machine() not in X86
 
 
 def _has_fp16(device: torch.device) -> bool:
-    """Whether the tensor cores of a GPU multiply fp16; on a CPU bf16 or fp32 is faster."""
+    """Whether the device is a GPU whose tensor cores multiply fp16. On a CPU, bf16 or fp32 is faster."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def set_threads(threads: int | None) -> int:
-    """Fix the number of CPU threads (all cores when None) and return it: it decides the order of sums.
+    """Set the number of CPU threads, None for one per core, and return it. It decides the order of sums.
 
-    Errors: CramError for more than the system lets the process begin, which would end it in the middle of its work.
+    Raises:
+        CramError: the system does not let this process start so many threads. Without this check torch would end the
+            process in the middle of its work.
     """
     if threads and threads > cores():
         _check_threads(threads)
@@ -91,61 +97,61 @@ def set_threads(threads: int | None) -> int:
 
 
 def _check_threads(threads: int) -> None:
-    done, begun = threading.Event(), []
+    end, started = threading.Event(), []
     try:
         for _ in range(threads):
-            thread = threading.Thread(target=done.wait, daemon=True)
+            thread = threading.Thread(target=end.wait, daemon=True)
             thread.start()
-            begun.append(thread)
+            started.append(thread)
     except (RuntimeError, MemoryError):
         raise CramError(
-            f"threads={threads}: the system lets this process begin {len(begun)} threads and no more. "
-            f"Say threads={cores()} for one a core."
+            f"threads={threads}: the system lets this process start only {len(started)} threads. "
+            f"Use threads={cores()} for one per core."
         ) from None
     finally:
-        done.set()
-        for thread in begun:
+        end.set()
+        for thread in started:
             thread.join()
 
 
 def device_name(device: torch.device) -> str:
-    """The maker's name of the device."""
+    """Return the manufacturer's name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return cpu_name()
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Published FLOP/s of the device in half precision; None where it is unknown, a CPU's included."""
+    """Return the published FLOP/s of a GPU in half precision; None for unknown GPUs and for CPUs."""
     return peak_of(device_name(device)) if device.type == "cuda" else None
 
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
-    """Largest memory used so far, in bytes: of the process (None on Windows), and of the GPU."""
+    """Return the largest memory used so far, in bytes, by this process (`host`, None on Windows) and on the GPU."""
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {"host": peak_host_memory()["this process"], "gpu": gpu}
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Bytes of memory of a GPU, or of the machine; None where the system does not tell."""
+    """Return the bytes of memory of a GPU, or of the machine for a CPU; None if the system does not say."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return host_memory()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what was asked of it: before time is read."""
+    """Wait until the device has finished all work given to it. Call this before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory; on a CPU it says so only in words."""
+    """Whether an error says that torch ran out of memory. On a CPU only the error's text says so."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware, for environment.json."""
+    """Return versions and hardware, the content of environment.json."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -1,6 +1,6 @@
 """The computer without its accelerator: cores, memory, installed versions.
 
-No torch here, so that preparing data starts without it.
+This module does not import torch, so that `cram.prepare` starts quickly.
 """
 
 import os
@@ -16,18 +16,20 @@ from pathlib import Path
 from cram import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-IS_CLONE = (ROOT / "kernels" / "cram_kernels").is_dir()  # otherwise ROOT is where packages are installed
+IS_CLONE = (ROOT / "kernels" / "cram_kernels").is_dir()  # otherwise ROOT is the folder of installed packages
+# The memory limits of a container, cgroup version 2 and version 1.
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:
-    """The maker's name of the CPU, where the system tells it."""
+    """Return the manufacturer's name of the CPU, or its architecture if the system does not say."""
     try:
-        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 (a kernel file, not a path of ours)
+        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 (a file of the kernel)
             names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
             if name := next(names, None):
                 return name
@@ -36,24 +38,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-# What a container may use, where it is limited: of version 2 and of version 1.
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
-
 def host_memory() -> int | None:
-    """Bytes of memory of the machine, or of its container if that has less; None where the system does not tell."""
+    """Return the bytes of memory of the machine, or of its container if that has less; None if unknown."""
     try:
         limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     except (AttributeError, ValueError, OSError):
         return None
     for path in CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # there is none, or it is "max"
+        with suppress(OSError, ValueError):  # there is no such limit, or it is "max"
             limits.append(int(path.read_text()))
     return min(limits)
 
 
 def peak_host_memory() -> dict[str, int | None]:
-    """Largest memory used so far, in bytes, by this process and by the largest of its children; None on Windows."""
+    """Return the largest memory used so far, in bytes, by this process and by its largest child; None on Windows."""
     try:
         import resource
     except ImportError:
@@ -64,8 +62,8 @@ def peak_host_memory() -> dict[str, int | None]:
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of cram and of all packages that it requires and that are installed, by name."""
-    # A clone's own list is newer than that of an installation made from it earlier.
+    """Return the versions of cram and of its installed requirements, by package name."""
+    # In a clone, pyproject.toml may be newer than the metadata of an editable installation.
     if IS_CLONE:
         required = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
@@ -79,14 +77,14 @@ def package_versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the clone this runs from, with `+` where files differ; None for an installed package.
+    """Return the commit of the clone that this code runs from, with `+` if files were changed.
 
-    An installed package may lie inside of somebody's repository, whose commit says nothing about it.
+    None for an installed package. It may lie inside another repository, whose commit would say nothing about it.
     """
     if not (IS_CLONE and (ROOT / ".git").exists()):
         return None
-    asked = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,19 +1,19 @@
-"""Published peaks of GPUs: dense matrix products in half precision, summed in fp32, in FLOP/s.
+"""Published peak rates of GPUs in FLOP/s: dense matrix products in half precision with sums in fp32.
 
-Data center and workstation cards have the figure on NVIDIA's datasheet, halved where it is with sparsity. B200, B300
-and GB200 are as in the Blackwell Architecture Technical Brief, table 3; A10G as in the datasheet that AWS publishes.
+For data center and workstation cards this is the figure of NVIDIA's datasheet, halved where the datasheet assumes
+sparsity. B200, B300 and GB200 follow the Blackwell Architecture Technical Brief, table 3; A10G the datasheet of AWS.
 
-GeForce cards multiply at half their rate when they sum in fp32. NVIDIA prints that figure for some of them (whitepapers
-Turing, GA102 v2, Ada v2, RTX Blackwell), and there it is always CUDA cores x boost clock x a constant. For all of them
-it is computed so, with cores and clock from NVIDIA's page of the card.
+GeForce cards multiply at half their rate when they sum in fp32. NVIDIA publishes this rate for some of them
+(whitepapers Turing, GA102 v2, Ada v2, RTX Blackwell), where it always equals CUDA cores x boost clock x a constant. It
+is computed this way for all GeForce cards, with cores and clock from NVIDIA's page of the card.
 """
 
 import re
 
-TURING, LATER = 8, 4  # FLOP a cycle for each CUDA core of a GeForce card
+TURING, AMPERE_AND_LATER = 8, 4  # FLOP per cycle and CUDA core of a GeForce card
 
 
-def _geforce(cores: int, boost_mhz: int, per_core: int = LATER) -> float:
+def _geforce(cores: int, boost_mhz: int, per_core: int = AMPERE_AND_LATER) -> float:
     return cores * boost_mhz * 1e6 * per_core
 
 
@@ -62,7 +62,7 @@ PEAK_FLOPS = {
     "RTX 3090 Ti": _geforce(10752, 1860),
     "RTX 3090": _geforce(10496, 1695),
     "RTX 3080 Ti": _geforce(10240, 1665),
-    "RTX 3080": _geforce(8704, 1710),  # with 10 GB; the card with 12 GB has the same name and 3% more
+    "RTX 3080": _geforce(8704, 1710),  # with 10 GB; the card with 12 GB has the same name and is 3% faster
     "RTX 3070 Ti": _geforce(6144, 1770),
     "RTX 3070": _geforce(5888, 1725),
     "RTX 3060 Ti": _geforce(4864, 1665),
@@ -71,15 +71,15 @@ PEAK_FLOPS = {
     "RTX 2080": _geforce(2944, 1710, TURING),
     "RTX 2070": _geforce(2304, 1620, TURING),
 }
-# Words of a device's name that do not make it another card: its maker, its memory, its socket.
-_SAME_CARD = re.compile(r"nvidia|geforce|tesla|generation|\d+gb?|hbm3e?|sxm\d", re.IGNORECASE)
+# Words in a device's name that do not distinguish cards: manufacturer, memory, socket.
+_IGNORED_WORD = re.compile(r"nvidia|geforce|tesla|generation|\d+gb?|hbm3e?|sxm\d", re.IGNORECASE)
 _BY_NAME = {name.lower(): peak for name, peak in PEAK_FLOPS.items()}
 
 
 def peak_of(name: str) -> float | None:
-    """The peak of the card that the driver calls `name`; None for any that is not in the table.
+    """Return the peak rate of the card that the driver calls `name`; None if it is not in the table.
 
-    All words count: a Laptop GPU, a part of a card (MIG) or a variant with another suffix is another card.
+    All other words count: a Laptop GPU, a part of a card (MIG), or a variant with another suffix is another card.
     """
-    words = [word for word in re.split(r"[\s-]+", name) if not _SAME_CARD.fullmatch(word)]
+    words = [word for word in re.split(r"[\s-]+", name) if not _IGNORED_WORD.fullmatch(word)]
     return _BY_NAME.get(" ".join(words).lower())

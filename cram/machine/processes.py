@@ -1,7 +1,7 @@
-"""Processes that end with the one that began them, however it ends.
+"""Child processes that end when their parent ends, for whatever reason it ends.
 
-A pipe tells them: the parent holds its write end, which closes with it, and the child waits for the end of what can be
-read. A parent that has gone before its child looks has closed it too, so that no moment is missed.
+The parent holds the write end of a pipe and never writes. When the parent ends, the system closes the pipe, and the
+child, which waits for the end of the pipe, learns of it. This also works if the parent ends before the child looks.
 """
 
 import multiprocessing
@@ -15,42 +15,48 @@ from functools import cache
 from multiprocessing.connection import wait
 from typing import IO
 
-# What asks a command to end: a person, a lost terminal, a batch system before its limit, a limit of processor time.
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-STOPPING = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))  # Windows has the first two
-VARIABLE = "CRAM_PARENT"
+# Signals that ask a command to end. They come from a person, a lost terminal, a batch system shortly before its time
+# limit, or the limit of processor time. Windows has only the first two.
+STOP_SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+STOP_SIGNALS = tuple(signal.Signals[name] for name in STOP_SIGNAL_NAMES if hasattr(signal, name))
+PIPE_VARIABLE = "CRAM_PARENT"  # the environment variable that passes the pipe's descriptor to the child
 
 
-def begin_child(command: Sequence[str], output: IO[str]) -> "subprocess.Popen[bytes]":
-    """Begin a command of cram that ends with this process, as after a SIGTERM; it writes to an open file.
+def start_child(command: Sequence[str], output: IO[str]) -> "subprocess.Popen[bytes]":
+    """Start a command of cram that receives a SIGTERM when this process ends.
 
-    In a group of its own: Ctrl-C would reach it too, and to a run a second signal means "at once".
+    The child is in a process group of its own. Otherwise Ctrl-C would reach it as well as this process, and a run that
+    receives a second signal stops at once, without saving.
+
+    Args:
+        command: the words of the command.
+        output: an open file, which receives standard output and error.
     """
     pipe = _pipe()
-    environment = os.environ | {VARIABLE: str(pipe)}
+    environment = os.environ | {PIPE_VARIABLE: str(pipe)}
     return subprocess.Popen(command, stdout=output, stderr=output, process_group=0, pass_fds=[pipe], env=environment)
 
 
 def end_with_parent() -> None:
-    """Have this process end with the one that began it by `begin_child` or as a worker; any other is left alone.
+    """Let this process receive a SIGTERM when its parent ends.
 
-    It is sent a SIGTERM then.
+    This applies to processes that `start_child` or `multiprocessing` started. In any other process nothing happens.
     """
     parent = multiprocessing.parent_process()
-    given = _given(os.environ.pop(VARIABLE, ""))  # not for what this process begins
-    pipe = parent.sentinel if parent else given
+    passed = _passed_pipe(os.environ.pop(PIPE_VARIABLE, ""))  # removed, so that children of this process do not see it
+    pipe = parent.sentinel if parent else passed
     if pipe is not None:
         threading.Thread(target=_watch, args=(pipe,), name="parent", daemon=True).start()
 
 
 @cache
 def _pipe() -> int:
-    """The read end of a pipe that is written to by no one, as long as this process lives."""
+    """The read end of a pipe that stays open, and is never written to, as long as this process lives."""
     return os.pipe()[0]
 
 
-def _given(word: str) -> int | None:
-    """The pipe that a parent has passed; None where an environment has brought the word from elsewhere."""
+def _passed_pipe(word: str) -> int | None:
+    """The descriptor of the pipe that a parent has passed; None if the variable does not name an open pipe."""
     try:
         return int(word) if stat.S_ISFIFO(os.fstat(int(word)).st_mode) else None
     except (OSError, ValueError, OverflowError):

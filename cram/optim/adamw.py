@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from cram.config.training import OptimizerConfig
-from cram.files.tensors import check_tensors, like
+from cram.files.tensors import check_tensors, to_meta
 from cram.optim.schedule import Schedule, linear
 
 
@@ -55,9 +55,9 @@ class AdamW:
     def wanted_tensors(self) -> dict[str, torch.Tensor]:
         """What `state_tensors` gives after an update, without values."""
         return {
-            f"{name}/{entry}": like(value)
+            f"{name}/{entry}": to_meta(value)
             for name, parameter in self._named()
-            for entry, value in _at_first(like(parameter)).items()
+            for entry, value in _at_first(to_meta(parameter)).items()
         }
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:

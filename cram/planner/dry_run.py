@@ -10,7 +10,7 @@ from cram.machine.device import device_name, pick_device, pick_precision
 from cram.model.attention import choose_backend
 from cram.model.count import count_parameters
 from cram.optim.schedule import batch_tokens, decay_begins
-from cram.terminal.progress import tokens
+from cram.terminal.progress import format_tokens
 from cram.training.compilation import kinds_to_try
 
 
@@ -53,13 +53,13 @@ def _data(config: Config) -> str:
     """What the budget will need, where it can be told before the speed is known."""
     budget = Budget.parse(config.budget)
     if budget.clock == "tokens":
-        return f"{tokens(budget.limit)} are needed"
+        return f"{format_tokens(budget.limit)} are needed"
     if budget.clock == "steps":
         size = batch_tokens(config.batch)
         steps = int(budget.limit)
         # The mean batch over the schedule, at no more than a thousand places.
         places = [place / min(steps, 1000) for place in range(min(steps, 1000))]
-        return f"about {tokens(steps * sum(map(size, places)) / len(places))} are needed for {steps:,} updates"
+        return f"about {format_tokens(steps * sum(map(size, places)) / len(places))} are needed for {steps:,} updates"
     return f"what {config.budget} need depends on the speed, which is measured when training begins"
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from cram.evaluation.held_out import BITS, unknown_text
-from cram.files.sealed import check_own_list
+from cram.files.sealed import check_folder
 from cram.hub.examples import EXAMPLES
 from cram.hub.stock import PIPELINES
 from cram.run.history import extension_line
-from cram.terminal.progress import clock_time, tokens
+from cram.terminal.progress import format_duration, format_tokens
 
 
 def print_summary(run: Path, receipt: dict[str, Any]) -> int:
@@ -23,7 +23,8 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> int:
     mfu_text = "unknown: no published peak for this device" if receipt["mfu"] is None else f"{receipt['mfu']:.1%}"
     lines = [
         *_loss_lines(receipt["held_out"]),
-        ("trained", f"{receipt['updates']} updates, {tokens(receipt['positions'])} tokens in {clock_time(charged)} "
+        ("trained", f"{receipt['updates']} updates, {format_tokens(receipt['positions'])} tokens "
+                    f"in {format_duration(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
         *(("", extension_line(facts)) for facts in receipt["extensions"]),
         ("MFU", mfu_text),
@@ -62,12 +63,12 @@ def _lost_time(receipt: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     if stalls and stalls["number"]:
         often = "once" if stalls["number"] == 1 else f"{stalls['number']} times"
-        longest = "" if stalls["number"] == 1 else f", the longest {clock_time(stalls['longest_seconds'])}"
+        longest = "" if stalls["number"] == 1 else f", the longest {format_duration(stalls['longest_seconds'])}"
         lines.append(
-            ("stalled", f"{often}, for {clock_time(stalls['seconds'])}{longest}: charged, but not to the updates")
+            ("stalled", f"{often}, for {format_duration(stalls['seconds'])}{longest}: charged, but not to the updates")
         )
     if asleep and asleep >= 1.0:
-        lines.append(("asleep", f"{clock_time(asleep)}, not charged"))
+        lines.append(("asleep", f"{format_duration(asleep)}, not charged"))
     return lines
 
 
@@ -87,7 +88,7 @@ def _result_lines(run: Path, receipt: dict[str, Any]) -> list[tuple[str, str]]:
     if receipt["export"] != "export/":
         use = [] if receipt.get("failed") else [("use it", f"python -m cram.evaluate run={run}")]
         return [("files", files), ("export", receipt["export"]), *use]
-    check_own_list(run / "export", "Remove the folder: the same command makes it again.")
+    check_folder(run / "export", "Remove the folder: the same command makes it again.")
     task = PIPELINES[kind]
     label, examples = EXAMPLES[task]
     return [

@@ -14,7 +14,7 @@ from cram.config.recipe import load_config, save_config
 from cram.config.schema import keys, value_of
 from cram.errors import CramError
 from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_atomic, write_json
-from cram.files.sealed import LIST, check_listed, listed, read_sealed, write_sealed
+from cram.files.sealed import CHECKSUMS, check_hashes, hash_files, read_sealed, write_sealed
 from cram.run.checkpoint import Checkpoints
 
 RECIPE, ENVIRONMENT, TOKENIZER, RECEIPT = "recipe.yaml", "environment.json", "tokenizer.json", "receipt.json"
@@ -35,9 +35,9 @@ def write_naming(run: Path, config: Config, environment: Mapping[str, Any], toke
     recipe = save_config(config).encode()
     write_atomic(run / TOKENIZER, tokenizer)
     write_json(run / ENVIRONMENT, environment)
-    files = listed(run, (TOKENIZER, ENVIRONMENT)) | {RECIPE: sha256_bytes(recipe)}
+    files = hash_files(run, (TOKENIZER, ENVIRONMENT)) | {RECIPE: sha256_bytes(recipe)}
     own = identity(config, data, files[TOKENIZER])
-    write_sealed(run / LIST, {"files": files, "identity": own})
+    write_sealed(run / CHECKSUMS, {"files": files, "identity": own})
     write_atomic(run / RECIPE, recipe)
 
 
@@ -56,20 +56,20 @@ def _list(run: Path, names: Iterable[str]) -> None:
     """Write the list anew, for the files that it had with the checksums that it had."""
     before = _read(run)
     files = {name: before["files"].get(name) or sha256_file(run / name) for name in names}
-    write_sealed(run / LIST, before | {"files": files})
+    write_sealed(run / CHECKSUMS, before | {"files": files})
 
 
 def _read(run: Path) -> dict[str, Any]:
-    if not (run / LIST).is_file():
+    if not (run / CHECKSUMS).is_file():
         raise CramError(
-            f"run={run}: {LIST} is missing, so nothing says whether its files are whole. Choose another run."
+            f"run={run}: {CHECKSUMS} is missing, so nothing says whether its files are whole. Choose another run."
         )
-    return read_sealed(run / LIST, f". {REMEDY}.")
+    return read_sealed(run / CHECKSUMS, f". {REMEDY}.")
 
 
 def is_finished(run: Path) -> bool:
     """Whether a run has come to its end: its receipt is there and in its list."""
-    return (run / RECEIPT).is_file() and (run / LIST).is_file() and RECEIPT in _read(run)["files"]
+    return (run / RECEIPT).is_file() and (run / CHECKSUMS).is_file() and RECEIPT in _read(run)["files"]
 
 
 def checked(run: Path, name: str) -> Path:
@@ -78,7 +78,7 @@ def checked(run: Path, name: str) -> Path:
     if name not in files:
         raise CramError(f"run={run}: there is no {name}. Finish the run first: cram.train with the same words.")
     try:
-        check_listed(run, {name: files[name]})
+        check_hashes(run, {name: files[name]})
     except CramError as error:
         raise CramError(f"{error} {REMEDY}.") from None
     return run / name

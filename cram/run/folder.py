@@ -10,7 +10,7 @@ from cram.config.schema import keys, value_of
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes
 from cram.files.lock import take_lock
-from cram.files.sealed import LIST
+from cram.files.sealed import CHECKSUMS
 from cram.run.checkpoint import Checkpoints
 from cram.run.files import (
     NAMING,
@@ -90,8 +90,8 @@ class RunFolder:
         kept.mkdir(exist_ok=True)
         for name in OF_RUN:
             shutil.copyfile(self.path / name, kept / name)
-        if not (kept / LIST).exists():  # else the one that was there has already lost its results
-            shutil.copyfile(self.path / LIST, kept / LIST)
+        if not (kept / CHECKSUMS).exists():  # else the one that was there has already lost its results
+            shutil.copyfile(self.path / CHECKSUMS, kept / CHECKSUMS)
         unlist_results(self.path)
         for name in results:
             (self.path / name).rename(kept / name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.errors import CramError
-from cram.files.atomic import check_regular, naming_full_disk, not_json, sha256_bytes, to_json, write_atomic
+from cram.files.atomic import check_regular, refuse_constant, report_full_disk, sha256_bytes, to_json, write_atomic
 
 SCALARS = ("charged_seconds", "loss", "nats_per_token")  # of a line of metrics, where it has them
 
@@ -50,7 +50,7 @@ class Metrics:
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it must hold `kind`, `step` and `time` (seconds since the epoch)."""
         line = (to_json(record) + "\n").encode()
-        with naming_full_disk(self.path):
+        with report_full_disk(self.path):
             self._file.write(line)
             self._file.flush()
             self._to_board(record)
@@ -66,7 +66,7 @@ class Metrics:
 
     def flush(self) -> None:
         """Put every line on the disk: before a checkpoint counts them."""
-        with naming_full_disk(self.path):
+        with report_full_disk(self.path):
             os.fsync(self._file.fileno())
             self._board.flush()
 
@@ -115,7 +115,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _record(line: bytes) -> dict[str, Any] | None:
     """What a line says; None where it is not an object with the scalars that every line has."""
     try:
-        record = json.loads(line.decode("utf-8"), parse_constant=not_json)
+        record = json.loads(line.decode("utf-8"), parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and isinstance(record.get("kind"), str)

@@ -1,1 +1,1 @@
-"""What a person sees while waiting, and output that may be lost."""
+"""Progress shown while a command runs, and output streams that survive a full disk or a closed pipe."""

@@ -1,4 +1,7 @@
-"""Standard output and error that can be lost without ending a command: full disks, closed pipes, gone terminals."""
+"""Standard output and error streams that may fail without ending the command.
+
+Output fails when the disk is full, when the reader of a pipe has ended, or when the terminal is gone.
+"""
 
 import io
 import os
@@ -7,83 +10,83 @@ import sys
 from typing import Any, TextIO
 
 
-class Outlet(io.FileIO):
-    """A file to write to, by its number, that is given to the void once it cannot be written.
+class FailSafeFile(io.FileIO):
+    """An output file, given by its descriptor, that discards all output after the first error.
 
-    `fault` says whether that was not for a reader who had seen enough.
+    `failed` is true after an error, unless the error was that the reader of a pipe has ended.
     """
 
-    def __init__(self, number: int, fault: bool = False) -> None:
-        super().__init__(number, "w", closefd=False)
-        self.fault = fault
+    def __init__(self, descriptor: int, failed: bool = False) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.failed = failed
 
     def write(self, data: Any, /) -> int:
-        """Write some of `data`, bytes of any kind, and return how many."""
+        """Write some of `data`, a bytes-like object, and return the number of bytes written."""
         try:
             while (written := super().write(data)) is None:
-                # Another program that shares the pipe has said that nobody waits for it.
+                # Another program that shares the pipe has made it non-blocking, and it is full.
                 select.select([], [self], [])
         except OSError as error:
-            _give_to_void(self.fileno())  # and with it the output of children
-            self.fault = not isinstance(error, BrokenPipeError)
+            _redirect_to_null(self.fileno())  # this includes the output of child processes
+            self.failed = not isinstance(error, BrokenPipeError)
             if self.fileno() == 1:
-                _say_lost(str(error.strerror))
+                _report_lost(str(error.strerror))
             return len(data)
         return written
 
 
-def keep_output() -> None:
-    """Make the standard streams of this process such ones. Streams that something else has replaced stay as they are.
+def protect_output() -> None:
+    """Let standard output and error use `FailSafeFile`. A stream that was replaced by something else is left alone.
 
-    Where the process was started without one of the three, its number is given to the void: otherwise the next file
-    that is opened would get that number, and with it all that is printed.
+    If the process was started without standard input, output or error, the missing descriptor is opened on the null
+    device. Otherwise the next file that is opened would get this descriptor, and everything printed would go into it.
     """
-    closed = [number for number in range(3) if not _is_open(number)]
-    for number in closed:
-        _give_to_void(number)
+    closed = [descriptor for descriptor in range(3) if not _is_open(descriptor)]
+    for descriptor in closed:
+        _redirect_to_null(descriptor)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _lasting(sys.stderr, 2, 2 in closed)
+        sys.stderr = _make_fail_safe(sys.stderr, 2, 2 in closed)
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _lasting(sys.stdout, 1, 1 in closed)
+        sys.stdout = _make_fail_safe(sys.stdout, 1, 1 in closed)
     if 1 in closed:
-        _say_lost("it is closed")
+        _report_lost("it is closed")
 
 
 def output_failed() -> bool:
-    """Whether some of what was printed is lost, and not because its reader had seen enough."""
+    """Whether standard output was lost for another reason than that the reader of a pipe has ended."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return isinstance(raw, Outlet) and raw.fault
+    return isinstance(raw, FailSafeFile) and raw.failed
 
 
-def _say_lost(reason: str) -> None:
+def _report_lost(reason: str) -> None:
     print(f"cram: standard output cannot be written ({reason}). The command goes on without it.", file=sys.stderr)
 
 
-def _is_open(number: int) -> bool:
+def _is_open(descriptor: int) -> bool:
     try:
-        os.fstat(number)
+        os.fstat(descriptor)
     except OSError:
         return False
     return True
 
 
-def _give_to_void(number: int) -> None:
-    void = os.open(os.devnull, os.O_RDWR)
-    if void != number:
-        os.dup2(void, number)
-        os.close(void)
-    os.set_inheritable(number, True)
+def _redirect_to_null(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
+    os.set_inheritable(descriptor, True)
 
 
-def _lasting(before: TextIO | None, number: int, closed: bool) -> TextIO:
-    """A stream like the one before. Characters that its encoding lacks are written as escapes."""
-    before = before or open(number, "w", closefd=False)  # noqa: SIM115  # as long as the process
-    assert isinstance(before, io.TextIOWrapper)
-    before.flush()
+def _make_fail_safe(stream: TextIO | None, descriptor: int, closed: bool) -> TextIO:
+    """A stream with the settings of the given one. Characters that its encoding lacks are escaped."""
+    stream = stream or open(descriptor, "w", closefd=False)  # noqa: SIM115 (stays open until the process ends)
+    assert isinstance(stream, io.TextIOWrapper)
+    stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(Outlet(number, closed)),
-        before.encoding,
-        "backslashreplace" if before.errors == "strict" else before.errors,
-        line_buffering=before.line_buffering or before.write_through,
+        io.BufferedWriter(FailSafeFile(descriptor, closed)),
+        stream.encoding,
+        "backslashreplace" if stream.errors == "strict" else stream.errors,
+        line_buffering=stream.line_buffering or stream.write_through,
     )

@@ -17,7 +17,7 @@ from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.evaluation.baselines import bigram_bits_per_byte
 from cram.evaluation.held_out import CRAMMING_RULE, held_out_figures, unigram_nats
 from cram.files.atomic import write_atomic, write_json
-from cram.files.sealed import listed
+from cram.files.sealed import hash_files
 from cram.hub.card import public_source
 from cram.hub.export import export_run
 from cram.hub.initial import initial_name
@@ -154,7 +154,7 @@ def make_receipt(
         "seed": config.seed,
         "versions": where["packages"],
         "commit": where["commit"],
-        "files": listed(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
+        "files": hash_files(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
         "rules": rules(_facts(config, session, shards, repeated)),
     }
 

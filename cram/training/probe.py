@@ -8,7 +8,7 @@ import torch
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.machine.device import is_out_of_memory, synchronize
-from cram.terminal.progress import tokens as counted
+from cram.terminal.progress import format_tokens
 from cram.training.gradients import backward, halve_micro_batch
 from cram.training.loop import wanted_rows
 from cram.training.session import Loader, Session
@@ -121,7 +121,7 @@ def data_report(session: Session, needed: int, tokens: int) -> str:
     there = session.loader.rows_total
     share = there / max(needed, 1)
     about = float(f"{tokens / share:.2g}")
-    line = f"data: {counted(tokens)} tokens there, about {counted(about)} needed for the budget"
+    line = f"data: {format_tokens(tokens)} tokens there, about {format_tokens(about)} needed for the budget"
     if share >= 1.0:
         return line + "."
     return (

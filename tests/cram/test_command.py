@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cram.command import INSISTING, STOPPING, StopSignals, run_door
+from cram.command import INSISTING, STOP_SIGNALS, StopSignals, run_door
 from cram.config.commands import ExportConfig
 from cram.errors import CramError
 
@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """Puts back the signal handlers that doors set; meanwhile no signal ends the tests."""
-    before = {name: signal.getsignal(name) for name in STOPPING}
-    for name in STOPPING:
+    before = {name: signal.getsignal(name) for name in STOP_SIGNALS}
+    for name in STOP_SIGNALS:
         signal.signal(name, lambda *_: None)
     yield
     for name, handler in before.items():
@@ -66,7 +66,7 @@ def test_a_key_that_is_given_twice_is_refused(
     assert capsys.readouterr().err == "cram: run= is given twice. Give it once.\n"
 
 
-@pytest.mark.parametrize("name", STOPPING)
+@pytest.mark.parametrize("name", STOP_SIGNALS)
 def test_an_interrupt_is_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: signal.Signals
 ) -> None:
@@ -96,7 +96,7 @@ def test_memory_that_is_used_up_is_2(monkeypatch: pytest.MonkeyPatch, capsys: py
         raise MemoryError
 
     assert status_of(main, [], monkeypatch) == 2
-    assert capsys.readouterr().err.startswith("cram: out of memory.\nMake what is large in your words smaller")
+    assert capsys.readouterr().err.startswith("cram: out of memory.\nChoose smaller values for the large sizes")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_first_signal_asks_and_the_second_interrupts(
             signal.raise_signal(second)
 
 
-@pytest.mark.parametrize("name", [name for name in STOPPING if name not in INSISTING])
+@pytest.mark.parametrize("name", [name for name in STOP_SIGNALS if name not in INSISTING])
 def test_signals_that_come_again_by_themselves_interrupt_nothing(
     name: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,8 +196,8 @@ def test_a_signal_in_the_middle_of_a_line_is_heard(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_handlers_before_are_put_back() -> None:
-    before = [signal.getsignal(name) for name in STOPPING]
+    before = [signal.getsignal(name) for name in STOP_SIGNALS]
     with pytest.raises(RuntimeError), StopSignals():
-        assert not set(before) & {signal.getsignal(name) for name in STOPPING}
+        assert not set(before) & {signal.getsignal(name) for name in STOP_SIGNALS}
         raise RuntimeError
-    assert [signal.getsignal(name) for name in STOPPING] == before
+    assert [signal.getsignal(name) for name in STOP_SIGNALS] == before

@@ -32,7 +32,7 @@ from cram.data.special import SpecialTokens, vocabulary_size
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import sha256_file
-from cram.files.sealed import read_list
+from cram.files.sealed import read_checksums
 
 ORDER_REMEDY = "delete the file, it is made again"
 
@@ -178,7 +178,7 @@ def _verify_orders(shards: ShardSet) -> None:
     folder = shards.folder / FOLDER
     paths = sorted(folder.glob("*.safetensors"))
     try:
-        files = read_list(folder) if paths else {}
+        files = read_checksums(folder) if paths else {}
     except CramError as error:
         raise CramError(f"{error} Delete {folder}, it is made again.") from None
     for path in paths:

@@ -43,7 +43,7 @@ from cram.data.text.sources import HubSource, Source, open_source
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes, to_json
-from cram.files.limits import naming_disk_errors
+from cram.files.limits import report_disk_errors
 from cram.files.sealed import write_sealed
 from cram.machine.host import cores, peak_host_memory
 from cram.terminal.progress import Progress
@@ -79,7 +79,7 @@ def prepare_shards(
     if not folder.is_dir() and (earlier := _prepared_earlier(source, data, about)):
         folder = earlier
     if not folder.is_dir():
-        with naming_disk_errors(folder.parent, "data.dir"), alone(folder):
+        with report_disk_errors(folder.parent, "data.dir"), alone(folder):
             if not folder.is_dir():
                 named = about | ({"source": data.source} if isinstance(source, HubSource) else {})
                 _Preparation(source, data, wordpiece, tokenizer, special, folder, report).run(named)

@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 from cram.errors import CramError
-from cram.machine.processes import STOPPING, end_with_parent
+from cram.machine.processes import STOP_SIGNALS, end_with_parent
 
 Work = TypeVar("Work")
 Note = TypeVar("Note")
@@ -78,7 +78,7 @@ def _begin_tracker() -> None:
     By itself it would ignore two of these signals, and die of the others with complaints.
     """
     if hasattr(signal, "pthread_sigmask"):  # Windows has neither
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # as a child inherits it
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # as a child inherits it
         try:
             resource_tracker.ensure_running()
         finally:
@@ -91,7 +91,7 @@ _function: Callable[[Any], Any]
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function  # noqa: PLW0603  # one copy for each process, where its heavy parts stay loaded
     _function = function
-    for name in STOPPING:  # what reaches all of a terminal or a job; the parent alone decides
+    for name in STOP_SIGNALS:  # what reaches all of a terminal or a job; the parent alone decides
         signal.signal(name, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what ends a pool, or follows the end of the parent
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

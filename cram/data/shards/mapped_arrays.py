@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from cram.errors import CramError
 from cram.files.atomic import check_regular, to_json, write_atomic
-from cram.files.sealed import OWN
+from cram.files.sealed import SEAL
 
 Arrays = Mapping[str, np.ndarray]
 Kept = TypeVar("Kept")
@@ -49,7 +49,7 @@ def _map(path: Path) -> npt.NDArray[np.uint8]:
 
 def write_sealed_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
     """Write arrays and metadata with their own checksum, whole or not at all."""
-    own = {OWN: _digest(arrays, metadata or {})}
+    own = {SEAL: _digest(arrays, metadata or {})}
     write_atomic(path, save(dict(arrays), metadata={**(metadata or {}), **own}))
 
 
@@ -59,7 +59,7 @@ def map_sealed_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         arrays, metadata = map_arrays(path)
     except ValueError as error:
         raise CramError(f"{path}: damaged ({error}).") from None
-    if metadata.pop(OWN, None) != _digest(arrays, metadata):
+    if metadata.pop(SEAL, None) != _digest(arrays, metadata):
         raise CramError(f"{path}: damaged or edited, its content is not what its own sha256 says.")
     return arrays, metadata
 

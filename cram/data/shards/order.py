@@ -24,7 +24,7 @@ from cram.data.tokenizer import SpecialTokens, load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import to_json, write_atomic
 from cram.files.lock import wait_for_lock
-from cram.files.sealed import add_to_list, is_listed
+from cram.files.sealed import add_to_checksums, is_intact
 
 Kind = Literal["shuffled", "likely_first", "unlikely_first"]
 Order = npt.NDArray[np.uint32]
@@ -78,7 +78,7 @@ def _path(shards: ShardSet, kind: Kind, seed: int, epoch: int) -> Path:
 def _read(path: Path, shards: ShardSet) -> Order | None:
     """The order that a file holds; None for none, for one of other shards, and for a damaged one."""
     try:
-        if not is_listed(path.parent, path.name):
+        if not is_intact(path.parent, path.name):
             return None
         arrays, metadata = map_arrays(path)
         order = arrays[ARRAY]
@@ -106,7 +106,7 @@ def _write(path: Path, file: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
     with wait_for_lock(path.parent / ".lock"):  # two runs that start together write the same file
         write_atomic(path, file.data)
-        add_to_list(path.parent, path.name)
+        add_to_checksums(path.parent, path.name)
 
 
 def _metadata(path: Path, shards: ShardSet) -> dict[str, str]:

@@ -363,7 +363,7 @@ def test_nothing_to_predict_from_what_comes_before_is_refused(
         ({"labels": torch.zeros(1, 2, dtype=torch.int64)}, r"the tensor labels is \[1, 2\] of int64, and \["),
         ({"inputs": torch.zeros(3)}, r"the tensor inputs is \[3\] of float32, and \["),
         ({"tokens": torch.zeros((), dtype=torch.int64)}, r"the tensor tokens is \[\] of int64, and \["),
-        ({"more": torch.zeros(1)}, r"the tensor more is not one that belongs there"),
+        ({"more": torch.zeros(1)}, r"the tensor more does not belong there"),
         ({"unknown_share": torch.tensor(2.0, dtype=torch.float64)}, r"2 of them unknown"),
         ({"labels": "none"}, r"or predict nothing"),
     ],

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from cram.errors import CramError
-from cram.files.limits import naming_disk_errors, raise_if_out_of_memory, raise_if_too_many, raise_open_files
+from cram.files.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files, report_disk_errors
 
 ROOT = Path(__file__).parents[3]
 CODE = """
@@ -74,7 +74,7 @@ def test_memory_that_is_used_up_is_told() -> None:
     ):
         with pytest.raises((RuntimeError, MemoryError)) as found:
             ask()
-        with pytest.raises(CramError, match=rf"\Aout of memory ?{what}\.\nMake what is large in your words smaller"):
+        with pytest.raises(CramError, match=rf"\Aout of memory ?{what}\.\nChoose smaller values for the large sizes"):
             raise_if_out_of_memory(found.value)
     raise_if_out_of_memory(RuntimeError("shapes differ"))
 
@@ -87,7 +87,7 @@ def test_memory_that_is_used_up_is_told() -> None:
     ],
 )
 def test_memory_that_the_system_refuses_is_told_alike(error: Exception) -> None:
-    with pytest.raises(CramError, match=r"^out of memory \(.*\)\.\nMake what is large in your words smaller"):
+    with pytest.raises(CramError, match=r"^out of memory \(.*\)\.\nChoose smaller values for the large sizes"):
         raise_if_out_of_memory(error)
     raise_if_out_of_memory(OSError(errno.EIO, "broken"))
     raise_if_out_of_memory(ImportError("No module named 'x'"))
@@ -103,7 +103,7 @@ def test_memory_that_the_system_refuses_is_told_alike(error: Exception) -> None:
     ],
 )
 def test_what_a_disk_says_is_told(number: int, message: str) -> None:
-    with pytest.raises(CramError, match=message), naming_disk_errors(Path("shards"), "data.dir"):
+    with pytest.raises(CramError, match=message), report_disk_errors(Path("shards"), "data.dir"):
         raise OSError(number, "read-only")
 
 
@@ -118,9 +118,9 @@ def save_tokenizer(path: Path) -> None:
 @pytest.mark.parametrize("write", [save_tensors, save_tokenizer])
 def test_libraries_in_rust_speak_of_the_disk_in_words(tmp_path: Path, write: Callable[[Path], None]) -> None:
     message = r"to=.*out: cannot be written \(No such file or directory\)"
-    with pytest.raises(CramError, match=message), naming_disk_errors(tmp_path / "out", "to"):
+    with pytest.raises(CramError, match=message), report_disk_errors(tmp_path / "out", "to"):
         write(tmp_path / "nowhere" / "file")
-    with pytest.raises(CramError, match="out: the disk is full"), naming_disk_errors(tmp_path / "out", "to"):
+    with pytest.raises(CramError, match="out: the disk is full"), report_disk_errors(tmp_path / "out", "to"):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    with pytest.raises(SafetensorError, match="of a header"), naming_disk_errors(tmp_path / "out", "to"):
+    with pytest.raises(SafetensorError, match="of a header"), report_disk_errors(tmp_path / "out", "to"):
         raise SafetensorError("of a header")

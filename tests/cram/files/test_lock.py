@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cram.files import lock
-from cram.files.lock import WITHOUT_LOCKS, take_lock, wait_for_lock
+from cram.files.lock import LOCKS_UNSUPPORTED, take_lock, wait_for_lock
 
 ROOT = Path(__file__).parents[3]
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom cram.files.lock import take_lock\n"
@@ -66,14 +66,14 @@ def test_where_there_are_no_locks_there_is_a_warning(
         assert take_lock(tmp_path / name) is not None
         assert not wait_for_lock(tmp_path / name).closed
     assert capsys.readouterr().out == (
-        f"warning: {tmp_path} has no file locks. Let no second command write there meanwhile.\n"
+        f"warning: {tmp_path} does not support file locks. Do not run a second command that writes there.\n"
     )
 
 
 def test_another_platform_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     assert take_lock(tmp_path / ".lock") is not None
-    assert tmp_path in lock._told
+    assert tmp_path in lock._warned_folders
 
 
 def test_other_errors_come_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_other_errors_come_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert errno.EIO not in WITHOUT_LOCKS
+    assert errno.EIO not in LOCKS_UNSUPPORTED
     with pytest.raises(OSError, match="Input/output error"):
         take_lock(tmp_path / ".lock")
 

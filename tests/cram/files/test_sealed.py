@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from cram.errors import CramError
 from cram.files.atomic import read_json, write_json
-from cram.files.sealed import LIST, check_listed, digest, listed, read_list, read_sealed, write_list, write_sealed
+from cram.files.sealed import (
+    CHECKSUMS,
+    check_hashes,
+    hash_files,
+    hash_json,
+    read_checksums,
+    read_sealed,
+    write_checksums,
+    write_sealed,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -91,26 +100,26 @@ def test_a_list_finds_files_that_are_gone_or_other(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "b").write_text("b")
-    write_list(tmp_path, ["a", "in/b"])
-    files = read_list(tmp_path)
-    assert files == listed(tmp_path, ["a", "in/b"])
-    check_listed(tmp_path, files)
+    write_checksums(tmp_path, ["a", "in/b"])
+    files = read_checksums(tmp_path)
+    assert files == hash_files(tmp_path, ["a", "in/b"])
+    check_hashes(tmp_path, files)
     (tmp_path / "in" / "b").write_text("c")
     with pytest.raises(CramError, match=r"b: damaged or edited, its content is not what its sha256 says."):
-        check_listed(tmp_path, files)
+        check_hashes(tmp_path, files)
     (tmp_path / "a").unlink()
     with pytest.raises(CramError, match=r"a: missing."):
-        check_listed(tmp_path, files)
+        check_hashes(tmp_path, files)
 
 
 def test_a_list_of_another_form_is_refused(tmp_path: Path) -> None:
-    write_sealed(tmp_path / LIST, {"files": ["a"]})
-    with pytest.raises(CramError, match=rf"{LIST}: not a list of files."):
-        read_list(tmp_path)
-    (tmp_path / LIST).unlink()
-    with pytest.raises(CramError, match=rf"{LIST}: there is no such file."):
-        read_list(tmp_path)
+    write_sealed(tmp_path / CHECKSUMS, {"files": ["a"]})
+    with pytest.raises(CramError, match=rf"{CHECKSUMS}: not a list of files."):
+        read_checksums(tmp_path)
+    (tmp_path / CHECKSUMS).unlink()
+    with pytest.raises(CramError, match=rf"{CHECKSUMS}: there is no such file."):
+        read_checksums(tmp_path)
 
 
 def test_the_digest_is_that_of_sorted_json() -> None:
-    assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1}) != digest({"a": 1, "b": 2})
+    assert hash_json({"b": 1, "a": 2}) == hash_json({"a": 2, "b": 1}) != hash_json({"a": 1, "b": 2})

@@ -15,7 +15,7 @@ from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.config.training import AveragingConfig, OptimizerConfig
 from cram.errors import CramError
-from cram.files.tensors import check_tensors, read_tensors, rows_of
+from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.hub.initial import check_tokenizer, read_initial
 from cram.hub.stock import to_stock_names
 from cram.methods.averaging import Averaging
@@ -45,7 +45,7 @@ def refused(load_tensors: Callable[[Tensors], None], tensors: Tensors) -> None:
             with pytest.raises(CramError, match=message.format(name)) as caught:
                 load_tensors(faulty(tensors, name, fault))
             assert len(str(caught.value).splitlines()) == 1
-    with pytest.raises(CramError, match=r"the tensor more is not one that belongs there\."):
+    with pytest.raises(CramError, match=r"the tensor more does not belong there\."):
         load_tensors({**tensors, "more": torch.zeros(1)})
     load_tensors(tensors)
 
@@ -88,8 +88,8 @@ def test_a_matrix_is_needed(tmp_path: Path) -> None:
         ({"a": torch.zeros(0, 3)}, r"the tensor a is \[0, 3\] of float32, and a matrix is needed\."),
     ):
         with pytest.raises(CramError, match=message):
-            rows_of(tensors, "a", "here: ")
-    assert rows_of(WANTED, "a") == 2
+            count_rows(tensors, "a", "here: ")
+    assert count_rows(WANTED, "a") == 2
 
 
 def test_a_file_without_tensors_is_named(tmp_path: Path) -> None:

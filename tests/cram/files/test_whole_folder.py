@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cram.errors import CramError
-from cram.files.whole_folder import check_place, whole_folder
+from cram.files.whole_folder import check_folder_path, whole_folder
 
 ROOT = Path(__file__).parents[3]
 KILLED = """
@@ -94,16 +94,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("/", "to=/ is a folder that is always there"),
-        ("//", "is a folder that is always there"),
-        ("../" * 40, "is a folder that is always there"),
-        (".", r"to=\. is a folder that is always there"),
+        ("/", "to=/ is a folder that always exists"),
+        ("//", "is a folder that always exists"),
+        ("../" * 40, "is a folder that always exists"),
+        (".", r"to=\. is a folder that always exists"),
         ("file", "to=file is a file"),
-        ("file/below", "to=file/below: file is a file, no folder can be below it"),
-        ("file/below/deep", "file is a file, no folder can be below it"),
+        ("file/below", "to=file/below: file is a file, so there can be no folder below it"),
+        ("file/below/deep", "file is a file, so there can be no folder below it"),
         ("link", "to=link is a link"),
         ("dangling", "to=dangling is a link"),
-        ("dangling/below", "dangling is a link to nothing, no folder can be below it"),
+        ("dangling/below", "dangling is a link to nothing, so there can be no folder below it"),
         ("circle", "to=circle is a link"),
         ("circle/below", r"to=circle/below(: circle is a link to nothing| cannot be a folder)"),
         ("a" * 300, "cannot be a folder"),
@@ -119,8 +119,8 @@ def test_a_place_that_cannot_be_a_folder_is_refused(here: Path, place: str, mess
 
 @pytest.mark.parametrize("place", ["new", "new/below", "folder", "folder/new", "link/new", "folder/../new"])
 def test_other_places_will_do(here: Path, place: str) -> None:
-    check_place(Path(place))
-    check_place(Path("link"), through=True)
+    check_folder_path(Path(place))
+    check_folder_path(Path("link"), follow_link=True)
 
 
 def test_a_link_at_the_hidden_name_is_not_written_through(tmp_path: Path) -> None:

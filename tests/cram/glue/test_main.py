@@ -293,8 +293,8 @@ def test_a_folder_in_use_and_one_that_is_a_file(checkpoint: Path, glue_folder: P
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("/", "to=/ is a folder that is always there"),
-        ("file/below", r"to=.*below: .*file is a file, no folder can be below it"),
+        ("/", "to=/ is a folder that always exists"),
+        ("file/below", r"to=.*below: .*file is a file, so there can be no folder below it"),
         ("dangling", "to=.*dangling is a link"),
         ("mine", "to=.*mine/glue is a link"),
     ],

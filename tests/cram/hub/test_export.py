@@ -28,7 +28,7 @@ from cram.evaluate import main as evaluate_door
 from cram.evaluation.held_out import HeldOutSet, evaluate
 from cram.export import main
 from cram.files.atomic import write_json
-from cram.files.sealed import listed, read_list
+from cram.files.sealed import hash_files, read_checksums
 from cram.hub.examples import EXAMPLES
 from cram.hub.export import export_run
 from cram.hub.stock import to_stock_names
@@ -366,7 +366,7 @@ def test_a_receipt_with_another_loss_than_the_export_has_is_refused(tmp_path: Pa
 
 def test_the_list_of_an_export_has_every_file_but_the_card(exported: Path) -> None:
     names = {path.name for path in exported.iterdir()} - {"README.md", "checksums.json"}
-    assert read_list(exported) == listed(exported, names)
+    assert read_checksums(exported) == hash_files(exported, names)
 
 
 def test_large_logits_may_round_differently(tmp_path: Path) -> None:

@@ -204,9 +204,7 @@ def test_more_threads_than_the_system_lets_begin_are_refused(monkeypatch: pytest
 
     before = torch.get_num_threads()
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(
-        CramError, match=r"threads=1024: the system lets this process begin 5 threads and no more\. Say"
-    ):
+    with pytest.raises(CramError, match=r"threads=1024: the system lets this process start only 5 threads\. Use"):
         set_threads(1024)
     assert (torch.get_num_threads(), threading.active_count()) == (before, alive)
     monkeypatch.undo()

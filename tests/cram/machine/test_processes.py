@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cram.machine.processes import VARIABLE, end_with_parent
+from cram.machine.processes import PIPE_VARIABLE, end_with_parent
 
 ROOT = Path(__file__).parents[3]
 # Says what becomes of it in a file, which is there whole or not at all.
@@ -33,9 +33,9 @@ ITS_PARENT_ENDS_THEN_IT_WATCHES = (
 )
 PARENT = """
 import os, sys
-from cram.machine.processes import begin_child
+from cram.machine.processes import start_child
 with open(os.devnull, "w") as output:
-    begin_child([sys.executable, "-c", sys.argv[1], str(os.getpid())], output).wait()
+    start_child([sys.executable, "-c", sys.argv[1], str(os.getpid())], output).wait()
 """
 
 
@@ -57,7 +57,7 @@ def test_a_process_of_its_own_goes_on(monkeypatch: pytest.MonkeyPatch, given: st
     before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
         if given is not None:
-            monkeypatch.setenv(VARIABLE, given)
+            monkeypatch.setenv(PIPE_VARIABLE, given)
         end_with_parent()
         time.sleep(0.05)
     finally:

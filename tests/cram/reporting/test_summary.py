@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cram.errors import CramError
-from cram.files.sealed import write_list
+from cram.files.sealed import write_checksums
 from cram.reporting.summary import _lost_time, _result_lines
 
 
@@ -32,7 +32,7 @@ def test_stalls_and_sleep_are_in_the_summary_where_there_were_any(
 def test_an_export_that_was_edited_is_not_used_for_examples(tmp_path: Path) -> None:
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "tokenizer.json").write_text("{}")
-    write_list(tmp_path / "export", ["tokenizer.json"])
+    write_checksums(tmp_path / "export", ["tokenizer.json"])
     (tmp_path / "export" / "tokenizer.json").unlink()
     with pytest.raises(
         CramError, match=r"tokenizer.json: missing. Remove the folder: the same command makes it again."

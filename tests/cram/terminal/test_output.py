@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-BEGIN = "import os, sys\nfrom cram.terminal.output import keep_output\nkeep_output()\n"
+BEGIN = "import os, sys\nfrom cram.terminal.output import protect_output\nprotect_output()\n"
 PRINT = BEGIN + "for number in range(3):\n    print('x' * 9000, flush=number == 1)\nprint('the end')\n"
 REPORT = "print(sys.stdout.isatty(), file=sys.stderr)\n"
 SAID = "cram: standard output cannot be written ({}). The command goes on without it.\n"

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from cram.terminal import progress as console
-from cram.terminal.progress import BudgetBar, Progress, clock_time, tokens
+from cram.terminal.progress import BudgetBar, Progress, format_duration, format_tokens
 
 
 class Time:
@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_is_said_so(time: Time, capsys: pytest.Capture
     ("number", "text"), [(0, "0"), (640_000, "640,000"), (999_999, "999,999"), (1e6, "1.00 M"), (2.5e9, "2500.00 M")]
 )
 def test_tokens_are_told_in_full_below_a_million(number: float, text: str) -> None:
-    assert tokens(number) == text
+    assert format_tokens(number) == text
 
 
 def test_the_end_is_said_even_right_after_another_line(time: Time, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,4 +126,4 @@ def test_training_on_a_terminal_shows_a_bar_and_all_figures_in_eighty_columns(
     [(0, "0:00"), (6.6, "0:07"), (59.7, "1:00"), (750, "12:30"), (3599.6, "1:00:00"), (86399, "23:59:59")],
 )
 def test_times_read_like_a_clock(seconds: float, text: str) -> None:
-    assert clock_time(seconds) == text
+    assert format_duration(seconds) == text

@@ -16,7 +16,7 @@ from cram.data.preparation.prepare import prepare_shards
 from cram.data.shards.order import open_order
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from cram.files.sealed import read_sealed, write_list, write_sealed
+from cram.files.sealed import read_sealed, write_checksums, write_sealed
 from cram.terminal.progress import Progress
 
 PAD, CLS, SEP = 0, 2, 3
@@ -334,7 +334,7 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     numbers = np.arange(shards.rows, dtype=np.uint32)
     for order in (numbers * 0, numbers[::-1] + np.uint32(1), numbers[1:].copy(), np.append(numbers, numbers[:1])):
         save_file({"order": order}, path, {"data": shards.hash})
-        write_list(path.parent, others)
+        write_checksums(path.parent, others)
         fails(folder, rf"{name}.safetensors: it does not give each of the {shards.rows} rows once; delete the file")
     save_file({"rows": numbers}, path)
     fails(folder, rf"{name}.safetensors: damaged \(KeyError\('order'\)\); delete the file")
@@ -342,7 +342,7 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     fails(folder, r"orders/checksums.json: there is no such file. Delete .*orders, it is made again.")
     path.unlink()
     others.remove(path.name)
-    write_list(path.parent, others)
+    write_checksums(path.parent, others)
     verify.verify(folder)
     open_order(shards, "likely_first", seed=0, epoch=0)
 

@@ -10,7 +10,7 @@ import pytest
 
 from cram.data.preparation.workers import AHEAD, Workers
 from cram.errors import CramError
-from cram.machine.processes import STOPPING
+from cram.machine.processes import STOP_SIGNALS
 
 ROOT = Path(__file__).parents[4]
 
@@ -51,7 +51,7 @@ def use_up(number: int) -> int:
 
 
 def surroundings(_: int) -> tuple[str | None, str | None, set[str]]:
-    ignored = {name.name for name in STOPPING if signal.getsignal(name) == signal.SIG_IGN}
+    ignored = {name.name for name in STOP_SIGNALS if signal.getsignal(name) == signal.SIG_IGN}
     return os.environ.get("RAYON_NUM_THREADS"), os.environ.get("TOKENIZERS_PARALLELISM"), ignored
 
 
@@ -132,7 +132,7 @@ def test_each_process_has_one_copy_of_the_function() -> None:
 def test_a_process_uses_one_thread_and_leaves_interrupts_to_its_parent() -> None:
     with Workers(surroundings, 2) as workers:
         assert list(workers.map([(0, None)])) == [
-            (None, ("1", "false", {name.name for name in STOPPING} - {"SIGTERM"}))
+            (None, ("1", "false", {name.name for name in STOP_SIGNALS} - {"SIGTERM"}))
         ]
 
 
