@@ -13,6 +13,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
+	$(VENV)/bin/codespell
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 CRAM_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels

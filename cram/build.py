@@ -14,7 +14,8 @@ from cram.config.model import ModelConfig
 from cram.config.training import EvaluationConfig, OptimizerConfig
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
-from cram.data.tokenizer import SpecialTokens, check_mask, load_tokenizer
+from cram.data.special import SpecialTokens
+from cram.data.tokenizer import check_mask, load_tokenizer
 from cram.errors import CramError
 from cram.evaluation.held_out import (
     HeldOutDocument,

@@ -161,9 +161,9 @@ class Clock:
 
     def spent(self) -> float:
         """What is spent of the budget, in its own unit."""
-        return {"wall": self.charged, "tokens": lambda: self.positions, "steps": lambda: self.updates}[
-            self.budget.clock
-        ]()
+        if self.budget.clock == "wall":
+            return self.charged()
+        return self.positions if self.budget.clock == "tokens" else self.updates
 
     @property
     def seconds_per_position(self) -> float | None:

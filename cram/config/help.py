@@ -61,5 +61,6 @@ def _shown(value: Any) -> str:
 def _meaning(item: Field[Any]) -> str:
     kind, _ = kind_of(item)
     choices = f"{' | '.join(get_args(kind))}: " if get_origin(kind) is Literal else ""
+    meaning: str = item.metadata["help"]
     about = [text for text in (item.metadata["unit"], str(item.metadata["range"])) if text]
-    return choices + item.metadata["help"] + (f" [{'; '.join(about)}]" if about else "")
+    return choices + meaning + (f" [{'; '.join(about)}]" if about else "")

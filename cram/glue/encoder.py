@@ -202,7 +202,7 @@ def _check(run: str, config: Any, tokenizer: Any) -> None:
 def _weights(run: str, source: str, revision: str | None) -> list[Path]:
     """The files of the weights, safetensors only."""
     if run.startswith("hf:") and not Path(source).is_dir():
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         try:
             return [Path(str(cached_file(source, "model.safetensors", revision=revision)))]
