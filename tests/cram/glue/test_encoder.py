@@ -196,7 +196,7 @@ def test_weights_that_the_hub_does_not_give_are_said_so(checkpoint: Path, monkey
 
     opened = open_encoder(str(checkpoint), 128, "first")
     monkeypatch.setattr("cram.glue.encoder._load", lambda *_: (opened.config, opened.tokenizer))
-    monkeypatch.setattr("transformers.utils.cached_file", refuse)
+    monkeypatch.setattr("transformers.utils.hub.cached_file", refuse)
     said = r"run=hf:owner/name: no model\.safetensors could be fetched \(the name has no file named so\)"
     with pytest.raises(CramError, match=said):
         open_encoder("hf:owner/name", 128, "first")
