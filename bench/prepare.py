@@ -18,7 +18,8 @@ from typing import Any
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.scan import chunks
-from cram.data.text.formats import size
+from cram.data.text.document import byte_size
+from cram.data.text.document import byte_size
 from cram.data.text.sources import open_source
 from cram.files.atomic import read_json
 from cram.terminal.progress import Progress
@@ -47,7 +48,7 @@ def encode_bare(source: str, share: int, shares: int, tokenizer: str, ready: Any
             began = time.perf_counter()
             encoder.encode_batch_fast(chunk)
             seconds += time.perf_counter() - began
-            amount += sum(map(size, chunk))
+            amount += sum(map(byte_size, chunk))
     done.put((amount, seconds))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cram.data.cleaning.word_hashes import Hashes, Splitter, Words, hash_words, ngram_hashes, split_words
-from cram.data.text.paths import matching_files, open_file
+from cram.data.text.paths import find_files, open_file
 from cram.errors import CramError
 
 WORDS = 13
@@ -30,7 +30,7 @@ class Contamination:
     """
 
     def __init__(self, pattern: str, split: Splitter = split_words):
-        paths = [path for path in matching_files(pattern, (".tsv",)) if path.is_file()]
+        paths = [path for path in find_files(pattern, (".tsv",)) if path.is_file()]
         if not paths:
             raise CramError(
                 f"data.dedupe.decontaminate={pattern!r} matches no file (in {Path.cwd()}); "

@@ -5,7 +5,7 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.text.formats import size
+from cram.data.text.document import byte_size
 
 # What is stored of the held-out texts: about two million tokens to evaluate on, in a file of some megabytes.
 MOST_STORED, MOST_BYTES = 4000, 16_000_000
@@ -53,5 +53,5 @@ def lowest(texts: dict[int, str]) -> dict[int, str]:
         if bytes >= MOST_BYTES:
             break
         chosen[number] = text
-        bytes += size(text)
+        bytes += byte_size(text)
     return chosen

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.preparation.scan import Read, Sample, Scanned, Scanner, chunks
+from cram.data.preparation.scan import Sample, Scanned, Scanner, chunks
 from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
-from cram.data.text.reading_plan import Spread
-from cram.data.text.sources import Part, Source
+from cram.data.text.document import LocatedDocument, Location
+from cram.data.text.reading_plan import ReadingPlan, ReadingState
+from cram.data.text.source import Source, SourcePart
 from cram.files.sealed import read_sealed, write_sealed
 from cram.terminal.progress import Progress
 
@@ -56,10 +57,10 @@ class Segments:
         bytes = np.bincount(self.joined("part"), self.joined("bytes") * kept, len(self.taken)).cumsum()
         return (bytes / max(1, bytes[-1])).tolist()
 
-    def kept_bytes(self, kept: npt.NDArray[np.bool_], cursor: tuple[int, int]) -> tuple[int, int]:
-        """Bytes of the kept documents' text, and how many of them lie up to a part and record."""
+    def kept_bytes(self, kept: npt.NDArray[np.bool_], cursor: Location) -> tuple[int, int]:
+        """Bytes of the kept documents' text, and how many of them lie up to a location."""
         bytes, part = self.joined("bytes") * kept, self.joined("part")
-        before = (part < cursor[0]) | ((part == cursor[0]) & (self.joined("record") <= cursor[1]))
+        before = (part < cursor.part) | ((part == cursor.part) & (self.joined("record") <= cursor.record))
         return int(bytes.sum()), int((bytes * before).sum())
 
     def scan(self, source: Source, limit: int | None, scanner: Scanner, processes: int, report: Progress) -> None:
@@ -67,7 +68,8 @@ class Segments:
         if self.complete:
             return
         standing = self._notes[-1]["standing"] if self._notes else {}
-        pieces = _Pieces(Spread(source, limit, **standing), source.parts, limit)
+        plan = ReadingPlan(source, limit, ReadingState(**standing) if standing else None)
+        pieces = _Pieces(plan, source.parts, limit)
         begun = standing
         segment = Scanned()
         with report.stage("scanning", pieces.total, "bytes") as stage, Workers(scanner, processes) as workers:
@@ -77,7 +79,7 @@ class Segments:
                     self._write(segment, standing, complete=False)
                     segment, begun = Scanned(), standing
                 stage.advance(progress)
-        self._write(segment, pieces.standing(), complete=True)
+        self._write(segment, plan.state.to_json(), complete=True)
 
     def found(self) -> Scanned:
         """Samples, held-out texts, counts and seconds of all segments; no entries.
@@ -144,28 +146,23 @@ class Segments:
 class _Pieces:
     """Chunks of documents, each with where the pass stands after it and by how much the progress bar moves."""
 
-    def __init__(self, spread: Spread, parts: list[Part], limit: int | None):
-        self._spread = spread
-        self._parts = parts
+    def __init__(self, plan: ReadingPlan, parts: list[SourcePart], limit: int | None):
+        self._plan = plan
         self._limit = limit
         self._disk = sum(part.size for part in parts)
         self.total = min(limit or self._disk, self._disk or limit or 0) or None
 
-    def standing(self) -> dict[str, Any]:
-        spread = self._spread
-        return {"taken": list(spread.taken), "exhausted": list(spread.exhausted), "bytes": spread.bytes}
-
-    def __iter__(self) -> Iterator[tuple[list[Read], tuple[dict[str, Any], int]]]:
+    def __iter__(self) -> Iterator[tuple[list[LocatedDocument], tuple[dict[str, Any], int]]]:
         shown = 0
-        for chunk in chunks((read[2].text, read) for read in self._spread):
+        for chunk in chunks((read.document.text, read) for read in self._plan):
             now = int(self._share() * (self.total or 0))
-            yield chunk, (self.standing(), max(0, now - shown))
+            yield chunk, (self._plan.state.to_json(), max(0, now - shown))
             shown = max(now, shown)
 
     def _share(self) -> float:
         """How much of the pass is done: it ends at the limit, or where the source does, whichever comes first."""
-        read = sum(part.position for part in self._parts) / self._disk if self._disk else 0.0
-        return min(1.0, max(read, self._spread.bytes / self._limit if self._limit else 0.0))
+        read = sum(self._plan.positions) / self._disk if self._disk else 0.0
+        return min(1.0, max(read, self._plan.state.bytes / self._limit if self._limit else 0.0))
 
 
 def _by_hash(texts: dict[str, str]) -> dict[int, str]:

@@ -39,7 +39,9 @@ from cram.data.shards.order import write_orders
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import FORMAT_VERSION, MANIFEST, HeldOut, ShardSet, ShardWriter
 from cram.data.special import SpecialTokens, vocabulary_size
-from cram.data.text.sources import HubSource, Source, open_source
+from cram.data.text.hub_source import HubSource
+from cram.data.text.source import Source
+from cram.data.text.sources import open_source
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes, to_json

@@ -14,6 +14,7 @@ from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.shards.pack import Packer
 from cram.data.shards.shards import ShardWriter
+from cram.data.text.document import Location
 from cram.files.atomic import to_json
 
 TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores
@@ -77,7 +78,7 @@ class RowWriter:
         self._limit = limit
         self._part = 0
         self._file_bytes = 0  # in rows since the last input file that ended with a padded row
-        self.cursor = (0, -1)  # part and record of the last document
+        self.cursor = Location(0, -1)  # of the last document
         self.counts = Counts()
         self.lengths = np.zeros(LONGEST + 1, np.int64)  # documents by their number of tokens
         self._seen: dict[int, int] = {}  # documents that have held a window of the held-out ones, by its number
@@ -180,7 +181,7 @@ class RowWriter:
         self._packer.load({name[8:]: array for name, array in arrays.items() if name.startswith("pending.")})
         here = json.loads(metadata["here"])
         self._part, self._file_bytes = here["part"], here["file_bytes"]
-        self.cursor = (here["cursor"][0], here["cursor"][1])
+        self.cursor = Location(*here["cursor"])
         self.lengths = arrays["lengths"]
         self._seen = dict(arrays["seen"].tolist())
         self.counts = Counts.from_json(metadata["counts"])

@@ -15,8 +15,7 @@ from cram.data.cleaning.filters import REASONS, Filters
 from cram.data.cleaning.held_out_split import held_out_limit, lowest, text_hash
 from cram.data.cleaning.word_hashes import Splitter, Words, hash_words, split_words
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
-from cram.data.text.formats import size
-from cram.data.text.sources import Document
+from cram.data.text.document import Document, LocatedDocument, byte_size
 
 CHUNK_BYTES = 2_000_000  # text: an encoding takes hundreds of bytes a token, so documents of books come in fewer
 CHUNK_DOCUMENTS = 1000
@@ -40,7 +39,6 @@ FATES = (
 )
 FATE = {name: number for number, name in enumerate(FATES)}
 
-Read = tuple[int, int, Document]  # part, record within it, and what was read there
 Item = TypeVar("Item")
 
 
@@ -105,18 +103,20 @@ class Scanner:
         self._limit = np.uint64(held_out_limit(config.held_out))
         self._contamination: Contamination | None = None
 
-    def __call__(self, documents: list[Read]) -> Scanned:
+    def __call__(self, documents: list[LocatedDocument]) -> Scanned:
         """Entries, samples and held-out texts of some documents.
 
         Entries: part int32, record int64, fate uint8, hash uint64, bytes int64, and with deduplication exact
         uint64 [2] and minhash uint32 [HASHES], zero for documents that are dropped.
         """
         found, stopwatch = Scanned(), Stopwatch()
-        texts = [document.text for _, _, document in documents]
+        texts = [document.text for _, document in documents]
         hashes = np.array([text_hash(text) for text in texts], np.uint64)
         fates = self._readable(documents, hashes)
         stopwatch.lap("hashing")
-        cleaned = [self._clean(read[2], int(fate), found) for read, fate in zip(documents, fates, strict=True)]
+        cleaned = [
+            self._clean(document, int(fate), found) for (_, document), fate in zip(documents, fates, strict=True)
+        ]
         alive = np.flatnonzero(fates <= HELD_OUT).tolist()
         words = dict(zip(alive, hash_words([self._split(cleaned[i]) for i in alive]), strict=True))
         for i in np.flatnonzero(fates == KEPT).tolist():
@@ -126,29 +126,29 @@ class Scanner:
         stopwatch.lap("decontamination")
         signed = {i: words[i] for i in np.flatnonzero(fates <= HELD_OUT).tolist() if words[i].words}
         entries: dict[str, np.ndarray] = {
-            "part": np.array([part for part, _, _ in documents], np.int32),
-            "record": np.array([record for _, record, _ in documents], np.int64),
+            "part": np.array([location.part for location, _ in documents], np.int32),
+            "record": np.array([location.record for location, _ in documents], np.int64),
             "fate": fates,
             "hash": hashes,
-            "bytes": np.array([size(text) for text in texts], np.int64),
+            "bytes": np.array([byte_size(text) for text in texts], np.int64),
         }
         entries |= self._signatures(len(documents), signed)
         found.arrays = {name: [array] for name, array in entries.items()}
         stopwatch.lap("signatures")
         for i in np.flatnonzero(fates > HELD_OUT).tolist():
-            add_samples(found.samples, {FATES[fates[i]]: [sample(documents[i][2], cleaned[i])]})
+            add_samples(found.samples, {FATES[fates[i]]: [sample(documents[i].document, cleaned[i])]})
         found.held_out = {int(hashes[i]): texts[i] for i in np.flatnonzero(fates == HELD_OUT).tolist()}
         kept = np.flatnonzero(fates == KEPT)
         found.lowest = {int(hashes[i]): texts[i] for i in kept[np.argsort(hashes[kept])[:1]].tolist()}
         found.seconds = stopwatch.seconds
         return found
 
-    def _readable(self, documents: list[Read], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    def _readable(self, documents: list[LocatedDocument], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
         fates = np.where(hashes < self._limit, HELD_OUT, KEPT).astype(np.uint8)
-        for i, (_, _, document) in enumerate(documents):
+        for i, (_, document) in enumerate(documents):
             if document.fault:
                 fates[i] = BROKEN
-            elif not document.text or document.text.isspace():
+            elif document.is_blank:
                 fates[i] = EMPTY
         return fates
 
@@ -159,7 +159,7 @@ class Scanner:
         text = self._filters.clean(document.text)
         if len(text) < len(document.text):
             found.cut_documents += 1
-            found.cut_bytes += size(document.text) - size(text)
+            found.cut_bytes += byte_size(document.text) - byte_size(text)
             kept = set(text.splitlines())
             lines = "\n".join(line for line in document.text.splitlines() if line not in kept)
             add_samples(found.samples, {"boilerplate": [sample(document, lines)]})
@@ -200,7 +200,7 @@ def chunks(items: Iterable[tuple[str, Item]]) -> Iterator[list[Item]]:
     length = 0
     for text, item in items:
         chunk.append(item)
-        length += size(text)
+        length += byte_size(text)
         if len(chunk) >= CHUNK_DOCUMENTS or length >= CHUNK_BYTES:
             yield chunk
             chunk, length = [], 0

@@ -15,8 +15,8 @@ from cram.data.preparation.leaks import HeldOutIds, content
 from cram.data.preparation.scan import Sample, Samples, add_samples, chunks, sample
 from cram.data.preparation.stopwatch import Stopwatch
 from cram.data.special import SpecialTokens, text_places, written_controls
-from cram.data.text.formats import size
-from cram.data.text.sources import Document, Part
+from cram.data.text.document import Document, LocatedDocument, Location, byte_size
+from cram.data.text.source import SourcePart
 
 Bools = npt.NDArray[np.bool_]
 
@@ -73,11 +73,11 @@ class Encoder:
             reason = "empty" if tokens <= 0 else self._filters.refuse_tokens(tokens, len(text))
             if reason:
                 encodings[i] = []
-                dropped.setdefault(reason, []).append(size(document.text))
+                dropped.setdefault(reason, []).append(byte_size(document.text))
                 add_samples(samples, {reason: [sample(document, text)]})
         lengths = np.array([len(ids) for ids in encodings], np.int64)
         ids = np.fromiter(chain.from_iterable(encodings), np.int32, int(lengths.sum()))
-        sizes = np.array([size(text) for text in texts], np.int64)
+        sizes = np.array([byte_size(text) for text in texts], np.int64)
         stopwatch.lap("gathering")
         found = Encoded(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
         if self._held_out:
@@ -107,13 +107,13 @@ class Encoder:
         equal = np.zeros(len(ends), bool)
         equal[there] = held_out.equal(found.ids, starts[there] + self._frame - 1, ends[there] - 1)
         for i in np.flatnonzero(equal).tolist():
-            found.dropped.setdefault("ids_held_out", []).append(size(documents[i].text))
+            found.dropped.setdefault("ids_held_out", []).append(byte_size(documents[i].text))
             add_samples(found.samples, {"ids_held_out": [sample(documents[i], texts[i])]})
         places, numbers = held_out.windows_in(found.ids)
         owners = np.searchsorted(ends, places, side="right")
         for i in np.unique(owners[~equal[owners]]).tolist():
             windows = np.unique(numbers[owners == i]).tolist()
-            found.touching[i] = Touching(windows, size(documents[i].text), sample(documents[i], texts[i]))
+            found.touching[i] = Touching(windows, byte_size(documents[i].text), sample(documents[i], texts[i]))
         found.ids = found.ids[np.repeat(~equal, found.lengths)]
         found.lengths[equal] = 0
 
@@ -131,7 +131,7 @@ class Note:
     """What belongs to a chunk of documents and stays in this process."""
 
     parts: list[int]  # the part of each document
-    cursor: tuple[int, int]  # part and record of the last one
+    cursor: Location  # of the last one
     excerpts: dict[int, Sample]  # documents met on the way that are to be shown, by number
     progress: int  # bytes of text
 
@@ -140,39 +140,39 @@ class Note:
 class KeptDocuments:
     """Reads the kept documents by the chunk.
 
-    kept: bool [documents], in the order of (part, record). taken: how many documents of each part those are.
-    shown: numbers of documents of which an excerpt is wanted. cursor: part and record behind which to start.
+    kept: bool [documents], by document number. taken: how many documents of each part those are.
+    shown: numbers of documents of which an excerpt is wanted. cursor: the location after which to start.
     """
 
-    parts: list[Part]
+    parts: list[SourcePart]
     kept: npt.NDArray[np.bool_]
     taken: list[int]
     shown: set[int]
-    cursor: tuple[int, int] = (0, -1)
+    cursor: Location = Location(0, -1)
     excerpts: dict[int, Sample] = field(default_factory=dict)  # those met behind the last chunk
 
     def __iter__(self) -> Iterator[tuple[list[Document], Note]]:
-        for chunk in chunks((document.text, (part, record, document)) for part, record, document in self._read()):
-            parts = [part for part, _, _ in chunk]
-            progress = sum(size(document.text) for _, _, document in chunk)
-            note = Note(parts, (parts[-1], chunk[-1][1]), self.excerpts, progress)
+        for chunk in chunks((read.document.text, read) for read in self._read()):
+            parts = [location.part for location, _ in chunk]
+            progress = sum(byte_size(document.text) for _, document in chunk)
+            note = Note(parts, chunk[-1].location, self.excerpts, progress)
             self.excerpts = {}
-            yield [document for _, _, document in chunk], note
+            yield [document for _, document in chunk], note
 
-    def _read(self) -> Iterator[tuple[int, int, Document]]:
+    def _read(self) -> Iterator[LocatedDocument]:
         first, last_record = self.cursor
         start = 0
         for i, (part, taken) in enumerate(zip(self.parts, self.taken, strict=True)):
             if taken and i >= first:
                 done = last_record + 1 if i == first else 0
-                yield from ((i, record, document) for record, document in self._wanted(i, part, start, done))
+                yield from self._wanted(i, part, start, done)
             start += taken
 
-    def _wanted(self, i: int, part: Part, start: int, done: int) -> Iterator[tuple[int, Document]]:
+    def _wanted(self, i: int, part: SourcePart, start: int, done: int) -> Iterator[LocatedDocument]:
         """The kept ones of a part's documents from number `done` on; the part's first has the number `start` of all."""
         for record, document in zip(range(self.taken[i]), part.documents(), strict=False):
             if record >= done:
                 if start + record in self.shown:
                     self.excerpts[start + record] = sample(document, document.text)
                 if self.kept[start + record]:
-                    yield record, document
+                    yield LocatedDocument(Location(i, record), document)

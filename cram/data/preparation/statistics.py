@@ -11,7 +11,7 @@ from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.rows import RowWriter
 from cram.data.preparation.scan import FATES, HELD_OUT, Sample, Samples, Scanned, add_samples
 from cram.data.shards.pack import Kind, fill
-from cram.data.text.sources import Source
+from cram.data.text.source import Source
 
 STATISTICS = "statistics.json"
 

@@ -17,9 +17,9 @@ from cram.data.preparation.language import language_warnings
 from cram.data.preparation.scan import chunks
 from cram.data.shards.mapped_arrays import read_kept
 from cram.data.special import SpecialTokens
-from cram.data.text.formats import size
-from cram.data.text.reading_plan import Spread
-from cram.data.text.sources import Source
+from cram.data.text.document import byte_size
+from cram.data.text.reading_plan import ReadingPlan
+from cram.data.text.source import Source
 from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
 from cram.errors import CramError
 from cram.files.sealed import read_sealed, write_sealed
@@ -69,7 +69,7 @@ def make_vocabulary(
     else:
         tokenizer = load_tokenizer(path, special)
         texts, taken = _sample(source, MEASURED_BYTES, data, Splitter(normalizer_of(tokenizer.normalizer)))
-    some = texts[:: max(1, sum(map(size, texts)) // LOST_BYTES)]
+    some = texts[:: max(1, sum(map(byte_size, texts)) // LOST_BYTES)]
     lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
     for warning in language_warnings(some, wordpiece if path is None else None, lost):
         print(f"warning: {warning}", flush=True)
@@ -87,8 +87,8 @@ def _sample(source: Source, limit: int, data: DataConfig, split: Splitter) -> tu
     A text with the letters of a held-out one counts as held out.
     """
     filters = Filters(data.filters)
-    spread = Spread(source, limit)
-    texts = (document.text for _, _, document in spread if document.text and not document.text.isspace())
+    plan = ReadingPlan(source, limit)
+    texts = (document.text for _, document in plan if not document.is_blank)
     found: list[str] = []
     hashes: list[int] = []
     keys: list[bytes] = []
@@ -106,8 +106,8 @@ def _sample(source: Source, limit: int, data: DataConfig, split: Splitter) -> tu
     twins = {key for key, out in zip(keys, held_out, strict=True) if out}
     left = [text for text, key in zip(found, keys, strict=True) if key not in twins]
     if not left:
-        raise nothing_left(data, readable, len(found), sampled=not all(spread.exhausted))
-    return left, spread.bytes
+        raise nothing_left(data, readable, len(found), sampled=not all(plan.state.exhausted))
+    return left, plan.state.bytes
 
 
 def _measure(tokenizer: Tokenizer, texts: list[str], taken: int, config: FilterConfig) -> tuple[float, str | None]:
@@ -116,13 +116,13 @@ def _measure(tokenizer: Tokenizer, texts: list[str], taken: int, config: FilterC
     The bytes are corrected by the share of the sample that was dropped.
     """
     filters = Filters(config)
-    total = sum(map(size, texts))
+    total = sum(map(byte_size, texts))
     some = texts[:: max(1, total // MEASURED_BYTES)]
     lengths = list(map(len, tokenizer.encode_batch_fast(some)))
     frame = SpecialTokens.of(tokenizer).frame
     pairs = list(zip(lengths, map(len, some), strict=True))
     kept = [length for length, characters in pairs if not filters.refuse_tokens(length - frame, characters)]
-    pace = taken / total * sum(map(size, some)) / max(1, sum(kept))
+    pace = taken / total * sum(map(byte_size, some)) / max(1, sum(kept))
     dropped = 1 - len(kept) / len(some)
     if dropped <= MANY_DROPPED:
         return pace, None

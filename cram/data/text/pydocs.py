@@ -1,6 +1,6 @@
-"""The English prose of the Python installation: docstrings and documentation files, made readable.
+"""Extract the English prose of the Python installation from its docstrings and documentation files.
 
-A corpus that needs no download. It is the same, in the same order, for the same installation.
+This corpus needs no download. The same installation gives the same documents in the same order.
 """
 
 import inspect
@@ -10,17 +10,17 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from cram.data.text.formats import Document, fault
+from cram.data.text.document import Document, faulty_document
 
-LARGEST_FILE = 1_000_000  # bytes; beyond lie generated tables
+LARGEST_FILE = 1_000_000  # bytes; larger files are generated tables
 SKIPPED_FOLDERS = frozenset(("__pycache__", "test", "tests", "testing", "_vendor", "vendored", "idle_test", "lib2to3"))
 SUFFIXES = (".py", ".rst", ".md", ".txt")
 SHORTEST_DOCUMENT = 200  # characters
 SHORTEST_PARAGRAPH = 40  # characters
 FEWEST_WORDS = 8  # of a paragraph
 
-# Comments and one-line strings are matched too, so that a quote inside them opens nothing. ast would take
-# ten times as long: 25 s for the 200 MB of a usual installation.
+# Comments and one-line strings are matched too, so that a quote inside them does not open a string. Parsing with `ast`
+# would take ten times as long: 25 s for the 200 MB of a usual installation.
 _LITERAL = re.compile(
     r'#[^\n]*|"""(?P<double>.*?)"""|\'\'\'(?P<single>.*?)\'\'\'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL
 )
@@ -40,49 +40,50 @@ _CODE = re.compile(r"[=_<>{}\[\]/\\^~#@$%&+;]|\w\(")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
 
-def documentation_files() -> list[tuple[str, Path]]:
-    """(path relative to its root, path) of each module and documentation file, in the order of the former."""
+def find_documentation() -> list[tuple[str, Path]]:
+    """Return (path relative to its root, path) of each module and documentation file, sorted by the relative path."""
     standard, *packages = (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
     roots = dict.fromkeys([standard, *packages])
-    return sorted((path.relative_to(root).as_posix(), path) for root in roots for path in _readable(root))
+    return sorted((path.relative_to(root).as_posix(), path) for root in roots for path in _find_below(root))
 
 
-def prose(files: list[tuple[str, Path]]) -> dict[str, list[Document]]:
-    """The documents of each top-level package or module: one a file, paragraphs that occurred before left out.
+def extract_prose(files: list[tuple[str, Path]]) -> dict[str, list[Document]]:
+    """Return the documents of each top-level package or module.
 
-    A file that cannot be read is a document with a fault.
+    Each file gives one document, without the paragraphs that occurred in an earlier one. A file that cannot be read
+    gives a document with a fault.
     """
-    seen: set[str] = set()  # blocks as they stand, which saves cleaning them again, and paragraphs
+    seen: set[str] = set()  # paragraphs, and whole docstrings, so that a repeated docstring is not cleaned again
     packages: dict[str, list[Document]] = {}
     for name, path in files:
         documents = packages.setdefault(name.partition("/")[0], [])
         try:
             text = path.read_text(encoding="utf-8", errors="ignore")
         except OSError as error:
-            documents.append(fault(name, f"cannot be read ({error.strerror}); reinstall its package"))
+            documents.append(faulty_document(name, f"cannot be read ({error.strerror}); reinstall its package"))
             continue
-        blocks = dict.fromkeys(docstrings(text) if path.suffix == ".py" else [text])
-        found = (paragraph for block in blocks if block not in seen for paragraph in paragraphs(block))
-        fresh = [paragraph for paragraph in dict.fromkeys(found) if paragraph not in seen]
-        seen.update(blocks, fresh)
-        document = "\n".join(fresh)
+        blocks = dict.fromkeys(extract_docstrings(text) if path.suffix == ".py" else [text])
+        paragraphs = (paragraph for block in blocks if block not in seen for paragraph in extract_paragraphs(block))
+        new_paragraphs = [paragraph for paragraph in dict.fromkeys(paragraphs) if paragraph not in seen]
+        seen.update(blocks, new_paragraphs)
+        document = "\n".join(new_paragraphs)
         if len(document) >= SHORTEST_DOCUMENT:
             documents.append(Document(document, name))
     return {package: documents for package, documents in packages.items() if documents}
 
 
-def docstrings(code: str) -> Iterator[str]:
-    """The triple-quoted strings of Python code, with the indentation of their first line removed."""
+def extract_docstrings(code: str) -> Iterator[str]:
+    """Yield the triple-quoted strings of Python code, dedented."""
     for match in _LITERAL.finditer(code):
         text = match["double"] or match["single"]
         if text:
             yield inspect.cleandoc(text)
 
 
-def paragraphs(text: str) -> Iterator[str]:
-    """The paragraphs of a docstring or documentation file that are prose, each as one line without markup."""
-    for block in _blocks(text):
-        paragraph = " ".join(block)
+def extract_paragraphs(text: str) -> Iterator[str]:
+    """Yield the paragraphs of a docstring or documentation file that are prose, each as one line without markup."""
+    for lines in _split_blocks(text):
+        paragraph = " ".join(lines)
         if not _is_sentence(paragraph.strip("`*_~ ")):
             continue
         for pattern, replacement in _MARKUP:
@@ -92,11 +93,11 @@ def paragraphs(text: str) -> Iterator[str]:
             yield paragraph
 
 
-def _blocks(text: str) -> Iterator[list[str]]:
-    """Runs of lines of one indentation between lines that are blank or no prose; a bullet opens a run."""
+def _split_blocks(text: str) -> Iterator[list[str]]:
+    """Yield runs of lines of the same indentation. A blank line ends a run, and a bullet begins one."""
     block: list[str] = []
-    indent: int | None = None  # of the run; None below a bullet, whose text may hang at any depth
-    for depth, content in _text_lines(text):
+    indent: int | None = None  # of the run; None below a bullet, because its text may be indented by any amount
+    for depth, content in _strip_examples(text):
         bullet = _BULLET.match(content)
         if block and (not content or bullet or indent not in (None, depth)):
             yield block
@@ -108,10 +109,11 @@ def _blocks(text: str) -> Iterator[list[str]]:
         yield block
 
 
-def _text_lines(text: str) -> Iterator[tuple[int, str]]:
-    """(indentation, content) of each line, the content emptied where it is an example.
+def _strip_examples(text: str) -> Iterator[tuple[int, str]]:
+    """Yield (indentation, content) of each line. The content is empty if the line belongs to an example.
 
-    Examples: from `>>>` to a blank line, what is indented below a directive or a line that ends in `::`, fences.
+    Examples are: lines from `>>>` to the next blank line, lines that are indented below a directive or below a line
+    that ends in `::`, and fenced blocks.
     """
     skip_deeper: int | None = None
     fenced = example = False
@@ -134,12 +136,12 @@ def _text_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_sentence(paragraph: str) -> bool:
-    """Long enough, from a capital to a full stop: cheap, and true of one run in four."""
+    """Whether a paragraph is long enough and runs from a capital to a full stop: cheap, and true of one run in four."""
     return len(paragraph) >= SHORTEST_PARAGRAPH and paragraph[0].isupper() and paragraph[-1] in ".!?:"
 
 
 def _is_prose(paragraph: str) -> bool:
-    """Words of usual length, hardly anything but letters, and next to no code."""
+    """Whether a paragraph has words of usual length, mostly letters, and almost no code."""
     words = _WORD.findall(paragraph)
     letters = sum(map(len, words))
     return (
@@ -150,8 +152,8 @@ def _is_prose(paragraph: str) -> bool:
     )
 
 
-def _readable(root: Path) -> Iterator[Path]:
-    """Modules and documentation files below `root`; packages below the standard library are a root of their own."""
+def _find_below(root: Path) -> Iterator[Path]:
+    """Yield the modules and documentation files below `root`, without those of `site-packages`: a root of its own."""
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS and name != "site-packages"]
         for name in names:

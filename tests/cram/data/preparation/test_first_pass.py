@@ -15,7 +15,9 @@ from cram.data.preparation import first_pass as segments
 from cram.data.preparation import scan
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.scan import FATE, HELD_OUT, KEPT, Scanner
-from cram.data.text.sources import Source, open_source
+from cram.data.text.document import Location
+from cram.data.text.source import Source
+from cram.data.text.sources import open_source
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine"]
 CONFIG = DataConfig(held_out=0.2)
@@ -227,8 +229,8 @@ def test_progress_reaches_its_total_where_the_source_ends_before_the_limit(tmp_p
 def test_bytes_of_kept_documents_before_a_place(tmp_path: Path) -> None:
     done = straight(tmp_path / "whole", corpus(tmp_path / "corpus", [["aa", "b"], ["cccc", "dddddddd"]]))
     kept = np.array([True, False, True, True])
-    assert done.kept_bytes(kept, (0, -1)) == (14, 0)
-    assert done.kept_bytes(kept, (1, 0)) == (14, 6)
+    assert done.kept_bytes(kept, Location(0, -1)) == (14, 0)
+    assert done.kept_bytes(kept, Location(1, 0)) == (14, 6)
 
 
 def test_segments_end_by_bytes_too(tmp_path: Path) -> None:

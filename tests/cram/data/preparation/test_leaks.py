@@ -22,6 +22,7 @@ from cram.data.preparation.second_pass import Encoded, Note, Touching
 from cram.data.shards.pack import Kind, make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.special import SpecialTokens
+from cram.data.text.document import Location
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 from cram.terminal.progress import Progress
@@ -173,7 +174,7 @@ def touch(rows: RowWriter, first: int, counts: list[int]) -> None:
     """One chunk of documents of 4 ids, each touching the window of its number."""
     touching = {i: Touching([window], 100, Sample(i, "", "")) for i, window in enumerate(counts)}
     ids, lengths = np.full(4 * len(counts), 9, np.int32), np.full(len(counts), 4, np.int64)
-    rows.add(Encoded(ids, lengths, lengths, {}, {}, {}, touching), Note([0] * len(counts), (0, first), {}, 0))
+    rows.add(Encoded(ids, lengths, lengths, {}, {}, {}, touching), Note([0] * len(counts), Location(0, first), {}, 0))
 
 
 def test_what_many_documents_hold_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from cram.data.shards import pack
 from cram.data.shards.mapped_arrays import write_sealed_arrays
 from cram.data.shards.pack import Kind, make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
+from cram.data.text.document import Location
 
 PAD = 0
 KINDS: tuple[Kind, ...] = ("greedy", "best_fit")
@@ -68,7 +69,7 @@ def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[Encoded, N
     """What an encoder makes of the documents behind a cursor, a few at a time."""
     documents = numbered(corpus)
     firsts = {part: [its for its, _ in corpus].index(part) for part, _ in corpus}
-    places = [(part, number - firsts[part]) for number, (part, _) in enumerate(corpus)]
+    places = [Location(part, number - firsts[part]) for number, (part, _) in enumerate(corpus)]
     start = sum(place <= cursor for place in places)
     for first in range(start, len(corpus), CHUNK):
         here = range(first, min(first + CHUNK, len(corpus)))

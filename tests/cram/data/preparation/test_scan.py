@@ -25,9 +25,8 @@ from cram.data.preparation.scan import (
     Scanner,
     add_samples,
     chunks,
-    size,
 )
-from cram.data.text.formats import Document, fault
+from cram.data.text.document import Document, LocatedDocument, Location, byte_size, faulty_document
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine"]
 COOKIES = "We use cookies to make this site better for you."
@@ -50,8 +49,12 @@ DROPPED = {
 }
 
 
+def located(texts: list[str]) -> list[LocatedDocument]:
+    return [LocatedDocument(Location(0, number), Document(text, f"file:{number}")) for number, text in enumerate(texts)]
+
+
 def scanned(texts: list[str], config: DataConfig = NONE_HELD_OUT) -> Scanned:
-    return Scanner(config)([(0, number, Document(text, f"file:{number}")) for number, text in enumerate(texts)])
+    return Scanner(config)(located(texts))
 
 
 def fates(found: Scanned) -> list[str]:
@@ -87,7 +90,7 @@ def test_a_text_without_a_word_is_empty(text: str, least: int) -> None:
 
 @pytest.mark.parametrize("config", [NONE_HELD_OUT, ALL_HELD_OUT])
 def test_what_is_broken_is_shown_with_its_fault(config: DataConfig) -> None:
-    found = Scanner(config)([(2, 5, fault("folder/a.jsonl:6", "broken JSON line"))])
+    found = Scanner(config)([LocatedDocument(Location(2, 5), faulty_document("folder/a.jsonl:6", "broken JSON line"))])
     assert fates(found) == ["broken"] and not found.held_out
     assert [(one.origin, one.text) for one in found.samples["broken"]] == [
         ("a.jsonl:6", "folder/a.jsonl:6: broken JSON line")
@@ -198,7 +201,7 @@ def test_what_is_not_asked_for_is_not_signed(exact: bool, near: float | None, ma
 def test_chunks_do_not_matter(lengths: list[int]) -> None:
     texts = [*DROPPED.values(), *(prose(seed) for seed in range(6)), f"{COOKIES}\n{prose(7)}", *DROPPED.values()]
     whole, apart = (Scanned() for _ in range(2))
-    documents = [(0, serial, Document(text, f"file:{serial}")) for serial, text in enumerate(texts)]
+    documents = located(texts)
     scanner = Scanner(replace(NONE_HELD_OUT, held_out=0.3))
     whole.add(scanner(documents))
     while documents:
@@ -235,7 +238,7 @@ def test_a_scanner_is_pickled_in_little() -> None:
     scanner = Scanner(NONE_HELD_OUT)
     pickled = pickle.dumps(scanner)
     assert len(pickled) < 2000
-    assert fates(pickle.loads(pickled)([(0, 0, Document(prose(0), ""))])) == ["kept"]
+    assert fates(pickle.loads(pickled)(located([prose(0)]))) == ["kept"]
 
 
 @pytest.fixture(scope="module")
@@ -265,4 +268,4 @@ def test_chunks_cut_off_behind_any_of_them_go_on_the_same(texts: list[str]) -> N
 
 @given(st.text())
 def test_size_is_that_of_utf_8(text: str) -> None:
-    assert size(text) == len(text.encode())
+    assert byte_size(text) == len(text.encode())

@@ -15,8 +15,9 @@ from cram.data.preparation import scan
 from cram.data.preparation.scan import Sample
 from cram.data.preparation.second_pass import Encoded, Encoder, KeptDocuments
 from cram.data.special import set_roles
-from cram.data.text.formats import Document
-from cram.data.text.sources import Part, open_source
+from cram.data.text.document import Document, Location
+from cram.data.text.source import SourcePart
+from cram.data.text.sources import open_source
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine",
@@ -132,7 +133,7 @@ EVERY = [(part, record) for part, taken in enumerate(TAKEN) for record in range(
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Part]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[SourcePart]:
     folder: Path = tmp_path_factory.mktemp("corpus")
     for number, texts in enumerate(TEXTS):
         (folder / f"{number}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -144,7 +145,7 @@ masks = st.lists(st.booleans(), min_size=len(EVERY), max_size=len(EVERY))
 
 @given(masks, st.sets(st.integers(0, len(EVERY) - 1)), st.data())
 def test_the_kept_ones_behind_a_cursor_are_read(
-    parts: list[Part], kept: list[bool], shown: set[int], data: st.DataObject
+    parts: list[SourcePart], kept: list[bool], shown: set[int], data: st.DataObject
 ) -> None:
     expected = [place for place, keep in zip(EVERY, kept, strict=True) if keep]
     with pytest.MonkeyPatch.context() as patch:
@@ -154,7 +155,7 @@ def test_the_kept_ones_behind_a_cursor_are_read(
             TEXTS[part][record] for part, record in expected
         ]
         behind = data.draw(st.integers(0, len(whole)))
-        cursor = whole[behind - 1][1].cursor if behind else (0, -1)
+        cursor = whole[behind - 1][1].cursor if behind else Location(0, -1)
         reader = KeptDocuments(parts, np.array(kept), TAKEN, shown, cursor)
         rest = list(reader)
     assert [documents for documents, _ in rest] == [documents for documents, _ in whole[behind:]]
@@ -171,9 +172,9 @@ def test_the_kept_ones_behind_a_cursor_are_read(
     }
 
 
-@pytest.mark.parametrize("cursor", [(0, -1), (0, 4), (3, 2)])
+@pytest.mark.parametrize("cursor", [Location(0, -1), Location(0, 4), Location(3, 2)])
 def test_progress_is_the_text_that_was_read(
-    parts: list[Part], cursor: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    parts: list[SourcePart], cursor: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 3)
     taken = list(map(len, TEXTS))

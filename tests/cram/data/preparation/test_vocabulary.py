@@ -15,7 +15,9 @@ from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.cleaning.held_out_split import text_hash
 from cram.data.preparation import vocabulary as module
 from cram.data.preparation.vocabulary import Vocabulary, make_vocabulary, nothing_left
-from cram.data.text.sources import Source, open_source
+from cram.data.text.reading_plan import ReadingPlan
+from cram.data.text.source import Source
+from cram.data.text.sources import open_source
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 
@@ -125,10 +127,19 @@ def test_bytes_per_token_told_from_a_part_of_it(tmp_path: Path, monkeypatch: pyt
     train_tokenizer(trained_on(texts[:300]), WORDPIECE).save(str(path))
     wordpiece = replace(WORDPIECE, sample_bytes=size * 2 // 3)
     report: Any = Report()
+    plans: list[ReadingPlan] = []
+
+    class WatchedPlan(ReadingPlan):
+        def __init__(self, *args: Any):
+            super().__init__(*args)
+            plans.append(self)
+
+    monkeypatch.setattr(module, "ReadingPlan", WatchedPlan)
     found = make_vocabulary(source, DATA, wordpiece, str(path) if given else None, tmp_path, report)
     assert found.bytes_per_token == pytest.approx(truth(found.definition, texts), rel=0.1)
-    read = sum(part.position for part in source.parts) / sum(part.size for part in source.parts)
-    assert read < (0.4 if given else 0.8), "no more is read than asked for"
+    (plan,) = plans
+    share_read = sum(plan.positions) / sum(part.size for part in source.parts)
+    assert share_read < (0.4 if given else 0.8), "no more is read than asked for"
 
 
 def test_what_its_own_tokens_drop_counts_as_dropped(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.data.text import formats
-from cram.data.text.formats import Document, DocumentRule, OnError, read_documents, size
+from cram.data.text import decompression, formats
+from cram.data.text.document import Document, OnError, byte_size
+from cram.data.text.formats import DocumentRule, read_documents
 from cram.errors import CramError
 
 TEXTS = ["First text.", "Zweiter Text, größer.", "third\nwith a line break", "x" * 300_000]
@@ -31,16 +32,16 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def read(
-    path: Path, text_field: str = "text", document: DocumentRule = "file", on_error: OnError = "stop"
+    path: Path, text_field: str = "text", document_rule: DocumentRule = "file", on_error: OnError = "stop"
 ) -> list[Document]:
     with path.open("rb") as raw:
-        return list(read_documents(raw, path.name, text_field, document, on_error))
+        return list(read_documents(raw, path.name, text_field, document_rule, on_error))
 
 
-def skipping(path: Path, document: DocumentRule = "file") -> list[Document]:
+def read_skipping(path: Path, document_rule: DocumentRule = "file") -> list[Document]:
     """The documents with the faults among them; two readings must agree."""
-    documents = read(path, document=document, on_error="skip")
-    assert documents == read(path, document=document, on_error="skip")
+    documents = read(path, document_rule=document_rule, on_error="skip")
+    assert documents == read(path, document_rule=document_rule, on_error="skip")
     for one in documents:
         assert one.fault is None or (one.text == "" and one.fault.startswith(f"{path.name}:") and "\n" not in one.fault)
     return documents
@@ -151,9 +152,9 @@ def test_parquet_text_that_is_not_utf8(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": text_column([b"one", b"tw\xff", b"three"])}), path)
     with pytest.raises(CramError, match=r"^a.parquet:2: not UTF-8 \(byte 0xff at byte offset 2\); convert"):
         read(path)
-    assert [(document.text, document.fault is None) for document in skipping(path)] == [
-        ("one", True), ("", False), ("three", True)
-    ]  # fmt: skip
+    documents = read_skipping(path)
+    assert [document.text for document in documents] == ["one", "", "three"]
+    assert [document.fault is None for document in documents] == [True, False, True]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -171,7 +172,7 @@ def test_missing_field_names_those_found(tmp_path: Path, name: str) -> None:
 def test_parquet_without_the_field_has_a_fault_for_each_record(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"id": range(700)}), path)
-    faults = skipping(path)
+    faults = read_skipping(path)
     assert [broken.origin for broken in faults] == [f"a.parquet:{number}" for number in range(1, 701)]
     assert faults[600].fault == "a.parquet:601: no field 'text'; fields found: id. Set data.text_field"
 
@@ -179,7 +180,7 @@ def test_parquet_without_the_field_has_a_fault_for_each_record(tmp_path: Path) -
 def test_of_many_fields_the_message_names_some(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({f"field\n{number}": 0 for number in range(1000)}))
-    (broken,) = skipping(path)
+    (broken,) = read_skipping(path)
     assert broken.fault and "field 0, field 1, " in broken.fault and len(broken.fault) < 300
 
 
@@ -212,7 +213,7 @@ def test_bad_lines_are_named(tmp_path: Path, line: bytes, message: str) -> None:
     path.write_bytes(b'{"text": "good"}\n' + line + b'\n{"text": "good as well"}\n')
     with pytest.raises(CramError, match=f"^{message}.*\nor set data.on_error=skip, which leaves such records .* out$"):
         read(path)
-    good, broken, good_as_well = skipping(path)
+    good, broken, good_as_well = read_skipping(path)
     assert broken.fault and re.match(message, broken.fault) and broken.origin == "a.jsonl:2"
     assert (good, good_as_well) == (Document("good", "a.jsonl:1"), Document("good as well", "a.jsonl:3"))
 
@@ -234,17 +235,17 @@ def test_blank_lines_between_records_are_passed_over(tmp_path: Path) -> None:
 def test_what_a_document_is_in_a_text_file(tmp_path: Path, rule: DocumentRule, expected: list[tuple[str, str]]) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\n\n \nthree")
-    assert [(document.text, document.origin) for document in read(path, document=rule)] == expected
+    assert [(document.text, document.origin) for document in read(path, document_rule=rule)] == expected
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("chunk", [1, 2, 1 << 16])
 def test_lines_end_as_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, chunk: int) -> None:
-    monkeypatch.setattr(formats, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(decompression, "CHUNK_BYTES", chunk)
     path = tmp_path / "a.txt"
     path.write_bytes(f"one{end}{end}two{end}three{end}".encode())
-    assert [document.text for document in read(path, document="line")] == ["one", "", "two", "three"]
-    assert [document.text for document in read(path, document="blank_line")] == ["one", "two\nthree"]
+    assert [document.text for document in read(path, document_rule="line")] == ["one", "", "two", "three"]
+    assert [document.text for document in read(path, document_rule="blank_line")] == ["one", "two\nthree"]
 
 
 @pytest.mark.parametrize(("rule", "where"), [("file", "a.txt: "), ("line", "a.txt:2: "), ("blank_line", "a.txt:2: ")])
@@ -252,7 +253,7 @@ def test_text_that_is_not_utf8(tmp_path: Path, rule: DocumentRule, where: str) -
     path = tmp_path / "a.txt"
     path.write_bytes("gut\nschön\n".encode("latin-1"))
     with pytest.raises(CramError, match=f"^{where}not UTF-8 .byte 0xf6 at byte offset"):
-        read(path, document=rule)
+        read(path, document_rule=rule)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_a_line_that_is_not_utf8_is_skipped_with_its_document(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"a\nb\xff\n\nc\n")
-    found = skipping(path, rule)
+    found = read_skipping(path, rule)
     assert [(document.text, document.origin, document.fault is not None) for document in found] == expected
 
 
@@ -283,7 +284,7 @@ def test_a_truncated_file_ends_in_one_fault(tmp_path: Path, suffix: str) -> None
     else:
         whole = COMPRESS[suffix](json_lines(texts))
         path.write_bytes(whole[: len(whole) // 2])
-    *documents, last = skipping(path)
+    *documents, last = read_skipping(path)
     assert [document.text for document in documents] == texts[: len(documents)]
     assert 1000 < len(documents) < 3000
     assert last.fault and last.fault.startswith(f"{path.name}: damaged or not readable (")
@@ -319,9 +320,9 @@ def test_damage_anywhere_is_a_fault_and_no_exception(suffix: str, place: int, da
 @given(st.lists(st.binary(max_size=6).map(lambda data: data.replace(b"a", b"\n"))))
 def test_lines_do_not_depend_on_how_they_come_in_chunks(chunks: list[bytes]) -> None:
     whole = b"".join(chunks)
-    assert list(formats._lines(chunks)) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])
+    assert list(formats._split_lines(chunks)) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])
 
 
 @given(st.text())
 def test_size_is_in_bytes(text: str) -> None:
-    assert size(text) == len(text.encode())
+    assert byte_size(text) == len(text.encode())

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from cram.data.text.formats import Document
-from cram.data.text.pydocs import docstrings, documentation_files, paragraphs, prose
+from cram.data.text.document import Document
+from cram.data.text.pydocs import extract_docstrings, extract_paragraphs, extract_prose, find_documentation
 
 CODE = '''
 # A comment with """ in it opens nothing.
@@ -36,14 +36,14 @@ def f(x):
 
 
 def test_docstrings_are_found_past_comments_and_quotes() -> None:
-    (text,) = docstrings(CODE)
+    (text,) = extract_docstrings(CODE)
     assert text.startswith("Do the first thing")
     assert "\nParameters\n" in text, "dedented"
 
 
 def test_only_prose_is_kept_and_markup_goes() -> None:
-    (text,) = docstrings(CODE)
-    assert list(paragraphs(text)) == [
+    (text,) = extract_docstrings(CODE)
+    assert list(extract_paragraphs(text)) == [
         "Do the first thing to the argument, and then the second one.",
         "More prose about what this does, in package.Name and literal. "
         "It goes on in a second line of the same paragraph.",
@@ -58,13 +58,13 @@ def test_repeated_paragraphs_are_kept_once(tmp_path: Path) -> None:
     first = "\n\n".join(map(sentence.format, ("one", "two", "three", "one", "four")))
     (tmp_path / "a.md").write_text(first)
     (tmp_path / "b.rst").write_text(f"A new heading\n=============\n\n{first}")
-    assert prose([("p/a.md", tmp_path / "a.md"), ("q/b.rst", tmp_path / "b.rst")]) == {
+    assert extract_prose([("p/a.md", tmp_path / "a.md"), ("q/b.rst", tmp_path / "b.rst")]) == {
         "p": [Document("\n".join(map(sentence.format, ("one", "two", "three", "four"))), "p/a.md")]
     }
 
 
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    (broken,) = prose([("p/a.md", tmp_path / "gone.md")])["p"]
+    (broken,) = extract_prose([("p/a.md", tmp_path / "gone.md")])["p"]
     assert broken == Document("", "p/a.md", "p/a.md: cannot be read (No such file or directory); reinstall its package")
 
 
@@ -72,15 +72,15 @@ def test_a_link_to_nothing_is_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a.md").write_text("")
     (tmp_path / "b.md").symlink_to(tmp_path / "gone.md")
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
-    assert documentation_files() == [("a.md", tmp_path / "a.md")]
+    assert find_documentation() == [("a.md", tmp_path / "a.md")]
 
 
 def test_the_files_of_this_installation() -> None:
-    files = documentation_files()
+    files = find_documentation()
     names = [name for name, _ in files]
     assert names == sorted(names)
     assert "argparse.py" in names and "numpy/__init__.py" in names
     assert not any("/tests/" in name for name in names)
-    packages = prose([file for file in files if file[0].startswith(("argparse", "json/", "logging/"))])
+    packages = extract_prose([file for file in files if file[0].startswith(("argparse", "json/", "logging/"))])
     assert list(packages) == ["argparse.py", "json", "logging"]
     assert len(packages["json"][0].text) > 1000

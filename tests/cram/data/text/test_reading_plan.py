@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from itertools import islice
 
@@ -5,14 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.data.text.formats import fault
-from cram.data.text.reading_plan import Spread
-from cram.data.text.sources import Document, Part, Source
-
-Given = tuple[int, int, Document]
+from cram.data.text.document import Document, LocatedDocument, faulty_document
+from cram.data.text.reading_plan import ReadingPlan, ReadingState
+from cram.data.text.source import Source, SourcePart
 
 
-class ListPart(Part):
+class ListPart(SourcePart):
     """Documents from memory; counts how many parts are open, and what is read."""
 
     open_now = 0
@@ -20,20 +19,21 @@ class ListPart(Part):
     def __init__(self, name: str, texts: list[str | None], size: int):
         super().__init__(name, size)
         self.texts = texts
-        self.opened = self.read = 0
+        self.opened = self.documents_read = 0
 
-    def documents(self) -> Iterator[Document]:
+    def read(self) -> Iterator[tuple[Document, int]]:
         self.opened += 1
-        return self._read()
+        return self._read_texts()
 
-    def _read(self) -> Iterator[Document]:
+    def _read_texts(self) -> Iterator[tuple[Document, int]]:
         type(self).open_now += 1
         try:
             for number, text in enumerate(self.texts):
                 assert type(self).open_now == 1, "one part at a time"
-                self.read += 1
+                self.documents_read += 1
                 origin = f"{self.name}:{number}"
-                yield fault(origin, "broken") if text is None else Document(text, origin)
+                document = faulty_document(origin, "broken") if text is None else Document(text, origin)
+                yield document, self.size * number // len(self.texts)
         finally:
             type(self).open_now -= 1
 
@@ -43,7 +43,7 @@ class ListSource(Source):
         self.lists = list(parts)
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[SourcePart]:
         return list(self.lists)
 
     def fingerprint(self) -> str:
@@ -55,13 +55,13 @@ def repeated(letter: str, times: int, size: int) -> ListPart:
 
 
 def take(source: Source, limit: int | None) -> str:
-    return "".join(document.text for _, _, document in Spread(source, limit))
+    return "".join(document.text for _, document in ReadingPlan(source, limit))
 
 
 def test_each_part_gives_its_share() -> None:
     source = ListSource(repeated("a", 1000, 100), repeated("b", 1000, 300), repeated("c", 1000, 600))
     assert take(source, 500) == "a" * 50 + "b" * 150 + "c" * 300
-    assert [part.read for part in source.lists] == [50, 150, 300], "nothing is read needlessly"
+    assert [part.documents_read for part in source.lists] == [50, 150, 300], "nothing is read needlessly"
 
 
 def test_parts_of_unknown_size_count_equally() -> None:
@@ -91,24 +91,37 @@ def test_a_part_whose_share_the_others_have_given_is_not_opened() -> None:
 @pytest.mark.parametrize("limit", [None, 10**9])
 def test_without_a_limit_or_with_one_too_large_all_is_taken(limit: int | None) -> None:
     source = ListSource(repeated("a", 10, 0), repeated("b", 10, 0))
-    spread = Spread(source, limit)
-    assert "".join(document.text for _, _, document in spread) == "a" * 10 + "b" * 10
-    assert (spread.taken, spread.exhausted, spread.bytes) == ([10, 10], [True, True], 20)
+    plan = ReadingPlan(source, limit)
+    assert "".join(document.text for _, document in plan) == "a" * 10 + "b" * 10
+    assert plan.state == ReadingState([10, 10], [True, True], 20)
     assert [part.opened for part in source.lists] == [1, 1]
 
 
 def test_bytes_are_counted_not_characters() -> None:
     source = ListSource(ListPart("a", ["größer"] * 10, 1))
-    spread = Spread(source, 9)
-    assert [document.text for _, _, document in spread] == ["größer", "größer"]
-    assert spread.bytes == 16
+    plan = ReadingPlan(source, 9)
+    assert [document.text for _, document in plan] == ["größer", "größer"]
+    assert plan.state.bytes == 16
 
 
 def test_finished_parts_count_as_read() -> None:
     source = ListSource(repeated("a", 10, 70), repeated("b", 10, 30))
-    source.lists[1].position = 30
-    Spread(source, None, taken=[10, 0], exhausted=[True, False], bytes=10)
-    assert [part.position for part in source.lists] == [70, 0]
+    plan = ReadingPlan(source, None, ReadingState(taken=[10, 0], exhausted=[True, False], bytes=10))
+    assert plan.positions == [70, 0]
+    assert [plan.positions[:] for _ in plan] == [[70, 3 * number] for number in range(10)]
+    assert plan.positions == [70, 30]
+
+
+def test_a_plan_copies_the_state_that_it_starts_from() -> None:
+    source = ListSource(repeated("a", 10, 70))
+    state = ReadingState([0], [False])
+    assert len(list(ReadingPlan(source, None, state))) == len(list(ReadingPlan(source, None, state))) == 10
+    assert state == ReadingState([0], [False])
+
+
+def test_the_state_survives_json() -> None:
+    state = ReadingState([3, 0], [True, False], 7)
+    assert ReadingState(**json.loads(json.dumps(state.to_json()))) == state
 
 
 some_texts = st.lists(st.one_of(st.none(), st.text("aé", max_size=4)), max_size=6)
@@ -127,19 +140,19 @@ def count(items: list[str | None]) -> int:
 @given(some_parts, some_limit)
 def test_what_is_given(parts: list[tuple[list[str | None], int]], limit: int | None) -> None:
     source = make(parts)
-    spread = Spread(source, limit)
+    plan = ReadingPlan(source, limit)
     given_of: list[list[str | None]] = [[] for _ in parts]
-    for index, record, document in spread:
-        assert limit is None or spread.bytes - count([document.text]) < limit, "nothing is given beyond the limit"
+    for (index, record), document in plan:
+        assert limit is None or plan.state.bytes - count([document.text]) < limit, "nothing is given beyond the limit"
         assert record == len(given_of[index]), "in order, faults counted"
         assert document.origin == f"{index}:{record}"
         given_of[index].append(None if document.fault else document.text)
-        assert spread.taken == [len(texts) for texts in given_of]
-        assert spread.bytes == sum(map(count, given_of))
+        assert plan.state.taken == [len(texts) for texts in given_of]
+        assert plan.state.bytes == sum(map(count, given_of))
     assert all(texts[: len(some)] == some for (texts, _), some in zip(parts, given_of, strict=True))
-    if limit is None or spread.bytes < limit:
+    if limit is None or plan.state.bytes < limit:
         assert given_of == [texts for texts, _ in parts]
-    for part, taken, done in zip(source.lists, spread.taken, spread.exhausted, strict=True):
+    for part, taken, done in zip(source.lists, plan.state.taken, plan.state.exhausted, strict=True):
         assert part.opened <= 2 and (not done or taken == len(part.texts))
 
 
@@ -147,18 +160,18 @@ def test_what_is_given(parts: list[tuple[list[str | None], int]], limit: int | N
 def test_a_plan_that_is_taken_up_again_gives_the_rest(
     parts: list[tuple[list[str | None], int]], limit: int | None, stops: list[int]
 ) -> None:
-    whole = list(Spread(make(parts), limit))
-    pieces: list[Given] = []
-    spread = Spread(make(parts), limit)
+    whole = list(ReadingPlan(make(parts), limit))
+    pieces: list[LocatedDocument] = []
+    plan = ReadingPlan(make(parts), limit)
     for stop in stops:
-        pieces += islice(spread, stop)
+        pieces += islice(plan, stop)
         source = make(parts)
-        finished = list(spread.exhausted)
-        spread = Spread(source, limit, list(spread.taken), finished, spread.bytes)
+        finished = list(plan.state.exhausted)
+        plan = ReadingPlan(source, limit, plan.state)
         assert sum(part.opened for part in source.lists) == 0
-    rest = list(spread)
+    rest = list(plan)
     assert pieces + rest == whole
     if stops:
         assert not any(part.opened for part, done in zip(source.lists, finished, strict=True) if done)
-        if not rest and limit is not None and spread.bytes >= limit:
+        if not rest and limit is not None and plan.state.bytes >= limit:
             assert not any(part.opened for part in source.lists)

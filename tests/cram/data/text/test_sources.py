@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cram.data.text import sources
-from cram.data.text.formats import OnError
-from cram.data.text.sources import Document, Source, open_source
+from cram.data.text import hub_source, pydocs
+from cram.data.text.document import Document, OnError
+from cram.data.text.source import Source
+from cram.data.text.sources import open_source
 from cram.errors import CramError
 
 
@@ -28,7 +29,9 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     source = open_source(f"{tmp_path}/**/*.txt")
     assert texts(source) == ["a.txt", "b.txt", "sub/c.txt"]
-    assert all(part.position == part.size > 0 for part in source.parts)
+    for part in source.parts:
+        (position,) = (position for _, position in part.read())
+        assert position == part.size > 0
 
 
 def test_fingerprint_is_of_names_and_contents_not_of_folders(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_the_hub_out_of_reach_answers_soon(monkeypatch: pytest.MonkeyPatch) -> N
     assert source.fingerprint() == source.fingerprint() != open_source("hf:some/other").fingerprint()
     with pytest.raises(CramError, match=r"^data.source='hf:some/dataset:config:train' cannot be loaded .*\n.*network"):
         texts(source)
-    assert time.monotonic() - began < 5 * sources.HUB_SECONDS
+    assert time.monotonic() - began < 5 * hub_source.ANSWER_SECONDS
 
 
 @pytest.fixture
@@ -174,7 +177,7 @@ def test_a_hub_data_set_has_a_part_for_each_of_its_files(
 
 
 def test_broken_records_of_a_hub_data_set_are_skipped(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "HUB_RECORDS", 2)
+    monkeypatch.setattr(hub_source, "RECORDS_AT_ONCE", 2)
     with (corpus / "train-0.jsonl").open("a") as file:
         file.write('{"body": null, "id": 5}\n{"body": "the last", "id": 6}\n')
     part = open_source(f"hf:{corpus}", text_field="body", on_error="skip").parts[0]
@@ -200,7 +203,7 @@ def test_a_stream_that_breaks_off_is_never_passed_over(monkeypatch: pytest.Monke
 
     stream = datasets.IterableDataset.from_generator(records, gen_kwargs={"shards": [0, 1, 2]})
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
-    monkeypatch.setattr(sources.HubSource, "revision", "abc")
+    monkeypatch.setattr(hub_source.HubSource, "revision", "abc")
     parts = open_source("hf:some/dataset", on_error=on_error).parts
     assert [len(list(parts[number].documents())) for number in (0, 2)] == [1000, 1000]
     documents = parts[1].documents()
@@ -208,8 +211,8 @@ def test_a_stream_that_breaks_off_is_never_passed_over(monkeypatch: pytest.Monke
     with pytest.raises(CramError) as caught:
         list(documents)
     assert str(caught.value).splitlines() == [
-        "hf:some/dataset shard 2/3 breaks off behind record 768 (ConnectionError: reset by peer)",
-        "run the same command again to continue; a shard that breaks off there again is damaged",
+        "hf:some/dataset shard 2/3 breaks off after record 768 (ConnectionError: reset by peer)",
+        "run the same command again to continue; if the shard breaks off there again, it is damaged",
     ]
 
 
@@ -261,7 +264,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_installation_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources.pydocs, "documentation_files", lambda: [("p/a.md", tmp_path / "gone.md")])
+    monkeypatch.setattr(pydocs, "find_documentation", lambda: [("p/a.md", tmp_path / "gone.md")])
     with pytest.raises(CramError, match=r"^p/a.md: cannot be read \(No such file.*\nor set data.on_error=skip"):
         texts(open_source("pydocs"))
     skip = open_source("pydocs", on_error="skip")
@@ -288,7 +291,8 @@ def test_broken_records_and_files_among_good_ones_are_skipped(tmp_path: Path) ->
     found = [document for part in source.parts for document in part.documents()]
     assert [document.text for document in found] == ["one", "", "two", "", "three"]
     assert [Path(document.origin).name for document in found if document.fault] == ["a.jsonl:2", "b.jsonl.gz"]
-    assert all(part.position == part.size for part in source.parts)
+    for part in source.parts:
+        assert all(0 < position <= part.size for _, position in part.read())
     with pytest.raises(CramError, match="no supported extension"):
         open_source(f"{__file__}", on_error="skip")
     with pytest.raises(CramError, match="matches no file"):
