@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models
 from bench.timing import machine, spread, time_alternating, write_results
 from cram.config.training import ObjectiveConfig
 from cram.data.shards.loader import Loader
-from cram.data.shards.order import Kind, open_order
+from cram.data.shards.order import OrderKind, open_order
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 VOCAB = 32_768
 SEQ_LENS = (128, 512)
-ORDERS: tuple[Kind, ...] = ("shuffled", "likely_first")
+ORDERS: tuple[OrderKind, ...] = ("shuffled", "likely_first")
 MICRO_TOKENS = 1 << 15
 ROWS_PER_SHARD = 32_768
 MEDIAN_LENGTH = 240  # of a document, in tokens; the lengths are log-normal
@@ -68,7 +68,7 @@ def make_shards(folder: Path, seq_len: int, tokens: int) -> None:
 class Passes:
     """The contenders: passes over the rows of one folder in one order."""
 
-    def __init__(self, folder: Path, order: Kind):
+    def __init__(self, folder: Path, order: OrderKind):
         self._folder, self._order = folder, order
         shards = ShardSet.open(folder)
         special = SpecialTokens.of(load_tokenizer(shards.tokenizer_path))
@@ -117,7 +117,7 @@ def drop_pages(paths: Iterable[Path]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def run_case(folder: Path, order: Kind, rounds: int) -> dict[str, Any]:
+def run_case(folder: Path, order: OrderKind, rounds: int) -> dict[str, Any]:
     """Tokens a second of each contender."""
     shards = ShardSet.open(folder)
     open_order(shards, order, 0, 0)  # made before, as preparation does

@@ -18,7 +18,7 @@ from typing import Any
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.scan import chunks
-from cram.data.text.document import byte_size
+from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.text.document import byte_size
 from cram.data.text.sources import open_source
 from cram.files.atomic import read_json
@@ -73,7 +73,7 @@ def ours(source: str, processes: int, tokenizer: str, folder: str) -> dict[str, 
     data = DataConfig(
         source=source, dir=folder, processes=processes, held_out=0.0, filters=NO_FILTERS, dedupe=NO_DEDUPE
     )
-    shards = prepare_shards(data, WordPieceConfig(), tokenizer, Progress(terminal=False))
+    shards = prepare_shards(data, TokenizerSource(tokenizer), Progress(terminal=False))
     wall = read_json(shards.folder / "timing.json")["wall_seconds"]
     return {
         "pack": shards.manifest["counts"]["bytes"] / wall["pack"] / 1e6,
@@ -89,9 +89,10 @@ def main(words: list[str]) -> int:
     source, processes = options["data.source"], int(options["processes"])
     bare_speeds, our_speeds = [], []
     with tempfile.TemporaryDirectory() as folder:
-        vocabulary = WordPieceConfig(vocab_size=int(options["vocab_size"]), sample_bytes=20_000_000)
+        wordpiece = WordPieceConfig(vocab_size=int(options["vocab_size"]), sample_bytes=20_000_000)
+        vocabulary = TokenizerSource(wordpiece=wordpiece)
         first = DataConfig(source=source, dir=folder, tokens=1_000_000, filters=NO_FILTERS, dedupe=NO_DEDUPE)
-        tokenizer = str(prepare_shards(first, vocabulary, None, Progress(terminal=False)).tokenizer_path)
+        tokenizer = str(prepare_shards(first, vocabulary, Progress(terminal=False)).tokenizer_path)
         for turn in range(int(options["rounds"])):
             with tempfile.TemporaryDirectory() as once:
                 pair = [

@@ -22,7 +22,7 @@ from cram.clock import Budget, Clock
 from cram.config.config import Config
 from cram.config.recipe import read_config
 from cram.config.training import CompileConfig
-from cram.data.shards.loader import Rows
+from cram.data.shards.loader import TrainingRows
 from cram.machine.device import peak_flops, pick_precision, synchronize
 from cram.model.count import flops_per_position
 from cram.objectives.masked import MaskedObjective
@@ -77,12 +77,12 @@ class MadeRows:
         self._documents = np.cumsum(source.random((POOL, seq_len)) < 1 / DOCUMENT, axis=1, dtype=np.int32)
         self.rows_taken = 0
 
-    def peek(self, n: int) -> Rows:
+    def peek(self, n: int) -> TrainingRows:
         index = np.arange(self.rows_taken, self.rows_taken + n)
         place = index % POOL
-        return Rows(self._tokens[place], self._documents[place], index, np.zeros(n, np.int32))
+        return TrainingRows(self._tokens[place], self._documents[place], index, np.zeros(n, np.int32))
 
-    def next(self, n: int) -> Rows:
+    def next(self, n: int) -> TrainingRows:
         rows = self.peek(n)
         self.rows_taken += n
         return rows

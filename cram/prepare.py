@@ -34,15 +34,16 @@ def _prepare(words: list[str]) -> None:
 
         print_dry_run(config)
         return
-    from cram.data.inspect.show import print_account
+    from cram.data.inspect.show import print_summary
     from cram.data.preparation.prepare import prepare_shards
+    from cram.data.preparation.vocabulary import TokenizerSource
     from cram.data.tokenizer import check_mask
-    from cram.terminal.progress import Progress
 
     if config.tokenizer and config.objective.kind == "masked":
         check_mask(config.tokenizer, config.special)
-    shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress(), config.special)
-    print_account(shards, short=True)
+    tokenizer = TokenizerSource(config.tokenizer, config.wordpiece, config.special)
+    shards = prepare_shards(config.data, tokenizer)
+    print_summary(shards, short=True)
 
 
 def _look(words: list[str], said: set[str]) -> None:
@@ -56,17 +57,17 @@ def _look(words: list[str], said: set[str]) -> None:
     if not config.verify and not config.show:
         raise CramError("verify= and show= name no shard folder. Say verify=DIR or show=DIR.")
     if config.verify:
-        from cram.data.inspect.verify import verify
+        from cram.data.inspect.verify import verify_shards
 
-        shards = verify(config.verify)
+        shards = verify_shards(config.verify)
         print(
             f"{shards.folder}: {shards.rows:,} rows, {shards.tokens:,} tokens, "
             f"{len(shards.manifest['shards']):,} shard(s): all checksums and rows hold"
         )
     if config.show:
-        from cram.data.inspect.show import show
+        from cram.data.inspect.show import print_shards
 
-        show(config.show, config.row)
+        print_shards(config.show, config.row)
 
 
 if __name__ == "__main__":

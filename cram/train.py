@@ -34,13 +34,13 @@ def main(words: list[str]) -> int:
     from cram.build import build_parts, check
     from cram.clock import Budget, Clock, boot_clock
     from cram.data.preparation.prepare import prepare_shards
+    from cram.data.preparation.vocabulary import TokenizerSource
     from cram.data.shards.shards import ShardSet
     from cram.hub.initial import check_tokenizer, read_initial
     from cram.reporting.summary import print_summary
     from cram.run.checkpoint import Checkpoints
     from cram.run.files import read_receipt
     from cram.run.folder import RunFolder
-    from cram.terminal.progress import Progress
     from cram.training.extension import plan_extension
     from cram.training.finish import finish_run
 
@@ -56,7 +56,8 @@ def main(words: list[str]) -> int:
         if folder.shards:
             shards = ShardSet.open(folder.shards)
         else:
-            shards = prepare_shards(config.data, config.wordpiece, config.tokenizer, Progress(), config.special)
+            tokenizer = TokenizerSource(config.tokenizer, config.wordpiece, config.special)
+            shards = prepare_shards(config.data, tokenizer)
         shards.verify()
         parts = build_parts(config, shards)
         if initial:

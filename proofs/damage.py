@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from cram.build import load_held_out, load_trained
-from cram.data.inspect.verify import verify
+from cram.data.inspect.verify import verify_shards
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
@@ -67,7 +67,7 @@ def use_shards(path: Path) -> Any:
     rows = loader.next(loader.rows_left)
     loader.close()
     read = [sha256_bytes(array.tobytes()) for array in (rows.tokens, rows.documents, rows.index)]
-    verify(folder.parent)
+    verify_shards(folder.parent)
     return [read, shards.manifest, shards.token_counts().tolist(), [asdict(one) for one in shards.held_out()]]
 
 

@@ -153,7 +153,7 @@ def _make(data: bytes, good: list[str], words: list[str], beside: bytes, folder:
 
 
 def _judge(good: list[str], words: list[str], folder: Path, _: Result) -> str:
-    from cram.data.inspect.verify import verify
+    from cram.data.inspect.verify import verify_shards
 
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     plain.no_truncation()
@@ -162,7 +162,7 @@ def _judge(good: list[str], words: list[str], folder: Path, _: Result) -> str:
     if len(set(ids)) < len(ids):
         return "two pieces have one id, and it was not said"
     (manifest,) = (folder / "shards").glob("*/manifest.json")
-    verify(manifest.parent)
+    verify_shards(manifest.parent)
     stored = Tokenizer.from_file(str(manifest.parent / "tokenizer.json"))
     for role, _, token in (word.removeprefix("special.").partition("=") for word in words):
         if token not in ("", "null") and stored.id_to_token(roles_of(stored)[role]) != token:

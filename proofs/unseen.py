@@ -19,9 +19,10 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.data.inspect.verify import verify
+from cram.data.inspect.verify import verify_shards
 from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.second_pass import Encoder
+from cram.data.preparation.second_pass import DocumentTokenizer
+from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.errors import CramError
@@ -114,7 +115,7 @@ def leaked(shards: ShardSet) -> int:
 
 def encoded(shards: ShardSet) -> list[list[int]]:
     """The ids of the held-out documents, framed."""
-    encoder = Encoder(shards.tokenizer_path.read_text(encoding="utf-8"), FILTERS)
+    encoder = DocumentTokenizer(shards.tokenizer_path.read_text(encoding="utf-8"), FILTERS)
     return encoder.encode([one.text for one in shards.held_out()])
 
 
@@ -162,14 +163,14 @@ def main() -> int:
                     source=str(source), dir=str(folder / "shards"), seq_len=64, held_out=0.1,
                     filters=FILTERS, dedupe=dedupe, processes=1,
                 )  # fmt: skip
-                shards = prepare_shards(data, wordpiece, path, Progress(terminal=False))
-                found = leaked(verify(shards.folder))
+                shards = prepare_shards(data, TokenizerSource(path, wordpiece), Progress(terminal=False))
+                found = leaked(verify_shards(shards.folder))
                 dropped = {reason: figures["documents"] for reason, figures in shards.manifest["dropped"].items()}
                 print(f"{about}, {kind}: {shards.documents} of {len(texts)} documents kept, dropped: {dropped};")
                 print(f"  of {len(shards.held_out())} held-out documents {found} stand in the rows", flush=True)
                 plant(shards.folder, max(encoded(shards), key=len), 500)
                 try:
-                    verify(shards.folder)
+                    verify_shards(shards.folder)
                     refused = "NOTHING"
                 except CramError as error:
                     refused = str(error).splitlines()[0].partition(": ")[2]

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from cram.config.recipe import last_of_each
-from cram.data.inspect.verify import verify
+from cram.data.inspect.verify import verify_shards
 from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.files.atomic import read_json
@@ -155,7 +155,7 @@ def test_gpt2s_tokenizer_is_trained_evaluated_and_exported(
     data = read_json(tmp_path / "run" / "receipt.json")["data"]
     assert (data["vocab_size"], data["unknown_tokens"], data["lost_characters"]) == (448, 0.0, 0.0)
     (shards,) = (path for path in (tmp_path / "shards").iterdir() if path.is_dir())
-    assert verify(shards).vocab_size == 448
+    assert verify_shards(shards).vocab_size == 448
     assert evaluate([f"run={tmp_path / 'run'}"]) == 0
     assert "all shown as <mask>)" in capsys.readouterr().out or recipe == "gpt_demo"
     stock = AutoTokenizer.from_pretrained(tmp_path / "run" / "export")

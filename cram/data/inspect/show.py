@@ -28,7 +28,7 @@ LIKE_HELD_OUT = ("near_held_out", "ids_held_out", "window_held_out")
 WORTH_SAYING = 0.001  # share of unknown tokens or lost characters
 
 
-def show(folder: str | Path, row: int | None = None) -> None:
+def print_shards(folder: str | Path, row: int | None = None) -> None:
     """Print a shard folder and draw its plots; with `row`, print that row alone.
 
     Errors: CramError when the folder is no shard folder or has no such row.
@@ -40,14 +40,14 @@ def show(folder: str | Path, row: int | None = None) -> None:
         if not 0 <= row < shards.rows:
             raise CramError(f"row={row}: {folder} has no such row; its rows are 0 to {shards.rows - 1}")
         return _print_row(shards, tokenizer, row, console)
-    print_account(shards)
+    print_summary(shards)
     _print_dropped(shards, console)
     for number in np.unique((np.arange(ROWS_SHOWN) * 2 + 1) * shards.rows // (2 * ROWS_SHOWN)):
         _print_row(shards, tokenizer, int(number), console)
     draw_plots(shards, tokenizer)
 
 
-def print_account(shards: ShardSet, short: bool = False) -> None:
+def print_summary(shards: ShardSet, short: bool = False) -> None:
     """Print what became of the documents, how the rows are filled and where the time went; `short`: on one screen."""
     console = Console(highlight=False)
     counts = shards.manifest["counts"]

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
-from cram.data.preparation.leaks import BOILERPLATE_FILE, WINDOW, check_rows
-from cram.data.preparation.second_pass import held_out_ids
+from cram.data.preparation.held_out_search import BOILERPLATE_FILE, WINDOW, check_rows
+from cram.data.preparation.second_pass import index_held_out
 from cram.data.preparation.statistics import STATISTICS
 from cram.data.shards.mapped_arrays import map_arrays
 from cram.data.shards.order import ARRAY, FOLDER
@@ -37,7 +37,7 @@ from cram.files.sealed import read_checksums
 ORDER_REMEDY = "delete the file, it is made again"
 
 
-def verify(folder: str | Path) -> ShardSet:
+def verify_shards(folder: str | Path) -> ShardSet:
     """Check every file and every row of a shard folder, and return it open; nothing is written.
 
     Errors: CramError naming the first file that is not as it should be, and what is wrong with it.
@@ -163,7 +163,7 @@ def _verify_unseen(shards: ShardSet) -> None:
     path = shards.folder / MANIFEST
     definition = shards.tokenizer_path.read_text(encoding="utf-8")
     with _reading(shards.folder / BOILERPLATE_FILE):
-        found = check_rows(shards, held_out_ids((one.text for one in shards.held_out()), definition))
+        found = check_rows(shards, index_held_out((one.text for one in shards.held_out()), definition))
     if found.sequences_found or found.windows_found:
         raise CramError(
             f"{shards.folder}: held-out text stands in its rows, {found.sequences_found} whole document(s) and "

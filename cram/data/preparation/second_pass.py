@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from cram.config.data import FilterConfig
 from cram.data.cleaning.filters import Filters
-from cram.data.preparation.leaks import HeldOutIds, content
+from cram.data.preparation.held_out_search import HeldOutIndex, content
 from cram.data.preparation.scan import Sample, Samples, add_samples, chunks, sample
 from cram.data.preparation.stopwatch import Stopwatch
 from cram.data.special import SpecialTokens, text_places, written_controls
@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass
-class Encoded:
+class TokenizedDocuments:
     """Documents as tokens, framed by special ones, one behind the other; one that was dropped has length 0."""
 
     ids: npt.NDArray[np.int32]
@@ -31,11 +31,11 @@ class Encoded:
     dropped: dict[str, list[int]]  # reason -> bytes of each dropped document
     samples: Samples
     seconds: dict[str, float]
-    touching: dict[int, "Touching"] = field(default_factory=dict)  # by the number of the document
+    touching: dict[int, "Overlap"] = field(default_factory=dict)  # by the number of the document
 
 
 @dataclass(frozen=True)
-class Touching:
+class Overlap:
     """A document with windows of held-out ones: their numbers, its bytes as it was read, and a sample of it."""
 
     windows: list[int]
@@ -43,10 +43,10 @@ class Touching:
     sample: Sample
 
 
-class Encoder:
+class DocumentTokenizer:
     """Tokenizes documents, in a worker process or here; the tokenizer is made at first use.
 
-    With `held_out`, a file of `HeldOutIds`, it drops those whose ids are a held-out document's, and tells of those
+    With `held_out`, a file of `HeldOutIndex`, it drops those whose ids are a held-out document's, and tells of those
     that hold some of them.
     """
 
@@ -54,12 +54,12 @@ class Encoder:
         self._definition = tokenizer
         self._filters = Filters(filters)
         self._held_out = held_out
-        self._ids: HeldOutIds | None = None
+        self._ids: HeldOutIndex | None = None
         self._tokenizer: Tokenizer | None = None
         self._frame = 0
         self._controls: set[int] = set()
 
-    def __call__(self, documents: list[Document]) -> Encoded:
+    def __call__(self, documents: list[Document]) -> TokenizedDocuments:
         """The tokens of some documents."""
         stopwatch = Stopwatch()
         texts = [self._filters.clean(document.text) for document in documents]
@@ -79,9 +79,9 @@ class Encoder:
         ids = np.fromiter(chain.from_iterable(encodings), np.int32, int(lengths.sum()))
         sizes = np.array([byte_size(text) for text in texts], np.int64)
         stopwatch.lap("gathering")
-        found = Encoded(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
+        found = TokenizedDocuments(ids, lengths, sizes, dropped, samples, stopwatch.seconds)
         if self._held_out:
-            self._ids = self._ids or HeldOutIds.load(self._held_out)
+            self._ids = self._ids or HeldOutIndex.load(self._held_out)
             self._look_for(self._ids, found, documents, texts)
             stopwatch.lap("held-out ids")
         return found
@@ -99,7 +99,9 @@ class Encoder:
             return [encoding.ids for encoding in encodings]
         return [[encoding.ids[place] for place in text_places(encoding, self._controls)] for encoding in encodings]
 
-    def _look_for(self, held_out: HeldOutIds, found: Encoded, documents: list[Document], texts: list[str]) -> None:
+    def _look_for(
+        self, held_out: HeldOutIndex, found: TokenizedDocuments, documents: list[Document], texts: list[str]
+    ) -> None:
         """Drop what has all ids of a held-out document, and tell what holds windows of one."""
         ends = np.cumsum(found.lengths)
         starts = ends - found.lengths
@@ -113,21 +115,21 @@ class Encoder:
         owners = np.searchsorted(ends, places, side="right")
         for i in np.unique(owners[~equal[owners]]).tolist():
             windows = np.unique(numbers[owners == i]).tolist()
-            found.touching[i] = Touching(windows, byte_size(documents[i].text), sample(documents[i], texts[i]))
+            found.touching[i] = Overlap(windows, byte_size(documents[i].text), sample(documents[i], texts[i]))
         found.ids = found.ids[np.repeat(~equal, found.lengths)]
         found.lengths[equal] = 0
 
 
-def held_out_ids(texts: Iterable[str], tokenizer: str) -> HeldOutIds:
+def index_held_out(texts: Iterable[str], tokenizer: str) -> HeldOutIndex:
     """The ids by which held-out texts are looked for, with the tokenizer of a tokenizer.json."""
-    encoder = Encoder(tokenizer, FilterConfig())
+    encoder = DocumentTokenizer(tokenizer, FilterConfig())
     special = SpecialTokens.of(Tokenizer.from_str(tokenizer))
     encoded = (ids for chunk in chunks((text, text) for text in texts) for ids in encoder.encode(chunk))
-    return HeldOutIds.of([content(np.array(ids, np.int32), special) for ids in encoded])
+    return HeldOutIndex.of([content(np.array(ids, np.int32), special) for ids in encoded])
 
 
 @dataclass(frozen=True)
-class Note:
+class ChunkNote:
     """What belongs to a chunk of documents and stays in this process."""
 
     parts: list[int]  # the part of each document
@@ -137,7 +139,7 @@ class Note:
 
 
 @dataclass
-class KeptDocuments:
+class KeptDocumentReader:
     """Reads the kept documents by the chunk.
 
     kept: bool [documents], by document number. taken: how many documents of each part those are.
@@ -151,11 +153,11 @@ class KeptDocuments:
     cursor: Location = Location(0, -1)
     excerpts: dict[int, Sample] = field(default_factory=dict)  # those met behind the last chunk
 
-    def __iter__(self) -> Iterator[tuple[list[Document], Note]]:
+    def __iter__(self) -> Iterator[tuple[list[Document], ChunkNote]]:
         for chunk in chunks((read.document.text, read) for read in self._read()):
             parts = [location.part for location, _ in chunk]
             progress = sum(byte_size(document.text) for _, document in chunk)
-            note = Note(parts, chunk[-1].location, self.excerpts, progress)
+            note = ChunkNote(parts, chunk[-1].location, self.excerpts, progress)
             self.excerpts = {}
             yield [document for _, document in chunk], note
 

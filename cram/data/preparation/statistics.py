@@ -6,11 +6,11 @@ from typing import Any, get_args
 import numpy as np
 
 from cram.config.data import DataConfig
-from cram.data.preparation.fates import Decision
+from cram.data.preparation.decision import Decision
 from cram.data.preparation.first_pass import Segments
-from cram.data.preparation.rows import RowWriter
+from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import FATES, HELD_OUT, Sample, Samples, Scanned, add_samples
-from cram.data.shards.pack import Kind, fill
+from cram.data.shards.pack import PackingKind, fill
 from cram.data.text.source import Source
 
 STATISTICS = "statistics.json"
@@ -72,7 +72,7 @@ def _packing(rows: RowWriter, data: DataConfig) -> dict[str, Any]:
     lengths = np.repeat(np.arange(len(rows.lengths), dtype=np.uint32), rows.lengths)
     # A histogram is sorted, and documents of one length do not fit together.
     np.random.RandomState(0).shuffle(lengths)
-    (other,) = set(get_args(Kind)) - {data.packing}
+    (other,) = set(get_args(PackingKind)) - {data.packing}
     told = fill(lengths, data.seq_len, other)
     return {
         data.packing: {"fill": rows.fill, "cut_documents": rows.cut, "measured": True},

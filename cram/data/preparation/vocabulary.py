@@ -1,8 +1,9 @@
 """The first stage: a tokenizer, given or trained on a sample of the source, and how much text makes a token."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -22,6 +23,7 @@ from cram.data.text.reading_plan import ReadingPlan
 from cram.data.text.source import Source
 from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
 from cram.errors import CramError
+from cram.files.atomic import sha256_bytes
 from cram.files.sealed import read_sealed, write_sealed
 from cram.terminal.progress import Progress
 
@@ -31,6 +33,30 @@ LOST_BYTES = 500_000  # text in which lost characters are counted
 # value that would drop the second, which is what 0.3 drops of English at 32768 pieces, rounded up.
 MANY_DROPPED, FEW_DROPPED = 0.05, 0.01
 NAME = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class TokenizerSource:
+    """Where a preparation gets its tokenizer from: a file, or training on the text.
+
+    Attributes:
+        path: a tokenizer.json to load; None trains WordPiece on a sample of the source.
+        wordpiece: how to train; unused with a path.
+        special: names of the special tokens of the loaded tokenizer; unused without a path.
+    """
+
+    path: str | None = None
+    wordpiece: WordPieceConfig = field(default_factory=WordPieceConfig)
+    special: SpecialConfig = field(default_factory=SpecialConfig)
+
+    def fingerprint(self) -> dict[str, Any] | str:
+        """What the shards depend on: the settings of training, or the sha256 of the loaded tokenizer.
+
+        The loaded tokenizer includes the roles of its special tokens, which files beside it may state.
+        """
+        if self.path is None:
+            return asdict(self.wordpiece)
+        return sha256_bytes(load_tokenizer(self.path, self.special).to_str().encode())
 
 
 @dataclass(frozen=True)
@@ -48,30 +74,30 @@ class Vocabulary:
 def make_vocabulary(
     source: Source,
     data: DataConfig,
-    wordpiece: WordPieceConfig,
-    path: str | None,
+    chosen: TokenizerSource,
     folder: Path,
-    report: Progress,
-    special: SpecialConfig | None = None,
+    progress: Progress,
 ) -> Vocabulary:
-    """Load the tokenizer of `path`, or train one on documents that may be trained on; kept in `folder`.
+    """Loads the chosen tokenizer, or trains one on documents that are not held out; keeps the result in `folder`.
 
-    Errors: CramError when there is too little text, or the tokenizer is at fault.
+    Raises:
+        CramError: there is too little text, or the tokenizer is at fault.
     """
+    wordpiece = chosen.wordpiece
     if earlier := read_kept(folder / NAME, read_sealed):
         return Vocabulary(**earlier)
-    if path is None:
-        with report.stage("training the tokenizer", None, "bytes") as stage:
+    if chosen.path is None:
+        with progress.stage("training the tokenizer", None, "bytes") as stage:
             split = Splitter(normalizer_of(make_normalizer(wordpiece)))
             texts, taken = _sample(source, wordpiece.sample_bytes, data, split)
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(taken)
     else:
-        tokenizer = load_tokenizer(path, special)
+        tokenizer = load_tokenizer(chosen.path, chosen.special)
         texts, taken = _sample(source, MEASURED_BYTES, data, Splitter(normalizer_of(tokenizer.normalizer)))
     some = texts[:: max(1, sum(map(byte_size, texts)) // LOST_BYTES)]
     lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
-    for warning in language_warnings(some, wordpiece if path is None else None, lost):
+    for warning in language_warnings(some, wordpiece if chosen.path is None else None, lost):
         print(f"warning: {warning}", flush=True)
     pace, unfit = _measure(tokenizer, texts, taken, data.filters)
     if unfit:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.shards.order import Kind, open_order
+from cram.data.shards.order import OrderKind, open_order
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 
@@ -20,7 +20,7 @@ BLOCKS_AHEAD = 4
 
 
 @dataclass
-class Rows:
+class TrainingRows:
     """n rows of the shards; all arrays are copies and may be written to."""
 
     tokens: npt.NDArray[np.int32]  # [n, seq_len]
@@ -28,9 +28,9 @@ class Rows:
     index: npt.NDArray[np.int64]  # [n], number of the row in the shards
     epoch: npt.NDArray[np.int32]  # [n]
 
-    def __getitem__(self, part: slice) -> "Rows":
+    def __getitem__(self, part: slice) -> "TrainingRows":
         """A part of the rows, as views."""
-        return Rows(self.tokens[part], self.documents[part], self.index[part], self.epoch[part])
+        return TrainingRows(self.tokens[part], self.documents[part], self.index[part], self.epoch[part])
 
 
 @dataclass
@@ -51,10 +51,10 @@ class _Block:
 class Loader:
     """Hands out `epochs` passes over the shards; `state` and `resume` are exact to the row."""
 
-    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: Kind = "shuffled"):
+    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: OrderKind = "shuffled"):
         self._shards = shards
         self._seed = seed
-        self._order: Kind = order
+        self._order: OrderKind = order
         self.rows_total = shards.rows * epochs
         self.rows_taken = 0
         self._read_ahead()
@@ -64,14 +64,14 @@ class Loader:
         """Rows that `next` can still give."""
         return self.rows_total - self.rows_taken
 
-    def next(self, n: int) -> Rows:
+    def next(self, n: int) -> TrainingRows:
         """The next n rows, across the border of an epoch if need be; CramError when fewer are left."""
         rows = self.peek(n)
         self.rows_taken += n
         self._drop(n)
         return rows
 
-    def peek(self, n: int) -> Rows:
+    def peek(self, n: int) -> TrainingRows:
         """The next n rows (n > 0) without moving on; CramError when fewer are left."""
         if n > self.rows_left:
             raise CramError(
@@ -120,7 +120,7 @@ class Loader:
                 del self._rest[0]
 
 
-def _blocks(shards: ShardSet, order: Kind, seed: int, taken: int, total: int) -> Iterator[_Block]:
+def _blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, total: int) -> Iterator[_Block]:
     """The rows in training order from number `taken` to `total`, which ends an epoch."""
     rows = shards.rows
     size = max(1, BLOCK_TOKENS // shards.seq_len)
@@ -133,14 +133,14 @@ def _blocks(shards: ShardSet, order: Kind, seed: int, taken: int, total: int) ->
             yield _Block(*shards.read(index), index, epoch)
 
 
-def _join(blocks: list[_Block], n: int) -> Rows:
+def _join(blocks: list[_Block], n: int) -> TrainingRows:
     """The first n rows of the blocks, copied."""
     parts: list[tuple[_Block, slice]] = []
     for block in blocks:
         taken = min(n, block.left)
         parts.append((block, slice(block.start, block.start + taken)))
         n -= taken
-    return Rows(
+    return TrainingRows(
         np.concatenate([block.tokens[part] for block, part in parts], dtype=np.int32),
         np.concatenate([block.documents[part] for block, part in parts], dtype=np.int32),
         np.concatenate([block.index[part] for block, part in parts]),

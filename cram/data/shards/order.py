@@ -26,17 +26,17 @@ from cram.files.atomic import to_json, write_atomic
 from cram.files.lock import wait_for_lock
 from cram.files.sealed import add_to_checksums, is_intact
 
-Kind = Literal["shuffled", "likely_first", "unlikely_first"]
+OrderKind = Literal["shuffled", "likely_first", "unlikely_first"]
 Order = npt.NDArray[np.uint32]
 
-SORTED: tuple[Kind, ...] = ("likely_first", "unlikely_first")
+SORTED: tuple[OrderKind, ...] = ("likely_first", "unlikely_first")
 FOLDER, ARRAY = "orders", "order"
 CHUNK_TOKENS = 1 << 20
 TOKEN_BITS, ROW_BITS = 20, 26  # binary places of a token's surprisal, below 64, and of a row's mean
 _warned: set[Path] = set()
 
 
-def open_order(shards: ShardSet, kind: Kind, seed: int, epoch: int) -> Order:
+def open_order(shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> Order:
     """The numbers of all rows in the order of an epoch: uint32 [rows], a memory map or an array.
 
     Read from its file; where none is there, or one that is damaged or of other shards, it is made and written. Where
@@ -70,7 +70,7 @@ def epoch_order(seed: int, data_hash: str, epoch: int, rows: int) -> Order:
     return order
 
 
-def _path(shards: ShardSet, kind: Kind, seed: int, epoch: int) -> Path:
+def _path(shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> Path:
     name = kind if kind in SORTED else f"{kind}-seed{seed}-epoch{epoch}"
     return shards.folder / FOLDER / f"{name}.safetensors"
 
@@ -87,7 +87,7 @@ def _read(path: Path, shards: ShardSet) -> Order | None:
     return order if order.shape == (shards.rows,) and metadata == _metadata(path, shards) else None
 
 
-def _make(path: Path, shards: ShardSet, kind: Kind, seed: int, epoch: int) -> npt.NDArray[np.uint8]:
+def _make(path: Path, shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> npt.NDArray[np.uint8]:
     """A file as bytes. It is laid out first and the order made in it: of 100 million rows there is no second copy."""
     rows = shards.rows
     header = _header(rows, _metadata(path, shards))
@@ -133,7 +133,7 @@ def _shuffle(order: Order, seed: int, data_hash: str, epoch: int) -> None:
     np.random.RandomState(np.frombuffer(digest, "<u4")).shuffle(order)
 
 
-def _sort(space: npt.NDArray[np.uint64], shards: ShardSet, kind: Kind) -> None:
+def _sort(space: npt.NDArray[np.uint64], shards: ShardSet, kind: OrderKind) -> None:
     """Sort (score, row) as one number each, and put the rows into the first half of the space."""
     table = _surprisal(shards)
     start = 0

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.int32]
-Kind = Literal["greedy", "best_fit"]
+PackingKind = Literal["greedy", "best_fit"]
 
 # More fills rows little better: on 104 M tokens of encyclopedia, books, reviews and abstracts 99.6 % at 128 (99.7 %
 # with four times the window), 99.8 % at 512 and 1024. It is what a state holds: 4 MB.
@@ -45,7 +45,7 @@ class Packer(Protocol):
         """Go on from the state of a packer of the same kind, seq_len and pad_id."""
 
 
-def make_packer(kind: Kind, seq_len: int, pad_id: int) -> Packer:
+def make_packer(kind: PackingKind, seq_len: int, pad_id: int) -> Packer:
     """The packer of `data.packing`."""
     return GreedyPacker(seq_len, pad_id) if kind == "greedy" else BestFitPacker(seq_len, pad_id)
 
@@ -211,7 +211,7 @@ class Fill:
     cut: int
 
 
-def fill(lengths: npt.ArrayLike, seq_len: int, kind: Kind) -> Fill:
+def fill(lengths: npt.ArrayLike, seq_len: int, kind: PackingKind) -> Fill:
     """What a packer makes of documents of these lengths, in this order, told without their tokens."""
     sizes = np.asarray(lengths, np.int64)
     tokens = int(sizes.sum())

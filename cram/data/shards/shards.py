@@ -34,7 +34,7 @@ Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutDocument:
     """A document that is never trained on; `hash` is the sha256 of its text in hex."""
 
     text: str
@@ -90,7 +90,7 @@ class ShardWriter:
     def finish(
         self,
         tokenizer: bytes,
-        held_out: Iterable[HeldOut],
+        held_out: Iterable[HeldOutDocument],
         manifest: dict[str, Any],
         lengths: npt.NDArray[np.int64] = NO_LENGTHS,
     ) -> None:
@@ -228,10 +228,10 @@ class ShardSet:
         """How many documents have each number of tokens, longer ones counted in the last place."""
         return load_file(self.file(COUNTS))["lengths"]
 
-    def held_out(self) -> list[HeldOut]:
+    def held_out(self) -> list[HeldOutDocument]:
         """The held-out documents in the order of their hashes."""
         with self.file(HELD_OUT).open(encoding="utf-8") as lines:
-            return [HeldOut(**json.loads(line)) for line in lines]
+            return [HeldOutDocument(**json.loads(line)) for line in lines]
 
     def _map(self, shard: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The tokens and documents of a shard, as views of its memory map."""

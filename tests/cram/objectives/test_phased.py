@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cram.config.model import ModelConfig
 from cram.config.training import ObjectiveConfig
-from cram.data.shards.loader import Rows
+from cram.data.shards.loader import TrainingRows
 from cram.model import Encoder
 from cram.objectives.causal import CausalBatch, CausalObjective
 from cram.objectives.masked import MaskedBatch, MaskedObjective
@@ -22,10 +22,10 @@ def masked() -> MaskedObjective:
     return MaskedObjective(config, list(range(SPECIAL)), MASK, VOCAB, SEQ_LEN, seed=0, static_shapes=False)
 
 
-def some_rows(count: int) -> Rows:
+def some_rows(count: int) -> TrainingRows:
     source = np.random.default_rng(0)
     tokens = source.integers(SPECIAL, VOCAB, (count, SEQ_LEN), np.int32)
-    return Rows(tokens, np.zeros_like(tokens), np.arange(count), np.zeros(count, np.int32))
+    return TrainingRows(tokens, np.zeros_like(tokens), np.arange(count), np.zeros(count, np.int32))
 
 
 @given(share=st.floats(0.01, 0.99), progress=st.floats(0.0, 1.0))

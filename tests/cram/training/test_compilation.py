@@ -19,7 +19,7 @@ from cram.clock import Budget, Clock
 from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.config.training import CompileConfig
-from cram.data.shards.loader import Rows
+from cram.data.shards.loader import TrainingRows
 from cram.errors import CramError
 from cram.model import attention
 from cram.model.attention import document_bounds, document_starts
@@ -52,11 +52,11 @@ class FixedRows:
     rows_total = rows_left = 1000
     rows_taken = 0
 
-    def peek(self, n: int) -> Rows:
+    def peek(self, n: int) -> TrainingRows:
         source = np.random.default_rng(0)
         tokens = source.integers(5, VOCAB, (n, SEQ_LEN), np.int32)
         documents = np.cumsum(source.random((n, SEQ_LEN)) < 0.1, axis=1, dtype=np.int32)
-        return Rows(tokens, documents, np.arange(n), np.zeros(n, np.int32))
+        return TrainingRows(tokens, documents, np.arange(n), np.zeros(n, np.int32))
 
 
 def make_session(run: Path, precision: torch.dtype = torch.float32, budget: str = "10steps") -> Session:

@@ -19,6 +19,7 @@ from cram.data.cleaning.held_out_split import held_out_limit, text_hash
 from cram.data.inspect import plots, show
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.scan import FATES
+from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 from cram.files.atomic import sha256_file
@@ -51,7 +52,7 @@ def prepared(folder: Path, **settings: Any) -> ShardSet:
     filters = FilterConfig(min_words=12, symbols=None, digits=None, repetition=False, compressibility=None)
     data = DataConfig(source=str(source), dir=str(folder), seq_len=32, held_out=0.05, filters=filters,
                       dedupe=DedupeConfig(exact=True, near=0.8), processes=1, **settings)  # fmt: skip
-    return prepare_shards(data, WordPieceConfig(vocab_size=128), None, Progress(terminal=False))
+    return prepare_shards(data, TokenizerSource(wordpiece=WordPieceConfig(vocab_size=128)), Progress(terminal=False))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def whole(made: ShardSet) -> str:
     """All that is shown of it."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
         plain(patch)
-        show.show(made.folder)
+        show.print_shards(made.folder)
     return out.getvalue()
 
 
@@ -88,7 +89,7 @@ def plain(patch: pytest.MonkeyPatch) -> None:
 
 def account(shards: ShardSet, capsys: pytest.CaptureFixture[str], **options: bool) -> str:
     capsys.readouterr()
-    show.print_account(shards, **options)
+    show.print_summary(shards, **options)
     return capsys.readouterr().out
 
 
@@ -178,7 +179,7 @@ def test_the_short_account_fits_a_screen(
 
 def shown(shards: ShardSet, capsys: pytest.CaptureFixture[str], row: int | None = None) -> str:
     capsys.readouterr()
-    show.show(shards.folder, row)
+    show.print_shards(shards.folder, row)
     return capsys.readouterr().out
 
 
@@ -198,7 +199,7 @@ def test_output_that_knows_ascii_alone_gets_that(made: ShardSet, monkeypatch: py
     monkeypatch.setattr(show, "draw_plots", lambda *_: None)
     written = BytesIO()
     with redirect_stdout(TextIOWrapper(written, "ascii", write_through=True)) as out:
-        show.show(made.folder)
+        show.print_shards(made.folder)
     assert rb"na\xefve" in written.getvalue() and out
 
 
@@ -264,7 +265,7 @@ def test_rows_are_shown_from_all_over(made: ShardSet, whole: str) -> None:
 @pytest.mark.parametrize("row", [-1, 10**6])
 def test_a_row_that_is_not_there(made: ShardSet, row: int) -> None:
     with pytest.raises(CramError, match=rf"row={row}: .* has no such row; its rows are 0 to {made.rows - 1}$"):
-        show.show(made.folder, row)
+        show.print_shards(made.folder, row)
 
 
 def test_one_row_is_all_that_is_shown(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
@@ -388,4 +389,4 @@ def test_a_full_disk_costs_the_plots_alone(
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"no shard folder, it holds no manifest.json; run cram.prepare"):
-        show.show(tmp_path)
+        show.print_shards(tmp_path)

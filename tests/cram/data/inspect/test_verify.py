@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from cram.config.recipe import read_config
 from cram.data.inspect import verify
-from cram.data.preparation import rows
+from cram.data.preparation import row_writer
 from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.order import open_order
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
@@ -32,10 +33,10 @@ def made(
     words = [*tiny_run(tmp_path_factory.mktemp("verify")), f"data.packing={request.param}", "data.tokens=12000"]
     config = read_config([*words, "data.filters.compressibility=null"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "TOKENS_PER_SHARD", 120 * 32)
+        patch.setattr(row_writer, "TOKENS_PER_SHARD", 120 * 32)
         patch.setattr("cram.data.preparation.scan.CHUNK_DOCUMENTS", 50)
         patch.setattr("cram.data.shards.pack.WINDOW_TOKENS", 1000)
-        shards = prepare_shards(config.data, config.wordpiece, None, Progress(terminal=False))
+        shards = prepare_shards(config.data, TokenizerSource(wordpiece=config.wordpiece), Progress(terminal=False))
     assert len(shards.manifest["shards"]) > 2
     return shards.folder
 
@@ -48,7 +49,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def fails(folder: Path, message: str) -> None:
     with pytest.raises(CramError, match=message) as error:
-        verify.verify(folder)
+        verify.verify_shards(folder)
     assert len(str(error.value).splitlines()) <= 2
     assert str(folder) in str(error.value)
 
@@ -83,7 +84,7 @@ def rewrite(folder: Path, name: str, change: Change) -> None:
 
 def test_a_set_that_is_as_it_was_made(made: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
-    shards = verify.verify(made)
+    shards = verify.verify_shards(made)
     assert (shards.folder, shards.rows) == (made, ShardSet.open(made).rows)
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
 
@@ -98,7 +99,7 @@ def test_shards_are_read_some_rows_at_a_time(made: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(verify, "_problem", problem)
     monkeypatch.setattr("cram.data.shards.shards.TOKENS_AT_ONCE", 32 * 50)
-    shards = verify.verify(made)
+    shards = verify.verify_shards(made)
     assert max(seen) == 50 and sum(seen) == shards.rows
 
 
@@ -285,7 +286,7 @@ def test_very_long_documents_share_a_place(folder: Path) -> None:
         arrays["lengths"] = np.append(lengths[:30], lengths[30:].sum())
 
     rewrite(folder, "counts.safetensors", cut)
-    verify.verify(folder)
+    verify.verify_shards(folder)
 
 
 def hold_out(folder: Path, change: Callable[[list[dict[str, str]]], object]) -> None:
@@ -325,7 +326,7 @@ def test_a_tokenizer_that_is_none(folder: Path) -> None:
 def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> None:
     shards = ShardSet.open(folder)
     open_order(shards, "shuffled", seed=3, epoch=1)
-    verify.verify(folder)
+    verify.verify_shards(folder)
     path = folder / "orders" / f"{name}.safetensors"
     others = [other.name for other in path.parent.glob("*.safetensors")]
     whole = path.read_bytes()
@@ -343,7 +344,7 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     path.unlink()
     others.remove(path.name)
     write_checksums(path.parent, others)
-    verify.verify(folder)
+    verify.verify_shards(folder)
     open_order(shards, "likely_first", seed=0, epoch=0)
 
 

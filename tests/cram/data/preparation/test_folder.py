@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cram.data.preparation.folder import alone
+from cram.data.preparation.folder import lock_folder
 
 
 def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -11,11 +11,11 @@ def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pyte
     events = []
 
     def second() -> None:
-        with alone(folder):
+        with lock_folder(folder):
             events.append("second")
 
     waiting = threading.Thread(target=second)
-    with alone(folder):
+    with lock_folder(folder):
         waiting.start()
         waiting.join(timeout=0.2)
         events.append("first")

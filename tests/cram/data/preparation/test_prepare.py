@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation import first_pass as segments
-from cram.data.preparation import prepare, rows, scan
+from cram.data.preparation import prepare, row_writer, scan
 from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 from cram.files import atomic
@@ -72,7 +73,7 @@ def write(folder: Path, documents: list[str], files: int = 3) -> DataConfig:
 
 
 def make(data: DataConfig, wordpiece: WordPieceConfig = WORDPIECE, tokenizer: str | None = None) -> ShardSet:
-    return prepare_shards(data, wordpiece, tokenizer, Quiet())  # type: ignore[arg-type]
+    return prepare_shards(data, TokenizerSource(tokenizer, wordpiece), Quiet())  # type: ignore[arg-type]
 
 
 def packed(shards: ShardSet) -> list[str]:
@@ -102,8 +103,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants such that 300 documents make several chunks, segments and shards."""
     monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 16)
     monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 64)
-    monkeypatch.setattr(rows, "TOKENS_PER_SHARD", 64 * 32)
-    monkeypatch.setattr(rows, "FILE_BYTES", 5_000)
+    monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 64 * 32)
+    monkeypatch.setattr(row_writer, "FILE_BYTES", 5_000)
 
 
 def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -
 @pytest.mark.parametrize("tokens", [None, 500, 10**9])
 def test_progress_ends_at_its_total(tmp_path: Path, tokens: int | None) -> None:
     report: Any = Quiet()
-    prepare_shards(replace(write(tmp_path, texts()), tokens=tokens), WORDPIECE, None, report)
+    prepare_shards(replace(write(tmp_path, texts()), tokens=tokens), TokenizerSource(wordpiece=WORDPIECE), report)
     for name in ("scanning", "tokenizing and packing"):
         assert report.stages[name] == report.totals[name] > 0
 
@@ -238,11 +239,11 @@ def test_two_processes_make_the_same_bytes_as_one(tmp_path: Path, small_pieces: 
 TWICE = """
 import sys
 from cram.config.data import DataConfig, WordPieceConfig
-from cram.terminal.progress import Progress
 from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.vocabulary import TokenizerSource
 if __name__ == "__main__":
     data = DataConfig(source=sys.argv[1], dir=sys.argv[2], seq_len=32, processes=1)
-    print(prepare_shards(data, WordPieceConfig(vocab_size=128), None, Progress()).folder)
+    print(prepare_shards(data, TokenizerSource(wordpiece=WordPieceConfig(vocab_size=128))).folder)
 """
 
 
@@ -290,7 +291,9 @@ def test_text_that_does_not_give_the_tokens_it_promised_is_said(
     data = write(tmp_path, [*texts(100), *texts(100) * 30], files=1)
     made = make(replace(data, tokens=20_000))
     assert made.tokens < 20_000
-    assert f"data.tokens=20000: {made.tokens} are left of the text that was read for them" in capsys.readouterr().out
+    assert (
+        f"data.tokens=20000: only {made.tokens} are left of the text that was read for them" in capsys.readouterr().out
+    )
 
 
 def test_filters_drop_and_say_what(tmp_path: Path) -> None:
@@ -428,10 +431,10 @@ def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from cram.config.data import DataConfig, WordPieceConfig
-from cram.terminal.progress import Progress
 from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.vocabulary import TokenizerSource
 data = DataConfig(source=sys.argv[1], dir=sys.argv[2], tokens=1_000_000, processes=1)
-prepare_shards(data, WordPieceConfig(vocab_size=8192, sample_bytes=4_000_000), None, Progress())
+prepare_shards(data, TokenizerSource(wordpiece=WordPieceConfig(vocab_size=8192, sample_bytes=4_000_000)))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "torch" in sys.modules)
 """
 
@@ -464,7 +467,7 @@ def test_without_a_network_what_was_prepared_of_a_data_set_is_found(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", failing(ConnectionError("no network")))
     assert make(data).folder == made.folder
-    assert f"taking {made.folder}, which was prepared earlier" in capsys.readouterr().out
+    assert f"using {made.folder}, which was prepared earlier" in capsys.readouterr().out
     for other in (replace(data, seq_len=16), replace(data, source="hf:some/dataset:config")):
         with pytest.raises(CramError, match="cannot be loaded"):
             make(other)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from cram.config.data import FilterConfig, WordPieceConfig
 from cram.data.preparation import scan
 from cram.data.preparation.scan import Sample
-from cram.data.preparation.second_pass import Encoded, Encoder, KeptDocuments
+from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader, TokenizedDocuments
 from cram.data.special import set_roles
 from cram.data.text.document import Document, Location
 from cram.data.text.source import SourcePart
@@ -43,12 +43,12 @@ def definition(tokenizer: Tokenizer) -> str:
     return tokenizer.to_str()
 
 
-def encoded(definition: str, texts: list[str], filters: FilterConfig = FILTERS) -> Encoded:
+def encoded(definition: str, texts: list[str], filters: FilterConfig = FILTERS) -> TokenizedDocuments:
     documents = [Document(text, f"folder/a.jsonl:{number}") for number, text in enumerate(texts)]
-    return Encoder(definition, filters)(documents)
+    return DocumentTokenizer(definition, filters)(documents)
 
 
-def split(found: Encoded) -> list[list[int]]:
+def split(found: TokenizedDocuments) -> list[list[int]]:
     return [part.tolist() for part in np.split(found.ids, np.cumsum(found.lengths)[:-1])]
 
 
@@ -123,7 +123,7 @@ def test_chunks_do_not_matter_and_all_is_kept_or_dropped(
 
 
 def test_an_encoder_is_pickled_before_its_first_call(definition: str) -> None:
-    again = pickle.loads(pickle.dumps(Encoder(definition, FILTERS)))
+    again = pickle.loads(pickle.dumps(DocumentTokenizer(definition, FILTERS)))
     assert split(again([Document(prose(0), "")])) == split(encoded(definition, [prose(0)]))
 
 
@@ -150,13 +150,13 @@ def test_the_kept_ones_behind_a_cursor_are_read(
     expected = [place for place, keep in zip(EVERY, kept, strict=True) if keep]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan, "CHUNK_DOCUMENTS", 3)
-        whole = list(KeptDocuments(parts, np.array(kept), TAKEN, shown))
+        whole = list(KeptDocumentReader(parts, np.array(kept), TAKEN, shown))
         assert [document.text for documents, _ in whole for document in documents] == [
             TEXTS[part][record] for part, record in expected
         ]
         behind = data.draw(st.integers(0, len(whole)))
         cursor = whole[behind - 1][1].cursor if behind else Location(0, -1)
-        reader = KeptDocuments(parts, np.array(kept), TAKEN, shown, cursor)
+        reader = KeptDocumentReader(parts, np.array(kept), TAKEN, shown, cursor)
         rest = list(reader)
     assert [documents for documents, _ in rest] == [documents for documents, _ in whole[behind:]]
     assert [(note.parts, note.cursor, note.excerpts) for _, note in rest] == [
@@ -178,7 +178,7 @@ def test_progress_is_the_text_that_was_read(
 ) -> None:
     monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 3)
     taken = list(map(len, TEXTS))
-    chunks = list(KeptDocuments(parts, np.ones(sum(taken), bool), taken, set(), cursor))
+    chunks = list(KeptDocumentReader(parts, np.ones(sum(taken), bool), taken, set(), cursor))
     assert [note.progress for _, note in chunks] == [sum(len(one.text.encode()) for one in some) for some, _ in chunks]
 
 

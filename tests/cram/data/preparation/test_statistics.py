@@ -12,11 +12,11 @@ import pytest
 from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation import scan
 from cram.data.preparation import statistics as account_module
-from cram.data.preparation.fates import Decision, decide
+from cram.data.preparation.decision import Decision, decide
 from cram.data.preparation.first_pass import Segments
-from cram.data.preparation.rows import RowWriter
+from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
-from cram.data.preparation.second_pass import Encoder, KeptDocuments
+from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader
 from cram.data.preparation.statistics import account
 from cram.data.shards import pack
 from cram.data.shards.pack import make_packer
@@ -79,8 +79,8 @@ def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared
     writer, packer = ShardWriter(folder, data.seq_len, 64, 0), make_packer(data.packing, data.seq_len, 0)
     rows = RowWriter(folder, writer, packer, data.seq_len, segments.shares(decision.fates == 0), data.tokens)
     shown = {number for pair in decision.pairs for number in pair[:2]}
-    documents = KeptDocuments(source.parts, decision.fates == KEPT, segments.taken, shown)
-    encoder = Encoder(tokenizer.to_str(), data.filters)
+    documents = KeptDocumentReader(source.parts, decision.fates == KEPT, segments.taken, shown)
+    encoder = DocumentTokenizer(tokenizer.to_str(), data.filters)
     for chunk, note in documents:
         rows.add(encoder(chunk), note)
     rows.counts.excerpts |= documents.excerpts

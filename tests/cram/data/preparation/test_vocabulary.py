@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.cleaning.held_out_split import text_hash
 from cram.data.preparation import vocabulary as module
-from cram.data.preparation.vocabulary import Vocabulary, make_vocabulary, nothing_left
+from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
 from cram.data.text.reading_plan import ReadingPlan
 from cram.data.text.source import Source
 from cram.data.text.sources import open_source
@@ -74,7 +74,7 @@ def corpus(folder: Path, texts: list[str], files: int = 3) -> Source:
 
 def make(folder: Path, source: Source, path: Path | None = None, **settings: Any) -> Vocabulary:
     data = replace(DATA, **settings)
-    return make_vocabulary(source, data, WORDPIECE, path and str(path), folder, Report())  # type: ignore[arg-type]
+    return make_vocabulary(source, data, TokenizerSource(path and str(path), WORDPIECE), folder, Report())  # type: ignore[arg-type]
 
 
 def test_it_is_trained_on_what_will_be_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_it_is_trained_on_what_will_be_trained_on(tmp_path: Path, monkeypatch: p
     texts = mixed()
     source = corpus(tmp_path, texts)
     report = Report()
-    found = make_vocabulary(source, DATA, WORDPIECE, None, tmp_path, report)  # type: ignore[arg-type]
+    found = make_vocabulary(source, DATA, TokenizerSource(wordpiece=WORDPIECE), tmp_path, report)  # type: ignore[arg-type]
     expected = trained_on(texts)
     assert 0.3 * len(texts) < len(expected) < 0.7 * len(texts)
     assert sorted(seen) == sorted(expected)
@@ -135,7 +135,7 @@ def test_bytes_per_token_told_from_a_part_of_it(tmp_path: Path, monkeypatch: pyt
             plans.append(self)
 
     monkeypatch.setattr(module, "ReadingPlan", WatchedPlan)
-    found = make_vocabulary(source, DATA, wordpiece, str(path) if given else None, tmp_path, report)
+    found = make_vocabulary(source, DATA, TokenizerSource(str(path) if given else None, wordpiece), tmp_path, report)
     assert found.bytes_per_token == pytest.approx(truth(found.definition, texts), rel=0.1)
     (plan,) = plans
     share_read = sum(plan.positions) / sum(part.size for part in source.parts)

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from cram.data.shards import loader as module
-from cram.data.shards.loader import Loader, Rows
-from cram.data.shards.order import SORTED, Kind, epoch_order, open_order
+from cram.data.shards.loader import Loader, TrainingRows
+from cram.data.shards.order import SORTED, OrderKind, epoch_order, open_order
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.tokenizer import SPECIAL_TOKENS
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[4]
 BLOCK_ROWS, ROWS, SEQ_LEN = 256, 556, 4
-ORDERS: list[Kind] = ["shuffled", *SORTED]
+ORDERS: list[OrderKind] = ["shuffled", *SORTED]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +52,7 @@ def loader(shard_set: ShardSet) -> Iterator[Loader]:
     loader.close()
 
 
-def same(a: Rows, b: Rows) -> bool:
+def same(a: TrainingRows, b: TrainingRows) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
 
 
@@ -77,7 +77,9 @@ def test_shuffled_rows_come_as_they_did_before_orders_were_files(loader: Loader,
 
 
 @pytest.mark.parametrize("order", SORTED)
-def test_sorted_rows_come_in_the_same_order_in_every_epoch_and_for_every_seed(shard_set: ShardSet, order: Kind) -> None:
+def test_sorted_rows_come_in_the_same_order_in_every_epoch_and_for_every_seed(
+    shard_set: ShardSet, order: OrderKind
+) -> None:
     for seed in (0, 1):
         loader = Loader(shard_set, seed, 2, order)
         rows = loader.next(2 * ROWS)
@@ -105,7 +107,7 @@ def test_rows_are_copies(loader: Loader) -> None:
     taken=st.integers(0, 2 * ROWS - 1),
 )
 def test_resumed_anywhere_it_goes_on_as_a_straight_run(
-    shard_set: ShardSet, order: Kind, steps: list[int], taken: int
+    shard_set: ShardSet, order: OrderKind, steps: list[int], taken: int
 ) -> None:
     straight, stopped, resumed = (Loader(shard_set, 3, 2, order) for _ in range(3))
     try:

@@ -128,7 +128,7 @@ def test_scores_of_the_largest_sets_do_not_overflow(shards: ShardSet, monkeypatc
 
 @pytest.mark.parametrize("kind", ["shuffled", *SORTED])
 def test_an_order_is_made_once_and_then_mapped(
-    shards: ShardSet, kind: order.Kind, monkeypatch: pytest.MonkeyPatch
+    shards: ShardSet, kind: order.OrderKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = open_order(shards, kind, 3, 1)
     name = "shuffled-seed3-epoch1" if kind == "shuffled" else kind
@@ -175,7 +175,7 @@ def test_a_damaged_list_of_orders_is_made_anew(shards: ShardSet) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("kind", ["shuffled", "likely_first"])
-def test_a_damaged_file_is_made_anew(shards: ShardSet, kind: order.Kind, damage: str) -> None:
+def test_a_damaged_file_is_made_anew(shards: ShardSet, kind: order.OrderKind, damage: str) -> None:
     expected = np.array(open_order(shards, kind, 0, 0))
     (path,) = (shards.folder / "orders").glob("*.safetensors")
     good = path.read_bytes()
@@ -238,7 +238,7 @@ def test_preparation_writes_the_sorted_orders_and_leaves_good_ones(shards: Shard
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "unlikely_first"])
-def test_memory_is_eight_bytes_a_row(shards: ShardSet, kind: order.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_eight_bytes_a_row(shards: ShardSet, kind: order.OrderKind, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 3_000_000
     monkeypatch.setattr(order, "CHUNK_TOKENS", 1 << 16)
 

@@ -7,10 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cram.data.shards import pack
-from cram.data.shards.pack import Kind, Packer, best_fit, fill, make_packer
+from cram.data.shards.pack import Packer, PackingKind, best_fit, fill, make_packer
 
 PAD = 0
-KINDS: tuple[Kind, ...] = ("greedy", "best_fit")
+KINDS: tuple[PackingKind, ...] = ("greedy", "best_fit")
 kinds = st.sampled_from(KINDS)
 seq_lens = st.one_of(st.integers(2, 40), st.sampled_from([127, 128, 512, 1024]))
 # Lengths around and beyond a row, and windows from one document to more than all.
@@ -72,7 +72,7 @@ def pieces(tokens: np.ndarray, documents: np.ndarray, lengths: list[int]) -> lis
 
 @given(kinds, seq_lens, lengths_of_documents, st.sets(st.integers(0, 40)), windows)
 def test_every_token_once_in_order_with_its_borders(
-    kind: Kind, seq_len: int, lengths: list[int], take_after: set[int], window: int
+    kind: PackingKind, seq_len: int, lengths: list[int], take_after: set[int], window: int
 ) -> None:
     pack.WINDOW_TOKENS = window
     tokens, documents = packed(make_packer(kind, seq_len, PAD), numbered(lengths), take_after)
@@ -148,7 +148,7 @@ def test_documents_of_one_length_are_packed_in_their_order() -> None:
 
 @given(kinds, seq_lens, lengths_of_documents, st.data(), windows)
 def test_rows_do_not_depend_on_when_they_are_taken_nor_on_a_change_of_packer(
-    kind: Kind, seq_len: int, lengths: list[int], data: st.DataObject, window: int
+    kind: PackingKind, seq_len: int, lengths: list[int], data: st.DataObject, window: int
 ) -> None:
     pack.WINDOW_TOKENS = window
     documents = numbered(lengths)
@@ -174,7 +174,9 @@ def test_rows_do_not_depend_on_when_they_are_taken_nor_on_a_change_of_packer(
 
 
 @given(kinds, seq_lens, lengths_of_documents, lengths_of_documents)
-def test_after_finish_it_goes_on_as_a_new_one(kind: Kind, seq_len: int, first: list[int], second: list[int]) -> None:
+def test_after_finish_it_goes_on_as_a_new_one(
+    kind: PackingKind, seq_len: int, first: list[int], second: list[int]
+) -> None:
     used, new = make_packer(kind, seq_len, PAD), make_packer(kind, seq_len, PAD)
     packed(used, numbered(first), set())
     for here, there in zip(packed(used, numbered(second), set()), packed(new, numbered(second), set()), strict=True):
@@ -182,7 +184,7 @@ def test_after_finish_it_goes_on_as_a_new_one(kind: Kind, seq_len: int, first: l
 
 
 @given(kinds, seq_lens, lengths_of_documents, windows)
-def test_fill_tells_what_the_packer_does(kind: Kind, seq_len: int, lengths: list[int], window: int) -> None:
+def test_fill_tells_what_the_packer_does(kind: PackingKind, seq_len: int, lengths: list[int], window: int) -> None:
     pack.WINDOW_TOKENS = window
     packer = make_packer(kind, seq_len, PAD)
     tokens, _ = packed(packer, numbered(lengths), set())
@@ -208,7 +210,7 @@ def test_no_two_rows_of_a_window_would_fit_in_one(seq_len: int, lengths: list[in
     ],
 )
 def test_a_long_document_starts_again_at_zero_in_each_row(
-    kind: Kind, rows: list[list[int]], borders: list[list[int]]
+    kind: PackingKind, rows: list[list[int]], borders: list[list[int]]
 ) -> None:
     documents = [np.array(ids) for ids in ([1, 2], [3, 4, 5, 6, 7, 8], [9])]
     tokens, found = packed(make_packer(kind, 4, PAD), documents, set())
@@ -216,7 +218,7 @@ def test_a_long_document_starts_again_at_zero_in_each_row(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_gives_no_row_and_empty_documents_leave_no_trace(kind: Kind) -> None:
+def test_nothing_gives_no_row_and_empty_documents_leave_no_trace(kind: PackingKind) -> None:
     packer = make_packer(kind, 4, PAD)
     packer.add([])
     assert packer.take()[0].shape == packer.finish()[0].shape == packer.finish()[1].shape == (0, 4)
@@ -226,7 +228,7 @@ def test_nothing_gives_no_row_and_empty_documents_leave_no_trace(kind: Kind) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_pending_stays_small_and_is_the_packers_own(kind: Kind) -> None:
+def test_what_is_pending_stays_small_and_is_the_packers_own(kind: PackingKind) -> None:
     pack.WINDOW_TOKENS = 1000
     packer = make_packer(kind, 16, PAD)
     ids = np.arange(1, 100_000, dtype=np.int32)

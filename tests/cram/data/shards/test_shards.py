@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from cram.data.shards import shards
-from cram.data.shards.shards import HeldOut, ShardSet, ShardWriter
+from cram.data.shards.shards import HeldOutDocument, ShardSet, ShardWriter
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 
 SEQ_LEN, PAD = 8, 0
-HELD_OUT = [HeldOut("held\u2028out \x85 text", "00aa"), HeldOut("other", "00bb")]
+HELD_OUT = [HeldOutDocument("held\u2028out \x85 text", "00aa"), HeldOutDocument("other", "00bb")]
 COUNTS = {"counts": {"documents": 3}}
 
 

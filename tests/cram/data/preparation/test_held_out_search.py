@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.data.inspect.verify import verify
-from cram.data.preparation import leaks
-from cram.data.preparation.leaks import BOILERPLATE, WINDOW, HeldOutIds, content
+from cram.data.inspect.verify import verify_shards
+from cram.data.preparation import held_out_search
+from cram.data.preparation.held_out_search import BOILERPLATE, WINDOW, HeldOutIndex, content
 from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.rows import RowWriter
+from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import Sample
-from cram.data.preparation.second_pass import Encoded, Note, Touching
-from cram.data.shards.pack import Kind, make_packer
+from cram.data.preparation.second_pass import ChunkNote, Overlap, TokenizedDocuments
+from cram.data.preparation.vocabulary import TokenizerSource
+from cram.data.shards.pack import PackingKind, make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.special import SpecialTokens
 from cram.data.text.document import Location
@@ -42,14 +43,14 @@ def make(folder: Path, texts: list[str], path: str | None = None, wordpiece: Wor
     source = folder / "corpus.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     data = DataConfig(source=str(source), dir=str(folder), seq_len=32, held_out=0.1, filters=NO_FILTERS, processes=1)
-    return prepare_shards(replace(data, **changes), wordpiece, path, Progress(terminal=False))
+    return prepare_shards(replace(data, **changes), TokenizerSource(path, wordpiece), Progress(terminal=False))
 
 
 @pytest.fixture
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 6 ids, so that a few ids hold some."""
-    monkeypatch.setattr(leaks, "WINDOW", 6)
-    monkeypatch.setattr(leaks, "BLOCK", 3)
+    monkeypatch.setattr(held_out_search, "WINDOW", 6)
+    monkeypatch.setattr(held_out_search, "BLOCK", 3)
 
 
 def runs(ids: list[int], n: int) -> list[tuple[int, ...]]:
@@ -62,7 +63,7 @@ def test_what_is_found_against_a_plain_search(
     held: list[list[int]], texts: list[list[int]], data: st.DataObject
 ) -> None:
     texts = [*texts, *data.draw(st.lists(st.sampled_from(held), max_size=3))] if held else texts
-    held_out = HeldOutIds.of([np.array(ids) for ids in held])
+    held_out = HeldOutIndex.of([np.array(ids) for ids in held])
     known = {run for ids in held for run in runs(ids, 6)}
     assert len(held_out.windows) == len(known)
     framed = [2, *[number for ids in texts for number in [*ids, 3, 2]]]
@@ -79,9 +80,9 @@ def test_what_is_found_against_a_plain_search(
 
 
 def test_they_are_written_and_mapped(tmp_path: Path) -> None:
-    made = HeldOutIds.of([np.arange(5, 200), np.arange(9), np.empty(0, np.int64)])
+    made = HeldOutIndex.of([np.arange(5, 200), np.arange(9), np.empty(0, np.int64)])
     made.save(tmp_path / "ids")
-    again = HeldOutIds.load(tmp_path / "ids")
+    again = HeldOutIndex.load(tmp_path / "ids")
     assert all((vars(made)[name] == vars(again)[name]).all() for name in vars(made))
     assert made.lengths.tolist() == [9, 195] and len(made.windows) == 195 - WINDOW + 1
     assert content(np.array([2, 7, 8, 3]), SPECIAL).tolist() == [7, 8]
@@ -104,7 +105,7 @@ def test_a_set_without_leaks_says_so(tmp_path: Path) -> None:
     check = made.manifest["held_out_check"]
     assert check.pop("documents") == len(made.held_out()) and check.pop("windows") > 100
     assert set(check.values()) == {0}
-    assert verify(made.folder).rows == made.rows
+    assert verify_shards(made.folder).rows == made.rows
 
 
 @pytest.mark.parametrize("cls", [True, False])
@@ -120,7 +121,7 @@ def test_verify_finds_what_was_planted(tmp_path: Path, cls: bool) -> None:
         windows = max(0, len(ids) - (2 if cls else 1) - WINDOW + 1)
         found = rf"{int(ids in held_out)} whole document\(s\) and {windows} window\(s\) of 64 tokens; delete the folder"
         with pytest.raises(CramError, match=rf"{number}: held-out text stands in its rows, {found}"):
-            verify(folder)
+            verify_shards(folder)
 
 
 def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
@@ -128,16 +129,16 @@ def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
     path = made.folder / "manifest.json"
     write_sealed(path, made.manifest | {"held_out_check": None})
     with pytest.raises(CramError, match=r"manifest.json: held_out_check: None, but \{'documents': \d+, .* in the rows"):
-        verify(made.folder)
+        verify_shards(made.folder)
 
 
-def rows_of(folder: Path, documents: list[list[int]], kind: Kind, seq_len: int) -> ShardSet:
+def rows_of(folder: Path, documents: list[list[int]], kind: PackingKind, seq_len: int) -> ShardSet:
     """Shards of these documents, framed."""
     writer, packer = ShardWriter(folder, seq_len, 64, 0), make_packer(kind, seq_len, 0)
     for ids in documents:
         packer.add([2, *ids, 3])
     writer.write(*packer.finish())
-    writer.file(leaks.BOILERPLATE_FILE, save({"windows": np.array([], np.uint64)}))
+    writer.file(held_out_search.BOILERPLATE_FILE, save({"windows": np.array([], np.uint64)}))
     writer.finish(b"{}", [], {"counts": {"documents": len(documents)}, "settings": {"packing": kind}})
     return ShardSet.open(folder)
 
@@ -146,17 +147,17 @@ def rows_of(folder: Path, documents: list[list[int]], kind: Kind, seq_len: int) 
 @pytest.mark.parametrize("kind", ["greedy", "best_fit"])
 @pytest.mark.parametrize("at_once", [1 << 20, 16, 8])
 def test_rows_are_searched_as_they_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, at_once: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: PackingKind, at_once: int
 ) -> None:
     monkeypatch.setattr("cram.data.shards.shards.TOKENS_AT_ONCE", at_once)
-    monkeypatch.setattr(leaks, "load_tokenizer", lambda _: None)
-    monkeypatch.setattr(leaks.SpecialTokens, "of", lambda _: SPECIAL)
+    monkeypatch.setattr(held_out_search, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(held_out_search.SpecialTokens, "of", lambda _: SPECIAL)
     source = random.Random(at_once)
     documents = [[source.randint(5, 60) for _ in range(source.randint(1, 40))] for _ in range(60)]
     shards = rows_of(tmp_path, documents, kind, seq_len=8)
     held = [documents[7], documents[30], [9] * 9, documents[50][:3]]
-    held_out = HeldOutIds.of([np.array(ids) for ids in held])
-    found = leaks.check_rows(shards, held_out)
+    held_out = HeldOutIndex.of([np.array(ids) for ids in held])
+    found = held_out_search.check_rows(shards, held_out)
     whole = [ids for ids in documents if ids in held]
     pieces = whole if kind == "greedy" else [run for ids in whole for run in _cut([2, *ids, 3])]
     windows = {run for ids in pieces for run in runs(ids, 6) if not {2, 3} & set(run)}
@@ -172,9 +173,12 @@ def _cut(ids: list[int]) -> list[list[int]]:
 
 def touch(rows: RowWriter, first: int, counts: list[int]) -> None:
     """One chunk of documents of 4 ids, each touching the window of its number."""
-    touching = {i: Touching([window], 100, Sample(i, "", "")) for i, window in enumerate(counts)}
+    touching = {i: Overlap([window], 100, Sample(i, "", "")) for i, window in enumerate(counts)}
     ids, lengths = np.full(4 * len(counts), 9, np.int32), np.full(len(counts), 4, np.int64)
-    rows.add(Encoded(ids, lengths, lengths, {}, {}, {}, touching), Note([0] * len(counts), Location(0, first), {}, 0))
+    rows.add(
+        TokenizedDocuments(ids, lengths, lengths, {}, {}, {}, touching),
+        ChunkNote([0] * len(counts), Location(0, first), {}, 0),
+    )
 
 
 def test_what_many_documents_hold_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +186,7 @@ def test_what_many_documents_hold_is_let_through(tmp_path: Path, monkeypatch: py
         shards = ShardWriter(tmp_path, 8, 64, 0)
         return RowWriter(tmp_path, shards, make_packer("greedy", 8, 0), 8, [1.0], None)
 
-    monkeypatch.setattr("cram.data.preparation.rows.TOKENS_PER_SHARD", 8)
+    monkeypatch.setattr("cram.data.preparation.row_writer.TOKENS_PER_SHARD", 8)
     rows = writer()
     touch(rows, 0, [3] * (BOILERPLATE - 1) + [5])
     touch(rows, 1, [3])
@@ -207,7 +211,7 @@ def test_a_notice_of_many_documents_stays_and_is_counted(tmp_path: Path) -> None
     assert BOILERPLATE <= lost < 30
     assert check["windows_found"] == check["sequences_found"] == 0 < check["boilerplate_windows"]
     assert check["boilerplate_documents"] == 70 - lost - sum(notice in one.text for one in made.held_out())
-    assert verify(made.folder)
+    assert verify_shards(made.folder)
     assert "window_held_out" in json.loads((made.folder / "statistics.json").read_text())["samples"]
 
 

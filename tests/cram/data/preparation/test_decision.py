@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cram.config.data import DataConfig, DedupeConfig
 from cram.data.cleaning.held_out_split import text_hash
-from cram.data.preparation import fates as module
+from cram.data.preparation import decision as module
 from cram.data.preparation import first_pass as segments
 from cram.data.preparation import scan
-from cram.data.preparation.fates import Decision, decide
+from cram.data.preparation.decision import Decision, decide
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.scan import FATES, Scanner
 from cram.data.text.sources import open_source

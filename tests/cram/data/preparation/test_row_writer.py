@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.data.preparation import rows
-from cram.data.preparation.rows import Counts, RowWriter
+from cram.data.preparation import row_writer
+from cram.data.preparation.row_writer import Counts, RowWriter
 from cram.data.preparation.scan import Sample
-from cram.data.preparation.second_pass import Encoded, Note
+from cram.data.preparation.second_pass import ChunkNote, TokenizedDocuments
 from cram.data.shards import pack
 from cram.data.shards.mapped_arrays import write_sealed_arrays
-from cram.data.shards.pack import Kind, make_packer
+from cram.data.shards.pack import PackingKind, make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.text.document import Location
 
 PAD = 0
-KINDS: tuple[Kind, ...] = ("greedy", "best_fit")
+KINDS: tuple[PackingKind, ...] = ("greedy", "best_fit")
 CHUNK = 3  # documents
 
 Corpus = Sequence[tuple[int, int]]  # part and length of each document; of length 0 is one that was dropped
@@ -36,9 +36,9 @@ small_shards = st.integers(1, 9)
 @pytest.fixture(autouse=True)
 def _constants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests set some of these otherwise; what they were comes back."""
-    monkeypatch.setattr(rows, "TOKENS_PER_SHARD", 3 * 8)
-    monkeypatch.setattr(rows, "FILE_BYTES", 10**9)
-    monkeypatch.setattr(rows, "LONGEST", 50)
+    monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 3 * 8)
+    monkeypatch.setattr(row_writer, "FILE_BYTES", 10**9)
+    monkeypatch.setattr(row_writer, "LONGEST", 50)
     monkeypatch.setattr(pack, "WINDOW_TOKENS", 60)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # most of the time of these tests
 
@@ -65,7 +65,7 @@ def size(length: int) -> int:
     return 3 * length + 7
 
 
-def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[Encoded, Note]]:
+def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[TokenizedDocuments, ChunkNote]]:
     """What an encoder makes of the documents behind a cursor, a few at a time."""
     documents = numbered(corpus)
     firsts = {part: [its for its, _ in corpus].index(part) for part, _ in corpus}
@@ -74,7 +74,7 @@ def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[Encoded, N
     for first in range(start, len(corpus), CHUNK):
         here = range(first, min(first + CHUNK, len(corpus)))
         dropped = [number for number in here if not len(documents[number])]
-        encoded = Encoded(
+        encoded = TokenizedDocuments(
             np.concatenate([documents[number] for number in here]).astype(np.int32),
             np.array([len(documents[number]) for number in here], np.int64),
             np.array([size(len(documents[number])) for number in here], np.int64),
@@ -83,7 +83,7 @@ def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[Encoded, N
             {"tokenizing": 0.5},
         )
         excerpts = {number: Sample(number, "", f"document {number}") for number in here if number % 5 == 0}
-        yield encoded, Note([places[number][0] for number in here], places[here[-1]], excerpts, 0)
+        yield encoded, ChunkNote([places[number][0] for number in here], places[here[-1]], excerpts, 0)
 
 
 class Run:
@@ -93,7 +93,7 @@ class Run:
         self,
         folder: Path,
         corpus: Corpus,
-        kind: Kind = "greedy",
+        kind: PackingKind = "greedy",
         seq_len: int = 8,
         limit: int | None = None,
         shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
@@ -145,9 +145,9 @@ MIXED = sorted(MIXED, key=lambda document: document[0])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("settings", [{}, {"limit": 400}], ids=str)
 def test_killed_after_any_chunk_it_goes_on_to_the_same_files(
-    tmp_path: Path, kind: Kind, settings: dict[str, Any]
+    tmp_path: Path, kind: PackingKind, settings: dict[str, Any]
 ) -> None:
-    rows.FILE_BYTES = 500
+    row_writer.FILE_BYTES = 500
     whole = straight(tmp_path / "whole", MIXED, kind=kind, **settings).outcome()
     assert len(whole["files"]) > 5 and whole["counts"]["dropped"] and whole["counts"]["excerpts"]
     for adds in range(1, 16):
@@ -168,7 +168,7 @@ def test_killed_after_any_chunk_it_goes_on_to_the_same_files(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_between_a_shard_and_its_state_it_goes_on_to_the_same(
-    tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: PackingKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = straight(tmp_path / "whole", MIXED, kind=kind).outcome()
     for kill in range(4):
@@ -180,7 +180,7 @@ def test_killed_between_a_shard_and_its_state_it_goes_on_to_the_same(
             write_sealed_arrays(*state)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(rows, "write_sealed_arrays", write_or_die)
+            patch.setattr(row_writer, "write_sealed_arrays", write_or_die)
             Run(tmp_path / f"{kill}", MIXED, kind).go_on()
         assert (tmp_path / f"{kill}" / f"shard-{kill:05}.safetensors").exists()
         again = Run(tmp_path / f"{kill}", MIXED, kind)
@@ -188,7 +188,7 @@ def test_killed_between_a_shard_and_its_state_it_goes_on_to_the_same(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_after_its_end_it_writes_the_last_shard_again(tmp_path: Path, kind: Kind) -> None:
+def test_killed_after_its_end_it_writes_the_last_shard_again(tmp_path: Path, kind: PackingKind) -> None:
     whole = straight(tmp_path / "set", MIXED, kind=kind)
     expected = whole.outcome()
     whole.opened()
@@ -215,9 +215,9 @@ def test_a_damaged_shard_starts_it_anew(tmp_path: Path, damage: str) -> None:
 
 @given(kinds, corpora, st.integers(2, 20), small_shards, st.integers(0, 300))
 def test_every_token_of_every_document_is_there_once_in_order(
-    folder: Path, kind: Kind, corpus: Corpus, seq_len: int, shard: int, file_bytes: int
+    folder: Path, kind: PackingKind, corpus: Corpus, seq_len: int, shard: int, file_bytes: int
 ) -> None:
-    rows.TOKENS_PER_SHARD, rows.FILE_BYTES = shard * seq_len, file_bytes
+    row_writer.TOKENS_PER_SHARD, row_writer.FILE_BYTES = shard * seq_len, file_bytes
     run = straight(emptied(folder), corpus, kind=kind, seq_len=seq_len)
     opened = run.opened()
     tokens, documents = opened.read(np.arange(opened.rows))
@@ -246,9 +246,9 @@ def test_every_token_of_every_document_is_there_once_in_order(
 
 @given(kinds, corpora, st.integers(1, 900), st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted))
 def test_a_part_takes_no_more_when_its_share_of_the_limit_is_reached(
-    folder: Path, kind: Kind, corpus: Corpus, limit: int, shares: list[float]
+    folder: Path, kind: PackingKind, corpus: Corpus, limit: int, shares: list[float]
 ) -> None:
-    rows.TOKENS_PER_SHARD, rows.FILE_BYTES = 3 * 8, 10**9
+    row_writer.TOKENS_PER_SHARD, row_writer.FILE_BYTES = 3 * 8, 10**9
     shares = [*shares, 1.0]
     run = straight(emptied(folder), corpus, kind=kind, limit=limit, shares=shares)
     taken: list[int] = []
@@ -276,8 +276,8 @@ def test_a_limit_is_spread_over_the_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: Path, kind: Kind) -> None:
-    rows.FILE_BYTES = 2 * size(5)
+def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: Path, kind: PackingKind) -> None:
+    row_writer.FILE_BYTES = 2 * size(5)
     corpus = [(0, 5), (1, 5), (2, 5), (2, 5), (2, 5), (3, 5)]  # full behind 1 and behind 2, in mid-chunk and at its end
     run = straight(tmp_path / "set", corpus, kind=kind)
     tokens, documents = run.opened().read(np.arange(run.writer.rows))
@@ -289,7 +289,7 @@ def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: P
 
 @given(corpora, st.integers(0, 300))
 def test_a_row_has_padding_only_where_enough_text_has_been(folder: Path, corpus: Corpus, file_bytes: int) -> None:
-    rows.TOKENS_PER_SHARD, rows.FILE_BYTES = 3 * 8, file_bytes
+    row_writer.TOKENS_PER_SHARD, row_writer.FILE_BYTES = 3 * 8, file_bytes
     run = straight(emptied(folder), corpus)
     opened = run.opened()
     tokens, _ = opened.read(np.arange(opened.rows))

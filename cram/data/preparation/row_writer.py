@@ -1,4 +1,4 @@
-"""Encoded documents become packed rows in shards; after every shard a state from which another process can go on."""
+"""Tokenized documents become packed rows in shards; after every shard a state from which another process can go on."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.preparation.leaks import BOILERPLATE
+from cram.data.preparation.held_out_search import BOILERPLATE
 from cram.data.preparation.scan import Sample, Samples, add_samples
-from cram.data.preparation.second_pass import Encoded, Note, Touching
+from cram.data.preparation.second_pass import ChunkNote, Overlap, TokenizedDocuments
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.shards.pack import Packer
@@ -36,7 +36,7 @@ class Counts:
     excerpts: dict[int, Sample] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, encoded: Encoded, excerpts: dict[int, Sample]) -> None:
+    def add(self, encoded: TokenizedDocuments, excerpts: dict[int, Sample]) -> None:
         """Take in drops, samples and excerpts of a chunk."""
         for reason, sizes in encoded.dropped.items():
             self.drop(reason, sizes)
@@ -84,7 +84,7 @@ class RowWriter:
         self._seen: dict[int, int] = {}  # documents that have held a window of the held-out ones, by its number
         self._load()
 
-    def add(self, encoded: Encoded, note: Note) -> None:
+    def add(self, encoded: TokenizedDocuments, note: ChunkNote) -> None:
         """Take a chunk of documents; CramError when the disk is full."""
         stopwatch = Stopwatch()
         ends = np.cumsum(encoded.lengths)
@@ -128,7 +128,7 @@ class RowWriter:
         """The numbers of the held-out windows that are in rows, because many documents hold them; ascending."""
         return sorted(window for window, documents in self._seen.items() if documents > BOILERPLATE)
 
-    def _document(self, part: int, ids: npt.NDArray[np.int32], size: int, touching: Touching | None) -> None:
+    def _document(self, part: int, ids: npt.NDArray[np.int32], size: int, touching: Overlap | None) -> None:
         if part != self._part and self._file_bytes >= FILE_BYTES:
             self._writer.write(*self._packer.finish())
             self._file_bytes = 0
@@ -146,7 +146,7 @@ class RowWriter:
         self.counts.bytes += size
         self.counts.tokens += len(ids)
 
-    def _leaks(self, touching: Touching) -> bool:
+    def _leaks(self, touching: Overlap) -> bool:
         """Whether a document holds a window that few before it have held; it counts as one of these."""
         leaks = any(self._seen.get(window, 0) < BOILERPLATE for window in touching.windows)
         for window in touching.windows:

@@ -34,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class HeldOutIds:
+class HeldOutIndex:
     """Hashes of the ids of held-out documents, without the tokens that frame them; all sorted, none twice.
 
     wholes: of a document. lengths: ids that a document may have. windows, blocks: of `WINDOW` and of `BLOCK` ids in
@@ -47,7 +47,7 @@ class HeldOutIds:
     blocks: Hashes
 
     @classmethod
-    def of(cls, documents: Iterable[npt.NDArray[np.integer]]) -> "HeldOutIds":
+    def of(cls, documents: Iterable[npt.NDArray[np.integer]]) -> "HeldOutIndex":
         """Of the ids of documents, the empty ones left out."""
         some = [ids.astype(np.uint64) for ids in documents if len(ids)]
         lengths = np.array([len(ids) for ids in some], np.int64)
@@ -67,7 +67,7 @@ class HeldOutIds:
         write_sealed_arrays(path, vars(self))
 
     @classmethod
-    def load(cls, path: Path) -> "HeldOutIds":
+    def load(cls, path: Path) -> "HeldOutIndex":
         """Map the file that `save` wrote. Errors: CramError where it is damaged."""
         return cls(**map_sealed_arrays(path)[0])
 
@@ -122,7 +122,7 @@ class Check:
         return self.sequences_found + self.windows_found
 
 
-def check_rows(shards: ShardSet, held_out: HeldOutIds) -> Check:
+def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> Check:
     """Search all rows for the ids of the stored held-out documents.
 
     Where rows are filled greedily a document goes on in the next row, and so does the search. Best fit cuts a document
@@ -165,7 +165,7 @@ def _streams(shards: ShardSet, special: SpecialTokens, joined: bool, longest: in
         before += int(np.count_nonzero(ended[:kept]))
 
 
-def _count_sequences(stream: Ids, held_out: HeldOutIds, special: SpecialTokens) -> int:
+def _count_sequences(stream: Ids, held_out: HeldOutIndex, special: SpecialTokens) -> int:
     """How many documents that begin and end in a stream have all ids of a held-out one."""
     stream = stream[stream != special.pad]
     ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
