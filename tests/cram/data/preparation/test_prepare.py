@@ -221,7 +221,7 @@ def test_what_is_finished_is_not_done_again(
         patch.setattr(prepare, "account", die)
         make(data)
     for stage in ("train_tokenizer", "signatures", "find_duplicates"):
-        for module in ("vocabulary", "scan", "fates"):
+        for module in ("vocabulary", "scan", "decision"):
             monkeypatch.setattr(f"cram.data.preparation.{module}.{stage}", die, raising=False)
     made = make(data)
     assert made.documents > 200
