@@ -1,0 +1,219 @@
+"""Every command and every Python block of the documentation runs, at a small size, and every example program.
+
+In a page, a block of `sh` or `python` is run, in the order of the page. A block of `text` is shown and not run.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from cram.config.config import Config
+from cram.config.recipe import last_of_each
+from cram.config.schema import keys
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NOT_RUN = {
+    "make demo": "it runs as `cram.train recipe=bert_demo` does",
+    "make test": "it is what runs this test",
+    "make proofs": "it takes hours",
+    "pre-commit install": "it changes the clone",
+}
+OF_THE_PAGE = {"data.source", "data.document", "data.text_field", "data.tokens", "run", "recipe"}
+TINY_GLUE = ["data=glue", "tasks=[rte]", "seeds=1", "epochs=1", "limit=16", "check_counts=false", "device=cpu"]
+MINE = "python -m cram.train recipe=bert_demo data.source='texts/*.txt' data.document=blank_line run=runs/mine"
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+class Shell:
+    """Runs commands in one folder, each in a fork of a process that has imported the large libraries.
+
+    A command that has been run is not run again: pages share the runs and the prepared data of one another.
+    """
+
+    def __init__(self, folder: Path, tiny: list[str]) -> None:
+        self.folder = folder
+        self._tiny = tiny
+        self._outputs: dict[tuple[str, ...], str] = {}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+        script = ROOT / "tests" / "preloaded_python.py"
+        self._server = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def close(self) -> None:
+        self._server.communicate()
+
+    def type(self, command: str) -> str:
+        """Run a command of a page at the size of a test. Returns what it prints."""
+        program, *words = shlex.split(command)
+        assert program == "python", f"{command}: only Python commands can be run here"
+        return self.run(self._small(words))
+
+    def run_source(self, source: str) -> str:
+        """Run a Python block of a page. Returns what it prints."""
+        script = self.folder / "block.py"
+        script.write_text(source)
+        return self.run([str(script)], source)
+
+    def run(self, words: list[str], shown: str | None = None) -> str:
+        """Run `python` with words. Returns what it prints."""
+        name = (*words, shown or "")
+        if name not in self._outputs:
+            output = self.folder / "output.txt"
+            request = {"words": words, "folder": str(self.folder), "output": str(output)}
+            assert self._server.stdin and self._server.stdout
+            self._server.stdin.write(json.dumps(request) + "\n")
+            self._server.stdin.flush()
+            status = int(self._server.stdout.readline())
+            text = output.read_text()
+            assert status == 0, f"{shown or shlex.join(words)}\nstatus {status}\n{text}"
+            self._outputs[name] = text
+        return self._outputs[name]
+
+    def _small(self, words: list[str]) -> list[str]:
+        """A command at the size of a test: its own words stay, except those for the size and the data of recipes."""
+        module = words[1]
+        if words[2].startswith(("show=", "verify=")):
+            key, _, example = words[2].partition("=")
+            source = Path(example).name.rpartition("-")[0]
+            return [*words[:2], f"{key}={next((self.folder / 'shards').glob(f'{source}-*'))}"]
+        if module in ("cram.train", "cram.prepare") and "--help" not in words:
+            return self._tiny_training(words)
+        if module == "cram.ablate":
+            # The vocabulary of a test cuts words into many pieces.
+            few = ["seeds=1", "arms=[cram_quarter]", "data.filters.compressibility=null"]
+            return last_of_each([*self._tiny_training(words), *few])
+        return last_of_each([*words, *TINY_GLUE]) if module == "cram.glue" else words
+
+    def _tiny_training(self, words: list[str]) -> list[str]:
+        of_the_page = {word.split("=")[0] for word in words} & OF_THE_PAGE
+        tiny = [
+            word
+            for word in self._tiny
+            if word.split("=")[0] not in of_the_page and not word.startswith(("recipe=", "run="))
+        ]
+        # The page on resuming extends the run of three updates.
+        budget = "budget=6steps" if "budget=3m" in words else "budget=3steps"
+        return last_of_each([*words, *tiny, "batch.start_tokens=null", budget])
+
+
+@pytest.fixture(scope="module")
+def shell(
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus: Path,
+    tiny_run: Callable[[Path], list[str]],
+) -> Iterator[Shell]:
+    """A folder with the files that the pages name, and `runs/mine`, which several pages use."""
+    folder = tmp_path_factory.mktemp("docs")
+    texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+    write_texts(folder, texts)
+    write_records(folder, texts)
+    write_glue(folder / "glue")
+    shell = Shell(folder, tiny_run(folder))
+    shell.type(MINE)
+    yield shell
+    shell.close()
+
+
+def write_texts(folder: Path, texts: list[str]) -> None:
+    (folder / "texts").mkdir()
+    (folder / "letters").mkdir()
+    for part in range(3):
+        (folder / "texts" / f"{part}.txt").write_text("\n\n".join(texts[part::3]))
+        (folder / "letters" / f"{part}.txt").write_text(texts[part])
+
+
+def write_records(folder: Path, texts: list[str]) -> None:
+    (folder / "dump").mkdir()
+    records = "".join(json.dumps({"body": text, "id": number}) + "\n" for number, text in enumerate(texts))
+    (folder / "dump" / "0.jsonl.zst").write_bytes(zstandard.compress(records.encode()))
+    (folder / "roneneldan" / "TinyStories").mkdir(parents=True)  # in place of the data set on the Hub
+    for part in range(2):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[part::2])
+        (folder / "roneneldan" / "TinyStories" / f"{part}.jsonl").write_text(lines)
+
+
+def write_glue(folder: Path) -> None:
+    """RTE in GLUE's layout, with a few rows."""
+    (folder / "RTE").mkdir(parents=True)
+    for split, rows in {"train": 32, "dev": 8, "test": 4}.items():
+        labels = ["" if split == "test" else f"\t{('entailment', 'not_entailment')[row % 2]}" for row in range(rows)]
+        lines = [f"{row}\tThe river is long.\tThe castle is old.{label}\n" for row, label in enumerate(labels)]
+        head = "index\tsentence1\tsentence2" + ("" if split == "test" else "\tlabel") + "\n"
+        (folder / "RTE" / f"{split}.tsv").write_text(head + "".join(lines))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_block_of_a_page_runs(page: Path, shell: Shell) -> None:
+    for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        if language == "python":
+            assert shell.run_source(block).strip(), f"{page_name(page)}: this block prints nothing\n{block}"
+            continue
+        for command in filter(None, map(str.strip, block.splitlines())):
+            if command not in NOT_RUN:
+                shell.type(command)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=page_name)
+def test_every_example_runs(example: Path, shell: Shell) -> None:
+    assert shell.run([str(example)]).strip(), f"{page_name(example)} prints nothing"
+
+
+def test_the_blocks_are_found() -> None:
+    commands = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines() if line]
+    assert len(commands) >= 20
+    for page in PAGES:
+        languages = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)[::2]
+        assert set(languages) <= {"sh", "python", "text"}, page_name(page)
+
+
+def test_every_recipe_is_in_the_table() -> None:
+    table = (ROOT / "docs" / "recipes.md").read_text()
+    for recipe in (ROOT / "recipes").glob("*.yaml"):
+        assert f"| `{recipe.stem}` |" in table
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_and_keys_of_a_page_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), f"{page_name(page)} links to {target}"
+    known = keys(Config)
+    groups = {name.partition(".")[0] for name in known if "." in name}
+    for name in re.findall(r"(?<![\w./-])([a-z]+(?:\.[a-z_0-9]+)+)=", text):
+        if name.partition(".")[0] in groups:
+            assert name in known, f"{page_name(page)} names the key {name}"
+
+
+def test_every_page_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in readme
+
+
+def test_the_example_of_the_kernels_runs_without_the_rest(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / "kernels" / "README.md", "python")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "kernels"), "OMP_NUM_THREADS": "1"}
+    code = f"{block}\nassert loss.isfinite()\nimport sys\nassert 'cram' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
