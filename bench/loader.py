@@ -30,6 +30,7 @@ from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer
 from cram.objectives.masked import MaskedObjective
+from cram.objectives.objective import Setting
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,9 +73,10 @@ class Passes:
         self._folder, self._order = folder, order
         shards = ShardSet.open(folder)
         special = SpecialTokens.of(load_tokenizer(shards.tokenizer_path))
-        self._objective = MaskedObjective(
-            ObjectiveConfig(), special.ids(), special.mask, shards.vocab_size, shards.seq_len, 0, static_shapes=True
+        setting = Setting(
+            special.ids(), special.pad, special.mask, shards.vocab_size, shards.seq_len, static_shapes=True
         )
+        self._objective = MaskedObjective(ObjectiveConfig(), setting)
         self._n = max(1, min(MICRO_TOKENS // shards.seq_len, shards.rows))
         self.batches = shards.rows // self._n
         self.tokens = self.batches * self._n * shards.seq_len

@@ -14,8 +14,8 @@ import torch
 from bench.timing import spread, time_alternating
 from cram.config.model import ModelConfig
 from cram.machine.device import peak_flops
-from cram.model import Encoder
 from cram.model.count import flops_per_position
+from cram.model.encoder import Encoder
 
 IGNORED = -100
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}

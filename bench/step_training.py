@@ -26,6 +26,7 @@ from cram.data.shards.loader import TrainingRows
 from cram.machine.device import peak_flops, pick_precision, synchronize
 from cram.model.count import flops_per_position
 from cram.objectives.masked import MaskedObjective
+from cram.objectives.objective import Setting
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics
 from cram.run.receipt import mfu
@@ -93,10 +94,10 @@ def new_session(config: Config, device: torch.device) -> Iterator[Session]:
     """A run of the config on made rows, which leaves nothing behind."""
     vocab, seq_len = config.wordpiece.vocab_size, config.data.seq_len
     model = build_model(config.model, vocab, config.seed, device)
-    static = device.type == "cuda"
+    setting = Setting(SPECIAL, 0, MASK, vocab, seq_len, config.seed, static_shapes=device.type == "cuda")
     parts = Parts(
         model=model,
-        objective=MaskedObjective(config.objective, SPECIAL, MASK, vocab, seq_len, config.seed, static),
+        objective=MaskedObjective(config.objective, setting),
         optimizer=build_optimizer(model, config.optimizer),
         loader=MadeRows(vocab, seq_len),  # type: ignore[arg-type]
         held_out=None,  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cram.clock import Clock, parse_duration
+from cram.config.choices import OBJECTIVES, OPTIMIZERS
 from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.config.training import EvaluationConfig, OptimizerConfig
@@ -30,18 +31,12 @@ from cram.hub.card import check_card
 from cram.machine.device import pick_device, pick_precision, set_threads, total_memory
 from cram.methods.averaging import Averaging
 from cram.methods.method import Method
-from cram.model.attention import Attention, choose_backend
+from cram.model.backends.choose import choose_backend
 from cram.model.count import count_parameters, flops_per_position
-from cram.model.crammed import Crammed
-from cram.model.decoder import Decoder
-from cram.model.layers import GatedMLP
-from cram.model.transformer import Encoder, Transformer
-from cram.objectives.causal import CausalObjective
-from cram.objectives.masked import MaskedObjective
-from cram.objectives.phased import CausalThenMasked
-from cram.optim.adamw import AdamW
+from cram.model.kinds import new_model
+from cram.model.transformer import Transformer
+from cram.objectives.objective import Setting
 from cram.optim.groups import parameter_groups
-from cram.optim.muon import Muon
 from cram.optim.schedule import batch_tokens, make_schedule
 from cram.run.checkpoint import Checkpoints
 from cram.run.files import HELD_OUT, TOKENIZER, WEIGHTS, checked, read_receipt
@@ -65,11 +60,6 @@ class Parts:
     threads: int
 
 
-def new_model(config: ModelConfig, vocab_size: int) -> Transformer:
-    """The model of `model.kind`, on the current default device, not initialised. Errors: CramError for its shape."""
-    return {"encoder": Encoder, "decoder": Decoder, "crammed": Crammed}[config.kind](config, vocab_size)
-
-
 def build_model(config: ModelConfig, vocab_size: int, seed: int, device: torch.device) -> Transformer:
     """The model with the initial weights of the seed, on a device."""
     model = new_model(config, vocab_size)
@@ -78,9 +68,9 @@ def build_model(config: ModelConfig, vocab_size: int, seed: int, device: torch.d
 
 
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The update rule of a model's parameters."""
-    groups = parameter_groups(model, config, fused_blocks(model))
-    return Muon(groups, config) if config.kind == "muon" else AdamW(groups, config)
+    """The update rule of `optimizer.kind` for a model's parameters."""
+    optimizer: Optimizer = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
+    return optimizer
 
 
 def build_methods(config: Config) -> list[Method]:
@@ -88,34 +78,20 @@ def build_methods(config: Config) -> list[Method]:
     return [] if config.averaging.start is None else [Averaging(config.averaging)]
 
 
-def fused_blocks(model: torch.nn.Module) -> dict[torch.Tensor, tuple[int, ...]]:
-    """Rows of the matrices in each fused weight: queries, keys and values; both halves of a gated MLP's input."""
-    fused: dict[torch.Tensor, tuple[int, ...]] = {}
-    for module in model.modules():
-        if isinstance(module, Attention):
-            fused[module.qkv.weight] = (module.qkv.in_features,) * 3
-        elif isinstance(module, GatedMLP):
-            fused[module.up.weight] = (module.up.out_features // 2,) * 2
-    return fused
-
-
 def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> Objective:
-    """The training objective; only a GPU is given batches of a static shape."""
+    """The objective of `objective.kind`; only a GPU is given batches of a static shape."""
     special = SpecialTokens.of(tokenizer)
-    if config.objective.kind == "causal":
-        return CausalObjective(special.pad)
-    assert special.mask is not None
-    masked = MaskedObjective(
-        config.objective,
+    setting = Setting(
         special=special.ids(),
+        pad_id=special.pad,
         mask_id=special.mask,
         vocab_size=vocab_size,
         seq_len=config.data.seq_len,
         seed=config.seed,
         static_shapes=device.type == "cuda",
     )
-    share = config.objective.causal_share
-    return CausalThenMasked(CausalObjective(special.pad), masked, share) if share else masked
+    objective: Objective = OBJECTIVES[config.objective.kind].load()(config.objective, setting)
+    return objective
 
 
 def build_held_out(
@@ -152,7 +128,7 @@ def check(config: Config) -> None:
     with torch.device("meta"):
         new_model(config.model, config.wordpiece.vocab_size)
     check_memory(config, device)
-    if config.tokenizer and config.objective.kind == "masked":
+    if config.tokenizer and config.objective.held_out == "masked":
         check_mask(config.tokenizer, config.special)
 
 
@@ -205,7 +181,7 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
         optimizer=build_optimizer(model, config.optimizer),
         loader=Loader(shards, config.seed, config.data.epochs, config.data.order),
         held_out=build_held_out(
-            shards.held_out(), tokenizer, config.data.seq_len, config.evaluation, objective=config.objective.kind
+            shards.held_out(), tokenizer, config.data.seq_len, config.evaluation, objective=config.objective.held_out
         ),
         device=device,
         precision=pick_precision(config.precision, device),

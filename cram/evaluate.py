@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
         rows = snapshot.held_out() if snapshot else load_held_out(run, model.vocab_size)
     else:
         limits = replace(config.evaluation, tokens=said.tokens)
-        objective = config.objective.kind
+        objective = config.objective.held_out
         rows = build_held_out(_documents(said), tokenizer, config.data.seq_len, limits, objective=objective)
     figures = evaluate(model, rows, device)
     what = said.text or "the held-out documents"

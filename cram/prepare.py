@@ -39,7 +39,7 @@ def _prepare(words: list[str]) -> None:
     from cram.data.preparation.vocabulary import TokenizerSource
     from cram.data.tokenizer import check_mask
 
-    if config.tokenizer and config.objective.kind == "masked":
+    if config.tokenizer and config.objective.held_out == "masked":
         check_mask(config.tokenizer, config.special)
     tokenizer = TokenizerSource(config.tokenizer, config.wordpiece, config.special)
     shards = prepare_shards(config.data, tokenizer)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cram.build import check, new_model
+from cram.build import check
 from cram.config.config import Config
 from cram.config.recipe import read_config, recipe_names
 from cram.files.atomic import read_json
 from cram.model.count import count_parameters
+from cram.model.kinds import new_model
 from cram.train import main
 
 DAY = 24 * 3600

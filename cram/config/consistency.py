@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from cram.clock import Budget, parse_duration
+from cram.config.choices import MODELS
 from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.errors import CramError
@@ -29,12 +30,13 @@ def check_config(config: Config) -> None:
 def _check_model(model: ModelConfig) -> None:
     if model.width % model.heads:
         raise CramError(f"model.width={model.width} is not a multiple of model.heads={model.heads}: change either.")
-    if model.kind != "crammed" and model.width // model.heads % 2:
+    rotary = MODELS[model.kind].rotary
+    if rotary and model.width // model.heads % 2:
         raise CramError(
             f"model.heads={model.heads} gives heads of {model.width // model.heads}, which is odd: "
             "rotary positions need an even width, change model.width or model.heads."
         )
-    if model.kind == "crammed" and model.width % 2:
+    if not rotary and model.width % 2:
         raise CramError(f"model.width={model.width} is odd: sinusoidal positions need an even one, change it.")
 
 
@@ -54,11 +56,13 @@ def _check_data(config: Config) -> None:
 
 def _check_objective(config: Config) -> None:
     kind, objective = config.model.kind, config.objective
-    if (kind == "decoder") != (objective.kind == "causal"):
-        fitting = "causal" if kind == "decoder" else "masked"
+    objectives = MODELS[kind].objectives
+    if objective.kind not in objectives:
+        models = [name for name, model in MODELS.items() if objective.kind in model.objectives]
+        change = f", or model.kind={' or '.join(models)}" if models else ""
         raise CramError(
-            f"model.kind={kind} cannot learn objective.kind={objective.kind}: set objective.kind={fitting}, "
-            f"or {'another model.kind' if kind == 'decoder' else 'model.kind=decoder'}."
+            f"model.kind={kind} cannot learn objective.kind={objective.kind}: "
+            f"set objective.kind={' or '.join(objectives)}{change}."
         )
     if objective.kind == "causal" and objective.causal_share:
         raise CramError(

@@ -61,6 +61,7 @@ def _shown(value: Any) -> str:
 def _meaning(item: Field[Any]) -> str:
     kind, _ = kind_of(item)
     choices = f"{' | '.join(get_args(kind))}: " if get_origin(kind) is Literal else ""
-    meaning: str = item.metadata["help"]
-    about = [text for text in (item.metadata["unit"], str(item.metadata["range"])) if text]
-    return choices + meaning + (f" [{'; '.join(about)}]" if about else "")
+    table = item.metadata["choices"] or {}
+    phrases = "".join(f"; {name}: {choice.help}" for name, choice in table.items())
+    notes = [text for text in (item.metadata["unit"], str(item.metadata["range"])) if text]
+    return f"{choices}{item.metadata['help']}{phrases}" + (f" [{'; '.join(notes)}]" if notes else "")

@@ -1,20 +1,16 @@
 """The keys of the model."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from cram.config.choices import ATTENTION, MODELS
 from cram.config.schema import key
-
-# The class of `transformers` that computes each kind of model; a kind without one is not exported.
-STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM", "decoder": "Qwen3ForCausalLM"}
 
 
 @dataclass
 class ModelConfig:
-    kind: Literal["encoder", "decoder", "crammed"] = key(
-        "encoder",
-        "architecture; encoder exports as ModernBERT, decoder as Qwen3, crammed is Cramming's and exports as nothing",
-    )
+    """The keys `model.*`: architecture, size and initial weights."""
+
+    kind: str = key("encoder", "architecture", choices=MODELS)
     layers: int = key(12, "transformer blocks", least=1, most=1000)
     width: int = key(768, "hidden size, a multiple of heads", least=1, most=2**16)
     heads: int = key(12, "attention heads", least=1, most=2**12)
@@ -23,8 +19,4 @@ class ModelConfig:
     norm_eps: float = key(1e-5, "epsilon of every norm", least=1e-15, below=1)
     init_std: float = key(0.02, "standard deviation of the initial weights", above=0, most=10)
     zero_init: bool = key(True, "start both output projections of each block at zero")
-    attention: Literal["auto", "flash", "varlen", "sdpa", "softmax"] = key(
-        "auto",
-        "attention kernel; auto takes flash-attn, torch's varlen_attn or SDPA, in this order",
-        identifies=False,
-    )
+    attention: str = key("auto", "attention kernel", choices=ATTENTION, identifies=False)

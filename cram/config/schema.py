@@ -9,10 +9,12 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from cram.config.choices import Choice
 from cram.errors import CramError
 
 _INTEGER = re.compile(r"[+-]?\d+(_\d+)*", re.ASCII)
@@ -64,14 +66,16 @@ def key(
     below: float | None = None,
     path: bool = False,
     identifies: bool = True,
+    choices: Mapping[str, Choice] | None = None,
 ) -> Any:
     """A dataclass field with its line of help, its unit and, if it is a number, its range.
 
     Args:
+        choices: the table that a text key takes its words from; `--help` prints the phrase of each choice.
         path: whether the text is a path or a glob, in which a leading `~` is the home folder.
         identifies: whether the key changes what a run computes, so that another value makes another run.
     """
-    about = {"range": Range(least, above, most, below), "path": path, "identifies": identifies}
+    about = {"range": Range(least, above, most, below), "path": path, "identifies": identifies, "choices": choices}
     metadata = {"help": help, "unit": unit, **about}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -118,7 +122,13 @@ def default_of(item: Field[Any]) -> Any:
 
 
 def kind_of(item: Field[Any]) -> tuple[Any, bool]:
-    """The type of a key without None, and whether None is allowed: `int | None` gives int and True."""
+    """The type of a key without None, and whether None is allowed: `int | None` gives int and True.
+
+    The type of a key with a table of choices is the `Literal` of the table's words.
+    """
+    if item.metadata["choices"]:
+        literal: Any = Literal
+        return literal[tuple(item.metadata["choices"])], False
     if get_origin(item.type) in (types.UnionType, typing.Union):
         (kind,) = [part for part in get_args(item.type) if part is not type(None)]
         return kind, True

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cram.config.choices import OBJECTIVES, OPTIMIZERS
 from cram.config.schema import group, key
 
 
 @dataclass
 class ObjectiveConfig:
-    kind: Literal["masked", "causal"] = key(
-        "masked", "what is learned: hidden tokens, or by a decoder each token from those before it"
-    )
+    kind: str = key("masked", "what is learned", choices=OBJECTIVES)
     mask_rate: float = key(0.30, "share of the tokens predicted when masking begins", "share", above=0, most=1)
     final_mask_rate: float | None = key(
         0.15, "share at the end of the budget, linear between (null: constant)", "share", above=0, most=1
@@ -26,6 +25,11 @@ class ObjectiveConfig:
     replace_random: float = key(
         0.0, "share shown as a random token; what is left is shown as it is", "share", least=0, most=1
     )
+
+    @property
+    def held_out(self) -> str:
+        """How held-out text is scored: `masked` or `causal`."""
+        return OBJECTIVES[self.kind].held_out
 
 
 @dataclass
@@ -46,9 +50,7 @@ class MuonConfig:
 
 @dataclass
 class OptimizerConfig:
-    kind: Literal["adamw", "muon"] = key(
-        "adamw", "adamw, or muon for the hidden matrices with adamw for embedding and gains"
-    )
+    kind: str = key("adamw", "update rule", choices=OPTIMIZERS)
     lr: float = key(1e-3, "peak learning rate of AdamW", least=0)
     embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)", least=0)
     beta1: float = key(0.9, "decay of the first moment", least=0, below=1)
@@ -60,6 +62,11 @@ class OptimizerConfig:
     )
     clip: float | None = key(1.0, "largest global gradient norm (null: no clipping)", above=0)
     muon: MuonConfig = group(MuonConfig)
+
+    def matrices(self) -> "OptimizerConfig | MuonConfig":
+        """The keys with the matrices' learning rate and weight decay: `optimizer.KIND.*` if there is such a group."""
+        keys: OptimizerConfig | MuonConfig = getattr(self, self.kind, self)
+        return keys
 
 
 @dataclass

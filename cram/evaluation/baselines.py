@@ -22,7 +22,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from cram.data.special import vocabulary_size
 from cram.evaluation.held_out import HeldOutSet
-from cram.objectives.masked import IGNORED
+from cram.objectives.batch import IGNORED
 
 MOST_TOKENS = 4_000_000  # of training text, 15 to 20 MB: a few seconds
 TOKENS_AT_ONCE = 1 << 18

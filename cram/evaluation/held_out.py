@@ -21,8 +21,10 @@ from cram.data.pieces import piece_bytes
 from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.errors import CramError
 from cram.files.tensors import check_tensors
+from cram.objectives.batch import IGNORED
 from cram.objectives.causal import next_tokens
-from cram.objectives.masked import IGNORED, Replacement, choose_slots, mix
+from cram.objectives.masked import Replacement
+from cram.objectives.slots import choose_slots, mix
 
 BATCH_ROWS = 64
 # Beside the nats of a token: those of a byte, in bits. The bytes of an objective's rows are named likewise in a file.

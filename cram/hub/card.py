@@ -5,11 +5,10 @@ import re
 from typing import Any
 
 from cram.config.config import Config
-from cram.config.model import STOCK_CLASSES
 from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.files.atomic import to_json
-from cram.hub.stock import AUTO_CLASSES, PIPELINES
+from cram.hub.stock import AUTO_CLASSES, PIPELINES, STOCK_CLASSES
 
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
 

@@ -64,7 +64,7 @@ def export_run(
     import torch
 
     from cram.build import load_held_out, load_trained
-    from cram.data.tokenizer import SpecialTokens
+    from cram.data.special import SpecialTokens
     from cram.hub.snapshot import open_snapshot
 
     if to:
@@ -107,7 +107,7 @@ def export_run(
 def _write(folder: Path, config: Config, model: "Transformer", tokenizer: "Tokenizer") -> None:
     from safetensors.torch import save
 
-    from cram.data.tokenizer import SpecialTokens
+    from cram.data.special import SpecialTokens
 
     kind, seq_len, special = config.model.kind, config.data.seq_len, SpecialTokens.of(tokenizer)
     names = special.names(tokenizer)
@@ -138,7 +138,7 @@ def check_export(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     import transformers
     from safetensors.torch import load_file
 
-    from cram.data.tokenizer import SpecialTokens
+    from cram.data.special import SpecialTokens
 
     kind = model.config.kind
     with _quiet():
@@ -175,7 +175,7 @@ def check_held_out(folder: Path, stock: Any, expected: float) -> None:
 
     from cram.evaluation.held_out import HeldOutSet
     from cram.machine.device import pick_device
-    from cram.objectives.masked import IGNORED
+    from cram.objectives.batch import IGNORED
 
     rows, device = HeldOutSet.from_file(folder / "held_out.safetensors"), pick_device("auto")
     stock = stock.to(device)

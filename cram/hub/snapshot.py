@@ -11,7 +11,8 @@ from cram.build import build_held_out, filled_model, load_held_out, model_figure
 from cram.clock import CHARGED
 from cram.config.config import Config
 from cram.data.shards.shards import ShardSet
-from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.special import SpecialTokens
+from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.evaluation.baselines import bigram_bits_per_byte
 from cram.evaluation.held_out import HeldOutSet, evaluate, unigram_nats
@@ -47,7 +48,7 @@ class Snapshot:
         if is_finished(self.run):
             return load_held_out(self.run, self.model.vocab_size)
         config = self.config
-        documents, objective = self.shards().held_out(), config.objective.kind
+        documents, objective = self.shards().held_out(), config.objective.held_out
         return build_held_out(documents, self.tokenizer, config.data.seq_len, config.evaluation, objective=objective)
 
     def account(self, rows: HeldOutSet, device: torch.device) -> dict[str, Any]:
@@ -59,7 +60,7 @@ class Snapshot:
         figures = evaluate(self.model, rows, device) | {
             "unigram_nats_per_token": unigram_nats(shards.token_counts(), rows.labels)
         }
-        if config.objective.kind == "causal":
+        if config.objective.held_out == "causal":
             special = SpecialTokens.of(self.tokenizer).ids()
             figures["bigram_bits_per_byte"] = bigram_bits_per_byte(shards, rows, self.tokenizer, special)
         else:

@@ -6,14 +6,15 @@ decoder's fused weights are cut into the matrices that they are made of.
 
 from typing import TYPE_CHECKING, Any
 
-from cram.config.model import STOCK_CLASSES, ModelConfig
+from cram.config.model import ModelConfig
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-    from cram.data.tokenizer import SpecialTokens
+    from cram.data.special import SpecialTokens
 
+STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM", "decoder": "Qwen3ForCausalLM"}
 # The class that loads each kind of model, whatever its architecture, and the pipeline for it.
 AUTO_CLASSES = {"encoder": "AutoModelForMaskedLM", "decoder": "AutoModelForCausalLM"}
 PIPELINES = {"encoder": "fill-mask", "decoder": "text-generation"}

@@ -1,12 +1,12 @@
-"""The architecture of Cramming, the yardstick that recipes are compared with.
+"""The architecture of Cramming, with which recipes are compared.
 
     x = LayerNorm(embedding[token] + scale * sinusoid[position])
     each block:  x = x + out(attention(LayerNorm(x)));  x = x + down(gelu(a) * b),  a | b = up(LayerNorm(x))
     logits = LayerNorm(x) @ embedding^T
 
-No linear layer has a bias, every LayerNorm has one, gelu is exact, the scale is one learned number, and there is
-neither dropout nor a dense layer in the head. The published size, epsilon and initialisation are in the recipe
-`crammed_bert`.
+No linear layer has a bias, every LayerNorm has one. gelu is the exact one, and the scale is one learned number. There
+is no dropout, and no dense layer in the head. The recipe `crammed_bert` has the published size, epsilon and
+initialisation.
 """
 
 import functools
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
-from cram.model.attention import Packing
+from cram.model.backends.backend import Packing
 from cram.model.heads import TiedHead
 from cram.model.layers import LayerNorm
 from cram.model.transformer import Architecture, Transformer
 
 
 def sinusoid_table(seq_len: int, width: int, theta: float, like: Tensor) -> Tensor:
-    """(seq_len, width) in the dtype and on the device of `like`: sines at even places, cosines at odd ones.
+    """Sines at even places, cosines at odd ones: (seq_len, width) in the dtype and on the device of `like`.
 
     Source: arXiv:1706.03762 section 3.5.
     """
@@ -35,11 +35,15 @@ def sinusoid_table(seq_len: int, width: int, theta: float, like: Tensor) -> Tens
 class Crammed(Transformer):
     """The language model of `model.kind: crammed`.
 
-    Source: arXiv:2212.14034 and its code's `crammed-bert`, changed: a document attends to itself alone and counts its
-    positions from its own start, where the published model reads a row as one text (they are equal for a row that is
-    one document); positions have no longest row; the first half of `up` goes through gelu, not the second, and q, k
-    and v are not interleaved by head, which renames rows of randomly drawn matrices and changes nothing else. Padding
-    has an ordinary embedding: the published code sets it to zero and then draws the tied decoder over it.
+    Source: arXiv:2212.14034 and the `crammed-bert` of its code, changed:
+
+    - A document attends to itself only and counts positions from its own start. The published model reads a row as one
+      text; for a row that is one document both are equal.
+    - Rows may be of any length.
+    - The first half of `up` goes through gelu, not the second, and q, k and v are not interleaved by head. This only
+      permutes rows of randomly drawn matrices.
+    - The padding token has an ordinary embedding. The published code sets it to zero, and then draws the tied output
+      weight over it.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -51,11 +55,12 @@ class Crammed(Transformer):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw all weights anew as `Transformer` does; the positions begin at 1 / sqrt(width)."""
+        """Draw all weights anew as `Transformer` does, and set the scale of the positions to 1 / sqrt(width)."""
         super().initialise(seed)
         self.position_scale.fill_(self.config.width**-0.5)
 
     def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """(rows, seq_len, width): embedding and scaled sinusoid of tokens int64 (rows, seq_len)."""
+        """Embedding plus scaled sinusoid: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
         table = sinusoid_table(tokens.shape[1], self.config.width, self.config.rope_theta, self.position_scale)
-        return self.embedding(tokens) + F.embedding(packing.positions, self.position_scale * table)
+        embedded: Tensor = self.embedding(tokens)
+        return embedded + F.embedding(packing.positions, self.position_scale * table)

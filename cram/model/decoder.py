@@ -1,9 +1,9 @@
-"""The decoder: a pre-norm transformer whose positions see themselves and what lies before them in their document.
+"""The decoder: a pre-norm transformer whose positions see themselves and the earlier positions of their document.
 
     each block:  x = x + out(attention(RMSNorm(x)));  x = x + down(silu(a) * b),  a | b = up(RMSNorm(x))
     logits = RMSNorm(x) @ embedding^T
 
-Each head divides its queries and keys by their root mean square before they are rotated. There are no biases.
+Each head divides its queries and keys by their root mean square before rotating them. There are no biases.
 """
 
 import cram_kernels as ck
@@ -18,10 +18,10 @@ QWEN3 = Architecture(
 
 
 class Decoder(Transformer):
-    """The language model of `model.kind: decoder`, computing exactly what `Qwen3ForCausalLM` computes.
+    """The language model of `model.kind: decoder`, which computes exactly what `Qwen3ForCausalLM` computes.
 
-    Source: arXiv:2505.09388 section 2, changed: as many heads of keys and values as of queries, heads that fill the
-    width, the decoder's weight tied, and a document attends to itself alone.
+    Source: arXiv:2505.09388 section 2, changed: there are as many heads of keys and values as of queries, the heads
+    together are as wide as the model, the output weight is tied, and a document attends to itself only.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:

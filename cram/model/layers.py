@@ -10,9 +10,14 @@ import cram_kernels as ck
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation of the last dimension with a gain, and a bias if wanted; keeps the input's dtype.
+    """Layer normalisation of the last dimension with a gain and, if asked for, a bias; keeps the input's dtype.
 
-    A `torch.nn.LayerNorm`, so that optimizers find it by its type.
+    It derives from `torch.nn.LayerNorm`, so that its type says what its parameters are.
+
+    Args:
+        width: size of the last dimension.
+        eps: added to the variance.
+        bias: whether there is a bias.
     """
 
     def __init__(self, width: int, eps: float, bias: bool = False) -> None:
@@ -23,14 +28,18 @@ class LayerNorm(nn.LayerNorm):
         return ck.layer_norm(hidden, self.weight, self.bias, eps=self.eps)  # type: ignore[return-value]
 
     def add(self, change: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a block's change to the hidden states, both (..., width): the sum normalised, and the sum."""
+        """Add a block's change to the hidden states, both (..., width); return the sum normalised, and the sum."""
         return ck.layer_norm(change, self.weight, self.bias, eps=self.eps, residual=hidden)  # type: ignore[return-value]
 
 
 class RMSNorm(nn.RMSNorm):
-    """Division of the last dimension by its root mean square, with a gain; keeps the input's dtype, computes in fp32.
+    """Division of the last dimension by its root mean square, with a gain; computes in fp32, keeps the input's dtype.
 
     Source: arXiv:1910.07467, changed: nothing.
+
+    Args:
+        width: size of the last dimension.
+        eps: added to the mean square.
     """
 
     def __init__(self, width: int, eps: float) -> None:
@@ -42,7 +51,7 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(wide, self.weight.shape, self.weight, self.eps).to(hidden.dtype)
 
     def add(self, change: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a block's change to the hidden states, both (..., width): the sum normalised, and the sum."""
+        """Add a block's change to the hidden states, both (..., width); return the sum normalised, and the sum."""
         total = change + hidden
         return self(total), total
 
@@ -50,21 +59,38 @@ class RMSNorm(nn.RMSNorm):
 Norm = LayerNorm | RMSNorm
 
 
+class FusedLinear(nn.Linear):
+    """Several linear layers without biases that read the same input, as one product.
+
+    Args:
+        width: width of the input.
+        splits: output width of each layer, which is the number of its rows in the weight. Optimizers that treat each
+            matrix by itself read it.
+    """
+
+    def __init__(self, width: int, splits: tuple[int, ...]) -> None:
+        super().__init__(width, sum(splits), bias=False)
+        self.splits = splits
+
+
 class GatedMLP(nn.Module):
-    """gate(first half | second half) of one wide projection, then back to the model's width; no biases.
+    """One wide projection whose first half gates the second half, then one back to the model's width; no biases.
 
     Source: arXiv:2002.05202 (GeGLU and SwiGLU).
 
     Args:
+        width: width of the hidden states.
+        mlp_width: width of each half.
         gate: `ck.geglu` or `ck.swiglu`, (..., 2 * mlp_width) -> (..., mlp_width).
     """
 
     def __init__(self, width: int, mlp_width: int, gate: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self._gate = gate
-        self.up = nn.Linear(width, 2 * mlp_width, bias=False)
+        self.up = FusedLinear(width, (mlp_width, mlp_width))
         self.down = nn.Linear(mlp_width, width, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        return self.down(self._gate(self.up(hidden)))
+        result: Tensor = self.down(self._gate(self.up(hidden)))
+        return result

@@ -1,4 +1,4 @@
-"""The pre-norm transformer over packed documents, and the encoder that is made of it."""
+"""The pre-norm transformer over packed documents that all kinds of models are made of."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,30 +8,26 @@ from torch import Tensor, nn
 
 import cram_kernels as ck
 from cram.config.model import ModelConfig
-from cram.model.attention import VARIABLE_LENGTH, Attention, Packing, choose_backend, pack, pick
-from cram.model.heads import MaskedHead, TiedHead
+from cram.model.attention import Attention, pick
+from cram.model.backends.backend import Packing
+from cram.model.backends.choose import BACKENDS, choose_backend
+from cram.model.heads import TiedHead
 from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm
-
-
-def check_config(config: ModelConfig, vocab_size: int, rotary: bool) -> None:
-    """Assert that the shape can be built; `cram.config.consistency` refuses others in a user's words."""
-    assert min(config.layers, config.width, config.heads, config.mlp_width, vocab_size) >= 1, config
-    assert config.width % config.heads == 0, config
-    assert not rotary or config.width // config.heads % 2 == 0, config
+from cram.model.packing import pack, pack_whole_rows
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the kinds of models differ in, beside their `embed` and their head.
+    """The switches between the kinds of models. Beside these, a kind has its own `embed` and its own head.
 
-    Args:
-        norm: makes a norm of a width and an epsilon.
-        first_norm: whether the first block normalises its input, which the embedding's norm may have done already.
+    Attributes:
+        norm: makes a norm from a width and an epsilon.
+        first_norm: whether the first block normalises its input; not needed after an embedding norm.
         embedding_norm: whether the embedding is normalised.
         gate: activation of the gated MLPs, `ck.geglu` or `ck.swiglu`.
         qk_norm: whether each head normalises its queries and keys.
-        causal: whether a position sees none of those after it.
-        rotary: whether positions are rotary; else `embed` adds them.
+        causal: whether a position sees only itself and earlier positions.
+        rotary: whether positions are rotary; if not, `embed` adds them.
     """
 
     norm: Callable[[int, float], Norm] = LayerNorm
@@ -46,8 +42,13 @@ class Architecture:
 class Block(nn.Module):
     """One pre-norm block: hidden + attention, then hidden + MLP.
 
-    The second sum is left to whoever normalises it next, the following block or the final norm, because there it
-    is one kernel with the norm.
+    The block returns the second sum as its two terms. The next norm, of the following block or at the end, adds them,
+    because one kernel computes the sum and the norm.
+
+    Args:
+        config: size of the model.
+        architecture: norm and activation.
+        attention_norm: whether the input of the attention is normalised.
     """
 
     def __init__(self, config: ModelConfig, architecture: Architecture, attention_norm: bool) -> None:
@@ -61,14 +62,19 @@ class Block(nn.Module):
     def forward(
         self, hidden: Tensor, change: Tensor | None, packing: Packing, slots: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One block's work on `hidden + change`, both (rows, seq_len, width); None for the first, without a change.
+        """Apply the block to `hidden + change`.
 
-        Attention reads every position, but what follows it works on each position apart, so that leaving
-        out the others changes nothing.
+        With slots, everything behind the attention is computed at these positions only. That changes none of the
+        results, because only attention mixes positions.
+
+        Args:
+            hidden: (rows, seq_len, width).
+            change: of the same shape; None for the first block, where there is nothing to add.
+            packing: which positions see which.
+            slots: int64 (N), indices into rows * seq_len of the only positions wanted.
 
         Returns:
-            hidden and change of the same shape, still to be added; with slots (N), flat indices, (N, width) of those
-            positions alone.
+            The new hidden and change, not yet added: (rows, seq_len, width) each, or (N, width) with slots.
         """
         if change is None:
             normal = self.attention_norm(hidden)
@@ -83,16 +89,30 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """What the models share: embedding, pre-norm blocks and final norm; a subclass adds the `head`.
+    """A language model: embedding, pre-norm blocks, final norm and head.
 
-    Can be built on the meta device; call `initialise` once the parameters have memory.
+    A new kind is a subclass in a file of its own, whose `__init__(config, vocab_size)` passes an `Architecture` on and
+    sets `self.head`, and one line in `MODELS` of `cram.config.choices`. It can be built on the device `meta`; its
+    weights have no values before `initialise`.
+
+    Args:
+        config: the keys `model.*`.
+        vocab_size: rows of the embedding.
+        architecture: what kind of model it is.
+
+    Attributes:
+        head: turns hidden states into logits and losses.
+        blocks: the `Block`s, which training can compile one by one.
     """
 
     head: TiedHead
 
     def __init__(self, config: ModelConfig, vocab_size: int, architecture: Architecture) -> None:
         super().__init__()
-        check_config(config, vocab_size, architecture.rotary)
+        # `cram.config.consistency` has refused other sizes in a user's words.
+        assert min(config.layers, config.width, config.heads, config.mlp_width, vocab_size) >= 1, config
+        assert config.width % config.heads == 0, config
+        assert not architecture.rotary or config.width // config.heads % 2 == 0, config
         self.config = config
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.width)
@@ -109,8 +129,8 @@ class Transformer(nn.Module):
     def initialise(self, seed: int) -> None:
         """Draw all weights anew: normal(0, init_std), norms 1 and 0, and with `zero_init` zero output projections.
 
-        The numbers are drawn on the CPU from a generator of their own: the same on every device, and the global
-        generators are left alone.
+        The numbers come from a CPU generator of their own. They are the same on every device, and the state of the
+        global generators does not change.
         """
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
@@ -126,52 +146,46 @@ class Transformer(nn.Module):
                 module.attention.out.weight.zero_()
                 module.mlp.down.weight.zero_()
 
-    def forward(self, tokens: Tensor, documents: Tensor, slots: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Hidden states after the final norm.
+    def forward(
+        self, tokens: Tensor, documents: Tensor | None = None, slots: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Compute the hidden states after the final norm.
 
         Args:
             tokens: int64 (rows, seq_len).
-            documents: int (rows, seq_len), the document of each position within its row; documents lie in one
-                piece each, never see each other, and count their positions from their own start.
-            slots: int64 (N), flat indices into rows * seq_len of the positions that are wanted.
-            causal: hide from every position those after it, which a decoder does anyway.
+            documents: int (rows, seq_len), the document of each position within its row. A document lies in one piece;
+                documents never see each other, and positions count from each document's start. None: each row is one
+                document.
+            slots: int64 (N), indices into rows * seq_len of the only positions wanted.
+            causal: hide later positions from every position, which a decoder does anyway.
 
         Returns:
             (N, width) with slots, else (rows * seq_len, width).
         """
-        packing = self._pack(documents, causal or self._causal)
+        packing = self._pack(tokens, documents, causal or self._causal)
         hidden = self.embedding_norm(self.embed(tokens, packing))
         change = None
         for block in self.blocks[:-1]:
             hidden, change = block(hidden, change, packing)
         hidden, change = self.blocks[-1](hidden, change, packing, slots)
-        return self.final_norm.add(change, hidden)[0].view(-1, self.config.width)
+        final: Tensor = self.final_norm.add(change, hidden)[0]
+        return final.view(-1, self.config.width)
 
     def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """What enters the embedding's norm, or the blocks: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
-        return self.embedding(tokens)
+        """The input of the embedding norm: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
+        embedded: Tensor = self.embedding(tokens)
+        return embedded
 
-    def _pack(self, documents: Tensor, causal: bool) -> Packing:
-        device = documents.device
+    def _pack(self, tokens: Tensor, documents: Tensor | None, causal: bool) -> Packing:
+        device = tokens.device
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else self.embedding.weight.dtype
         name = self.config.attention
-        if name in VARIABLE_LENGTH and not torch.is_grad_enabled():
-            # How a model was trained does not bind its evaluation, which is in fp32 and may be on a CPU.
+        if name != "auto" and BACKENDS[name].variable_length and not torch.is_grad_enabled():
+            # Evaluation is in fp32 and may run on a CPU, where the back-end of the training cannot run.
             name = "auto"
         backend = choose_backend(name, device, dtype)
-        return pack(documents, self.config.width // self.config.heads, self._rope_theta, backend, causal)
-
-
-class Encoder(Transformer):
-    """The language model of `model.kind: encoder`, computing exactly what `ModernBertForMaskedLM` computes.
-
-    Rotary positions, GeGLU and no biases anywhere; the first block has no attention norm, because the embedding is
-    normalised already; a masked head with a dense layer.
-
-    Source: arXiv:2412.13663, changed: all layers attend globally, and to their own document only.
-    """
-
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
-        super().__init__(config, vocab_size, Architecture())
-        self.head = MaskedHead(self.embedding, config.norm_eps)
+        head_dim = self.config.width // self.config.heads
+        if documents is None:
+            return pack_whole_rows(tokens, head_dim, self._rope_theta, backend, causal)
+        return pack(documents, head_dim, self._rope_theta, backend, causal)

@@ -1,36 +1,40 @@
-"""Causal language modelling for the first share of the budget, then masked language modelling with the same weights.
+"""The objective of `objective.kind: masked`: causal for the first share of the budget, then masked.
 
 Source: arXiv:2507.00994 (causal, then masked, is best at fixed compute), changed: the mask rate falls over the second
-phase, and the schedule and the optimizer's state go on as if nothing had happened.
+phase, and the schedule and the state of the optimizer continue without a break.
 """
 
-from typing import Any
+from cram.config.training import ObjectiveConfig
+from cram.objectives.batch import Batch, PackedRows
+from cram.objectives.causal import CausalObjective
+from cram.objectives.masked import MaskedObjective
+from cram.objectives.objective import Objective, Setting
 
-import torch
 
-from cram.objectives.causal import CausalBatch, CausalObjective
-from cram.objectives.masked import MaskedBatch, MaskedObjective, Rows
+class PhasedObjective(Objective):
+    """Causal batches while progress is below `objective.causal_share`, then masked ones.
 
-
-class CausalThenMasked:
-    """Batches of `causal` while progress is below `share`, and then of `masked`, whose own progress starts there at 0.
-
-    An encoder sees what comes after a position in the second phase only; every position teaches it in the first.
+    The share is 0 unless a recipe sets it. Masked training has a progress of its own, which begins at 0 with the second
+    phase. In the first phase an encoder does not see later positions, and learns from every position.
     """
 
-    def __init__(self, causal: CausalObjective, masked: MaskedObjective, share: float) -> None:
-        self.phases: tuple[float, ...] = (0.0, share)
-        self._causal, self._masked = causal, masked
+    def __init__(self, config: ObjectiveConfig, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.phases = (0.0, config.causal_share) if config.causal_share else (0.0,)
+        self._causal = CausalObjective(config, setting)
+        self._masked = MaskedObjective(config, setting)
 
-    def prepare(self, rows: Rows, progress: float) -> CausalBatch | MaskedBatch:
-        """A batch of the phase that progress is in; on the host."""
-        share = self.phases[1]
+    def prepare(self, rows: PackedRows, progress: float) -> Batch:
+        """Make a batch of the phase that progress is in."""
+        share = self.config.causal_share
         if progress < share:
             return self._causal.prepare(rows, progress)
         return self._masked.prepare(rows, (progress - share) / (1.0 - share))
 
-    def loss(self, model: Any, batch: CausalBatch | MaskedBatch) -> torch.Tensor:
-        """Sum over the predicted tokens of their negative log-likelihood, nats, fp32 scalar."""
-        if isinstance(batch, CausalBatch):
-            return self._causal.loss(model, batch)
-        return self._masked.loss(model, batch)
+    @classmethod
+    def values_at(cls, config: ObjectiveConfig, progress: float) -> dict[str, str]:
+        """The phase and the mask rate, to show a user."""
+        share = config.causal_share
+        if progress < share:
+            return {"objective": "causal"}
+        return MaskedObjective.values_at(config, (progress - share) / (1.0 - share))

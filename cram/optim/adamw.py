@@ -1,88 +1,51 @@
-"""AdamW."""
+"""AdamW, the update rule for all parameters unless another one is chosen."""
 
-from typing import Any
+from collections import defaultdict
 
 import torch
+from torch import Tensor
 
 from cram.config.training import OptimizerConfig
-from cram.files.tensors import check_tensors, to_meta
-from cram.optim.schedule import Schedule, linear
+from cram.optim.groups import ParameterGroup
+from cram.optim.optimizer import Optimizer
 
 
-def decay_schedule(config: OptimizerConfig) -> Schedule:
-    """Share of the weight decay that holds over progress: linear from 1 to `final_decay`."""
-    return linear(1.0, config.final_decay)
-
-
-class AdamW:
-    """Torch's fused AdamW over named parameter groups, with a state of named tensors.
+class AdamW(Optimizer):
+    """Torch's fused AdamW.
 
     Source: arXiv:1711.05101 (decoupled weight decay).
     """
 
-    def __init__(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
-        betas = (config.beta1, config.beta2)
-        self._decay = decay_schedule(config)
-        groups = [{**group, "full_decay": group["weight_decay"]} for group in groups]
-        self._torch = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
+    def __init__(
+        self,
+        groups: list[ParameterGroup],
+        config: OptimizerConfig,
+        state: defaultdict[Tensor, dict[str, Tensor]] | None = None,
+    ) -> None:
+        super().__init__(groups, config, state)
+        self._torch = torch.optim.AdamW(
+            [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
+            lr=0.0,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            fused=True,
+        )
+        self._torch.state = self.state
 
-    def step(self, multiplier: float, progress: float, finite: torch.Tensor | None = None) -> None:
-        """Update with each group's peak learning rate times `multiplier`; never waits for the device.
-
-        The decay is that of `progress`. Where `finite`, a bool scalar on the device, is False, nothing changes.
-        """
-        for group in self._torch.param_groups:
-            group["lr"] = group["peak_lr"] * multiplier
-            group["weight_decay"] = group["full_decay"] * self._decay(progress)
-        # What torch's gradient scaler tells a fused optimizer: 1 leaves out the step, its count included.
+    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+        """Update with each group's peak learning rate times `multiplier`, and the weight decay of `progress`."""
+        super().step(multiplier, progress, finite)
+        for torch_group, group in zip(self._torch.param_groups, self.groups, strict=True):
+            torch_group["lr"] = group.peak_lr * multiplier
+            torch_group["weight_decay"] = group.weight_decay * self.decay(progress)
+        # Torch's gradient scaler tells a fused optimizer so: 1 leaves out the step, and does not count it.
         self._torch.found_inf = None if finite is None else 1.0 - finite.float()  # type: ignore[attr-defined]
         self._torch.step()
 
-    def lr(self) -> float:
-        """The learning rate of the first group at the latest update."""
-        return float(self._torch.param_groups[0]["lr"])
-
-    def state_tensors(self) -> dict[str, torch.Tensor]:
-        """Moments and step counts as tensors named `PARAMETER/ENTRY`, of all parameters; none before an update."""
-        if not any(self._torch.state.values()):
-            return {}
+    def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
+        """The number of updates, fp32 scalar, and both moments, of the parameter's shape."""
         return {
-            f"{name}/{entry}": value
-            for name, parameter in self._named()
-            for entry, value in (self._torch.state[parameter] or _at_first(parameter)).items()
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
         }
-
-    def wanted_tensors(self) -> dict[str, torch.Tensor]:
-        """What `state_tensors` gives after an update, without values."""
-        return {
-            f"{name}/{entry}": to_meta(value)
-            for name, parameter in self._named()
-            for entry, value in _at_first(to_meta(parameter)).items()
-        }
-
-    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Put back what `state_tensors` gave. Errors: CramError naming a tensor that does not fit."""
-        if tensors:
-            check_tensors(tensors, self.wanted_tensors())
-        entries: dict[str, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            name, _, entry = key.rpartition("/")
-            entries.setdefault(name, {})[entry] = value
-        for name, parameter in self._named():
-            self._torch.state[parameter] = {
-                entry: value.to(parameter.device) for entry, value in entries.get(name, {}).items()
-            }
-
-    def _named(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [
-            pair for group in self._torch.param_groups for pair in zip(group["names"], group["params"], strict=True)
-        ]
-
-
-def _at_first(parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The state of a parameter that has not been updated."""
-    return {
-        "step": torch.zeros((), device=parameter.device),
-        "exp_avg": torch.zeros_like(parameter),
-        "exp_avg_sq": torch.zeros_like(parameter),
-    }

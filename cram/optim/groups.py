@@ -1,39 +1,63 @@
 """Parameter groups, decided by the type of the module that owns a parameter, never by its name."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import nn
 
 from cram.config.training import OptimizerConfig
 
 
-def parameter_groups(
-    model: nn.Module, config: OptimizerConfig, fused: Mapping[Tensor, tuple[int, ...]] | None = None
-) -> list[dict[str, Any]]:
-    """Split the parameters in three: `matrices` (decayed), `embeddings` and `gains` (neither decayed).
+@dataclass
+class ParameterGroup:
+    """Parameters that share a learning rate and a weight decay.
 
-    A tied parameter belongs to the module that comes first, as in `model.parameters()`. Each group
-    carries `name`, `peak_lr`, the `names` of its parameters and their `blocks` beside the keys torch reads.
-    `fused` has the rows of each block of a weight that is several matrices in one; () are the blocks of all others.
+    Attributes:
+        name: `matrices`, `embeddings` or `gains`.
+        peak_lr: learning rate where the schedule is at 1.
+        weight_decay: decoupled weight decay before it fades.
+        names: the parameters' names in the model.
+        parameters: the parameters themselves, in the same order.
+        splits: rows of each matrix in a fused weight, in the same order; () for a weight that is a single matrix.
     """
-    matrices = config.muon if config.kind == "muon" else config
+
+    name: str
+    peak_lr: float
+    weight_decay: float
+    names: list[str] = field(default_factory=list)
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    splits: list[tuple[int, ...]] = field(default_factory=list)
+
+    def named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters with their names."""
+        return zip(self.names, self.parameters, strict=True)
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[ParameterGroup]:
+    """Split the parameters into `matrices`, which are decayed, and `embeddings` and `gains`, which are not.
+
+    A tied parameter belongs to the module that comes first, as in `model.parameters()`. Groups without a parameter are
+    left out; `matrices` is the first of the others. A linear layer whose weight holds several matrices, one below the
+    other, has an attribute `splits` with the rows of each.
+    """
+    matrices = config.matrices()
     embedding_lr = config.lr if config.embedding_lr is None else config.embedding_lr
-    groups: dict[str, dict[str, Any]] = {
-        "matrices": {"peak_lr": matrices.lr, "weight_decay": matrices.weight_decay},
-        "embeddings": {"peak_lr": embedding_lr, "weight_decay": 0.0},
-        "gains": {"peak_lr": config.lr, "weight_decay": 0.0},
+    groups = {
+        "matrices": ParameterGroup("matrices", matrices.lr, matrices.weight_decay),
+        "embeddings": ParameterGroup("embeddings", embedding_lr, 0.0),
+        "gains": ParameterGroup("gains", config.lr, 0.0),
     }
     owners: dict[nn.Parameter, nn.Module] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             owners.setdefault(parameter, module)
     for name, parameter in model.named_parameters():
-        group = groups[_group_name(owners[parameter], parameter)]
-        group.setdefault("params", []).append(parameter)
-        group.setdefault("names", []).append(name)
-        group.setdefault("blocks", []).append((fused or {}).get(parameter, ()))
-    return [{"name": name, "lr": 0.0, **group} for name, group in groups.items() if "params" in group]
+        owner = owners[parameter]
+        group = groups[_group_name(owner, parameter)]
+        group.names.append(name)
+        group.parameters.append(parameter)
+        group.splits.append(getattr(owner, "splits", ()) if parameter.ndim == 2 else ())
+    return [group for group in groups.values() if group.parameters]
 
 
 def _group_name(owner: nn.Module, parameter: nn.Parameter) -> str:

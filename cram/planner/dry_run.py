@@ -7,7 +7,7 @@ from cram.clock import Budget
 from cram.config.config import Config
 from cram.config.recipe import save_config
 from cram.machine.device import device_name, pick_device, pick_precision
-from cram.model.attention import choose_backend
+from cram.model.backends.choose import choose_backend
 from cram.model.count import count_parameters
 from cram.optim.schedule import batch_tokens, decay_begins
 from cram.terminal.progress import format_tokens

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cram.clock import CHARGED, Budget
+from cram.config.choices import OBJECTIVES, OPTIMIZERS
 from cram.config.config import Config
 from cram.errors import CramError
-from cram.optim.adamw import decay_schedule
-from cram.optim.muon import momentum_schedule
-from cram.optim.schedule import batch_tokens, decay_begins, linear, make_schedule
+from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.run.heartbeat import last_beat
 from cram.run.history import Extension, extension_line
@@ -85,7 +84,8 @@ def _refusal(folder: "RunFolder", config: Config, old: Budget, step: int | None)
 
 
 def _charged(state: dict[str, Any]) -> float:
-    return sum(state["clock"]["booked"][name] for name in CHARGED)
+    charged: float = sum(state["clock"]["booked"][name] for name in CHARGED)
+    return charged
 
 
 def stepped_back(config: Config, before: float, after: float) -> dict[str, str]:
@@ -95,19 +95,12 @@ def stepped_back(config: Config, before: float, after: float) -> dict[str, str]:
 
 
 def _values(config: Config, progress: float) -> dict[str, str]:
-    optimizer, objective = config.optimizer, config.objective
     values = {
         "learning rate": f"{make_schedule(config.schedule)(progress):.1%} of its peak",
         "batch": f"{batch_tokens(config.batch)(progress):.0f} tokens",
-        "weight decay": f"{decay_schedule(optimizer)(progress):.1%}",
     }
-    if optimizer.kind == "muon":
-        values["momentum"] = f"{momentum_schedule(optimizer.muon)(progress):.3f}"
-    if objective.kind == "masked":
-        first, share = objective.mask_rate, objective.causal_share
-        rate = linear(first, first if objective.final_mask_rate is None else objective.final_mask_rate)
-        masked = f"{rate((progress - share) / (1.0 - share)):.1%} masked"
-        values["objective"] = "causal" if progress < share else masked
+    values |= OPTIMIZERS[config.optimizer.kind].load().values_at(config.optimizer, progress)
+    values |= OBJECTIVES[config.objective.kind].load().values_at(config.objective, progress)
     if config.averaging.start is not None:
         values["averaging"] = "begun" if progress >= config.averaging.start else "not begun"
     return values

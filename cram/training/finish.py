@@ -74,8 +74,8 @@ def _rates(config: OptimizerConfig) -> dict[str, float]:
     rates = {"optimizer.lr": config.lr}
     if config.embedding_lr is not None:
         rates["optimizer.embedding_lr"] = config.embedding_lr
-    if config.kind == "muon":
-        rates["optimizer.muon.lr"] = config.muon.lr
+    if (matrices := config.matrices()) is not config:
+        rates[f"optimizer.{config.kind}.lr"] = matrices.lr
     return rates
 
 
@@ -88,7 +88,7 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
     unknown = {"unknown_share": parts.held_out.unknown_share}
     with clock.account("evaluation"):
         tokenizer = load_tokenizer(shards.tokenizer_path)
-        if config.objective.kind == "causal":
+        if config.objective.held_out == "causal":
             special = SpecialTokens.of(tokenizer).ids()
             return unknown | {"bigram_bits_per_byte": bigram_bits_per_byte(shards, parts.held_out, tokenizer, special)}
         documents, seq_len = shards.held_out(), config.data.seq_len
@@ -136,10 +136,10 @@ def make_receipt(
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {no_export}" if no_export else "export/",
         "held_out": {
-            **{name: held_out[name] for name in held_out_figures(config.objective.kind)},
+            **{name: held_out[name] for name in held_out_figures(config.objective.held_out)},
             "unigram_nats_per_token": unigram,
             "too_few": too_few(*(shards.manifest["counts"][f"held_out_{unit}"] for unit in ("documents", "bytes"))),
-            **({"mask_rate": config.evaluation.mask_rate} if config.objective.kind == "masked" else {}),
+            **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
         **_speed(session, figures["flops_per_position"]),
         "micro_rows": session.micro_rows,

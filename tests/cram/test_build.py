@@ -9,8 +9,7 @@ from cram.config.recipe import read_config
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.objectives.causal import CausalObjective
-from cram.objectives.masked import MaskedObjective
-from cram.objectives.phased import CausalThenMasked
+from cram.objectives.phased import PhasedObjective
 
 
 @pytest.mark.parametrize(
@@ -39,15 +38,17 @@ def test_what_this_machine_cannot_do_is_refused(words: list[str], message: str) 
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    ("words", "kind", "phases"),
     [
-        (["recipe=gpt_demo"], CausalObjective),
-        (["recipe=bert_demo", "objective.causal_share=0"], MaskedObjective),
-        (["recipe=bert_demo", "objective.causal_share=0.2"], CausalThenMasked),
+        (["recipe=gpt_demo"], CausalObjective, (0.0,)),
+        (["recipe=bert_demo", "objective.causal_share=0"], PhasedObjective, (0.0,)),
+        (["recipe=bert_demo", "objective.causal_share=0.2"], PhasedObjective, (0.0, 0.2)),
     ],
 )
-def test_the_objective_is_the_configs(words: list[str], kind: type) -> None:
+def test_the_objective_is_the_configs(words: list[str], kind: type, phases: tuple[float, ...]) -> None:
     texts = ["The old cat sat on the wide mat, while rain fell over towns and quick brown foxes jumped."] * 4
     tokenizer = train_tokenizer(texts, WordPieceConfig(vocab_size=64))
     config = read_config(words)
-    assert isinstance(build_objective(config, tokenizer, 64, torch.device("cpu")), kind)
+    objective = build_objective(config, tokenizer, 64, torch.device("cpu"))
+    assert isinstance(objective, kind)
+    assert objective.phases == phases

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cram.config.model import ModelConfig
-from cram.model import Encoder
+from cram.model.encoder import Encoder
 from cram_kernels._launch import HAS_TRITON, launches
 
 

@@ -27,8 +27,9 @@ from cram.evaluation.held_out import (
     make_held_out,
     unigram_nats,
 )
-from cram.model import Decoder, Encoder
-from cram.objectives.masked import IGNORED
+from cram.model.decoder import Decoder
+from cram.model.encoder import Encoder
+from cram.objectives.batch import IGNORED
 
 SEQ_LEN = 16
 VOCAB = 64

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load, save, save_file
 from torch import Tensor, nn
 
-from cram.build import build_optimizer, new_model
+from cram.build import build_optimizer
 from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.config.training import AveragingConfig, OptimizerConfig
@@ -19,6 +19,7 @@ from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.hub.initial import check_tokenizer, read_initial
 from cram.hub.stock import to_stock_names
 from cram.methods.averaging import Averaging
+from cram.model.kinds import new_model
 from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.training.session import Session
 

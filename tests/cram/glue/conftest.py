@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cram.build import build_held_out, new_model
+from cram.build import build_held_out
 from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
@@ -19,6 +19,7 @@ from cram.evaluate import TextDocument
 from cram.evaluation.held_out import evaluate
 from cram.files.atomic import write_json
 from cram.hub.stock import stock_config, tokenizer_files
+from cram.model.kinds import new_model
 from cram.run.files import list_results, write_naming
 
 GOOD, BAD = ("fine", "lovely", "warm", "bright"), ("poor", "dull", "cold", "grim")

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cram.build import build_held_out, new_model
+from cram.build import build_held_out
 from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
@@ -32,6 +32,7 @@ from cram.files.sealed import hash_files, read_checksums
 from cram.hub.examples import EXAMPLES
 from cram.hub.export import export_run
 from cram.hub.stock import to_stock_names
+from cram.model.kinds import new_model
 from cram.run.files import RESULTS, list_results, unlist_results, write_naming
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]

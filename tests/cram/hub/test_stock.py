@@ -9,11 +9,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from tokenizers.decoders import DecodeStream
 
-from cram.build import new_model
 from cram.config.data import WordPieceConfig
-from cram.config.model import STOCK_CLASSES, ModelConfig
+from cram.config.model import ModelConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
-from cram.hub.stock import AUTO_CLASSES, PIPELINES, from_stock_names, no_stock_class, stock_tokenizer, to_stock_names
+from cram.hub.stock import (
+    AUTO_CLASSES,
+    PIPELINES,
+    STOCK_CLASSES,
+    from_stock_names,
+    no_stock_class,
+    stock_tokenizer,
+    to_stock_names,
+)
+from cram.model.kinds import new_model
 
 TEXT = "The state-of-the-art cat (see [1] and {2}) isn't bad: it's 50% of what you'd want! We've slept; they're old."
 

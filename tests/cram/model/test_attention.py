@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram.model.attention import attend, choose_backend, document_bounds, document_positions, document_starts, pack
+from cram.model.attention import attend
+from cram.model.backends.choose import choose_backend
+from cram.model.packing import document_bounds, document_positions, document_starts, pack, pack_whole_rows
 
 ROW = st.lists(st.integers(3, 9), min_size=1, max_size=6)
 
@@ -111,3 +113,19 @@ def test_auto_on_a_cpu() -> None:
     assert choose_backend("auto", cpu, torch.bfloat16) == "softmax"
     assert choose_backend("sdpa", cpu, torch.bfloat16) == "sdpa"
     assert choose_backend("softmax", cpu, torch.float32) == "softmax"
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("backend", ["sdpa", "softmax", "varlen"])
+def test_whole_rows_are_packed_as_rows_of_one_document(backend: str, causal: bool) -> None:
+    tokens = torch.zeros(3, 7, dtype=torch.int64)
+    whole = pack_whole_rows(tokens, head_dim=4, theta=1e4, backend=backend, causal=causal)
+    packed = pack(tokens, head_dim=4, theta=1e4, backend=backend, causal=causal)
+    assert torch.equal(whole.positions, packed.positions)
+    assert torch.equal(whole.cos, packed.cos) and torch.equal(whole.sin, packed.sin)
+    assert (whole.mask is None) == (packed.mask is None)
+    if whole.mask is not None:
+        assert torch.equal(whole.mask.expand(3, 1, 7, 7), packed.mask)
+    if whole.bounds is not None:
+        assert whole.bounds.dtype == torch.int32
+        assert whole.bounds.tolist() == sorted(set(packed.bounds.tolist()))

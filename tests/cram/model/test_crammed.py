@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from cram.config.model import ModelConfig
 from cram.config.training import OptimizerConfig
 from cram.files.atomic import read_json
-from cram.model.count import body_weights, count_parameters
+from cram.model.count import count_parameters
 from cram.model.crammed import Crammed
 from cram.model.layers import LayerNorm
 from cram.optim.groups import parameter_groups
@@ -124,8 +124,8 @@ def test_the_full_size_is_the_published_one() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == counted.total
     assert round(counted.total / 1e6, 2) == 119.59
     # The paper's figure without embeddings is that of the matrices.
-    assert round(body_weights(FULL_SIZE) / 1e6, 2) == 94.37
-    assert sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2) == body_weights(FULL_SIZE)
+    assert round(counted.body / 1e6, 2) == 94.37
+    assert sum(p.numel() for p in model.blocks.parameters() if p.ndim == 2) == counted.body
 
 
 def test_weights_are_drawn_as_published_and_the_same_for_a_seed() -> None:
@@ -168,7 +168,7 @@ def test_a_step_is_finite_and_repeats_bit_by_bit(precision: torch.dtype) -> None
 
 def test_gains_biases_and_the_scale_of_the_positions_are_not_decayed() -> None:
     model = build()
-    found = {group["name"]: set(group["names"]) for group in parameter_groups(model, OptimizerConfig())}
+    found = {group.name: set(group.names) for group in parameter_groups(model, OptimizerConfig())}
     norms = {name for name, module in model.named_modules() if isinstance(module, LayerNorm)}
     assert len(norms) == 2 * 3 + 2
     assert found["gains"] == {f"{name}.{part}" for name in norms for part in ("weight", "bias")} | {"position_scale"}

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cram.build import fused_blocks
 from cram.config.model import ModelConfig
 from cram.config.training import OptimizerConfig
 from cram.hub.stock import to_stock_names
-from cram.model import Decoder
+from cram.model.decoder import Decoder
 from cram.model.layers import RMSNorm
 from cram.optim.groups import parameter_groups
 
@@ -48,11 +47,18 @@ def stock(model: Decoder) -> nn.Module:
 
     c = model.config
     config = Qwen3Config(
-        vocab_size=VOCAB, hidden_size=c.width, intermediate_size=c.mlp_width, num_hidden_layers=c.layers,
-        num_attention_heads=c.heads, num_key_value_heads=c.heads, head_dim=c.width // c.heads, rms_norm_eps=c.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta}, tie_word_embeddings=True,
+        vocab_size=VOCAB,
+        hidden_size=c.width,
+        intermediate_size=c.mlp_width,
+        num_hidden_layers=c.layers,
+        num_attention_heads=c.heads,
+        num_key_value_heads=c.heads,
+        head_dim=c.width // c.heads,
+        rms_norm_eps=c.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+        tie_word_embeddings=True,
         attn_implementation="eager",
-    )  # fmt: skip
+    )
     twin = Qwen3ForCausalLM(config)
     missing, unexpected = twin.load_state_dict(to_stock_names(model.state_dict(), "decoder"), strict=False)
     assert set(missing) == {"lm_head.weight"}
@@ -187,14 +193,15 @@ def test_the_norm_keeps_the_dtype_and_computes_in_fp32(dtype: torch.dtype) -> No
 def test_gains_are_in_no_other_group_and_fused_weights_are_cut_into_their_matrices() -> None:
     model = build()
     groups = {
-        group["name"]: {id(parameter) for parameter in group["params"]}
+        group.name: {id(parameter) for parameter in group.parameters}
         for group in parameter_groups(model, OptimizerConfig())
     }
     assert groups["gains"] == {id(module.weight) for module in model.modules() if isinstance(module, RMSNorm)}
     assert groups["matrices"] == {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     assert groups["embeddings"] == {id(model.embedding.weight)}
-    fused = fused_blocks(model)
+    (matrices,) = (group for group in parameter_groups(model, OptimizerConfig()) if group.name == "matrices")
+    splits = dict(zip(matrices.parameters, matrices.splits, strict=True))
     for block in model.blocks:
-        assert fused[block.attention.qkv.weight] == (32, 32, 32)
-        assert fused[block.mlp.up.weight] == (48, 48)
-    assert len(fused) == 6
+        assert splits[block.attention.qkv.weight] == (32, 32, 32)
+        assert splits[block.mlp.up.weight] == (48, 48)
+    assert sum(rows != () for rows in splits.values()) == 6

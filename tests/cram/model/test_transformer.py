@@ -7,7 +7,7 @@ from torch import Tensor
 from cram.config.model import ModelConfig
 from cram.errors import CramError
 from cram.hub.export import to_stock_names
-from cram.model import Encoder
+from cram.model.encoder import Encoder
 
 VOCAB = 96
 CONFIG = {"layers": 3, "width": 32, "heads": 4, "mlp_width": 48}
@@ -38,11 +38,22 @@ def stock(model: Encoder) -> torch.nn.Module:
     c = model.config
     rope = {"rope_type": "default", "rope_theta": c.rope_theta}
     config = ModernBertConfig(
-        vocab_size=VOCAB, hidden_size=c.width, intermediate_size=c.mlp_width, num_hidden_layers=c.layers,
-        num_attention_heads=c.heads, layer_types=["full_attention"] * c.layers, norm_eps=c.norm_eps,
-        rope_parameters={"full_attention": rope, "sliding_attention": rope}, decoder_bias=False,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2, attn_implementation="sdpa",
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=c.width,
+        intermediate_size=c.mlp_width,
+        num_hidden_layers=c.layers,
+        num_attention_heads=c.heads,
+        layer_types=["full_attention"] * c.layers,
+        norm_eps=c.norm_eps,
+        rope_parameters={"full_attention": rope, "sliding_attention": rope},
+        decoder_bias=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        cls_token_id=1,
+        sep_token_id=2,
+        attn_implementation="sdpa",
+    )
     twin = ModernBertForMaskedLM(config)
     missing, unexpected = twin.load_state_dict(to_stock_names(model.state_dict()), strict=False)
     assert set(missing) == {"decoder.weight"}
@@ -81,6 +92,16 @@ def test_packed_documents_equal_each_document_alone(attention: str) -> None:
         for piece, whole in zip(tokens[row].split(row_lengths), packed[row].split(row_lengths), strict=True):
             alone = model(piece[None], one_document(piece[None]))
             torch.testing.assert_close(whole, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "softmax"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_tokens_alone_are_one_document_a_row(attention: str, causal: bool) -> None:
+    model, tokens = build(attention=attention), random_tokens(3, 16)
+    expected = model(tokens, one_document(tokens), causal=causal)
+    assert torch.equal(model(tokens, causal=causal), expected)
+    slots = torch.tensor([40, 3, 17])
+    torch.testing.assert_close(model(tokens, slots=slots, causal=causal), expected[slots], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "softmax"])
@@ -168,7 +189,7 @@ def test_state_dict_holds_the_tied_weight_once() -> None:
     model = build()
     pointers = [tensor.data_ptr() for tensor in model.state_dict().values()]
     assert len(pointers) == len(set(pointers))
-    assert model.head.decoder_weight is model.embedding.weight
+    assert model.head.output_weight is model.embedding.weight
 
 
 @pytest.mark.parametrize("attention", ["flash", "varlen"])

@@ -10,11 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
-from cram.model import Decoder
+from cram.config.training import ObjectiveConfig
+from cram.model.decoder import Decoder
+from cram.objectives.batch import IGNORED
 from cram.objectives.causal import CausalObjective
-from cram.objectives.masked import IGNORED
+from cram.objectives.objective import Setting
 
 PAD, CLS, SEP, VOCAB = 0, 2, 3, 32
+SETTING = Setting(special=[PAD, CLS, SEP], pad_id=PAD, mask_id=None, vocab_size=VOCAB, seq_len=16)
+OBJECTIVE = CausalObjective(ObjectiveConfig(kind="causal"), SETTING)
 
 
 @dataclass
@@ -43,7 +47,7 @@ def test_each_token_is_predicted_once_from_its_own_document(
     texts: list[list[int]], seq_len: int, progress: float
 ) -> None:
     rows = pack(texts, seq_len)
-    batch = CausalObjective(PAD).prepare(rows, progress)
+    batch = OBJECTIVE.prepare(rows, progress)
     labels = batch.labels.view(rows.tokens.shape)
     predicted = 0
     for row in range(len(rows.tokens)):
@@ -67,7 +71,7 @@ def test_each_token_is_predicted_once_from_its_own_document(
 
 
 def test_a_document_knows_nothing_of_the_next_one() -> None:
-    batch = CausalObjective(PAD).prepare(pack([[7, 8], [9], []], 12), 0.0)
+    batch = OBJECTIVE.prepare(pack([[7, 8], [9], []], 12), 0.0)
     assert batch.inputs.tolist() == [[CLS, 7, 8, SEP, CLS, 9, SEP, CLS, SEP, PAD, PAD, PAD]]
     none = IGNORED
     assert batch.labels.tolist() == [7, 8, SEP, none, 9, SEP, none, SEP, none, none, none, none]
@@ -76,7 +80,7 @@ def test_a_document_knows_nothing_of_the_next_one() -> None:
 
 def test_a_row_of_padding_predicts_nothing() -> None:
     padding = np.zeros((1, 8), np.int32)
-    batch = CausalObjective(PAD).prepare(Rows(padding, padding, padding[0], padding[0]), 0.5)
+    batch = OBJECTIVE.prepare(Rows(padding, padding, padding[0], padding[0]), 0.5)
     assert batch.predicted == 0
     assert bool((batch.labels == IGNORED).all())
 
@@ -87,10 +91,9 @@ def test_the_loss_is_the_sum_of_the_nats_of_the_labels() -> None:
         ModelConfig(kind="decoder", layers=1, width=16, heads=2, mlp_width=16, init_std=0.3, zero_init=False), VOCAB
     )
     model.initialise(0)
-    objective = CausalObjective(PAD)
-    batch = objective.prepare(rows, 0.0)
+    batch = OBJECTIVE.prepare(rows, 0.0)
     assert batch.to(torch.device("cpu")) is batch
-    loss = objective.loss(model, batch)
+    loss = OBJECTIVE.loss(model, batch)
     assert loss.dtype == torch.float32
 
     def logits(tokens: Tensor, documents: Tensor) -> Tensor:

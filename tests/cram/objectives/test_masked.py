@@ -8,16 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.config.training import ObjectiveConfig
-from cram.objectives.masked import (
-    CACHED,
-    IGNORED,
-    SLOT_MULTIPLE,
-    MaskedObjective,
-    choose_slots,
-    mix,
-    row_keys,
-    smallest,
-)
+from cram.objectives.batch import IGNORED
+from cram.objectives.masked import SLOT_MULTIPLE, MaskedObjective
+from cram.objectives.objective import Setting
+from cram.objectives.slots import CACHED_NUMBERS, choose_slots, mix, row_keys, smallest
 
 SPECIAL, MASK, VOCAB = [0, 1, 2, 3, 4], 4, 512
 
@@ -38,7 +32,8 @@ def make_rows(seed: int, rows: int = 8, seq_len: int = 32, specials: float = 0.2
 
 
 def make_objective(static_shapes: bool = True, seq_len: int = 32, seed: int = 0, **config: float) -> MaskedObjective:
-    return MaskedObjective(ObjectiveConfig(**config), SPECIAL, MASK, VOCAB, seq_len, seed, static_shapes)
+    setting = Setting(SPECIAL, 0, MASK, VOCAB, seq_len, seed, static_shapes)
+    return MaskedObjective(ObjectiveConfig(**config), setting)
 
 
 @settings(max_examples=50, deadline=None)
@@ -167,23 +162,28 @@ seq_lens = st.one_of(st.integers(1, 40), st.sampled_from([127, 128, 129, 512, 10
 
 @settings(max_examples=150, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), seq_len=seq_lens, rate=st.floats(0.01, 1.0) | st.sampled_from([0.15, 0.3, 1.0]),
-    specials=st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]), static=st.booleans(), bert=st.booleans(),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    seq_len=seq_lens,
+    rate=st.floats(0.01, 1.0) | st.sampled_from([0.15, 0.3, 1.0]),
+    specials=st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]),
+    static=st.booleans(),
+    bert=st.booleans(),
+)
 def test_masks_are_bit_for_bit_what_they_have_always_been(
     seed: int, seq_len: int, rate: float, specials: float, static: bool, bert: bool
 ) -> None:
     rows = make_rows(seed, rows=seed % 20 + 1, seq_len=seq_len, specials=specials)
     shown = {"replace_mask": 0.8, "replace_random": 0.1} if bert else {}
     config = ObjectiveConfig(mask_rate=rate, **shown)
-    batch = MaskedObjective(config, SPECIAL, MASK, VOCAB, seq_len, 0, static).prepare(rows, 0.0)
+    setting = Setting(SPECIAL, 0, MASK, VOCAB, seq_len, 0, static)
+    batch = MaskedObjective(config, setting).prepare(rows, 0.0)
     for here, before in zip((batch.inputs, batch.slots, batch.labels), plain_batch(rows, config, static), strict=True):
         assert here.dtype == torch.int64 and np.array_equal(here.numpy(), before)
 
 
-@pytest.mark.parametrize("seq_len", [128, 1000, 2 * CACHED])
+@pytest.mark.parametrize("seq_len", [128, 1000, 2 * CACHED_NUMBERS])
 def test_rows_beyond_one_cache_full_get_their_own_masks(seq_len: int) -> None:
-    maskable = make_rows(0, rows=3 * max(1, CACHED // seq_len) + 1, seq_len=seq_len).tokens > MASK
+    maskable = make_rows(0, rows=3 * max(1, CACHED_NUMBERS // seq_len) + 1, seq_len=seq_len).tokens > MASK
     keys = row_keys(0, np.zeros(len(maskable), np.int32), np.arange(len(maskable)))
     capacity = math.ceil(0.3 * seq_len)
     for here, before in zip(

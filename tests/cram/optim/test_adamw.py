@@ -50,8 +50,11 @@ def test_it_is_torch_s_adamw_with_each_group_s_rate_times_the_multiplier() -> No
             {"params": [embedding.weight], "peak": 0.05, "weight_decay": 0.0},
             {"params": [linear.bias, norm.weight, norm.bias], "peak": 0.02, "weight_decay": 0.0},
         ],
-        betas=(0.8, 0.95), eps=1e-6, fused=False, foreach=False,
-    )  # fmt: skip
+        betas=(0.8, 0.95),
+        eps=1e-6,
+        fused=False,
+        foreach=False,
+    )
     for step, multiplier in enumerate(MULTIPLIERS):
         for model in (ours, theirs):
             set_gradients(model, step)

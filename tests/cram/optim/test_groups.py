@@ -1,20 +1,18 @@
-from typing import Any
-
 import pytest
 from torch import nn
 
 from cram.config.model import ModelConfig
 from cram.config.training import MuonConfig, OptimizerConfig
-from cram.model import Encoder
+from cram.model.encoder import Encoder
 from cram.model.layers import LayerNorm
-from cram.optim.groups import parameter_groups
+from cram.optim.groups import ParameterGroup, parameter_groups
 
 CONFIG = OptimizerConfig(lr=0.5, embedding_lr=0.25, weight_decay=0.125)
 
 
-def members(groups: list[dict[str, Any]]) -> dict[str, set[int]]:
+def members(groups: list[ParameterGroup]) -> dict[str, set[int]]:
     """The parameters of each group, as identities."""
-    return {group["name"]: {id(parameter) for parameter in group["params"]} for group in groups}
+    return {group.name: {id(parameter) for parameter in group.parameters} for group in groups}
 
 
 def encoder() -> Encoder:
@@ -24,7 +22,7 @@ def encoder() -> Encoder:
 def test_every_parameter_of_the_encoder_is_in_one_group_and_named() -> None:
     model = encoder()
     groups = parameter_groups(model, CONFIG)
-    pairs = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
+    pairs = [pair for group in groups for pair in group.named()]
     assert len(pairs) == len({name for name, _ in pairs}) == len({id(parameter) for _, parameter in pairs})
     assert all(dict(model.named_parameters())[name] is parameter for name, parameter in pairs)
     assert len(pairs) == len(list(model.parameters()))
@@ -60,7 +58,7 @@ def test_a_tied_weight_is_there_once_with_the_module_that_comes_first(first: str
     )
     name = "embeddings" if first == "embedding" else "matrices"
     assert members(groups) == {name: {id(embedding.weight)}}
-    assert groups[0]["names"] == ["0.weight"]
+    assert groups[0].names == ["0.weight"]
 
 
 def test_a_parameter_outside_of_any_known_module_is_a_gain() -> None:
@@ -74,13 +72,13 @@ def test_a_parameter_outside_of_any_known_module_is_a_gain() -> None:
 
 
 def test_only_matrices_are_decayed_and_the_embedding_has_its_own_rate() -> None:
-    groups = {group["name"]: group for group in parameter_groups(encoder(), CONFIG)}
-    assert {name: group["peak_lr"] for name, group in groups.items()} == {
+    groups = {group.name: group for group in parameter_groups(encoder(), CONFIG)}
+    assert {name: group.peak_lr for name, group in groups.items()} == {
         "matrices": 0.5,
         "embeddings": 0.25,
         "gains": 0.5,
     }
-    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+    assert {name: group.weight_decay for name, group in groups.items()} == {
         "matrices": 0.125,
         "embeddings": 0.0,
         "gains": 0.0,
@@ -90,7 +88,7 @@ def test_only_matrices_are_decayed_and_the_embedding_has_its_own_rate() -> None:
 def test_the_embedding_takes_the_common_rate_unless_told_and_zero_is_a_rate() -> None:
     for said, expected in ((None, 0.5), (0.0, 0.0)):
         groups = parameter_groups(encoder(), OptimizerConfig(lr=0.5, embedding_lr=said))
-        assert {group["name"]: group["peak_lr"] for group in groups}["embeddings"] == expected
+        assert {group.name: group.peak_lr for group in groups}["embeddings"] == expected
 
 
 def test_under_muon_the_matrices_have_its_rate_and_decay() -> None:
@@ -98,17 +96,18 @@ def test_under_muon_the_matrices_have_its_rate_and_decay() -> None:
         kind="muon", lr=0.5, embedding_lr=0.25, weight_decay=0.125, muon=MuonConfig(lr=0.75, weight_decay=0.0625)
     )
     model = encoder()
-    groups = {group["name"]: group for group in parameter_groups(model, muon)}
+    groups = {group.name: group for group in parameter_groups(model, muon)}
     assert members(list(groups.values())) == members(parameter_groups(model, CONFIG))
-    assert {name: (group["peak_lr"], group["weight_decay"]) for name, group in groups.items()} == {
+    assert {name: (group.peak_lr, group.weight_decay) for name, group in groups.items()} == {
         "matrices": (0.75, 0.0625),
         "embeddings": (0.25, 0.0),
         "gains": (0.5, 0.0),
     }
 
 
-def test_each_parameter_has_the_blocks_it_is_made_of() -> None:
+def test_a_fused_weight_has_the_rows_of_its_matrices() -> None:
     model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 12), nn.Linear(4, 4))
-    groups = parameter_groups(model, CONFIG, {model[1].weight: (4, 8)})
-    found = {name: blocks for group in groups for name, blocks in zip(group["names"], group["blocks"], strict=True)}
-    assert found == {"0.weight": (), "1.weight": (4, 8), "1.bias": (), "2.weight": (), "2.bias": ()}
+    model[1].splits = (4, 8)
+    groups = parameter_groups(model, CONFIG)
+    splits = {name: rows for group in groups for name, rows in zip(group.names, group.splits, strict=True)}
+    assert splits == {"0.weight": (), "1.weight": (4, 8), "1.bias": (), "2.weight": (), "2.bias": ()}

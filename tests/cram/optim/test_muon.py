@@ -10,18 +10,18 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cram.build import build_optimizer, fused_blocks
+from cram.build import build_optimizer
 from cram.config.model import ModelConfig
 from cram.config.training import MuonConfig, OptimizerConfig
 from cram.errors import CramError
 from cram.files.atomic import read_json
-from cram.model import Encoder
+from cram.model.encoder import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon, momentum_schedule, orthogonalise, product_dtype
+from cram.optim.optimizer import Optimizer
 from cram.run.checkpoint import Checkpoints
 from cram.train import main
-from cram.training.session import Optimizer
 
 MUON = MuonConfig(lr=0.05, momentum=0.9, weight_decay=0.3)
 CONFIG = OptimizerConfig(kind="muon", lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, muon=MUON)
@@ -48,9 +48,9 @@ def encoder() -> Encoder:
     return model
 
 
-def muon_of(model: nn.Module, fused: dict[Tensor, tuple[int, ...]] | None = None, **changes: Any) -> Muon:
+def muon_of(model: nn.Module, **changes: Any) -> Muon:
     config = OptimizerConfig(**{**vars(CONFIG), "muon": MuonConfig(**{**vars(MUON), **changes})})
-    return Muon(parameter_groups(model, config, fused), config)
+    return Muon(parameter_groups(model, config), config)
 
 
 def set_gradients(model: nn.Module, step: int) -> None:
@@ -153,7 +153,8 @@ def test_the_others_get_what_adamw_gives_them() -> None:
 @pytest.mark.parametrize("rows", [(4, 4, 4), (6, 6), (8, 2, 2)])
 def test_a_fused_weight_moves_as_its_blocks_would_apart(rows: tuple[int, ...]) -> None:
     fused, apart = build((12, 4)), build(*[(part, 4) for part in rows])
-    together = muon_of(fused, {fused[2].weight: rows})
+    fused[2].splits = rows
+    together = muon_of(fused)
     alone = muon_of(apart)
     with torch.no_grad():
         for layer, block in zip(apart[2:], fused[2].weight.split(rows), strict=True):
@@ -172,12 +173,14 @@ def test_a_fused_weight_moves_as_its_blocks_would_apart(rows: tuple[int, ...]) -
     assert (fused[2].weight - whole[2].weight).abs().max() > 1e-3
 
 
-def test_the_encoder_s_fused_weights_are_told_by_the_build() -> None:
+def test_the_encoders_fused_weights_are_split_into_their_matrices() -> None:
     model = encoder()
     expected = {}
     for block in model.blocks:
         expected |= {block.attention.qkv.weight: (8, 8, 8), block.mlp.up.weight: (12, 12)}
-    assert fused_blocks(model) == expected
+    matrices = parameter_groups(model, CONFIG)[0]
+    splits = {weight: rows for weight, rows in zip(matrices.parameters, matrices.splits, strict=True) if rows}
+    assert splits == expected
     fused = [parameter for parameter in model.parameters() if parameter.ndim == 2 and parameter.shape[0] == 24]
     assert set(fused) == set(expected)
 

@@ -18,15 +18,16 @@ from cram.build import Parts, build_model, build_optimizer, build_session
 from cram.clock import Budget, Clock
 from cram.config.config import Config
 from cram.config.model import ModelConfig
-from cram.config.training import CompileConfig
+from cram.config.training import CompileConfig, ObjectiveConfig
 from cram.data.shards.loader import TrainingRows
 from cram.errors import CramError
 from cram.model import attention
-from cram.model.attention import document_bounds, document_starts
 from cram.model.layers import GatedMLP
+from cram.model.packing import document_bounds, document_starts
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective
-from cram.objectives.phased import CausalThenMasked
+from cram.objectives.objective import Setting
+from cram.objectives.phased import PhasedObjective
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics
 from cram.training import compilation
@@ -43,6 +44,7 @@ from cram.training.session import Session
 
 CPU = torch.device("cpu")
 LAYERS, SEQ_LEN, VOCAB = 5, 16, 64
+SETTING = Setting(list(range(5)), 0, 4, VOCAB, SEQ_LEN, static_shapes=True)
 Compiler = Callable[[str | Callable[..., Any]], None]
 
 
@@ -65,10 +67,15 @@ def make_session(run: Path, precision: torch.dtype = torch.float32, budget: str 
     config.data.seq_len = SEQ_LEN
     model = build_model(config.model, VOCAB, 0, CPU)
     parts = Parts(
-        model=model, objective=MaskedObjective(config.objective, list(range(5)), 4, VOCAB, SEQ_LEN, 0, True),
-        optimizer=build_optimizer(model, config.optimizer), loader=FixedRows(), held_out=None,  # type: ignore[arg-type]
-        device=CPU, precision=precision, threads=1,
-    )  # fmt: skip
+        model=model,
+        objective=MaskedObjective(config.objective, SETTING),
+        optimizer=build_optimizer(model, config.optimizer),
+        loader=FixedRows(),  # type: ignore[arg-type]
+        held_out=None,  # type: ignore[arg-type]
+        device=CPU,
+        precision=precision,
+        threads=1,
+    )
     clock = Clock(Budget.parse(budget))
     session = build_session(config, parts, clock, Metrics(run), Checkpoints(run), lambda *_: None, lambda: False)
     session.micro_rows = 2
@@ -185,10 +192,9 @@ def test_wrong_code_of_a_later_phase_is_found_before_that_phase_begins(
     compiler("aot_eager")
     session = make_session(tmp_path)
     config = CompileConfig(kind="blocks", check_updates=1)
-    masked = session.objective
-    session.objective = CausalObjective(0)
+    session.objective = CausalObjective(ObjectiveConfig(), SETTING)
     assert compile_session(session, config)["kind"] == "blocks"
-    session.objective = CausalThenMasked(CausalObjective(0), masked, 0.5)  # type: ignore[arg-type]
+    session.objective = PhasedObjective(ObjectiveConfig(causal_share=0.5), SETTING)
     assert compile_session(session, config)["kind"] == "eager"
 
 

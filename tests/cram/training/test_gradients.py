@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.config.model import ModelConfig
 from cram.config.training import ObjectiveConfig
-from cram.model import Encoder
+from cram.model.encoder import Encoder
 from cram.objectives.masked import MaskedObjective
+from cram.objectives.objective import Setting
 from cram.training.gradients import accumulate, clip
 from cram.training.loss_scale import LossScale
 
@@ -36,11 +37,16 @@ ROWS = Rows(np.random.default_rng(0).integers(5, VOCAB, (8, SEQ_LEN)))
 def session(micro_rows: int, precision: torch.dtype = torch.float32, scaled: bool = False) -> Any:
     model = Encoder(ModelConfig(layers=2, width=16, heads=2, mlp_width=32, zero_init=False, init_std=0.2), VOCAB)
     model.initialise(0)
-    objective = MaskedObjective(ObjectiveConfig(mask_rate=0.5), [0, 1, 2, 3, 4], 4, VOCAB, SEQ_LEN, 0, False)
+    objective = MaskedObjective(ObjectiveConfig(mask_rate=0.5), Setting([0, 1, 2, 3, 4], 0, 4, VOCAB, SEQ_LEN))
     return SimpleNamespace(
-        model=model, objective=objective, micro_rows=micro_rows, device=CPU, precision=precision, clip=None,
+        model=model,
+        objective=objective,
+        micro_rows=micro_rows,
+        device=CPU,
+        precision=precision,
+        clip=None,
         loss_scale=LossScale(model.parameters(), CPU) if scaled else None,
-    )  # fmt: skip
+    )
 
 
 def gradients(of: Any) -> torch.Tensor:

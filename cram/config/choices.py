@@ -1,0 +1,97 @@
+"""Everything that a recipe chooses by name: one table for each `kind` key, and the module that holds each choice.
+
+A new choice is one new file and one new line here. `--help`, the check of the word and the building of the object read
+the tables. Nothing is imported before it is chosen, so this file needs no torch and `--help` stays quick.
+
+| table        | key                 | the target must be                                                         |
+|--------------|---------------------|----------------------------------------------------------------------------|
+| `MODELS`     | `model.kind`        | a subclass of `cram.model.transformer.Transformer`                         |
+| `ATTENTION`  | `model.attention`   | an instance of `cram.model.backends.backend.AttentionBackend`              |
+| `OBJECTIVES` | `objective.kind`    | a subclass of `cram.objectives.objective.Objective`                         |
+| `OPTIMIZERS` | `optimizer.kind`    | a subclass of `cram.optim.optimizer.Optimizer`                             |
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of a `kind` key.
+
+    Attributes:
+        target: `module:name` of the class, function or object behind the choice; empty for `auto`.
+        help: a short phrase for `--help`, printed behind the name.
+    """
+
+    target: str
+    help: str
+
+    def load(self) -> Any:
+        """Import and return the target."""
+        return load_target(self.target)
+
+
+@dataclass(frozen=True)
+class ModelChoice(Choice):
+    """One value of `model.kind`.
+
+    Attributes:
+        objectives: values of `objective.kind` that the model can learn; messages suggest the first.
+        stock: `module:name` of the `cram.hub.stock.StockModel` that says how `transformers` loads the model; None for
+            a model that no class of `transformers` computes, which is not exported.
+        rotary: whether positions are rotary, which needs heads of even width; sinusoidal ones need an even model width.
+    """
+
+    objectives: tuple[str, ...] = ("masked",)
+    stock: str | None = None
+    rotary: bool = True
+
+
+@dataclass(frozen=True)
+class ObjectiveChoice(Choice):
+    """One value of `objective.kind`.
+
+    Attributes:
+        held_out: how held-out text is scored: `masked` (hidden tokens) or `causal` (each token from those before it).
+    """
+
+    held_out: str = "masked"
+
+
+MODELS: dict[str, ModelChoice] = {
+    "encoder": ModelChoice(
+        "cram.model.encoder:Encoder", "exports as ModernBERT", stock="cram.hub.modernbert:MODERNBERT"
+    ),
+    "decoder": ModelChoice(
+        "cram.model.decoder:Decoder", "exports as Qwen3", objectives=("causal",), stock="cram.hub.qwen3:QWEN3"
+    ),
+    "crammed": ModelChoice("cram.model.crammed:Crammed", "Cramming's, cannot be exported", rotary=False),
+}
+
+ATTENTION: dict[str, Choice] = {
+    "auto": Choice("", "the first of the following that suits device and precision"),
+    "flash": Choice("cram.model.backends.flash:FLASH", "the package flash-attn"),
+    "varlen": Choice("cram.model.backends.varlen:VARLEN", "torch's varlen_attn"),
+    "softmax": Choice("cram.model.backends.softmax:SOFTMAX", "explicit products, which suit bf16 on a CPU"),
+    "sdpa": Choice("cram.model.backends.sdpa:SDPA", "torch's SDPA, which suits everything"),
+}
+
+OBJECTIVES: dict[str, ObjectiveChoice] = {
+    "masked": ObjectiveChoice("cram.objectives.phased:PhasedObjective", "hidden tokens are predicted"),
+    "causal": ObjectiveChoice(
+        "cram.objectives.causal:CausalObjective", "each token is predicted from those before it", held_out="causal"
+    ),
+}
+
+OPTIMIZERS: dict[str, Choice] = {
+    "adamw": Choice("cram.optim.adamw:AdamW", "for all parameters"),
+    "muon": Choice("cram.optim.muon:Muon", "for the hidden matrices, with AdamW for embedding and gains"),
+}
+
+
+def load_target(target: str) -> Any:
+    """Import `module:name` and return the named object."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

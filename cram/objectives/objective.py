@@ -1,0 +1,70 @@
+"""The contract of a training objective: what is hidden from the model, and what the model is asked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cram.config.training import ObjectiveConfig
+from cram.objectives.batch import Batch, PackedRows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective must know beside its own keys.
+
+    Attributes:
+        special: ids of the special tokens, which are never hidden.
+        pad_id: id of the token that fills rows.
+        mask_id: id of the token shown instead of a hidden one; None if the tokenizer has none.
+        vocab_size: number of ids.
+        seq_len: length of a row.
+        seed: seed of all random choices.
+        static_shapes: whether every batch must have the same shapes, as compiled code on a GPU needs. A device that
+            runs eagerly is quicker without.
+    """
+
+    special: list[int]
+    pad_id: int
+    mask_id: int | None
+    vocab_size: int
+    seq_len: int
+    seed: int = 0
+    static_shapes: bool = False
+
+
+class Objective:
+    """Makes a micro-batch from packed rows on the host, and a loss from the micro-batch on the device.
+
+    A new objective is a subclass with `prepare`, in a file of its own, and one line in `OBJECTIVES` of
+    `cram.config.choices`. What `prepare` returns for a row must depend on the row, the seed, the epoch and progress
+    only, so that a resumed run sees the same batches.
+
+    Args:
+        config: the keys `objective.*`.
+        setting: vocabulary, row length and seed.
+
+    Attributes:
+        phases: the values of progress at which another kind of batch begins; the first is 0.
+    """
+
+    phases: tuple[float, ...] = (0.0,)
+
+    def __init__(self, config: ObjectiveConfig, setting: Setting) -> None:
+        self.config = config
+        self.setting = setting
+
+    def prepare(self, rows: PackedRows, progress: float) -> Batch:
+        """Make the micro-batch of some rows, at a value of progress in [0, 1]; on the host."""
+        raise NotImplementedError
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        """Sum over the predicted tokens of their negative log-likelihood in nats, an fp32 scalar."""
+        hidden = model(batch.inputs, batch.documents, batch.slots, causal=batch.causal)
+        nats: Tensor = model.head.loss(hidden, batch.labels)
+        return nats
+
+    @classmethod
+    def values_at(cls, config: ObjectiveConfig, progress: float) -> dict[str, str]:
+        """What the objective changes over the run, at one value of progress: name and text, to show a user."""
+        return {}

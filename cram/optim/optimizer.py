@@ -1,0 +1,98 @@
+"""The contract of an update rule, and what all update rules share: names, the learning rate, the state on disk."""
+
+from collections import defaultdict
+
+from torch import Tensor
+
+from cram.config.training import OptimizerConfig
+from cram.files.tensors import check_tensors, to_meta
+from cram.optim.groups import ParameterGroup
+from cram.optim.schedule import Schedule, linear
+
+
+def decay_schedule(config: OptimizerConfig) -> Schedule:
+    """Share of the weight decay that holds over progress: linear from 1 to `final_decay`."""
+    return linear(1.0, config.final_decay)
+
+
+class Optimizer:
+    """An update rule for parameter groups whose state is a dictionary of named tensors.
+
+    A new rule implements `step` and `first_state`, keeps what it remembers of a parameter in `self.state[parameter]`,
+    and has one line in `OPTIMIZERS` of `cram.config.choices`. Keys of its own stand in a group of `OptimizerConfig`
+    that bears the rule's name.
+
+    Args:
+        groups: the model's parameters, as `parameter_groups` makes them.
+        config: the keys `optimizer.*`.
+        state: the dictionary to keep the state in, given by a rule that leaves some of its groups to this one.
+    """
+
+    def __init__(
+        self,
+        groups: list[ParameterGroup],
+        config: OptimizerConfig,
+        state: defaultdict[Tensor, dict[str, Tensor]] | None = None,
+    ) -> None:
+        self.groups = groups
+        self.config = config
+        self.decay = decay_schedule(config)
+        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict) if state is None else state
+        self._multiplier = 0.0
+
+    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+        """Update all parameters from their gradients; never waits for the device.
+
+        An implementation calls `super().step(...)` first, so that `lr` is known.
+
+        Args:
+            multiplier: the schedule's value; each group's learning rate is its `peak_lr` times this.
+            progress: the spent share of the budget, for what the rule itself changes over the run.
+            finite: bool scalar on the device. Where it is False, neither parameters nor state may change; None
+                stands for True.
+        """
+        self._multiplier = multiplier
+
+    def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
+        """The state of a group's parameter before its first update: tensors by a short name, on its device.
+
+        The parameter may be one without memory, on the device `meta`.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def values_at(cls, config: OptimizerConfig, progress: float) -> dict[str, str]:
+        """What the rule changes over the run, at one value of progress: name and text, to show a user."""
+        return {"weight decay": f"{decay_schedule(config)(progress):.1%}"}
+
+    def lr(self) -> float:
+        """Learning rate of the first group at the latest update; 0 before the first update."""
+        return self.groups[0].peak_lr * self._multiplier
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The state of all parameters, as tensors named `PARAMETER/ENTRY`; empty before the first update."""
+        if not any(self.state.values()):
+            return {}
+        return {
+            f"{name}/{entry}": value
+            for group in self.groups
+            for name, parameter in group.named()
+            for entry, value in (self.state[parameter] or self.first_state(group, parameter)).items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Replace the state by what `state_tensors` gave.
+
+        Raises:
+            CramError: naming the first tensor that is missing, not expected, or of another shape or dtype.
+        """
+        expected = []
+        for group in self.groups:
+            for name, parameter in group.named():
+                entries = self.first_state(group, to_meta(parameter))
+                expected.append((parameter, {f"{name}/{entry}": value for entry, value in entries.items()}))
+        if tensors:
+            check_tensors(tensors, {name: value for _, entries in expected for name, value in entries.items()})
+        for parameter, entries in expected:
+            names = entries if tensors else {}
+            self.state[parameter] = {name.rpartition("/")[2]: tensors[name].to(parameter.device) for name in names}
