@@ -102,9 +102,9 @@ class _Marked:
 
 def profile_update(session: Session, update: Callable[[Session], None]) -> dict[str, Any]:
     """`shares` of one update; the profiler itself makes the gaps longer than they are."""
-    optimizer, device = session.optimizer, session.device
+    optimizer, device = session.parts.optimizer, session.parts.device
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    session.optimizer = _Marked(optimizer, device)  # type: ignore[assignment]
+    session.parts.optimizer = _Marked(optimizer, device)  # type: ignore[assignment]
     try:
         with profile(activities=activities, acc_events=True) as profiled:
             synchronize(device)
@@ -112,7 +112,7 @@ def profile_update(session: Session, update: Callable[[Session], None]) -> dict[
                 update(session)
                 synchronize(device)
     finally:
-        session.optimizer = optimizer
+        session.parts.optimizer = optimizer
     events = list(profiled.events())
     spans = {e.name: e.time_range for e in events if e.name in (UPDATE, OPTIMIZER) and e.device_type == DeviceType.CPU}
     parts = on_gpu(events, spans[OPTIMIZER]) if device.type == "cuda" else on_cpu(events)

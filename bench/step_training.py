@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 
 from bench.step_profile import KINDS, profile_update
 from bench.timing import spread
-from cram.build import Parts, build_model, build_optimizer, build_session
+from cram.build import assemble, build_optimizer
 from cram.clock import Budget, Clock
 from cram.config.config import Config
 from cram.config.recipe import read_config
@@ -25,6 +26,7 @@ from cram.config.training import CompileConfig
 from cram.data.shards.loader import TrainingRows
 from cram.machine.device import peak_flops, pick_precision, synchronize
 from cram.model.count import flops_per_position
+from cram.model.kinds import build_model
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Setting
 from cram.run.checkpoint import Checkpoints
@@ -34,6 +36,7 @@ from cram.training.compilation import compile_session
 from cram.training.loop import settle, update
 from cram.training.probe import find_micro_rows
 from cram.training.session import Session
+from cram.training.start import loop_config
 
 Words = tuple[str, ...]
 Result = dict[str, Any]
@@ -95,22 +98,25 @@ def new_session(config: Config, device: torch.device) -> Iterator[Session]:
     vocab, seq_len = config.wordpiece.vocab_size, config.data.seq_len
     model = build_model(config.model, vocab, config.seed, device)
     setting = Setting(SPECIAL, 0, MASK, vocab, seq_len, config.seed, static_shapes=device.type == "cuda")
-    parts = Parts(
-        model=model,
-        objective=MaskedObjective(config.objective, setting),
-        optimizer=build_optimizer(model, config.optimizer),
-        loader=MadeRows(vocab, seq_len),  # type: ignore[arg-type]
-        held_out=None,  # type: ignore[arg-type]
-        device=device,
-        precision=pick_precision(config.precision, device),
-        threads=torch.get_num_threads(),
-    )
+    loader: Any = MadeRows(vocab, seq_len)
+    no_rows: Any = None
+    objective = MaskedObjective(config.objective, setting)
+    parts = assemble(config, model, objective, loader, no_rows, pick_precision(config.precision, device))
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
         metrics = Metrics(run)
         clock = Clock(Budget.parse("1000000steps"))
         try:
-            yield build_session(config, parts, clock, metrics, Checkpoints(run), lambda *_: None, lambda: False)
+            yield Session(
+                parts=parts,
+                config=loop_config(config),
+                clock=clock,
+                metrics=metrics,
+                checkpoints=Checkpoints(run),
+                show=lambda *_: None,
+                stop_requested=lambda: False,
+                threads=torch.get_num_threads(),
+            )
         finally:
             metrics.close()
 
@@ -130,11 +136,11 @@ def time_updates(session: Session, rounds: int, each: int) -> list[float]:
     seconds = []
     for _ in range(rounds):
         settle(session)
-        synchronize(session.device)
+        synchronize(session.parts.device)
         begin = time.perf_counter()
         for _ in range(each):
             update(session)
-        synchronize(session.device)
+        synchronize(session.parts.device)
         seconds.append((time.perf_counter() - begin) / each)
     settle(session)
     return seconds
@@ -142,13 +148,13 @@ def time_updates(session: Session, rounds: int, each: int) -> list[float]:
 
 def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
     """Tokens a second, MFU, memory and profile of a session's update."""
-    device, clock = session.device, session.clock
+    device, clock = session.parts.device, session.clock
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = time_updates(session, rounds, each)
     tokens = clock.positions / clock.updates
     speeds = spread([tokens / value for value in seconds])
-    share = session.predicted / clock.positions
+    share = session.state.predicted / clock.positions
     flops = flops_per_position(config.model, config.wordpiece.vocab_size, config.data.seq_len, share)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {
@@ -156,7 +162,7 @@ def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
         "mfu": mfu(flops, round(tokens), tokens / speeds["median"], peak_flops(device)),
         "update_seconds": tokens / speeds["median"],
         "tokens_per_update": tokens,
-        "micro_rows": session.micro_rows,
+        "micro_rows": session.state.micro_rows,
         "peak_memory_bytes": memory,
         "profile": profile_update(session, update),
     }
@@ -195,7 +201,7 @@ def run_kind(
     """
     with new_session(config, device) as session:
         find_micro_rows(session, config.batch.micro_rows)
-        config.batch.micro_rows = session.micro_rows
+        config.batch.micro_rows = session.state.micro_rows
         for name, result in contenders(session, config, kind, optimizers, rounds):
             keep(name, result)
 
@@ -214,8 +220,9 @@ def contenders(
         raise RuntimeError(compilation["failed"][COMPILE[kind].kind])
     for optimizer in optimizers:
         config.optimizer.kind = optimizer  # type: ignore[assignment]
-        session.optimizer = build_optimizer(session.model, config.optimizer)
-        result = measure(session, config, rounds, each=2 if session.device.type == "cuda" else 1)
+        optimizer_of_kind = build_optimizer(session.parts.model, config.optimizer)
+        session.parts = replace(session.parts, optimizer=optimizer_of_kind)
+        result = measure(session, config, rounds, each=2 if session.parts.device.type == "cuda" else 1)
         yield f"{kind} {optimizer}", {**result, "compilation": compilation}
 
 

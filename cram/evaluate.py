@@ -34,10 +34,10 @@ def main(words: list[str]) -> int:
 
     run = existing_run(said.run)
     config = run_config(run)
-    from cram.build import build_held_out, load_held_out, load_trained
     from cram.data.special import SpecialTokens
-    from cram.evaluation.held_out import BITS, evaluate, unknown_text
+    from cram.evaluation.held_out import BITS, build_held_out, evaluate, unknown_text
     from cram.hub.snapshot import open_snapshot
+    from cram.hub.trained import load_held_out, load_trained
     from cram.machine.device import pick_device
 
     device = pick_device(said.device)

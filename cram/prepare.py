@@ -30,7 +30,7 @@ def main(words: list[str]) -> int:
 def _prepare(words: list[str]) -> None:
     config = read_config(dry_run_words(words))
     if config.dry_run:
-        from cram.planner.dry_run import print_dry_run
+        from cram.dry_run import print_dry_run
 
         print_dry_run(config)
         return

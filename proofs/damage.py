@@ -25,13 +25,13 @@ from typing import Any
 
 import torch
 
-from cram.build import load_held_out, load_trained
 from cram.data.inspect.verify import verify_shards
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 from cram.evaluation.held_out import evaluate
 from cram.files.atomic import sha256_bytes
+from cram.hub.trained import load_held_out, load_trained
 from cram.run.files import read_receipt, run_checkpoints, run_config, shard_folder
 from cram.run.metrics import Metrics
 from proofs.doors import DOORS, Bench, finish

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from tokenizers import Tokenizer
 
+from cram.config.training import EvaluationConfig
 from cram.data.pieces import piece_bytes
 from cram.data.special import SpecialTokens, text_places, written_controls
 from cram.errors import CramError
@@ -115,6 +117,31 @@ class HeldOutSet:
                 raise CramError(
                     f"{path}: the tensor {name} holds {int(wrong[0])}, and numbers from 0 to {most - 1} are needed."
                 )
+
+
+def build_held_out(
+    documents: Iterable[HeldOutDocument],
+    tokenizer: Tokenizer,
+    seq_len: int,
+    config: EvaluationConfig,
+    rule: MaskRule | None = None,
+    objective: str = "masked",
+) -> HeldOutSet:
+    """Held-out rows of some documents for an objective; masked by another rule than the config's where one is given."""
+    special = SpecialTokens.of(tokenizer)
+    if objective == "causal":
+        return make_causal_held_out(documents, tokenizer, special.ids(), special.pad, seq_len, config.tokens)
+    assert special.mask is not None
+    return make_held_out(
+        documents,
+        tokenizer,
+        special=special.ids(),
+        pad_id=special.pad,
+        mask_id=special.mask,
+        seq_len=seq_len,
+        max_tokens=config.tokens,
+        rule=rule or MaskRule(config.mask_rate),
+    )
 
 
 def make_held_out(

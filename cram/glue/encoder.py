@@ -155,9 +155,9 @@ def _folder(folder: Path) -> Path:
 
 
 def _exported(run: Path) -> Path:
-    from cram.build import result
     from cram.hub.export import export_run
     from cram.hub.stock import no_stock_class
+    from cram.hub.trained import result
     from cram.run.files import run_config
 
     kind = run_config(run).model.kind

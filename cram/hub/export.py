@@ -63,9 +63,9 @@ def export_run(
     """
     import torch
 
-    from cram.build import load_held_out, load_trained
     from cram.data.special import SpecialTokens
     from cram.hub.snapshot import open_snapshot
+    from cram.hub.trained import load_held_out, load_trained
 
     if to:
         check_folder_path(to)

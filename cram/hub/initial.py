@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram.build import result
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.files.sealed import check_folder
 from cram.files.tensors import read_tensors
 from cram.hub.stock import from_stock_names
+from cram.hub.trained import result
 from cram.model.kinds import new_model
 from cram.run.files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
 

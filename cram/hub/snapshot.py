@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from cram.build import build_held_out, filled_model, load_held_out, model_figures
 from cram.clock import CHARGED
 from cram.config.config import Config
 from cram.data.shards.shards import ShardSet
@@ -15,9 +14,11 @@ from cram.data.special import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.evaluation.baselines import bigram_bits_per_byte
-from cram.evaluation.held_out import HeldOutSet, evaluate, unigram_nats
+from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate, unigram_nats
 from cram.hub.card import public_source
 from cram.hub.initial import initial_name
+from cram.hub.trained import filled_model, load_held_out
+from cram.model.count import model_figures
 from cram.model.transformer import Transformer
 from cram.run.files import TOKENIZER, checked, is_finished, run_checkpoints, shard_folder
 
@@ -66,6 +67,7 @@ class Snapshot:
         else:
             figures["mask_rate"] = config.evaluation.mask_rate
         predicted_share = state["predicted"] / max(clock["positions"], 1)
+        sizes = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
         return {
             "unfinished": True,
             "checkpoint": self.step,
@@ -82,7 +84,10 @@ class Snapshot:
                 "seq_len": shards.seq_len,
                 "vocab_size": shards.vocab_size,
             },
-            "model": {"kind": config.model.kind, **model_figures(config, shards.vocab_size, predicted_share)},
+            "model": {
+                "kind": config.model.kind,
+                **sizes,
+            },
             "held_out": figures,
             "device": process["device"],
             "precision": process["precision"],

@@ -60,3 +60,12 @@ class Averaging(Method):
                 raise CramError(f"the tensor count is {int(tensors['count'])}, and an average is of 1 update or more.")
         self._mean = {name: value for name, value in tensors.items() if name != "count"}
         self._count = int(tensors["count"]) if tensors else 0
+
+    def step_back(self, model: nn.Module, progress: float) -> None:
+        """Forget the average where averaging has not begun at this progress of the longer budget."""
+        if progress < self._start:
+            self.load_state_tensors({}, model)
+
+    def values(self, progress: float) -> dict[str, str]:
+        """Say in words whether averaging has begun at some progress."""
+        return {"averaging": "begun" if progress >= self._start else "not begun"}

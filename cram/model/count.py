@@ -1,6 +1,7 @@
 """How large a model is, and how many operations a position costs: for sizes, memory, throughput and MFU."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,3 +59,13 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
 
 def _matrix_weights(module: nn.Module) -> int:
     return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
+def model_figures(config: ModelConfig, vocab_size: int, seq_len: int, predicted_share: float) -> dict[str, Any]:
+    """Sizes for the receipt: parameters, and floating-point operations per position."""
+    parameters = count_parameters(config, vocab_size)
+    return {
+        "parameters": parameters.total,
+        "parameters_without_embedding": parameters.without_embedding,
+        "flops_per_position": flops_per_position(config, vocab_size, seq_len, predicted_share),
+    }

@@ -111,10 +111,9 @@ class MaskedObjective(Objective):
             slots=torch.from_numpy(slots),
         )
 
-    @classmethod
-    def values_at(cls, config: ObjectiveConfig, progress: float) -> dict[str, str]:
-        """The mask rate, to show a user."""
-        return {"objective": f"{mask_rate(config)(progress):.1%} masked"}
+    def values(self, progress: float) -> dict[str, str]:
+        """Say the mask rate at some progress."""
+        return {"objective": f"{self.rate(progress):.1%} masked"}
 
 
 def _drop_unused(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cram.config.training import ObjectiveConfig
@@ -64,7 +65,16 @@ class Objective:
         nats: Tensor = model.head.loss(hidden, batch.labels)
         return nats
 
-    @classmethod
-    def values_at(cls, config: ObjectiveConfig, progress: float) -> dict[str, str]:
-        """What the objective changes over the run, at one value of progress: name and text, to show a user."""
+    @torch.no_grad()
+    def nats_per_row(self, model: Any, batch: Batch) -> Tensor:
+        """Compute the summed nats of the predicted tokens of each row, fp32 (rows,), without gradients."""
+        hidden = model(batch.inputs, batch.documents, batch.slots, causal=batch.causal)
+        nats: Tensor = model.head.score(hidden, batch.labels)[0]
+        rows, seq_len = batch.inputs.shape
+        if batch.slots is None:
+            return nats.view(rows, seq_len).sum(1)
+        return nats.new_zeros(rows).index_add(0, batch.slots // seq_len, nats)
+
+    def values(self, progress: float) -> dict[str, str]:
+        """Say what the objective changes over the run, at some progress: text by name, to show a user."""
         return {}

@@ -31,10 +31,9 @@ class PhasedObjective(Objective):
             return self._causal.prepare(rows, progress)
         return self._masked.prepare(rows, (progress - share) / (1.0 - share))
 
-    @classmethod
-    def values_at(cls, config: ObjectiveConfig, progress: float) -> dict[str, str]:
-        """The phase and the mask rate, to show a user."""
-        share = config.causal_share
+    def values(self, progress: float) -> dict[str, str]:
+        """Say which phase it is, and the mask rate of the second one."""
+        share = self.config.causal_share
         if progress < share:
-            return {"objective": "causal"}
-        return MaskedObjective.values_at(config, (progress - share) / (1.0 - share))
+            return self._causal.values(progress)
+        return self._masked.values((progress - share) / (1.0 - share))

@@ -112,10 +112,9 @@ class Muon(Optimizer):
             return self._others.first_state(group, parameter)
         return {"momentum": torch.zeros_like(parameter)}
 
-    @classmethod
-    def values_at(cls, config: OptimizerConfig, progress: float) -> dict[str, str]:
-        """The weight decay and the momentum, to show a user."""
-        return super().values_at(config, progress) | {"momentum": f"{momentum_schedule(config.muon)(progress):.3f}"}
+    def values(self, progress: float) -> dict[str, str]:
+        """Say the weight decay and the momentum at some progress."""
+        return super().values(progress) | {"momentum": f"{momentum_schedule(self.config.muon)(progress):.3f}"}
 
     def _with_gradients(self) -> tuple[list[Tensor], list[tuple[int, ...]], list[Tensor]]:
         """The weights that have a gradient, the rows of each matrix in them, and the gradients."""

@@ -60,10 +60,9 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    @classmethod
-    def values_at(cls, config: OptimizerConfig, progress: float) -> dict[str, str]:
-        """What the rule changes over the run, at one value of progress: name and text, to show a user."""
-        return {"weight decay": f"{decay_schedule(config)(progress):.1%}"}
+    def values(self, progress: float) -> dict[str, str]:
+        """Say what the rule changes over the run, at some progress: text by name, to show a user."""
+        return {"weight decay": f"{self.decay(progress):.1%}"}
 
     def lr(self) -> float:
         """Learning rate of the first group at the latest update; 0 before the first update."""

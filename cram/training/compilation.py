@@ -153,15 +153,15 @@ def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
     """
     began = time.monotonic()
     found: dict[str, Any] = {"kind": "eager", "cuda_graphs": False, "seconds": 0.0, "check": None, "failed": {}}
-    found |= session.compiled
-    if session.last_progress == 1.0 or session.loader.rows_left < session.micro_rows:
+    found |= session.state.compiled
+    if session.state.last_progress == 1.0 or session.parts.loader.rows_left < session.state.micro_rows:
         return found  # there is nothing left to train
     found |= {"kind": "eager", "cuda_graphs": False}
     with session.clock.account("compilation"):
-        for kind in kinds_to_try(config, session.device, session.clock.budget):
+        for kind in kinds_to_try(config, session.parts.device, session.clock.budget):
             if kind in found["failed"]:
                 continue
-            undo = compile_model(session.model, kind, config.cuda_graphs)
+            undo = compile_model(session.parts.model, kind, config.cuda_graphs)
             check, failure = _prove(session, 0 if session.clock.updates else config.check_updates)
             found["check"] = asdict(check) if check else found["check"]
             if failure is None:
@@ -186,11 +186,11 @@ def _prove(session: Session, updates: int) -> tuple[Check | None, str | None]:
     except CramError:
         raise
     except Exception as error:  # a compiler may raise anything
-        session.model.zero_grad(set_to_none=True)
+        session.parts.model.zero_grad(set_to_none=True)
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:MESSAGE]}"
     if check.passed:
         return check, None
-    allowed = TOLERANCES.get(session.precision, HALF_TOLERANCE)
+    allowed = TOLERANCES.get(session.parts.precision, HALF_TOLERANCE)
     return check, (
         f"against eager code the loss is off by {check.loss:.1e} of it (allowed {allowed.loss:.0e}) and the gradient "
         f"of {check.parameter} by {check.gradient:.1e} (allowed {allowed.gradient:.0e})"
@@ -205,11 +205,11 @@ def compare(session: Session, updates: int) -> Check:
     projections that begin at zero let the others' gradients through. The weights are put back bit for bit.
     """
     rows = _looked_at(session)
-    parameters = dict(session.model.named_parameters())
+    parameters = dict(session.parts.model.named_parameters())
     kept = [parameter.detach().clone() for parameter in parameters.values()]
     loss, gradient, worst = 0.0, 0.0, ""
     try:
-        for progress in session.objective.phases * updates:
+        for progress in session.parts.objective.phases * updates:
             with eagerly():
                 reference, expected = _pass(session, rows, progress)
             value, found = _pass(session, rows, progress)
@@ -221,22 +221,22 @@ def compare(session: Session, updates: int) -> Check:
     finally:
         with torch.no_grad():
             torch._foreach_copy_(list(parameters.values()), kept)
-        session.model.zero_grad(set_to_none=True)
-    allowed = TOLERANCES.get(session.precision, HALF_TOLERANCE)
+        session.parts.model.zero_grad(set_to_none=True)
+    allowed = TOLERANCES.get(session.parts.precision, HALF_TOLERANCE)
     return Check(updates, loss, gradient, worst, loss <= allowed.loss and gradient <= allowed.gradient)
 
 
 def _looked_at(session: Session) -> Any:
     """Rows of a few whole micro-batches, which training will see again."""
-    micro, left = session.micro_rows, session.loader.rows_left
-    return session.loader.peek(min(CHECKED_MICRO_BATCHES * micro, left - left % micro))
+    micro, left = session.state.micro_rows, session.parts.loader.rows_left
+    return session.parts.loader.peek(min(CHECKED_MICRO_BATCHES * micro, left - left % micro))
 
 
 def _pass(session: Session, rows: Any, progress: float) -> tuple[float, dict[str, Tensor]]:
     """Nats per predicted token, and the gradient of each parameter that has one; none is left in the model."""
     predicted, nats = accumulate(session, rows, progress)
-    gradients = {name: p.grad for name, p in session.model.named_parameters() if p.grad is not None}
-    session.model.zero_grad(set_to_none=True)
+    gradients = {name: p.grad for name, p in session.parts.model.named_parameters() if p.grad is not None}
+    session.parts.model.zero_grad(set_to_none=True)
     return float(nats) / max(predicted, 1), gradients
 
 
@@ -269,5 +269,5 @@ def _move(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor]) -> 
 
 def _warm_up(session: Session) -> None:
     """Have everything compiled that an update will call; the gradients are thrown away."""
-    for progress in session.objective.phases * WARMING_PASSES:
+    for progress in session.parts.objective.phases * WARMING_PASSES:
         _pass(session, _looked_at(session), progress)

@@ -1,25 +1,25 @@
 """A longer budget for a run that had a shorter one: from which checkpoint it goes on, and what steps back."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cram.clock import CHARGED, Budget
-from cram.config.choices import OBJECTIVES, OPTIMIZERS
 from cram.config.config import Config
 from cram.errors import CramError
-from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.run.checkpoint import Checkpoint, Checkpoints
+from cram.run.folder import RunFolder
 from cram.run.heartbeat import last_beat
 from cram.run.history import Extension, extension_line
-
-if TYPE_CHECKING:
-    from cram.run.folder import RunFolder
-    from cram.training.session import Session
+from cram.training.session import Parts, Session
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done: the budget so far, the checkpoint to go on from, and what is lost by that."""
+    """How a run is extended: from which update it goes on, and what is lost by that.
+
+    old: the budget so far. step: the update of the checkpoint to go on from. discarded_updates, discarded_seconds: what
+    the run has done after that checkpoint.
+    """
 
     old: Budget
     step: int
@@ -27,55 +27,72 @@ class Plan:
     discarded_seconds: float
 
     def checkpoint(self, checkpoints: Checkpoints) -> Checkpoint | None:
-        """What to go on from. Errors: CramError where it is damaged."""
+        """Read the checkpoint to go on from.
+
+        Raises:
+            CramError: where it is damaged.
+        """
         return checkpoints.read(self.step) if self.discarded_updates else checkpoints.newest()
 
-    def book(self, session: "Session", config: Config, checkpoint: Checkpoint) -> None:
-        """Book the extension in a session that has been resumed from the checkpoint, and say so."""
-        new, after, before = session.clock.budget, session.last_progress, checkpoint.state["last_progress"]
-        changed = stepped_back(config, before, after)
+    def book(self, session: Session, checkpoint: Checkpoint) -> None:
+        """Book the extension in a session that has been resumed from the checkpoint, and print what steps back."""
+        budget, state, parts = session.clock.budget, session.state, session.parts
+        before, after = checkpoint.state["last_progress"], state.last_progress
+        changed = stepped_back(parts, before, after)
         extension = Extension(
-            new.clock, self.old.limit, new.limit, checkpoint.step, before, after,
-            self.discarded_updates, self.discarded_seconds, changed,
-        )  # fmt: skip
-        session.extensions.append(extension.facts())
+            clock=budget.clock,
+            old_limit=self.old.limit,
+            limit=budget.limit,
+            update=checkpoint.step,
+            old_progress=before,
+            progress=after,
+            discarded_updates=self.discarded_updates,
+            discarded_seconds=self.discarded_seconds,
+            changed=changed,
+        )
+        state.extensions.append(extension.facts())
         session.clock.booked["discarded"] += self.discarded_seconds
-        if config.averaging.start is not None and after < config.averaging.start:
-            for method in session.methods:
-                method.load_state_tensors({}, session.model)  # an average of what was learned under the old budget
+        for method in parts.methods:
+            method.step_back(parts.model, after)
         print(f"the run is {extension_line(extension.facts())}", flush=True)
         values = "".join(f"; {name} {value}" for name, value in changed.items())
         print(f"progress was {before:.1%} of the old budget and is {after:.1%} of the new one{values}", flush=True)
 
 
-def plan_extension(folder: "RunFolder", config: Config) -> Plan | None:
-    """How a run with a shorter budget goes on under the config's; None where its budget is the same or there is none.
+def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: float) -> Plan | None:
+    """Plan how a run that had a shorter budget goes on under a longer one.
 
-    Errors: CramError for a shorter budget, one of another clock, and where the learning rate has fallen too far.
+    Args:
+        decay: progress at which the learning rate begins to fall.
+
+    Returns:
+        the plan; None where the run has this budget already, or none yet.
+
+    Raises:
+        CramError: for a shorter budget, one of another clock, and where the learning rate has fallen too far.
     """
-    old, new = folder.budget, Budget.parse(config.budget)
-    if old is None or old == new:
+    old = folder.budget
+    if old is None or old == budget:
         return None
-    if old.clock != new.clock or new.limit < old.limit:
-        what = "shorter" if old.clock == new.clock else "measured otherwise"
+    if old.clock != budget.clock or budget.limit < old.limit:
+        what = "shorter" if old.clock == budget.clock else "measured otherwise"
         raise CramError(
             f"budget={config.budget} is {what} than the {old.words()} that run={folder.path} has.\n"
             f"Say budget={old.words()}, a longer one of its kind, or choose another run=."
         )
-    checkpoints = folder.checkpoints(decay_begins(config.schedule))
+    checkpoints = folder.checkpoints(decay)
     newest = checkpoints.newest_state()
     step = checkpoints.before_decay()
     if newest is None or step is None or (step == 0 and newest["step"] > 0):
-        raise CramError(_refusal(folder, config, old, step))
+        raise CramError(_refusal(folder, config, old, step, decay))
     if step == newest["step"]:
         return Plan(old, step, 0, 0.0)
     charged, kept = _charged(newest), _charged(checkpoints.state(step))
     return Plan(old, step, newest["step"] - step, max(charged, last_beat(folder.path)) - kept)
 
 
-def _refusal(folder: "RunFolder", config: Config, old: Budget, step: int | None) -> str:
-    begins = decay_begins(config.schedule)
-    why = f"with schedule.kind={config.schedule.kind} its learning rate falls from {begins:.0%} of the budget on"
+def _refusal(folder: "RunFolder", config: Config, old: Budget, step: int | None, decay: float) -> str:
+    why = f"with schedule.kind={config.schedule.kind} its learning rate falls from {decay:.0%} of the budget on"
     what = "no checkpoint from before that is left" if step is None else "nothing was trained before that"
     return (
         f"budget={config.budget}: run={folder.path} had {old.words()}, {why}, and {what}: it cannot be extended.\n"
@@ -88,19 +105,19 @@ def _charged(state: dict[str, Any]) -> float:
     return charged
 
 
-def stepped_back(config: Config, before: float, after: float) -> dict[str, str]:
-    """What follows progress, at two values of it: `100% -> 100%`, by name; what does not change is left out."""
-    there, here = (_values(config, progress) for progress in (before, after))
-    return {name: f"{there[name]} -> {here[name]}" for name in there if there[name] != here[name]}
+def stepped_back(parts: Parts, before: float, after: float) -> dict[str, str]:
+    """Compare what follows progress at two values of it: `100% -> 90%`, by name; what is the same is left out."""
+    old, new = (_values(parts, progress) for progress in (before, after))
+    return {name: f"{old[name]} -> {new[name]}" for name in old if old[name] != new[name]}
 
 
-def _values(config: Config, progress: float) -> dict[str, str]:
+def _values(parts: Parts, progress: float) -> dict[str, str]:
     values = {
-        "learning rate": f"{make_schedule(config.schedule)(progress):.1%} of its peak",
-        "batch": f"{batch_tokens(config.batch)(progress):.0f} tokens",
+        "learning rate": f"{parts.schedule(progress):.1%} of its peak",
+        "batch": f"{parts.batch_tokens(progress):.0f} tokens",
+        **parts.optimizer.values(progress),
+        **parts.objective.values(progress),
     }
-    values |= OPTIMIZERS[config.optimizer.kind].load().values_at(config.optimizer, progress)
-    values |= OBJECTIVES[config.objective.kind].load().values_at(config.objective, progress)
-    if config.averaging.start is not None:
-        values["averaging"] = "begun" if progress >= config.averaging.start else "not begun"
+    for method in parts.methods:
+        values |= method.values(progress)
     return values

@@ -1,5 +1,6 @@
 """The gradients of one update: micro-batches, clipping, and whether all is finite."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,31 +27,49 @@ def accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch
 
 
 def _accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
-    micro = session.micro_rows
-    count = len(rows.tokens)
-    batches = [session.objective.prepare(rows[begin : begin + micro], progress) for begin in range(0, count, micro)]
+    batches = [session.parts.objective.prepare(part, progress) for part in _micro_batches(session, rows)]
     predicted = sum(batch.predicted for batch in batches)
-    nats = torch.zeros((), device=session.device)
-    # One context for all of them, because leaving it throws away the weights that were cast for it.
+    nats = torch.zeros((), device=session.parts.device)
+    # One context for all micro-batches: leaving it throws away the weights that were cast for it.
     with autocast(session):
         for batch in batches:
             nats += backward(session, batch, 1.0 / max(predicted, 1))
     return predicted, nats
 
 
+def _micro_batches(session: Session, rows: Any) -> Iterator[Any]:
+    micro = session.state.micro_rows
+    return (rows[begin : begin + micro] for begin in range(0, len(rows.tokens), micro))
+
+
+@torch.no_grad()
+def nats_per_row(session: Session, rows: Any, progress: float) -> torch.Tensor:
+    """Compute the summed nats of each row, fp32 (rows,) on the device, in a forward pass without gradients."""
+    parts, objective = session.parts, session.parts.objective
+    batches = (objective.prepare(part, progress).to(parts.device) for part in _micro_batches(session, rows))
+    with autocast(session):
+        return torch.cat([objective.nats_per_row(parts.model, batch) for batch in batches])
+
+
 def autocast(session: Session) -> torch.autocast:
-    """The forward pass's precision."""
-    return torch.autocast(session.device.type, session.precision, enabled=session.precision != torch.float32)
+    """Give the context that has the precision of the forward pass."""
+    precision = session.parts.precision
+    return torch.autocast(session.parts.device.type, precision, enabled=precision != torch.float32)
 
 
 def backward(session: Session, batch: Any, scale: float) -> torch.Tensor:
-    """Forward and backward of one micro-batch; returns its summed nats, detached."""
-    on_device = batch.to(session.device)
+    """Run the forward and backward pass of one micro-batch on its loss times `scale`.
+
+    Returns:
+        the summed nats of the micro-batch, detached.
+    """
+    parts = session.parts
+    on_device = batch.to(parts.device)
     with autocast(session):
-        loss = session.objective.loss(session.model, on_device)
-    with torch.autocast(session.device.type, enabled=False):
-        if session.loss_scale:
-            session.loss_scale.backward(loss * scale)
+        loss = parts.objective.loss(parts.model, on_device)
+    with torch.autocast(parts.device.type, enabled=False):
+        if parts.loss_scale:
+            parts.loss_scale.backward(loss * scale)
         else:
             (loss * scale).backward()
     return loss.detach()
@@ -58,17 +77,17 @@ def backward(session: Session, batch: Any, scale: float) -> torch.Tensor:
 
 def halve_micro_batch(session: Session) -> None:
     """Answer to running out of memory. Errors: CramError when one row does not fit."""
-    session.model.zero_grad(set_to_none=True)
-    if session.micro_rows == 1:
+    session.parts.model.zero_grad(set_to_none=True)
+    if session.state.micro_rows == 1:
         raise CramError(
-            f"one row of {session.seq_len} tokens does not fit in the memory of this device. "
+            f"one row of {session.parts.seq_len} tokens does not fit in the memory of this device. "
             "Use a smaller model (model.layers, model.width) or data.seq_len."
         )
-    session.micro_rows = session.micro_rows // 2
-    session.out_of_memory += 1
-    if session.device.type == "cuda":
+    session.state.micro_rows = session.state.micro_rows // 2
+    session.state.out_of_memory += 1
+    if session.parts.device.type == "cuda":
         torch.cuda.empty_cache()
-    print(f"warning: out of memory; the micro-batch is now {session.micro_rows} rows.", flush=True)
+    print(f"warning: out of memory; the micro-batch is now {session.state.micro_rows} rows.", flush=True)
 
 
 def clip(session: Session, nats: torch.Tensor) -> torch.Tensor:
@@ -76,11 +95,11 @@ def clip(session: Session, nats: torch.Tensor) -> torch.Tensor:
 
     Returns: bool scalar on the device, whether the loss and all gradients are finite.
     """
-    if session.loss_scale:
-        session.loss_scale.unscale()
-    gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
+    if session.parts.loss_scale:
+        session.parts.loss_scale.unscale()
+    gradients = [parameter.grad for parameter in session.parts.model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if session.clip is not None:
+    if session.config.clip is not None:
         # Without torch's 1e-6 beside the norm, which would be most of a small one.
-        torch._foreach_mul_(gradients, session.clip / norm.clamp(min=session.clip))
+        torch._foreach_mul_(gradients, session.config.clip / norm.clamp(min=session.config.clip))
     return torch.isfinite(norm) & torch.isfinite(nats)

@@ -32,34 +32,34 @@ def check_one_batch(loader: Loader, config: Config) -> None:
 
 def find_micro_rows(session: Session, wanted: int | None) -> None:
     """Set the micro-batch: as told, or the largest power of two that fits memory and one update's batch."""
-    most = max(1, round(session.batch_tokens(1.0) / session.seq_len))
-    most = min(most, session.loader.rows_total)
+    most = max(1, round(session.parts.batch_tokens(1.0) / session.parts.seq_len))
+    most = min(most, session.parts.loader.rows_total)
     if wanted is not None:
-        session.micro_rows = max(1, min(wanted, most))
-    elif session.device.type == "cpu":
-        session.micro_rows = _power_of_two(min(most, max(1, CPU_POSITIONS // session.seq_len)))
+        session.state.micro_rows = max(1, min(wanted, most))
+    elif session.parts.device.type == "cpu":
+        session.state.micro_rows = _power_of_two(min(most, max(1, CPU_POSITIONS // session.parts.seq_len)))
     else:
         with session.clock.account("probe"):
-            session.micro_rows = _largest_that_fits(session, _power_of_two(most))
+            session.state.micro_rows = _largest_that_fits(session, _power_of_two(most))
 
 
 def _largest_that_fits(session: Session, most: int) -> int:
     """Double the rows until memory is short; the weights' gradients and moments are counted in."""
-    total = torch.cuda.get_device_properties(session.device).total_memory
-    parameters = sum(p.numel() for p in session.model.parameters())
+    total = torch.cuda.get_device_properties(session.parts.device).total_memory
+    parameters = sum(p.numel() for p in session.parts.model.parameters())
     moments = 2 * 4 * parameters
     rows = 1
     while rows < most:
-        torch.cuda.reset_peak_memory_stats(session.device)
+        torch.cuda.reset_peak_memory_stats(session.parts.device)
         try:
             _one_pass(session, 2 * rows)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            session.model.zero_grad(set_to_none=True)
+            session.parts.model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             break
-        if torch.cuda.max_memory_allocated(session.device) + moments > HEADROOM * total:
+        if torch.cuda.max_memory_allocated(session.parts.device) + moments > HEADROOM * total:
             break
         rows *= 2
     return rows
@@ -78,14 +78,14 @@ def measure_pace(session: Session) -> None:
         while not paces or time.monotonic() < end:
             began = time.monotonic()
             _pass_or_halve(session)
-            paces.append((time.monotonic() - began) / (session.micro_rows * session.seq_len))
+            paces.append((time.monotonic() - began) / (session.state.micro_rows * session.parts.seq_len))
     # The median, which a pass that was held up does not move.
     session.clock.learn_pace(statistics.median_low(paces))
 
 
 def _pass_or_halve(session: Session) -> None:
     try:
-        _one_pass(session, session.micro_rows)
+        _one_pass(session, session.state.micro_rows)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -94,10 +94,10 @@ def _pass_or_halve(session: Session) -> None:
 
 def _one_pass(session: Session, rows: int) -> None:
     """Forward and backward on rows that are only looked at; the gradients are thrown away."""
-    batch = session.objective.prepare(session.loader.peek(rows), 0.0)
+    batch = session.parts.objective.prepare(session.parts.loader.peek(rows), 0.0)
     backward(session, batch, 1.0)
-    session.model.zero_grad(set_to_none=True)
-    synchronize(session.device)
+    session.parts.model.zero_grad(set_to_none=True)
+    synchronize(session.parts.device)
 
 
 def _power_of_two(most: int) -> int:
@@ -109,16 +109,18 @@ def rows_needed(session: Session) -> int:
     """Rows that the whole budget would consume, whatever the data holds."""
     clock = session.clock
     if clock.budget.clock == "tokens":
-        return round(clock.budget.limit / session.seq_len)
+        return round(clock.budget.limit / session.parts.seq_len)
     if clock.budget.clock == "wall":
         left = clock.budget.limit - clock.charged()
-        return session.loader.rows_taken + round(left / (clock.seconds_per_position or 1.0) / session.seq_len)
+        return session.parts.loader.rows_taken + round(
+            left / (clock.seconds_per_position or 1.0) / session.parts.seq_len
+        )
     return sum(wanted_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:
     """One or two lines: tokens there, tokens needed, and what to do where they do not suffice."""
-    there = session.loader.rows_total
+    there = session.parts.loader.rows_total
     share = there / max(needed, 1)
     about = float(f"{tokens / share:.2g}")
     line = f"data: {format_tokens(tokens)} tokens there, about {format_tokens(about)} needed for the budget"

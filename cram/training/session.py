@@ -1,79 +1,73 @@
-"""One training run in flight: what the loop asks of its parts, and the little state that is the loop's own."""
+"""One run in flight: what it is made of, and what has happened in it so far."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from cram.clock import Clock
+from cram.config.training import FaultsConfig
 from cram.errors import CramError
+from cram.evaluation.held_out import HeldOutSet
 from cram.files.tensors import check_tensors
+from cram.methods.method import Methods
 from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.run.metrics import Metrics
-from cram.training.faults import Faults, FaultsConfig
+from cram.training.faults import Faults
+from cram.training.launched import Launched
 from cram.training.loss_scale import LossScale
+from cram.training.protocols import Loader, Objective, Optimizer
+
+PROCESS_STATE = ("window", "faults")  # parts of the state that are dataclasses of their own
 
 
-def weights_hash(model: nn.Module) -> str:
-    """sha256 of a model's weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for _, tensor in sorted(model.state_dict().items()):
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, the same whether it starts or resumes. `cram.build` makes it of a config.
 
-
-class Loader(Protocol):
-    """Rows in training order; what it gives can be sliced by rows."""
-
-    rows_total: int
-    rows_taken: int
-
-    @property
-    def rows_left(self) -> int: ...
-    def next(self, n: int) -> Any: ...
-    def peek(self, n: int) -> Any: ...
-    def state(self) -> dict[str, Any]: ...
-    def resume(self, state: dict[str, Any]) -> None: ...
-
-
-class Objective(Protocol):
-    """Makes a batch of rows on the host, and a loss of a batch on the device.
-
-    `phases` are the values of progress from which on batches are of another kind, the first 0.
+    schedule: multiplier of the peak learning rate over progress. decay_begins: progress at which it begins to fall.
+    batch_tokens: tokens of an update over progress.
+    evaluate: the figures of the model on held-out rows, by name.
+    loss_scale: the one of fp16 training, else None.
     """
 
-    phases: tuple[float, ...]
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    methods: Methods
+    loader: Loader
+    schedule: Callable[[float], float]
+    decay_begins: float
+    batch_tokens: Callable[[float], float]
+    held_out: HeldOutSet
+    evaluate: Callable[[HeldOutSet], dict[str, Any]]
+    device: torch.device
+    precision: torch.dtype
+    loss_scale: LossScale | None
+    seq_len: int
 
-    def prepare(self, rows: Any, progress: float) -> Any: ...
-    def loss(self, model: Any, batch: Any) -> torch.Tensor: ...
 
+@dataclass(frozen=True)
+class LoopConfig:
+    """The keys of a recipe that the loop itself reads.
 
-class Optimizer(Protocol):
-    """An update rule whose learning rate and state are set from outside; it leaves out a step that is not finite."""
+    clip: largest norm of the gradients, None for no clipping. log_interval: updates between two lines of metrics.
+    checkpoint_seconds: time between two checkpoints. evaluation_interval: share of the budget between two evaluations.
+    """
 
-    def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None: ...
-    def state_tensors(self) -> dict[str, torch.Tensor]: ...
-    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None: ...
-    def lr(self) -> float: ...
-
-
-class Method(Protocol):
-    """A technique that works beside the optimizer, driven by progress; its time is charged."""
-
-    name: str
-
-    def after_step(self, model: nn.Module, progress: float) -> None: ...
-    def finish(self, model: nn.Module) -> None: ...
-    def state_tensors(self) -> dict[str, torch.Tensor]: ...
-    def load_state_tensors(self, tensors: dict[str, torch.Tensor], model: nn.Module) -> None: ...
+    clip: float | None
+    faults: FaultsConfig
+    log_interval: int
+    checkpoint_seconds: float
+    evaluation_interval: float | None
 
 
 @dataclass
 class Window:
-    """What has been summed since the last line of metrics; part of a checkpoint."""
+    """Sums over the updates since the last line of metrics."""
 
     nats: float = 0.0
     predicted: int = 0
@@ -90,131 +84,131 @@ class Window:
         self.seconds += seconds
 
 
-class Launched:
-    """An update whose figures are still on their way from the device.
+@dataclass
+class RunState:
+    """What has happened in a run so far, beside clock, loader and tensors. All of it is in every checkpoint.
 
-    Args:
-        figures: fp32 (2), the sum of its nats, and 1 where everything was finite.
+    predicted: tokens that were predicted. last_progress: progress of the latest update.
+    out_of_memory: how often the micro-batch was halved. initial_weights: `weights_hash` before the first update.
+    devices: names of all devices that the run has trained on. compiled: what was compiled, for the receipt.
+    processes: `history.process` of each process. extensions: `history.Extension` of each longer budget.
     """
 
-    def __init__(self, positions: int, predicted: int, figures: torch.Tensor) -> None:
-        self.positions, self.predicted = positions, predicted
-        self._figures, self._arrived = figures, None
-        if figures.device.type == "cuda":
-            self._figures = torch.empty(2, pin_memory=True).copy_(figures, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-
-    def wait(self) -> tuple[float, bool]:
-        """Nats and whether the update was finite, as soon as the device has done it."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        nats, finite = self._figures.tolist()
-        return nats, bool(finite)
+    micro_rows: int = 1
+    predicted: int = 0
+    last_progress: float = 0.0
+    out_of_memory: int = 0
+    initial_weights: str = ""
+    devices: list[str] = field(default_factory=list)
+    compiled: dict[str, Any] = field(default_factory=dict)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    extensions: list[dict[str, Any]] = field(default_factory=list)
+    window: Window = field(default_factory=Window)
+    faults: Faults = field(default_factory=Faults)
 
 
 @dataclass
 class Session:
-    """One run in flight: its parts, and the little state that is the loop's own."""
+    """A run at work in this process.
 
-    model: nn.Module
-    objective: Objective
-    optimizer: Optimizer
-    methods: Sequence[Method]
-    loader: Loader
+    show: shows progress and figures to a person. stop_requested: whether the run shall save its state and end.
+    in_flight: updates whose figures have not come back from the device.
+    saved: the update of the checkpoint that was written or read last, None before there is one.
+    slow_before: `loop.slow_so_far` when the latest update ended.
+    """
+
+    parts: Parts
+    config: LoopConfig
     clock: Clock
     metrics: Metrics
     checkpoints: Checkpoints
-    schedule: Callable[[float], float]
-    batch_tokens: Callable[[float], float]
-    evaluate: Callable[[], dict[str, float]]
     show: Callable[[float, dict[str, Any]], None]
-    device: torch.device
-    precision: torch.dtype
-    loss_scale: LossScale | None
-    seq_len: int
-    micro_rows: int
-    clip: float | None
-    faults_config: FaultsConfig
-    log_interval: int
-    checkpoint_seconds: float
-    evaluation_interval: float | None
-    stop_asked: Callable[[], bool]
+    stop_requested: Callable[[], bool]
     threads: int
-    window: Window = field(default_factory=Window)
-    faults: Faults = field(default_factory=Faults)
-    predicted: int = 0
-    last_progress: float = 0.0
-    out_of_memory: int = 0
-    initial_weights: str = ""  # `weights_hash` right before the first update
-    devices: list[str] = field(default_factory=list)  # names of all that this run has trained on
-    saved: int | None = None  # update of the checkpoint last written or read
-    compiled: dict[str, Any] = field(default_factory=dict)  # what `cram.training.compilation` did, for the receipt
+    state: RunState = field(default_factory=RunState)
     in_flight: list[Launched] = field(default_factory=list)
-    processes: list[dict[str, Any]] = field(default_factory=list)  # `history.process` of each so far
-    extensions: list[dict[str, Any]] = field(default_factory=list)  # `history.Extension` of each so far
-    slow_before: dict[str, int] = field(default_factory=dict)  # `loop.slow_so_far` when the last update ended
-
-    def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs beside tensors, as JSON."""
-        return {
-            "budget": asdict(self.clock.budget),
-            "clock": self.clock.state(),
-            "loader": self.loader.state(),
-            "window": vars(self.window),
-            "faults": asdict(self.faults),
-            "loss_scale": self.loss_scale.state() if self.loss_scale else None,
-            "metrics": self.metrics.state(),
-            **{name: getattr(self, name) for name in _CARRIED},
-        }
-
-    def tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Weights, and what optimizer and methods remember, on the CPU."""
-        memory = self.optimizer.state_tensors()
-        for method in self.methods:
-            memory |= {f"methods/{method.name}/{name}": value for name, value in method.state_tensors().items()}
-        weights = self.model.state_dict()
-        return {name: value.cpu() for name, value in weights.items()}, {n: v.cpu() for n, v in memory.items()}
-
-    def load_tensors(self, checkpoint: Checkpoint) -> None:
-        """Put back the tensors of a checkpoint and nothing else. Errors: CramError naming one that does not fit."""
-        folder, memory = self.checkpoints.folder / str(checkpoint.step), checkpoint.optimizer
-        check_tensors(checkpoint.model, self.model.state_dict(), f"{folder / 'model.safetensors'}: ")
-        self.model.load_state_dict(checkpoint.model)
-        starts = [f"methods/{method.name}/" for method in self.methods]
-        own = {name: value for name, value in memory.items() if not name.startswith(tuple(starts))}
-        try:
-            if checkpoint.step and not own:
-                raise CramError("the state of the optimizer is missing.")
-            self.optimizer.load_state_tensors(own)
-            for method, start in zip(self.methods, starts, strict=True):
-                its = {name.removeprefix(start): value for name, value in memory.items() if name.startswith(start)}
-                method.load_state_tensors(its, self.model)
-        except CramError as error:
-            raise CramError(f"{folder / 'optimizer.safetensors'}: {error}") from None
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint; `metrics` must have been cut back to it already.
-
-        Under another budget progress begins where what is spent stands: the only place where it may fall.
-        """
-        state = checkpoint.state
-        self.load_tensors(checkpoint)
-        self.clock.resume(state["clock"])
-        self.loader.resume(state["loader"])
-        self.window = Window(**state["window"])
-        self.faults = Faults(**state["faults"])
-        if self.loss_scale and state["loss_scale"]:  # begun on a GPU that needs none
-            self.loss_scale.load(state["loss_scale"])
-        for name in _CARRIED:
-            setattr(self, name, state[name])
-        if state["budget"] != asdict(self.clock.budget):
-            data_share = self.loader.rows_taken / self.loader.rows_total
-            self.last_progress = min(1.0, max(self.clock.spent() / self.clock.budget.limit, data_share))
-        self.saved = checkpoint.step
+    saved: int | None = None
+    slow_before: dict[str, int] = field(default_factory=dict)
 
 
-_CARRIED = (
-    "micro_rows", "predicted", "last_progress", "out_of_memory",
-    "initial_weights", "devices", "compiled", "processes", "extensions",
-)  # fmt: skip
+def weights_hash(model: nn.Module) -> str:
+    """Compute the sha256 of a model's weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for _, tensor in sorted(model.state_dict().items()):
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def checkpoint_state(session: Session) -> dict[str, Any]:
+    """Give everything that a resumed run needs beside tensors, as JSON."""
+    loss_scale = session.parts.loss_scale
+    return {
+        "budget": asdict(session.clock.budget),
+        "clock": session.clock.state(),
+        "loader": session.parts.loader.state(),
+        "loss_scale": loss_scale.state() if loss_scale else None,
+        "metrics": session.metrics.state(),
+        **asdict(session.state),
+    }
+
+
+def checkpoint_tensors(parts: Parts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Give the weights, and the tensors of optimizer and methods, on the CPU."""
+    memory = parts.optimizer.state_tensors()
+    for method in parts.methods:
+        memory |= {f"methods/{method.name}/{name}": tensor for name, tensor in method.state_tensors().items()}
+    weights = {name: tensor.cpu() for name, tensor in parts.model.state_dict().items()}
+    return weights, {name: tensor.cpu() for name, tensor in memory.items()}
+
+
+def load_tensors(session: Session, checkpoint: Checkpoint) -> None:
+    """Put back the tensors of a checkpoint and nothing else.
+
+    Raises:
+        CramError: naming the file, and a tensor in it that does not fit.
+    """
+    parts, folder = session.parts, session.checkpoints.folder / str(checkpoint.step)
+    check_tensors(checkpoint.model, parts.model.state_dict(), f"{folder / 'model.safetensors'}: ")
+    parts.model.load_state_dict(checkpoint.model)
+    prefixes = {method: f"methods/{method.name}/" for method in parts.methods}
+    of_optimizer = {
+        name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith(tuple(prefixes.values()))
+    }
+    try:
+        if checkpoint.step and not of_optimizer:
+            raise CramError("the state of the optimizer is missing.")
+        parts.optimizer.load_state_tensors(of_optimizer)
+        for method, prefix in prefixes.items():
+            of_method = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in checkpoint.optimizer.items()
+                if name.startswith(prefix)
+            }
+            method.load_state_tensors(of_method, parts.model)
+    except CramError as error:
+        raise CramError(f"{folder / 'optimizer.safetensors'}: {error}") from None
+
+
+def resume(session: Session, checkpoint: Checkpoint) -> None:
+    """Go on from a checkpoint. The metrics must have been cut back to it already.
+
+    Under another budget progress begins where what is spent stands: the only place where progress may fall.
+
+    Raises:
+        CramError: for a tensor that does not fit the recipe.
+    """
+    saved, parts, clock = checkpoint.state, session.parts, session.clock
+    load_tensors(session, checkpoint)
+    clock.resume(saved["clock"])
+    parts.loader.resume(saved["loader"])
+    if parts.loss_scale and saved["loss_scale"]:  # a run may have begun on a GPU that needs no loss scale
+        parts.loss_scale.load(saved["loss_scale"])
+    session.state = RunState(
+        **{name: saved[name] for name in vars(session.state) if name not in PROCESS_STATE},
+        window=Window(**saved["window"]),
+        faults=Faults(**saved["faults"]),
+    )
+    if saved["budget"] != asdict(clock.budget):
+        data_share = parts.loader.rows_taken / parts.loader.rows_total
+        session.state.last_progress = min(1.0, max(clock.spent() / clock.budget.limit, data_share))
+    session.saved = checkpoint.step

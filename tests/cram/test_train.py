@@ -229,11 +229,11 @@ def test_weights_that_were_loaded_break_the_rule(
     tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(session: Any, _: object) -> None:
-        session.micro_rows = 4
+        session.state.micro_rows = 4
         with torch.no_grad():
-            next(session.model.parameters()).mul_(2.0)
+            next(session.parts.model.parameters()).mul_(2.0)
 
-    monkeypatch.setattr("cram.training.probe.find_micro_rows", load)
+    monkeypatch.setattr("cram.training.start.find_micro_rows", load)
     assert main([*tiny_words, "budget=2steps"]) == 0
     lines = read_json(tmp_path / "run" / "receipt.json")["rules"]
     assert [line["rule"] for line in lines if not line["passed"]] == ["no pretrained weights"]

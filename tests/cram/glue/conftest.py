@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cram.build import build_held_out
 from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
 from cram.config.training import EvaluationConfig, ObjectiveConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.evaluate import TextDocument
-from cram.evaluation.held_out import evaluate
+from cram.evaluation.held_out import build_held_out, evaluate
 from cram.files.atomic import write_json
 from cram.hub.stock import stock_config, tokenizer_files
 from cram.model.kinds import new_model

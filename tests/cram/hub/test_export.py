@@ -16,7 +16,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cram.build import build_held_out
 from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
@@ -25,7 +24,7 @@ from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
 from cram.evaluate import TextDocument
 from cram.evaluate import main as evaluate_door
-from cram.evaluation.held_out import HeldOutSet, evaluate
+from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate
 from cram.export import main
 from cram.files.atomic import write_json
 from cram.files.sealed import hash_files, read_checksums

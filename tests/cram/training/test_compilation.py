@@ -4,6 +4,7 @@ Only one test compiles with torch's own compiler; the others stop before code is
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cram.build import Parts, build_model, build_optimizer, build_session
+from cram.build import assemble
 from cram.clock import Budget, Clock
 from cram.config.config import Config
 from cram.config.model import ModelConfig
@@ -22,6 +23,7 @@ from cram.config.training import CompileConfig, ObjectiveConfig
 from cram.data.shards.loader import TrainingRows
 from cram.errors import CramError
 from cram.model import attention
+from cram.model.kinds import build_model
 from cram.model.layers import GatedMLP
 from cram.model.packing import document_bounds, document_starts
 from cram.objectives.causal import CausalObjective
@@ -40,7 +42,8 @@ from cram.training.compilation import (
     kinds_to_try,
 )
 from cram.training.gradients import accumulate
-from cram.training.session import Session
+from cram.training.session import RunState, Session
+from cram.training.start import loop_config
 
 CPU = torch.device("cpu")
 LAYERS, SEQ_LEN, VOCAB = 5, 16, 64
@@ -66,20 +69,20 @@ def make_session(run: Path, precision: torch.dtype = torch.float32, budget: str 
     config = Config(model=ModelConfig(layers=LAYERS, width=32, heads=2, mlp_width=48))
     config.data.seq_len = SEQ_LEN
     model = build_model(config.model, VOCAB, 0, CPU)
-    parts = Parts(
-        model=model,
-        objective=MaskedObjective(config.objective, SETTING),
-        optimizer=build_optimizer(model, config.optimizer),
-        loader=FixedRows(),  # type: ignore[arg-type]
-        held_out=None,  # type: ignore[arg-type]
-        device=CPU,
-        precision=precision,
-        threads=1,
-    )
+    objective = MaskedObjective(config.objective, SETTING)
+    parts = assemble(config, model, objective, FixedRows(), None, precision)  # type: ignore[arg-type]
     clock = Clock(Budget.parse(budget))
-    session = build_session(config, parts, clock, Metrics(run), Checkpoints(run), lambda *_: None, lambda: False)
-    session.micro_rows = 2
-    return session
+    return Session(
+        parts=parts,
+        config=loop_config(config),
+        clock=clock,
+        metrics=Metrics(run),
+        checkpoints=Checkpoints(run),
+        show=lambda *_: None,
+        stop_requested=lambda: False,
+        threads=1,
+        state=RunState(micro_rows=2),
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +112,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
 
 
 def weights(session: Session) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in session.model.state_dict().items()}
+    return {name: value.clone() for name, value in session.parts.model.state_dict().items()}
 
 
 def test_blocks_of_one_kind_share_one_compiled_function_and_evaluation_compiles_none(
@@ -123,16 +126,16 @@ def test_blocks_of_one_kind_share_one_compiled_function_and_evaluation_compiles_
 
     compiler(count)
     session = make_session(tmp_path)
-    names = list(session.model.state_dict())
-    compile_model(session.model, "blocks", cuda_graphs=False)
-    accumulate(session, session.loader.peek(4), 0.0)
+    names = list(session.parts.model.state_dict())
+    compile_model(session.parts.model, "blocks", cuda_graphs=False)
+    accumulate(session, session.parts.loader.peek(4), 0.0)
     assert len(graphs) == 3 < LAYERS  # the first has no norm, the last answers at slots only
     tokens = torch.randint(5, VOCAB, (3, SEQ_LEN + 1))
     with eagerly(), torch.no_grad():
-        session.model(tokens, torch.zeros_like(tokens))
-    accumulate(session, session.loader.peek(4), 0.5)
+        session.parts.model(tokens, torch.zeros_like(tokens))
+    accumulate(session, session.parts.loader.peek(4), 0.5)
     assert len(graphs) == 3
-    assert list(session.model.state_dict()) == names
+    assert list(session.parts.model.state_dict()) == names
 
 
 def test_compiled_blocks_pass_the_check_and_leave_no_trace(tmp_path: Path) -> None:
@@ -145,12 +148,12 @@ def test_compiled_blocks_pass_the_check_and_leave_no_trace(tmp_path: Path) -> No
     assert receipt["check"]["passed"]
     assert receipt["check"]["loss"] < 1e-3
     assert receipt["seconds"] == pytest.approx(session.clock.seconds("compilation"), abs=0.1)
-    assert all(torch.equal(value, before[name]) for name, value in session.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in session.model.parameters())
-    assert session.optimizer.state_tensors() == {}
-    compiled = accumulate(session, session.loader.peek(4), 0.0)[1]
+    assert all(torch.equal(value, before[name]) for name, value in session.parts.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in session.parts.model.parameters())
+    assert session.parts.optimizer.state_tensors() == {}
+    compiled = accumulate(session, session.parts.loader.peek(4), 0.0)[1]
     with eagerly():
-        eager = accumulate(session, session.loader.peek(4), 0.0)[1]
+        eager = accumulate(session, session.parts.loader.peek(4), 0.0)[1]
     torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=0.0)
 
 
@@ -173,10 +176,10 @@ def test_wrong_code_is_found_said_and_left_out(
     assert f"warning: compile.kind=blocks is not used: {receipt['failed']['blocks']}" in said
     assert f"gradient of {receipt['check']['parameter']} by" in said
     assert "training goes on eagerly" in said
-    assert all(torch.equal(value, before[name]) for name, value in session.model.state_dict().items())
-    left = accumulate(session, session.loader.peek(4), 0.0)[1]
+    assert all(torch.equal(value, before[name]) for name, value in session.parts.model.state_dict().items())
+    left = accumulate(session, session.parts.loader.peek(4), 0.0)[1]
     with eagerly():
-        assert torch.equal(left, accumulate(session, session.loader.peek(4), 0.0)[1])
+        assert torch.equal(left, accumulate(session, session.parts.loader.peek(4), 0.0)[1])
 
 
 def test_wrong_code_of_a_later_phase_is_found_before_that_phase_begins(
@@ -192,9 +195,11 @@ def test_wrong_code_of_a_later_phase_is_found_before_that_phase_begins(
     compiler("aot_eager")
     session = make_session(tmp_path)
     config = CompileConfig(kind="blocks", check_updates=1)
-    session.objective = CausalObjective(ObjectiveConfig(), SETTING)
+    causal = CausalObjective(ObjectiveConfig(), SETTING)
+    session.parts = replace(session.parts, objective=causal)
     assert compile_session(session, config)["kind"] == "blocks"
-    session.objective = PhasedObjective(ObjectiveConfig(causal_share=0.5), SETTING)
+    both = PhasedObjective(ObjectiveConfig(causal_share=0.5), SETTING)
+    session.parts = replace(session.parts, objective=both)
     assert compile_session(session, config)["kind"] == "eager"
 
 
@@ -219,20 +224,26 @@ def test_a_compiler_that_fails_gives_way_to_the_blocks_and_then_to_eager_code(
     assert list(receipt["failed"]) == ["model", "blocks"]
     assert "no such card" in receipt["failed"]["blocks"]
     assert capsys.readouterr().out.count("warning") == 3
-    accumulate(session, session.loader.peek(2), 0.0)
+    accumulate(session, session.parts.loader.peek(2), 0.0)
 
 
 def test_a_resumed_run_compiles_before_its_first_update_and_is_not_checked(compiler: Compiler, tmp_path: Path) -> None:
     compiler("aot_eager")
     session = make_session(tmp_path)
     session.clock.updates = 3
-    session.compiled = {"kind": "blocks", "cuda_graphs": False, "seconds": 5.0, "check": {"passed": True}, "failed": {}}
+    session.state.compiled = {
+        "kind": "blocks",
+        "cuda_graphs": False,
+        "seconds": 5.0,
+        "check": {"passed": True},
+        "failed": {},
+    }
     torch._dynamo.utils.counters.clear()
     receipt = compile_session(session, CompileConfig(kind="blocks"))
     assert (receipt["kind"], receipt["check"]) == ("blocks", {"passed": True})
     assert receipt["seconds"] > 5.0
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
-    accumulate(session, session.loader.peek(2), 0.0)
+    accumulate(session, session.parts.loader.peek(2), 0.0)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
 
 
@@ -240,17 +251,17 @@ def test_a_resumed_run_does_not_try_again_what_failed(tmp_path: Path) -> None:
     session = make_session(tmp_path)
     session.clock.updates = 3
     failed = {"blocks": "against eager code the loss is off"}
-    session.compiled = {"kind": "eager", "cuda_graphs": False, "seconds": 5.0, "check": None, "failed": failed}
+    session.state.compiled = {"kind": "eager", "cuda_graphs": False, "seconds": 5.0, "check": None, "failed": failed}
     receipt = compile_session(session, CompileConfig(kind="blocks"))
     assert (receipt["kind"], receipt["failed"]) == ("eager", failed)
-    assert all(block._compiled_call_impl is None for block in session.model.get_submodule("blocks").children())
+    assert all(block._compiled_call_impl is None for block in session.parts.model.get_submodule("blocks").children())
 
 
 def test_nothing_is_compiled_for_a_run_at_its_end(tmp_path: Path) -> None:
     session = make_session(tmp_path)
-    session.last_progress = 1.0
+    session.state.last_progress = 1.0
     assert compile_session(session, CompileConfig(kind="blocks"))["kind"] == "eager"
-    assert all(block._compiled_call_impl is None for block in session.model.get_submodule("blocks").children())
+    assert all(block._compiled_call_impl is None for block in session.parts.model.get_submodule("blocks").children())
 
 
 def test_each_micro_batch_begins_a_step_and_leaves_its_gradients(
@@ -260,14 +271,14 @@ def test_each_micro_batch_begins_a_step_and_leaves_its_gradients(
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(1))
     compiler("aot_eager")
     session, plain = make_session(tmp_path / "a"), make_session(tmp_path / "b")
-    undo = compile_model(session.model, "blocks", cuda_graphs=True)
-    accumulate(session, session.loader.peek(6), 0.0)
+    undo = compile_model(session.parts.model, "blocks", cuda_graphs=True)
+    accumulate(session, session.parts.loader.peek(6), 0.0)
     assert len(steps) == 3  # one for each micro-batch
-    accumulate(plain, plain.loader.peek(6), 0.0)
-    for ours, theirs in zip(session.model.parameters(), plain.model.parameters(), strict=True):
+    accumulate(plain, plain.parts.loader.peek(6), 0.0)
+    for ours, theirs in zip(session.parts.model.parameters(), plain.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
     undo()
-    session.model(*(torch.ones(1, SEQ_LEN, dtype=torch.int64),) * 2)
+    session.parts.model(*(torch.ones(1, SEQ_LEN, dtype=torch.int64),) * 2)
     assert len(steps) == 3
 
 

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from cram import train as door
-from cram.build import check
+from cram.build import assemble, check
 from cram.config.commands import GlueConfig
 from cram.config.config import Config
+from cram.config.model import ModelConfig
 from cram.config.recipe import read_config
 from cram.config.training import ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from cram.errors import CramError
@@ -22,6 +23,9 @@ from cram.export import main as export
 from cram.files.atomic import read_json
 from cram.glue.__main__ import at_checkpoint
 from cram.hub.initial import read_initial
+from cram.model.kinds import build_model
+from cram.objectives.objective import Setting
+from cram.objectives.phased import PhasedObjective
 from cram.optim.schedule import decay_begins, make_schedule
 from cram.run.checkpoint import Checkpoints
 from cram.run.history import bytes_changed
@@ -51,7 +55,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
             self.left -= 1
             return self.left <= 0
 
-    monkeypatch.setattr(door, "StopSignals", Stop)
+    monkeypatch.setattr("cram.training.start.StopSignals", Stop)
 
 
 def with_run(words: list[str], folder: Path) -> list[str]:
@@ -262,13 +266,16 @@ def test_what_steps_back_with_progress_is_named() -> None:
     config.optimizer.muon.momentum_start = 0.85
     config.averaging.start = 0.3
     check(config)
-    assert stepped_back(config, 0.4, 0.1) == {
+    objective = PhasedObjective(config.objective, Setting([0, 1, 2, 3, 4], 0, 4, 64, 128))
+    model = build_model(ModelConfig(layers=1, width=8, heads=2, mlp_width=8), 64, 0, torch.device("cpu"))
+    parts = assemble(config, model, objective, None, None, torch.float32)  # type: ignore[arg-type]
+    assert stepped_back(parts, 0.4, 0.1) == {
         "learning rate": "100.0% of its peak -> 50.0% of its peak",
         "weight decay": "60.0% -> 90.0%",
         "objective": "40.0% masked -> causal",
         "averaging": "begun -> not begun",
     }
-    assert stepped_back(config, 0.4, 0.4) == {}
+    assert stepped_back(parts, 0.4, 0.4) == {}
 
 
 def test_bytes_repeat_where_every_process_had_the_same() -> None:

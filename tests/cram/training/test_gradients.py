@@ -38,19 +38,18 @@ def session(micro_rows: int, precision: torch.dtype = torch.float32, scaled: boo
     model = Encoder(ModelConfig(layers=2, width=16, heads=2, mlp_width=32, zero_init=False, init_std=0.2), VOCAB)
     model.initialise(0)
     objective = MaskedObjective(ObjectiveConfig(mask_rate=0.5), Setting([0, 1, 2, 3, 4], 0, 4, VOCAB, SEQ_LEN))
-    return SimpleNamespace(
+    parts = SimpleNamespace(
         model=model,
         objective=objective,
-        micro_rows=micro_rows,
         device=CPU,
         precision=precision,
-        clip=None,
         loss_scale=LossScale(model.parameters(), CPU) if scaled else None,
     )
+    return SimpleNamespace(parts=parts, state=SimpleNamespace(micro_rows=micro_rows), config=SimpleNamespace(clip=None))
 
 
 def gradients(of: Any) -> torch.Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in of.model.parameters()])
+    return torch.cat([parameter.grad.flatten() for parameter in of.parts.model.parameters()])
 
 
 class Casts(TorchDispatchMode):
@@ -101,9 +100,9 @@ def test_fp16_with_a_loss_scale_gives_true_gradients_and_tells_an_overflow() -> 
         assert bool(clip(of, nats))
     apart = torch.linalg.vector_norm(gradients(half) - gradients(single))
     assert apart < 0.02 * torch.linalg.vector_norm(gradients(single))
-    half.loss_scale.update()
-    half.loss_scale.load({**half.loss_scale.state(), "scale": 2.0**60})
-    half.model.zero_grad()
+    half.parts.loss_scale.update()
+    half.parts.loss_scale.load({**half.parts.loss_scale.state(), "scale": 2.0**60})
+    half.parts.model.zero_grad()
     _, nats = accumulate(half, ROWS, 0.0)
     assert not bool(clip(half, nats))
 
@@ -112,20 +111,20 @@ def test_fp16_with_a_loss_scale_gives_true_gradients_and_tells_an_overflow() -> 
 def test_clipping_is_as_exact_for_small_gradients_as_for_large_ones(size: float) -> None:
     of = session(8)
     _, nats = accumulate(of, ROWS, 0.5)
-    for parameter in of.model.parameters():
+    for parameter in of.parts.model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * size
     before = gradients(of).double()
-    of.clip = 0.25 * float(before.norm())
+    of.config.clip = 0.25 * float(before.norm())
     clip(of, nats)
     torch.testing.assert_close(gradients(of).double(), before * 0.25, rtol=1e-5, atol=0.0)
-    of.clip *= 2.0
+    of.config.clip *= 2.0
     clip(of, nats)  # below the limit nothing changes
     torch.testing.assert_close(gradients(of).double(), before * 0.25, rtol=1e-5, atol=0.0)
 
 
 def test_clipping_bounds_the_norm_and_keeps_the_direction() -> None:
     free, clipped = session(8), session(8)
-    clipped.clip = 0.1
+    clipped.config.clip = 0.1
     for of in (free, clipped):
         _, nats = accumulate(of, ROWS, 0.0)
         clip(of, nats)
@@ -138,5 +137,5 @@ def test_a_loss_or_gradient_that_is_not_finite_is_seen(nats: float, gradient: fl
     of = session(8)
     accumulate(of, ROWS, 0.0)
     assert bool(clip(of, torch.tensor(1.0)))
-    next(of.model.parameters()).grad[0, 0] *= gradient
+    next(of.parts.model.parameters()).grad[0, 0] *= gradient
     assert not bool(clip(of, torch.tensor(nats)))

@@ -1,5 +1,6 @@
 """The loop over fake parts: what it asks of them, in which order, and with which numbers."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from cram.clock import Budget, Clock
 from cram.config.training import FaultsConfig
 from cram.errors import CramError
+from cram.methods.method import Method, Methods
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics, read_metrics
-from cram.training import loop
+from cram.training import loop, records
 from cram.training.gradients import accumulate
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.training.loss_scale import LossScale
-from cram.training.session import Session, weights_hash
+from cram.training.session import LoopConfig, Parts, RunState, Session, resume, weights_hash
 
 SEQ_LEN = 4
 CALM = FaultsConfig(spike=1e9)  # the loss of the fake objective grows with the rows
@@ -111,20 +113,49 @@ class FakeOptimizer:
 
 
 def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: int = 8, **changes: Any) -> Session:
+    """A session of fake parts; `changes` are fields of the session, its parts, its config or its state."""
     model = torch.nn.Linear(1, 1, bias=False)
-    parts: dict[str, Any] = {
-        "model": model, "objective": FakeObjective(), "optimizer": FakeOptimizer(model), "methods": [],
+    fields: dict[str, Any] = {
+        "model": model,
+        "objective": FakeObjective(),
+        "optimizer": FakeOptimizer(model),
+        "methods": Methods(),
         "loader": FakeLoader(rows),
-        "clock": Clock(Budget.parse(budget)), "checkpoints": Checkpoints(run),
-        "schedule": lambda progress: 1.0 - progress, "batch_tokens": lambda progress: batch * SEQ_LEN,
-        "evaluate": lambda: {"nats_per_token": 1.0}, "show": lambda progress, figures: None,
+        "schedule": lambda progress: 1.0 - progress,
+        "decay_begins": 0.0,
+        "batch_tokens": lambda progress: batch * SEQ_LEN,
+        "held_out": None,
+        "evaluate": lambda rows: {"nats_per_token": 1.0},
         "device": torch.device("cpu"),
-        "precision": torch.float32, "seq_len": SEQ_LEN, "micro_rows": 2, "clip": None, "log_interval": 3,
-        "loss_scale": None, "faults_config": CALM,
-        "checkpoint_seconds": 1e9, "evaluation_interval": None, "stop_asked": lambda: False, "threads": 1,
-    }  # fmt: skip
-    metrics = changes.pop("metrics", None) or Metrics(run)
-    return Session(**{**parts, "metrics": metrics, **changes})
+        "precision": torch.float32,
+        "loss_scale": None,
+        "seq_len": SEQ_LEN,
+        "clip": None,
+        "faults": CALM,
+        "log_interval": 3,
+        "checkpoint_seconds": 1e9,
+        "evaluation_interval": None,
+        "micro_rows": 2,
+        "clock": Clock(Budget.parse(budget)),
+        "checkpoints": Checkpoints(run),
+        "show": lambda progress, figures: None,
+        "stop_requested": lambda: False,
+        "threads": 1,
+        **changes,
+    }
+    fields["metrics"] = fields.get("metrics") or Metrics(run)
+
+    def take(schema: Any, *names: str) -> dict[str, Any]:
+        names = names or tuple(item.name for item in dataclasses.fields(schema))
+        return {name: fields[name] for name in names}
+
+    names = ("clock", "metrics", "checkpoints", "show", "stop_requested", "threads")
+    return Session(
+        parts=Parts(**take(Parts)),
+        config=LoopConfig(**take(LoopConfig)),
+        state=RunState(micro_rows=fields["micro_rows"]),
+        **take(Session, *names),
+    )
 
 
 def test_the_gradient_is_the_sum_over_predicted_tokens_divided_by_their_count(tmp_path: Path) -> None:
@@ -135,39 +166,39 @@ def test_the_gradient_is_the_sum_over_predicted_tokens_divided_by_their_count(tm
         session = make_session(tmp_path / str(micro), micro_rows=micro)
         predicted, nats = accumulate(session, rows, 0.5)
         assert predicted == count
-        assert float(session.model.weight.grad) == pytest.approx(expected)  # type: ignore[arg-type, union-attr]
-        assert float(nats) == pytest.approx(float(session.model.weight.detach()) * expected * count, rel=1e-5)  # type: ignore[arg-type]
+        assert float(session.parts.model.weight.grad) == pytest.approx(expected)  # type: ignore[arg-type, union-attr]
+        assert float(nats) == pytest.approx(float(session.parts.model.weight.detach()) * expected * count, rel=1e-5)  # type: ignore[arg-type]
 
 
 def test_an_update_without_a_predicted_token_is_no_division_by_zero(tmp_path: Path) -> None:
     session = make_session(tmp_path)
     predicted, nats = accumulate(session, FakeRows(np.zeros(4, np.float32)), 0.5)
     assert (predicted, float(nats)) == (0, 0.0)
-    assert float(session.model.weight.grad) == 0.0  # type: ignore[arg-type, union-attr]
+    assert float(session.parts.model.weight.grad) == 0.0  # type: ignore[arg-type, union-attr]
 
 
 def test_out_of_memory_halves_the_micro_batch_and_changes_no_gradient(tmp_path: Path) -> None:
     session = make_session(tmp_path / "a", micro_rows=8)
-    session.objective.largest = 3  # type: ignore[attr-defined]
+    session.parts.objective.largest = 3  # type: ignore[attr-defined]
     roomy = make_session(tmp_path / "b", micro_rows=8)
-    roomy.model.load_state_dict(session.model.state_dict())
+    roomy.parts.model.load_state_dict(session.parts.model.state_dict())
     rows = FakeRows(np.arange(8, dtype=np.float32))
     accumulate(session, rows, 0.5)
     accumulate(roomy, rows, 0.5)
-    assert (session.micro_rows, session.out_of_memory) == (2, 2)
-    assert torch.equal(session.model.weight.grad, roomy.model.weight.grad)  # type: ignore[arg-type]
+    assert (session.state.micro_rows, session.state.out_of_memory) == (2, 2)
+    assert torch.equal(session.parts.model.weight.grad, roomy.parts.model.weight.grad)  # type: ignore[arg-type]
 
 
 def test_a_row_that_does_not_fit_is_told_to_the_user(tmp_path: Path) -> None:
     session = make_session(tmp_path)
-    session.objective.largest = 0  # type: ignore[attr-defined]
+    session.parts.objective.largest = 0  # type: ignore[attr-defined]
     with pytest.raises(CramError, match=r"one row of 4 tokens does not fit.*data\.seq_len"):
         accumulate(session, FakeRows(np.ones(2, np.float32)), 0.5)
 
 
 def test_other_errors_are_not_swallowed(tmp_path: Path) -> None:
     session = make_session(tmp_path)
-    session.objective.loss = lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ"))  # type: ignore[method-assign]
+    session.parts.objective.loss = lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ"))  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="shapes differ"):
         accumulate(session, FakeRows(np.ones(2, np.float32)), 0.5)
 
@@ -176,8 +207,8 @@ def test_each_update_takes_the_schedule_at_its_predicted_end(tmp_path: Path) -> 
     session = make_session(tmp_path)
     assert train(session)
     expected = [1.0 - (step + 1) / 10 for step in range(10)]
-    assert session.optimizer.multipliers == pytest.approx(expected)  # type: ignore[attr-defined]
-    assert session.optimizer.multipliers[-1] == 0.0  # type: ignore[attr-defined]
+    assert session.parts.optimizer.multipliers == pytest.approx(expected)  # type: ignore[attr-defined]
+    assert session.parts.optimizer.multipliers[-1] == 0.0  # type: ignore[attr-defined]
 
 
 @settings(max_examples=40, deadline=None)
@@ -188,16 +219,16 @@ def test_data_that_ends_first_lands_the_schedule_and_repeats_no_row(
     run = tmp_path_factory.mktemp("run")
     session = make_session(run, budget="100000steps", rows=rows, batch=batch, micro_rows=micro)
     assert train(session)
-    assert session.last_progress == 1.0
-    assert session.loader.rows_left < micro
-    progress = session.objective.progress  # type: ignore[attr-defined]
+    assert session.state.last_progress == 1.0
+    assert session.parts.loader.rows_left < micro
+    progress = session.parts.objective.progress  # type: ignore[attr-defined]
     assert progress == sorted(progress)
 
 
 def test_progress_is_the_larger_of_the_clocks_and_the_datas_share(tmp_path: Path) -> None:
     session = make_session(tmp_path, budget="10steps", rows=1000)
     assert predicted_progress(session, 8) == pytest.approx(0.1)
-    session.loader.rows_taken = 500
+    session.parts.loader.rows_taken = 500
     assert predicted_progress(session, 8) == pytest.approx(0.508)
 
 
@@ -250,11 +281,11 @@ def test_an_update_that_compiles_or_runs_out_of_memory_has_none(
 ) -> None:
     def compile_more(hand: Hand, _: Session) -> None:
         hand.now += 100.0
-        monkeypatch.setattr(loop, "compiled_graphs", lambda: 10**6)
+        monkeypatch.setattr(records, "compiled_graphs", lambda: 10**6)
 
     def halve(hand: Hand, session: Session) -> None:
         hand.now += 100.0
-        session.out_of_memory += 1
+        session.state.out_of_memory += 1
 
     compiling = run_slowly(tmp_path / "a", compile_more).clock
     assert (compiling.stalls, compiling.seconds("compilation"), compiling.seconds("updates")) == (0, 100.0, 40.0)
@@ -265,7 +296,7 @@ def test_an_update_that_compiles_or_runs_out_of_memory_has_none(
 def test_time_spent_on_evaluation_and_saving_is_no_stall(tmp_path: Path) -> None:
     hand = Hand()
 
-    def evaluate() -> dict[str, float]:
+    def evaluate(rows: Any) -> dict[str, float]:
         hand.now += 100.0
         return {"nats_per_token": 1.0}
 
@@ -288,7 +319,7 @@ def test_lines_of_metrics_sum_up_their_window(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [3, 6, 9, 10]
     assert lines[-1]["progress"] == 1.0
     rows = np.arange(24, dtype=np.float32)
-    weight = float(session.model.weight.detach())  # type: ignore[arg-type]
+    weight = float(session.parts.model.weight.detach())  # type: ignore[arg-type]
     assert lines[0]["loss"] == pytest.approx(weight * (rows * (rows % 3)).sum() / (rows % 3).sum(), rel=1e-5)
     assert lines[0]["batch_tokens"] == 8 * SEQ_LEN
 
@@ -309,7 +340,7 @@ def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> Non
     straight = make_session(tmp_path / "a")
     train(straight)
     asked = iter([False, False, False, True])
-    first = make_session(tmp_path / "b", stop_asked=lambda: next(asked))
+    first = make_session(tmp_path / "b", stop_requested=lambda: next(asked))
     assert not train(first)
     first.metrics.close()
     checkpoint = Checkpoints(tmp_path / "b").newest()
@@ -317,11 +348,11 @@ def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> Non
     assert checkpoint.step == 4
     metrics = Metrics(tmp_path / "b", checkpoint.state["metrics"])
     second = make_session(tmp_path / "b", metrics=metrics)
-    second.resume(checkpoint)
+    resume(second, checkpoint)
     assert train(second)
     second.metrics.close()
     assert second.clock.updates == 10
-    assert second.optimizer.multipliers == straight.optimizer.multipliers[4:]  # type: ignore[attr-defined]
+    assert second.parts.optimizer.multipliers == straight.parts.optimizer.multipliers[4:]  # type: ignore[attr-defined]
     lines = read_metrics(tmp_path / "b" / "metrics.jsonl")
     assert [line["step"] for line in lines] == [3, 6, 9, 10]
     assert all(math.isfinite(line["loss"]) for line in lines)
@@ -335,7 +366,7 @@ def test_what_was_trained_over_a_damaged_checkpoint_is_saved_again(tmp_path: Pat
     found = first.checkpoints.newest()
     assert found is not None and found.step == 0
     second = make_session(tmp_path, metrics=first.metrics)
-    second.resume(found)
+    resume(second, found)
     assert train(second)
     assert first.checkpoints.newest().step == 10  # type: ignore[union-attr]
 
@@ -345,7 +376,7 @@ def test_a_run_resumed_at_its_end_is_not_saved_again(tmp_path: Path) -> None:
     train(first)
     written = (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns
     second = make_session(tmp_path, metrics=first.metrics)
-    second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
+    resume(second, first.checkpoints.newest())  # type: ignore[arg-type]
     assert train(second)
     assert (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns == written
 
@@ -365,36 +396,38 @@ def test_an_update_that_is_not_finite_is_told_to_the_optimizer_and_left_out_of_t
     session = make_session(tmp_path, objective=Sick({17}), log_interval=1)
     assert train(session)
     session.metrics.close()
-    assert session.optimizer.finite == [step != 2 for step in range(10)]  # type: ignore[attr-defined]
-    assert (session.faults.skipped, session.faults.in_a_row) == (1, 0)
+    assert session.parts.optimizer.finite == [step != 2 for step in range(10)]  # type: ignore[attr-defined]
+    assert (session.state.faults.skipped, session.state.faults.in_a_row) == (1, 0)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["loss"] is None for line in lines] == [step == 2 for step in range(10)]
-    assert session.predicted == sum(row % 3 for row in range(80) if not 16 <= row < 24)
+    assert session.state.predicted == sum(row % 3 for row in range(80) if not 16 <= row < 24)
 
 
 def test_gradients_that_are_not_finite_are_a_fault_though_the_loss_is(tmp_path: Path) -> None:
     session = make_session(tmp_path)
-    session.model.weight.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[union-attr, operator]
+    session.parts.model.weight.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[union-attr, operator]
     update(session)
-    assert session.optimizer.finite == [False]  # type: ignore[attr-defined]
-    assert session.faults.skipped == 1
+    assert session.parts.optimizer.finite == [False]  # type: ignore[attr-defined]
+    assert session.state.faults.skipped == 1
 
 
 def test_a_run_of_them_returns_to_the_checkpoint_with_a_lower_learning_rate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sick = set(range(32, 56))  # updates 4 to 6 of 8 rows each
-    session = make_session(tmp_path, objective=Sick(sick), faults_config=FaultsConfig(patience=3, spike=1e9))
-    before = session.model.weight.detach().clone()  # type: ignore[union-attr, operator]
-    session.optimizer.step = spoil(session)  # type: ignore[method-assign]
+    session = make_session(tmp_path, objective=Sick(sick), faults=FaultsConfig(patience=3, spike=1e9))
+    before = session.parts.model.weight.detach().clone()  # type: ignore[union-attr, operator]
+    session.parts.optimizer.step = spoil(session)  # type: ignore[method-assign]
     assert train(session)
     session.metrics.close()
-    assert [vars(rollback) for rollback in session.faults.rollbacks] == [{"step": 7, "to_step": 0, "lr_factor": 0.5}]
+    assert [vars(rollback) for rollback in session.state.faults.rollbacks] == [
+        {"step": 7, "to_step": 0, "lr_factor": 0.5}
+    ]
     assert "back to the weights of update 0, with 0.5 times the learning rate" in capsys.readouterr().out
     # Seven updates made it larger, the return undid them, three more followed; the clock and the data went on.
-    torch.testing.assert_close(session.model.weight.detach(), before + 3)  # type: ignore[union-attr, operator]
-    assert (session.clock.updates, session.loader.rows_taken) == (10, 80)
-    multipliers = session.optimizer.multipliers  # type: ignore[attr-defined]
+    torch.testing.assert_close(session.parts.model.weight.detach(), before + 3)  # type: ignore[union-attr, operator]
+    assert (session.clock.updates, session.parts.loader.rows_taken) == (10, 80)
+    multipliers = session.parts.optimizer.multipliers  # type: ignore[attr-defined]
     assert multipliers[6:8] == pytest.approx([0.3, 0.5 * 0.2])
     faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
     assert [(line["event"], line["step"], line["to_step"]) for line in faults] == [("rollback", 7, 0)]
@@ -402,57 +435,57 @@ def test_a_run_of_them_returns_to_the_checkpoint_with_a_lower_learning_rate(
 
 def test_no_checkpoint_is_written_amid_a_row_of_faults(tmp_path: Path) -> None:
     config = FaultsConfig(patience=3, spike=1e9)
-    session = make_session(tmp_path, objective=Sick(set(range(32, 56))), faults_config=config, checkpoint_seconds=0.0)
+    session = make_session(tmp_path, objective=Sick(set(range(32, 56))), faults=config, checkpoint_seconds=0.0)
     assert train(session)
-    assert [rollback.to_step for rollback in session.faults.rollbacks] == [4]
+    assert [rollback.to_step for rollback in session.state.faults.rollbacks] == [4]
 
 
 def test_there_is_no_rollback_at_the_end_of_the_budget(tmp_path: Path) -> None:
     config = FaultsConfig(patience=2, rollbacks=0, spike=1e9)
-    session = make_session(tmp_path, objective=Sick(set(range(64, 80))), faults_config=config)
+    session = make_session(tmp_path, objective=Sick(set(range(64, 80))), faults=config)
     assert train(session)
-    assert (session.faults.in_a_row, session.faults.rollbacks) == (2, [])
+    assert (session.state.faults.in_a_row, session.state.faults.rollbacks) == (2, [])
 
 
 def test_a_run_begun_without_a_loss_scale_is_resumed_with_one(tmp_path: Path) -> None:
     first = make_session(tmp_path)
     save(first)
-    scale = LossScale(first.model.parameters(), torch.device("cpu"))
+    scale = LossScale(first.parts.model.parameters(), torch.device("cpu"))
     second = make_session(tmp_path, metrics=first.metrics, loss_scale=scale)
     before = scale.state()
-    second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
+    resume(second, first.checkpoints.newest())  # type: ignore[arg-type]
     assert scale.state() == before
 
 
 def spoil(session: Session) -> Any:
     """A step that adds one to the weight."""
-    step = session.optimizer.step
+    step = session.parts.optimizer.step
 
     def spoiled(*words: Any) -> None:
         step(*words)
         with torch.no_grad():
-            session.model.weight += 1  # type: ignore[operator]
+            session.parts.model.weight += 1  # type: ignore[operator]
 
     return spoiled
 
 
 def test_a_run_that_stays_sick_ends_with_advice_and_its_checkpoint(tmp_path: Path) -> None:
     config = FaultsConfig(patience=2, rollbacks=1)
-    session = make_session(tmp_path, budget="50steps", objective=Sick(set(range(1000))), faults_config=config)
+    session = make_session(tmp_path, budget="50steps", objective=Sick(set(range(1000))), faults=config)
     with pytest.raises(CramError, match=r"not finite at update 4, after 1 rollbacks.*Lower optimizer\.lr"):
         train(session)
     assert session.checkpoints.steps() == [0]
 
 
 def test_a_spike_is_recorded(tmp_path: Path) -> None:
-    session = make_session(tmp_path, log_interval=1, faults_config=FaultsConfig(spike=1.0))
+    session = make_session(tmp_path, log_interval=1, faults=FaultsConfig(spike=1.0))
     with torch.no_grad():
-        session.model.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        session.parts.model.weight.fill_(1.0)  # type: ignore[union-attr, operator]
     train(session)  # the loss of row n grows with n
     session.metrics.close()
     faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
     assert faults and all(line["event"] == "spike" and line["loss"] > line["recent"] + 1 for line in faults)
-    assert len(session.faults.spikes) == len(faults)
+    assert len(session.state.faults.spikes) == len(faults)
 
 
 def test_a_phase_begins_a_window_of_its_own_and_its_jump_is_no_spike(tmp_path: Path) -> None:
@@ -463,9 +496,9 @@ def test_a_phase_begins_a_window_of_its_own_and_its_jump_is_no_spike(tmp_path: P
             harder = 100.0 if self.progress[-1] >= 0.6 else 1.0
             return harder * (model.weight * (batch.values % 3)).sum()
 
-    session = make_session(tmp_path, objective=Phased(), log_interval=4, faults_config=FaultsConfig(spike=50.0))
+    session = make_session(tmp_path, objective=Phased(), log_interval=4, faults=FaultsConfig(spike=50.0))
     with torch.no_grad():
-        session.model.weight.fill_(1.0)  # type: ignore[union-attr, operator]
+        session.parts.model.weight.fill_(1.0)  # type: ignore[union-attr, operator]
     train(session)
     session.metrics.close()
     lines = read_metrics(tmp_path / "metrics.jsonl")
@@ -473,18 +506,20 @@ def test_a_phase_begins_a_window_of_its_own_and_its_jump_is_no_spike(tmp_path: P
         ("train", 4), ("train", 5), ("phase", 5), ("train", 8), ("train", 10),
     ]  # fmt: skip
     assert [line["loss"] for line in lines if line["kind"] == "train"] == pytest.approx([1.0, 1.0, 100.0, 100.0])
-    assert session.faults.spikes == []
+    assert session.state.faults.spikes == []
 
 
 def test_figures_in_flight_are_counted_once_and_never_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight, lagging = make_session(tmp_path / "a"), make_session(tmp_path / "b")
-    lagging.model.load_state_dict(straight.model.state_dict())
+    lagging.parts.model.load_state_dict(straight.parts.model.state_dict())
     train(straight)
     # As on a GPU: the newest update stays in flight, but for the last one.
     monkeypatch.setattr(
-        loop, "settle", lambda session, keep=0: settle(session, 1 if keep == 0 and session.last_progress < 1 else keep)
+        loop,
+        "settle",
+        lambda session, keep=0: settle(session, 1 if keep == 0 and session.state.last_progress < 1 else keep),
     )
     seen = []
     lagging.show = lambda progress, figures: seen.append(len(lagging.in_flight))
@@ -504,27 +539,27 @@ def test_figures_in_flight_are_counted_once_and_never_waited_for(
         for lines, counts in ((ours, whole), (theirs, predicted))
     ]
     assert sums[0] == pytest.approx(sums[1], rel=1e-5)
-    assert (lagging.predicted, lagging.clock.positions) == (straight.predicted, straight.clock.positions)
+    assert (lagging.state.predicted, lagging.clock.positions) == (straight.state.predicted, straight.clock.positions)
 
 
 def test_the_weights_are_hashed_right_before_the_first_update_and_each_device_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = make_session(tmp_path, stop_asked=lambda: True)
+    first = make_session(tmp_path, stop_requested=lambda: True)
     with torch.no_grad():
-        first.model.weight.fill_(3.0)  # type: ignore[union-attr, operator]
-    expected = weights_hash(first.model)
+        first.parts.model.weight.fill_(3.0)  # type: ignore[union-attr, operator]
+    expected = weights_hash(first.parts.model)
     assert not train(first)
     monkeypatch.setattr(loop, "device_name", lambda device: "another")
     for _ in range(2):
-        second = make_session(tmp_path, metrics=first.metrics, stop_asked=lambda: True)
-        second.resume(first.checkpoints.newest())  # type: ignore[arg-type]
+        second = make_session(tmp_path, metrics=first.metrics, stop_requested=lambda: True)
+        resume(second, first.checkpoints.newest())  # type: ignore[arg-type]
         assert not train(second)
-    assert first.initial_weights == second.initial_weights == expected
-    assert second.devices == [*first.devices, "another"]
+    assert first.state.initial_weights == second.state.initial_weights == expected
+    assert second.state.devices == [*first.state.devices, "another"]
 
 
-class FakeMethod:
+class FakeMethod(Method):
     name = "fake"
 
     def __init__(self) -> None:
@@ -547,13 +582,13 @@ class FakeMethod:
 def test_methods_see_each_update_are_saved_and_finish(tmp_path: Path) -> None:
     asked = iter([False, False, True])
     first, second = FakeMethod(), FakeMethod()
-    session = make_session(tmp_path, methods=[first], stop_asked=lambda: next(asked))
+    session = make_session(tmp_path, methods=Methods([first]), stop_requested=lambda: next(asked))
     assert not train(session)
     assert first.finished == 0
-    resumed = make_session(tmp_path, methods=[second], metrics=session.metrics)
+    resumed = make_session(tmp_path, methods=Methods([second]), metrics=session.metrics)
     checkpoint = session.checkpoints.newest()
     assert checkpoint is not None
-    resumed.resume(checkpoint)
+    resume(resumed, checkpoint)
     assert train(resumed)
     assert second.seen == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert second.finished == 1

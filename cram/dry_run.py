@@ -2,7 +2,7 @@
 
 import torch
 
-from cram.build import check, training_bytes
+from cram.build import check
 from cram.clock import Budget
 from cram.config.config import Config
 from cram.config.recipe import save_config
@@ -10,6 +10,7 @@ from cram.machine.device import device_name, pick_device, pick_precision
 from cram.model.backends.choose import choose_backend
 from cram.model.count import count_parameters
 from cram.optim.schedule import batch_tokens, decay_begins
+from cram.planner.memory import training_bytes
 from cram.terminal.progress import format_tokens
 from cram.training.compilation import kinds_to_try
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cram.config.config import Config
-from cram.training.finish import _decontaminated, _devices
+from cram.training.results import _decontaminated, _devices
 
 
 def session(devices: list[str], model: torch.nn.Module) -> Any:
-    return SimpleNamespace(devices=devices, model=model)
+    return SimpleNamespace(state=SimpleNamespace(devices=devices), parts=SimpleNamespace(model=model))
 
 
 def test_devices_are_those_of_all_resumes_parameters_and_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,69 @@
+"""One run from a config to its receipt: prepare, train, finish. `cram.train` and `cram.fit` call it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cram.build import build_parts, check
+from cram.clock import Budget, Clock, boot_clock
+from cram.config.config import Config
+from cram.data.preparation.prepare import prepare_shards
+from cram.data.preparation.vocabulary import TokenizerSource
+from cram.data.shards.shards import ShardSet
+from cram.hub.initial import check_tokenizer, read_initial
+from cram.machine.device import set_threads
+from cram.optim.schedule import decay_begins
+from cram.run.checkpoint import Checkpoints
+from cram.run.files import read_receipt
+from cram.run.folder import RunFolder
+from cram.training.extension import plan_extension
+from cram.training.finish import finish_run
+from cram.training.start import train_run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    receipt: of the finished run; None where it was asked to stop before its budget was spent.
+    progress: the spent share of the budget.
+    """
+
+    folder: Path
+    receipt: dict[str, Any] | None
+    progress: float
+
+
+def fit_config(config: Config) -> Outcome:
+    """Prepare the data if needed, train until the budget is spent, evaluate, write the receipt, export.
+
+    A run that is unfinished is resumed, one that had a shorter budget is extended, and one that is finished is left as
+    it is.
+
+    Raises:
+        CramError: for what the config, the data, the run folder or this machine do not allow.
+    """
+    check(config)
+    folder, budget = RunFolder(config), Budget.parse(config.budget)
+    plan = plan_extension(folder, config, budget, decay_begins(config.schedule))
+    if folder.finished and not plan:
+        print(f"{folder.path} is finished; nothing to do.")
+        return Outcome(folder.path, read_receipt(folder.path), 1.0)
+    initial = read_initial(config) if config.init and not Checkpoints(folder.path).steps() else None
+    clock = Clock(budget, boot=boot_clock())
+    with clock.account("preparation"):
+        if folder.shards:
+            shards = ShardSet.open(folder.shards)
+        else:
+            tokenizer = TokenizerSource(config.tokenizer, config.wordpiece, config.special)
+            shards = prepare_shards(config.data, tokenizer)
+        shards.verify()
+        threads = set_threads(config.threads)
+        parts = build_parts(config, shards)
+        if initial:
+            check_tokenizer(config, shards.tokenizer_path)
+            parts.model.load_state_dict(initial)
+    trained = train_run(config, folder, clock, shards, parts, plan, threads)
+    progress = trained.session.state.last_progress
+    receipt = finish_run(config, folder.path, trained.session, shards) if trained.finished else None
+    return Outcome(folder.path, receipt, progress)

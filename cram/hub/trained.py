@@ -1,0 +1,59 @@
+"""The model, tokenizer and held-out rows that a finished run leaves."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from cram.config.config import Config
+from cram.config.model import ModelConfig
+from cram.data.tokenizer import load_tokenizer
+from cram.errors import CramError
+from cram.evaluation.held_out import HeldOutSet
+from cram.files.tensors import check_tensors, count_rows, read_tensors
+from cram.model.kinds import new_model
+from cram.model.transformer import Transformer
+from cram.run.files import HELD_OUT, TOKENIZER, WEIGHTS, checked, read_receipt
+
+
+def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
+    """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
+    weights, tokenizer = result(run, WEIGHTS), load_tokenizer(result(run, TOKENIZER))
+    model = filled_model(config.model, read_tensors(weights), tokenizer, f"{weights}: ")
+    return model.to(device), tokenizer
+
+
+def filled_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer: Tokenizer, where: str) -> Transformer:
+    """The model with given weights, which must fit the recipe and the tokenizer.
+
+    Errors: CramError that begins with `where` and names a tensor that does not.
+    """
+    name = "embedding.weight"
+    rows, pieces = count_rows(state, name, where), tokenizer.get_vocab_size()
+    if rows < pieces:
+        raise CramError(f"{where}the tensor {name} has {rows} rows, and the tokenizer has {pieces} tokens.")
+    model = new_model(config, rows)
+    check_tensors(state, model.state_dict(), where)
+    model.load_state_dict(state)
+    return model
+
+
+def load_held_out(run: Path, vocab_size: int) -> HeldOutSet:
+    """The held-out rows of a finished run, for a model with so many tokens.
+
+    Errors: CramError where they are missing or damaged, or hold other ids.
+    """
+    path = result(run, HELD_OUT)
+    rows = HeldOutSet.from_file(path)
+    rows.check_ids(vocab_size, path)
+    return rows
+
+
+def result(run: Path, name: str) -> Path:
+    """The path of a file of a finished run.
+
+    Errors: CramError where the run is not finished, or came to nothing, or the file is not what the run wrote.
+    """
+    if failed := read_receipt(run).get("failed"):
+        raise CramError(f"run={run} has no usable model: {failed}")
+    return checked(run, name)

@@ -1,0 +1,134 @@
+"""What training asks of its parts. Whoever adds an objective, an optimizer or a loader implements one of these.
+
+`cram.build` chooses the parts of a run; training knows them by these contracts alone. Methods have a base class,
+`cram.methods.method.Method`.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+
+class Loader(Protocol):
+    """Gives rows in training order, each once an epoch. What it gives can be sliced and indexed by rows.
+
+    rows_total: rows that a run may take, all epochs together. rows_taken: rows that were given so far.
+    """
+
+    rows_total: int
+    rows_taken: int
+
+    @property
+    def rows_left(self) -> int:
+        """Rows that are still to be given."""
+        ...
+
+    def next(self, n: int) -> Any:
+        """Give the next n rows."""
+        ...
+
+    def peek(self, n: int) -> Any:
+        """Give the next n rows without counting them as taken."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Give the place in the data as JSON, for a checkpoint."""
+        ...
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go to the place that `state` gave."""
+        ...
+
+
+class Batch(Protocol):
+    """One micro-batch of an objective. predicted: how many of its tokens are predicted."""
+
+    predicted: int
+
+    def to(self, device: torch.device) -> "Batch":
+        """Give the same batch on a device, without waiting for the copy."""
+        ...
+
+
+class Objective(Protocol):
+    """Makes a batch of rows on the host, and a loss of a batch on the device.
+
+    phases: the values of progress from which on the batches are of another kind; the first is 0.
+    """
+
+    phases: tuple[float, ...]
+
+    def prepare(self, rows: Any, progress: float) -> Any:
+        """Make a `Batch` of rows, on the host, as it is wanted at some progress."""
+        ...
+
+    def loss(self, model: Any, batch: Any) -> torch.Tensor:
+        """Compute the sum of the nats of a batch's predicted tokens, an fp32 scalar with gradients."""
+        ...
+
+    def nats_per_row(self, model: Any, batch: Any) -> torch.Tensor:
+        """Compute the summed nats of each row of a batch, fp32 (rows,), without gradients."""
+        ...
+
+    def values(self, progress: float) -> dict[str, str]:
+        """Say in words what is learned at some progress, by name."""
+        ...
+
+
+class Optimizer(Protocol):
+    """An update rule whose learning rate and state are set from outside."""
+
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
+        """Update the weights from their gradients, without waiting for the device.
+
+        Args:
+            multiplier: what the peak learning rate of each group is multiplied by.
+            progress: the spent share of the budget, for schedules of the optimizer's own.
+            finite: bool scalar on the device; where it is False, weights and state stay as they are.
+        """
+        ...
+
+    def lr(self) -> float:
+        """Give the learning rate of the first group at the latest update."""
+        ...
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Give the state as named tensors; none before the first update."""
+        ...
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Put back what `state_tensors` gave.
+
+        Raises:
+            CramError: for a tensor that does not fit.
+        """
+        ...
+
+    def values(self, progress: float) -> dict[str, str]:
+        """Say in words what follows progress, at some progress, by name: weight decay, momentum."""
+        ...
+
+
+class Shards(Protocol):
+    """The data of a run: packed rows in a folder."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the rows lie."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """What names the rows: the sha256 of their list of checksums."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all rows, padding left out."""
+        ...
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json that made the rows."""
+        ...

@@ -1,0 +1,166 @@
+"""What a finished run reports: every field of its receipt, computed from the config, the session and the data."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cram.clock import Clock
+from cram.config.config import Config
+from cram.config.training import ObjectiveConfig
+from cram.data.cleaning.held_out_split import too_few
+from cram.data.shards.shards import ShardSet
+from cram.evaluation.held_out import held_out_figures
+from cram.files.sealed import hash_files
+from cram.hub.card import public_source
+from cram.hub.initial import initial_name
+from cram.hub.stock import no_stock_class
+from cram.machine.device import device_name, environment, peak_flops, peak_memory
+from cram.model.count import model_figures
+from cram.model.kinds import build_model
+from cram.run.files import HELD_OUT, TOKENIZER, WEIGHTS
+from cram.run.history import bytes_changed, extension_line
+from cram.run.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
+from cram.training.session import Session, weights_hash
+
+
+def make_receipt(
+    config: Config,
+    run: Path,
+    session: Session,
+    shards: ShardSet,
+    held_out: dict[str, Any],
+    unigram: float,
+    failed: str | None,
+) -> dict[str, Any]:
+    """What makes a result believable; every field is computed from the run.
+
+    `failed` says why it has no usable model, if it has none.
+    """
+    clock, loader = session.clock, session.parts.loader
+    predicted_share = session.state.predicted / max(clock.positions, 1)
+    figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
+    repeated = max(0, loader.rows_taken - shards.rows)
+    where = environment(session.parts.device)
+    no_export = "the run failed" if failed else no_stock_class(config.model.kind)
+    return {
+        "failed": failed,
+        **_spent(clock, session.state.last_progress),
+        "positions": clock.positions,
+        "predicted_tokens": session.state.predicted,
+        "updates": clock.updates,
+        "epochs": loader.rows_taken / shards.rows,
+        "repeated_rows": repeated,
+        "data": {
+            "source": public_source(config.data.source),
+            "hash": shards.hash,
+            "tokens": shards.tokens,
+            "rows": shards.rows,
+            "seq_len": shards.seq_len,
+            "vocab_size": shards.vocab_size,
+            **{name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")},
+        },
+        "model": {"kind": config.model.kind, **figures},
+        "export": f"none: {no_export}" if no_export else "export/",
+        "held_out": {
+            **{name: held_out[name] for name in held_out_figures(config.objective.held_out)},
+            "unigram_nats_per_token": unigram,
+            "too_few": too_few(*(shards.manifest["counts"][f"held_out_{unit}"] for unit in ("documents", "bytes"))),
+            **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
+        },
+        **_speed(session, figures["flops_per_position"]),
+        "micro_rows": session.state.micro_rows,
+        "out_of_memory_halvings": session.state.out_of_memory,
+        "faults": asdict(session.state.faults),
+        "compile": session.state.compiled,
+        "threads": session.threads,
+        "processes": session.state.processes,
+        "bytes_repeat": not bytes_changed(session.state.processes),
+        "extensions": session.state.extensions,
+        "init": initial_name(config),
+        "seed": config.seed,
+        "versions": where["packages"],
+        "commit": where["commit"],
+        "files": hash_files(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
+        "rules": rules(_facts(config, session, shards, repeated)),
+    }
+
+
+def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
+    """Of a receipt: how fast it went, and on what."""
+    clock, peak = session.clock, peak_flops(session.parts.device)
+    update_seconds = clock.seconds("updates")
+    return {
+        "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
+        "mfu": mfu(flops_per_position, clock.positions, update_seconds, peak),
+        "mfu_formula": MFU_FORMULA,
+        "peak_flops": peak,
+        "peak_memory_bytes": peak_memory(session.parts.device),
+        "device": device_name(session.parts.device),
+        "precision": str(session.parts.precision).removeprefix("torch."),
+    }
+
+
+def _spent(clock: Clock, progress: float) -> dict[str, Any]:
+    """Of a receipt: the budget, where the time went, and what of it was lost."""
+    spent = clock.spent()
+    return {
+        "budget": {
+            "clock": clock.budget.clock,
+            "limit": clock.budget.limit,
+            "spent": spent,
+            "overshoot": spent - clock.budget.limit,
+            "progress": progress,
+        },
+        "time": time_table(clock.state()["booked"]),
+        "stalls": {
+            "number": clock.stalls,
+            "seconds": round(clock.seconds("stalls"), 3),
+            "longest_seconds": round(clock.longest_stall, 3),
+        },
+    }
+
+
+def learned(config: ObjectiveConfig) -> str:
+    """What was learned, in words: a kind, or two phases."""
+    share = config.causal_share
+    return f"causal for the first {share:.0%}, then {config.kind}" if share else config.kind
+
+
+def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> Facts:
+    clock = session.clock
+    return Facts(
+        budget=clock.budget,
+        charged_seconds=clock.charged(),
+        stalls=clock.seconds("stalls"),
+        spent=clock.spent(),
+        half_update=clock.half_update(),
+        devices=_devices(session),
+        objective=learned(config.objective),
+        tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
+        source=config.data.source,
+        repeated_rows=repeated,
+        held_out_check=shards.manifest["held_out_check"],
+        initial_weights=session.state.initial_weights,
+        seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
+        decontaminated=_decontaminated(config, shards),
+        extensions=tuple(extension_line(facts) for facts in session.state.extensions),
+        init=initial_name(config),
+    )
+
+
+def _devices(session: Session) -> list[str]:
+    """A name for each device that took part: of each process' parameters, and of those the run was resumed on."""
+    here = sorted({str(parameter.device) for parameter in session.parts.model.parameters()})
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = torch.distributed.get_world_size() if together else 1
+    others = [f"{name} of rank {rank}" for rank in range(1, ranks) for name in here]
+    return [*session.state.devices, *here[1:], *others]
+
+
+def _decontaminated(config: Config, shards: ShardSet) -> int | None:
+    """Documents that were dropped because they share words with task files; None where none were compared."""
+    if not config.data.dedupe.decontaminate:
+        return None
+    return int(shards.manifest["dropped"].get("decontaminate", {"documents": 0})["documents"])

@@ -1,0 +1,139 @@
+"""A run in one process, from its parts to the end of its budget: start, resume or extend, then train.
+
+The steps of `train_run` need each other in this order:
+
+1. The data must hold one update, and the place in it must exist, before anything is written.
+2. The folder is begun or proved to be this run's. Results of a shorter budget are set aside.
+3. Clock, loader and weights are put back to the checkpoint, and the time that a crash has cost since then is booked:
+   the heartbeat that dates the crash must be read before a new one begins.
+4. The heartbeat begins. From here on every second is dated.
+5. The micro-batch is found: compilation and pace depend on it.
+6. The machine of this process is recorded. Another machine forgets the pace that was measured.
+7. The model is compiled, and compared with eager code. Its time is charged.
+8. The pace is measured on the compiled model, so that the schedule knows how many updates the budget has.
+9. The loop trains.
+"""
+
+from dataclasses import dataclass
+
+from cram.clock import Clock, parse_duration
+from cram.command import StopSignals
+from cram.config.config import Config
+from cram.machine.device import device_notes, environment, set_threads
+from cram.run.checkpoint import Checkpoint
+from cram.run.folder import RunFolder
+from cram.run.heartbeat import Heartbeat, last_beat
+from cram.run.history import bytes_changed, process
+from cram.run.metrics import Metrics
+from cram.terminal.progress import BudgetBar
+from cram.training.compilation import compile_session
+from cram.training.extension import Plan
+from cram.training.loop import save, train
+from cram.training.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
+from cram.training.protocols import Shards
+from cram.training.session import LoopConfig, Parts, Session, resume
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run after its training: the session, and whether its budget was spent. If not, it was asked to stop."""
+
+    session: Session
+    finished: bool
+
+
+def loop_config(config: Config) -> LoopConfig:
+    """Take the keys that the loop reads out of a config."""
+    return LoopConfig(
+        clip=config.optimizer.clip,
+        faults=config.faults,
+        log_interval=config.log_interval,
+        checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
+        evaluation_interval=config.evaluation.interval,
+    )
+
+
+def train_run(
+    config: Config, folder: RunFolder, clock: Clock, shards: Shards, parts: Parts, plan: Plan | None, threads: int
+) -> Trained:
+    """Start, resume or extend a run, and train it until its budget is spent or it is asked to stop.
+
+    Args:
+        clock: with the budget of the config; preparation is booked already.
+        plan: how a run that had a shorter budget goes on, or None.
+        threads: CPU threads that this process uses.
+
+    Raises:
+        CramError: where the data does not suffice for one update, or the folder, a checkpoint or the metrics are not
+            this run's.
+    """
+    for note in device_notes(config.device, parts.device):
+        print(note)
+    checkpoints = folder.checkpoints(parts.decay_begins)
+    checkpoint = plan.checkpoint(checkpoints) if plan else checkpoints.newest()
+    check_one_batch(parts.loader, config)
+    if checkpoint:
+        parts.loader.resume(checkpoint.state["loader"])
+    tokenizer = shards.tokenizer_path.read_bytes()
+    checkpoints.identity = folder.begin(shards.folder, shards.hash, tokenizer, environment(parts.device))
+    if plan and (results := folder.set_aside(plan.old)):
+        print(f"the results of {plan.old.words()} are kept in {results}")
+    metrics = Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None)
+    with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
+        session = Session(
+            parts=parts,
+            config=loop_config(config),
+            clock=clock,
+            metrics=metrics,
+            checkpoints=checkpoints,
+            show=bar.show,
+            stop_requested=lambda: stop.asked,
+            threads=threads,
+        )
+        if checkpoint:
+            _go_on(session, folder, checkpoint, plan)
+        if not (plan and plan.discarded_updates):  # the plan knows the time of discarded updates
+            clock.charge_crash(last_beat(folder.path))
+        with Heartbeat(folder.path, clock):
+            if plan and checkpoint:
+                save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
+            _fit_to_machine(config, session, resumed=checkpoint is not None)
+            session.state.compiled = compile_session(session, config.compile)
+            if not checkpoint:
+                _measure_pace(session)
+            if not checkpoint or plan:
+                print(data_report(session, rows_needed(session), shards.tokens * config.data.epochs), flush=True)
+            parts.methods.order(parts.loader)
+            return Trained(session, train(session))
+
+
+def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, plan: Plan | None) -> None:
+    """Put the session back to the checkpoint, and book the longer budget of an extension."""
+    resume(session, checkpoint)
+    progress = session.state.last_progress
+    print(f"resuming {folder.path} at update {checkpoint.step}, {progress:.1%} of the budget")
+    if plan:
+        plan.book(session, checkpoint)
+
+
+def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
+    """Find the micro-batch and the threads for this machine, and record the machine in the state of the run."""
+    parts, state, clock = session.parts, session.state, session.clock
+    if not resumed:
+        find_micro_rows(session, config.batch.micro_rows)
+    elif config.threads is None:
+        session.threads = set_threads(state.processes[-1]["threads"])
+    precision = str(parts.precision).removeprefix("torch.")
+    this_process = process(config, clock.updates, session.threads, precision, environment(parts.device))
+    changes = bytes_changed([*state.processes[-1:], this_process])
+    state.processes.append(this_process)
+    if changes:
+        print(f"{'; '.join(changes)}: a repeated run would no longer give the same bytes", flush=True)
+        clock.forget_pace()
+        _measure_pace(session)
+
+
+def _measure_pace(session: Session) -> None:
+    """Measure the seconds of a position, where the budget is one of time."""
+    if session.clock.budget.clock == "wall":
+        measure_pace(session)
