@@ -1,3 +1,3 @@
-"""Long checks that are no part of the tests, run as `python -m proofs.NAME`."""
+"""Long checks that are not part of the tests. Each is a command, `python -m proofs.NAME`, with `key=value` words."""
 
-import cram  # noqa: F401 (a clone that is not installed finds its kernels by it)
+import cram  # noqa: F401 (in a clone that is not installed, this makes `cram_kernels` importable)

@@ -1,101 +1,128 @@
-"""What every door that writes does on a full disk and on one that must not be written to.
-
-    python -m proofs.disks [doors=train,prepare,glue,export,ablate]
-
-Each door is called on a small disk of its own with some kilobytes left, and on a read-only one; then with room, the
-same command must give what a call on a large disk gives. Prints a table; exit status 1 where a line is not as it must
-be: status 2 (1 of a table, which names the arm that failed), one or two lines, and nothing hidden left in the end.
-Needs Linux and the right to mount, for which it calls itself in a namespace of its own.
-"""
+"""`python -m proofs.disks`: call the doors that write on a full disk and on a read-only one."""
 
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from proofs.doors import DOORS, Bench, Door, environment, finish, partial
+from cram.command import run_door
+from cram.config.recipe import read_words
+from cram.config.schema import key
+from proofs.doors import WRITING_DOORS, Door, Workspace, choose_doors, environment, find_partial, run_to_end
 
-LEFT = (0, 16, 64, 256, 512)  # kilobytes
-MEGABYTES = 64
+ABOUT = """See what every door does on a full disk and on a read-only one.
+
+    python -m proofs.disks doors=[train,prepare]
+
+Each door is called on a small disk of its own with some kilobytes free, and on a read-only one. Then it is called again
+with room, and must give what a call on a large disk gives. Prints a table; exit status 1 if a row is wrong. A refusal
+is right if it has status 2 and one or two lines; that of a table has status 1 and names the arm that failed.
+Needs Linux and the right to mount, for which the command runs in a namespace of its own."""
+FREE_KILOBYTES = (0, 16, 64, 256, 512)
+DISK_MEGABYTES = 64
 BALLAST = "ballast"
+IN_NAMESPACE = "CRAM_DISKS"  # an environment variable, set once the command runs in its own namespace
+
+
+@dataclass
+class DisksConfig:
+    """The keys of this proof."""
+
+    doors: list[str] = key(WRITING_DOORS, "doors to call")
 
 
 def call(door: Door, disk: Path) -> tuple[int, list[str]]:
-    """The status of a call and what it says on standard error, or of a table the line of the arm that failed."""
-    done = subprocess.run(door.command, cwd=disk, capture_output=True, text=True, check=False, env=environment())
-    if door.name == "ablate" and done.returncode == 1:
-        return 1, [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
-    return done.returncode, done.stderr.splitlines()
+    """Call a door. Returns its exit status and its error lines; of a table, the lines of the arms that failed."""
+    answer = subprocess.run(door.command, cwd=disk, capture_output=True, text=True, check=False, env=environment())
+    if door.name == "ablate" and answer.returncode == 1:
+        return 1, [line for line in answer.stdout.splitlines() if line.startswith("failed: ")]
+    return answer.returncode, answer.stderr.splitlines()
 
 
-def is_told(status: int, said: list[str]) -> bool:
-    """Whether a refusal is one: of one or two lines, or of an arm that says so."""
+def is_proper_refusal(status: int, lines: list[str]) -> bool:
+    """Whether a call was refused as it must be, with one or two lines, or by the arms of a table."""
     if status == 1:
-        return len(said) > 0 and all("cram: " in line for line in said)
-    return status == 2 and 1 <= len(said) <= 2 and said[0].startswith("cram: ")
+        return len(lines) > 0 and all("cram: " in line for line in lines)
+    return status == 2 and 1 <= len(lines) <= 2 and lines[0].startswith("cram: ")
 
 
 def mount(*words: str) -> None:
-    """Call mount, which must work."""
+    """Call `mount`, which must succeed."""
     subprocess.run(["mount", *words], check=True)
 
 
-def fill(disk: Path, kilobytes: int) -> None:
-    """Leave so much room on a disk."""
+def fill(disk: Path, free_kilobytes: int) -> None:
+    """Fill a disk until only so much room is left."""
     stat = os.statvfs(disk)
-    (disk / BALLAST).write_bytes(bytes(max(0, stat.f_bavail * stat.f_frsize - 1024 * kilobytes)))
+    (disk / BALLAST).write_bytes(bytes(max(0, stat.f_bavail * stat.f_frsize - 1024 * free_kilobytes)))
 
 
-def prove(door: Door, bench: Bench, what: str, expected: dict[str, str]) -> bool:
-    """Call a door on such a disk, and again with room; print a line of the table. Whether it is as it must be."""
-    inputs, disk = bench.fresh(door, f"{door.name}-inputs"), bench.folder / "disk"
+def prove(door: Door, workspace: Workspace, free_kilobytes: int | None, expected: dict[str, str]) -> bool:
+    """Call a door on a small disk, call it again with room, and print a row of the table.
+
+    Args:
+        door: the door to call.
+        workspace: makes its inputs.
+        free_kilobytes: room on the disk; None for a read-only disk.
+        expected: hashes of the results of a call on a large disk.
+
+    Returns:
+        Whether both calls were right.
+    """
+    inputs, disk = workspace.new_folder(door, f"{door.name}-inputs"), workspace.folder / "disk"
     disk.mkdir(exist_ok=True)
-    mount("-t", "tmpfs", "-o", f"size={MEGABYTES}m", "none", str(disk))
+    mount("-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m", "none", str(disk))
     try:
         shutil.copytree(inputs, disk, dirs_exist_ok=True)
-        if what == "read-only":
+        if free_kilobytes is None:
             mount("-o", "remount,ro", str(disk))
         else:
-            fill(disk, int(what.partition(" ")[0]))
-        status, said = call(door, disk)
-        there = partial(disk)
-        whole = door.files(disk) == expected  # there was room enough
+            fill(disk, free_kilobytes)
+        status, lines = call(door, disk)
+        partial = find_partial(disk)
+        is_complete = door.hash_results(disk) == expected  # there was enough room
         mount("-o", "remount,rw", str(disk))
         (disk / BALLAST).unlink(missing_ok=True)
-        finish(door, disk, bench.folder / "again.log")
-        same, hidden = door.files(disk) == expected, partial(disk)
+        run_to_end(door, disk, workspace.folder / "again.log")
+        is_same, hidden = door.hash_results(disk) == expected, find_partial(disk)
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
-    good = (whole if status == 0 else is_told(status, said)) and same and not hidden
-    told = " ".join(said if len(said) <= 2 else [f"{len(said)} lines:", said[-1]]).replace(str(disk), "DISK")
+    passed = (is_complete if status == 0 else is_proper_refusal(status, lines)) and is_same and not hidden
+    message = " ".join(lines if len(lines) <= 2 else [f"{len(lines)} lines:", lines[-1]]).replace(str(disk), "DISK")
+    kind = "read-only" if free_kilobytes is None else f"{free_kilobytes} kB free"
+    result = ("as on a large disk" if is_same else "DIFFERENT") + (", hidden files" if hidden else "")
     print(
-        f"| {door.name} | {what} | {status} | {told} | {', '.join(there[:2]) or 'nothing'} | "
-        f"{'as alone' if same else 'DIFFERENT'}{', hidden files' * bool(hidden)} |{'' if good else '  <- WRONG'}",
+        f"| {door.name} | {kind} | {status} | {message} | {', '.join(partial[:2]) or 'nothing'} | {result} |"
+        f"{'' if passed else '  <- WRONG'}",
         flush=True,
     )
-    return good
+    return passed
 
 
 def main(words: list[str]) -> int:
-    options = {"doors": "train,prepare,glue,export,ablate"} | dict(word.split("=", 1) for word in words)
-    print("| door | disk | status | message | begun | result, called again with room |\n|---|---|---|---|---|---|")
-    wrong = 0
-    with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name))
-        for door in (DOORS[name] for name in options["doors"].split(",")):
-            alone = bench.fresh(door, f"{door.name}-alone")
-            finish(door, alone, bench.folder / f"{door.name}.log")
-            expected = door.files(alone)
-            for what in ("read-only", *(f"{kilobytes} kB left" for kilobytes in LEFT)):
-                wrong += not prove(door, bench, what, expected)
-    print(f"{wrong} wrong")
-    return 1 if wrong else 0
+    """Call the chosen doors on small disks and print the table."""
+    doors = choose_doors(read_words(DisksConfig, words).doors)
+    if IN_NAMESPACE not in os.environ:
+        os.environ[IN_NAMESPACE] = "1"
+        os.execvp("unshare", ["unshare", "-rm", sys.executable, "-m", "proofs.disks", *words])
+    print(
+        "| door | disk | status | message | partial files | result, called again with room |\n|---|---|---|---|---|---|"
+    )
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder))
+        for door in doors:
+            large_disk = workspace.new_folder(door, f"{door.name}-large")
+            run_to_end(door, large_disk, workspace.folder / f"{door.name}.log")
+            expected = door.hash_results(large_disk)
+            for free_kilobytes in (None, *FREE_KILOBYTES):
+                failures += not prove(door, workspace, free_kilobytes, expected)
+    print(f"{failures} wrong")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    if os.environ.get("CRAM_DISKS") is None:
-        os.environ["CRAM_DISKS"] = "1"
-        os.execvp("unshare", ["unshare", "-rm", sys.executable, *sys.argv])
-    sys.exit(main(sys.argv[1:]))
+    run_door(main, DisksConfig, ABOUT)

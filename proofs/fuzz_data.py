@@ -1,7 +1,7 @@
 """Cases of the fuzz proof: odd and damaged files of text, prepared with a tokenizer of bytes.
 
-What comes out is read from the shards with `safetensors` and compared with what the standard library or pyarrow reads
-from the same file: the same documents in the same order, byte by byte.
+The documents are read from the shards with `safetensors` and compared with those that the standard library or pyarrow
+reads from the same file: they must be the same documents in the same order, byte by byte.
 """
 
 import bz2
@@ -17,33 +17,47 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from proofs.fuzz_files import DAMAGE, PACKED, content
-from proofs.fuzz_run import Case, Result, apart
+from proofs.fuzz_files import DAMAGE, PACKED, make_content
+from proofs.fuzz_run import Case, Result, call_in_fork
 
-# The hash of this text is so low that of a few documents it is the one that is held out.
-ANCHOR = "2899137 held out"
-KEPT = "this one stays"
+HELD_OUT = "2899137 held out"  # a text with a hash so low that it is the one held out of a few documents
+TRAINED = "this one stays"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# What is not a regular file, or never ends.
-PLACES: dict[str, Callable[[Path], None]] = {
+# Paths that are not regular files, by what is there.
+IRREGULAR: dict[str, Callable[[Path], None]] = {
     "a folder": Path.mkdir,
     "a pipe": os.mkfifo,
     "a dangling link": lambda path: path.symlink_to("nowhere"),
     "a link in a circle": lambda path: path.symlink_to(path.name),
     "a device": lambda path: path.symlink_to("/dev/zero"),
 }
-SETTINGS = [
-    "recipe=bert_demo", "device=cpu", "tokenizer=tokenizer.json", "data.source=texts", "data.dir=out",
-    "data.seq_len=64", "data.tokens=null", "data.held_out=1e-9", "data.processes=1", "data.filters.min_words=0",
-    "data.filters.symbols=null", "data.filters.digits=null", "data.filters.repetition=false",
-    "data.filters.boilerplate=false", "data.filters.compressibility=null", "data.dedupe.exact=false",
+NO_FILTERS = [
+    "data.filters.min_words=0",
+    "data.filters.symbols=null",
+    "data.filters.digits=null",
+    "data.filters.repetition=false",
+    "data.filters.boilerplate=false",
+    "data.filters.compressibility=null",
+    "data.dedupe.exact=false",
     "data.dedupe.near=null",
-]  # fmt: skip
+]
+SETTINGS = [
+    "recipe=bert_demo",
+    "device=cpu",
+    "tokenizer=tokenizer.json",
+    "data.source=texts",
+    "data.dir=out",
+    "data.seq_len=64",
+    "data.tokens=null",
+    "data.held_out=1e-9",
+    "data.processes=1",
+    *NO_FILTERS,
+]
 
 
 @cache
 def byte_tokenizer() -> str:
-    """A tokenizer.json whose tokens are single bytes, so that a text can be had back."""
+    """Return a tokenizer.json whose tokens are single bytes, so that texts can be rebuilt from tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     pieces = [*SPECIAL, *byte_pieces()]
@@ -54,169 +68,175 @@ def byte_tokenizer() -> str:
 
 
 def byte_pieces() -> list[str]:
-    """The piece of each byte as GPT-2 writes it: printable ones as they are, the others from 256 on."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in shown]
-    names = {byte: chr(byte) for byte in shown} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    return [names[byte] for byte in range(256)]
+    """Return the piece of each byte as in GPT-2: a printable byte is its own piece, others are mapped from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    pieces = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return [pieces[byte] for byte in range(256)]
 
 
-def stored(out: Path) -> list[str]:
-    """The documents in the one shard folder below a folder, from tokens of `byte_tokenizer`."""
+def read_shards(out: Path) -> list[str]:
+    """Return the documents of the only shard folder below a folder, made with `byte_tokenizer`."""
     from safetensors.numpy import load_file
 
     (folder,) = out.glob("[!.]*")
-    ids = [one for path in sorted(folder.glob("shard-*")) for one in load_file(path)["tokens"].ravel().tolist()]
-    found: list[bytearray] = []
-    for one in ids:
-        if one == SPECIAL.index("[CLS]"):
-            found.append(bytearray())
-        elif one >= len(SPECIAL):
-            found[-1].append(one - len(SPECIAL))
-    return [one.decode() for one in found]
+    paths = sorted(folder.glob("shard-*"))
+    documents: list[bytearray] = []
+    for token in (token for path in paths for token in load_file(path)["tokens"].ravel().tolist()):
+        if token == SPECIAL.index("[CLS]"):
+            documents.append(bytearray())
+        elif token >= len(SPECIAL):
+            documents[-1].append(token - len(SPECIAL))
+    return [document.decode() for document in documents]
 
 
-def unpacked(data: bytes, packing: str) -> bytes:
-    """What a compressed file holds. Errors: any, where it is damaged."""
-    if packing == ".gz":
+def decompress(data: bytes, suffix: str) -> bytes:
+    """Decompress a file by its suffix. Raises any exception if it is damaged."""
+    if suffix == ".gz":
         return gzip.decompress(data)
-    if packing == ".zst":
+    if suffix == ".zst":
         import pyarrow as pa
 
-        # At the end of a frame it must be told that there may be another one, which it asks for by itself.
+        # Unlike a decompressor of `zstandard`, this stream goes on behind the end of a frame by itself.
         return bytes(pa.CompressedInputStream(pa.BufferReader(data), "zstd").read())
-    if packing in (".xz", ".bz2"):
-        whole, new = b"", lzma.LZMADecompressor if packing == ".xz" else bz2.BZ2Decompressor
+    if suffix in (".xz", ".bz2"):
         if data.startswith(b"\0"):
-            raise EOFError("it begins with zeros")
+            raise EOFError("the file begins with zeros")
+        content = b""
         while data := data.lstrip(b"\0"):
-            stream = new()
-            whole += stream.decompress(data)
+            stream = lzma.LZMADecompressor() if suffix == ".xz" else bz2.BZ2Decompressor()
+            content += stream.decompress(data)
             if not stream.eof:
-                raise EOFError("it ends in mid-stream")
+                raise EOFError("the file ends inside a stream")
             data = stream.unused_data
-        return whole
+        return content
     return data
 
 
 def read_plainly(data: bytes, name: str, document: str, field: str) -> list[str | None]:
-    """The documents of a file, None for one that cannot be had. Errors: any, where the file is damaged."""
+    """Return the documents of a file, None in place of an unreadable one. Raises any exception if it is damaged."""
     kind, _, packing = name.removeprefix("file").partition(".")[2].partition(".")
-    data = unpacked(data, f".{packing}" if packing else "")
+    data = decompress(data, f".{packing}" if packing else "")
     if kind == "parquet":
-        return _parquet(data, field)
+        return _read_parquet(data, field)
     if kind == "jsonl":
         lines = data.split(b"\n")
         lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-        return [_json(line.strip(), field) for line in lines if line.strip()]
+        return [_read_record(line.strip(), field) for line in lines if line.strip()]
     if document == "file":
-        return [_text(data)]
+        return [_decode(data)]
     lines = re.split(rb"\r\n|\r|\n", data)
     if document == "line":
-        return [_text(line) for line in lines]
+        return [_decode(line) for line in lines]
+    return _read_paragraphs(lines)
+
+
+def _read_paragraphs(lines: list[bytes]) -> list[str | None]:
+    """The documents that are separated by blank lines."""
     groups: list[list[bytes]] = [[]]
     for line in lines:
-        blank = (_text(line) or "x" * bool(line)).strip("\ufeff").isspace() or not line.strip(b"\xef\xbb\xbf")
-        groups = [*groups, []] if blank else [*groups[:-1], [*groups[-1], line]]
-    return [_text(b"\n".join(group)) for group in groups if group]
+        text = _decode(line)
+        is_blank = not line.strip(b"\xef\xbb\xbf") or (text is not None and text.strip("\ufeff").isspace())
+        groups = [*groups, []] if is_blank else [*groups[:-1], [*groups[-1], line]]
+    return [_decode(b"\n".join(group)) for group in groups if group]
 
 
-def _text(data: bytes) -> str | None:
+def _decode(data: bytes) -> str | None:
     try:
         return data.decode()
     except UnicodeDecodeError:
         return None
 
 
-def _json(line: bytes, field: str) -> str | None:
+def _read_record(line: bytes, field: str) -> str | None:
     try:
         value = json.loads(line.decode())
-        return _sound(value[field]) if isinstance(value, dict) else None
+        return _check_text(value[field]) if isinstance(value, dict) else None
     except (ValueError, KeyError, RecursionError):
         return None
 
 
-def _sound(value: Any) -> str | None:
+def _check_text(value: Any) -> str | None:
+    """A text without unpaired surrogates; None in place of any other value."""
     return value if isinstance(value, str) and not re.search("[\ud800-\udfff]", value) else None
 
 
-def _parquet(data: bytes, field: str) -> list[str | None]:
+def _read_parquet(data: bytes, field: str) -> list[str | None]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(data))
     names = file.schema_arrow.names
-    table = file.read(columns=[field] if field in names else [])  # damage to other columns is nothing to the text
+    table = file.read(columns=[field] if field in names else [])  # damage to other columns does not matter
     if names.count(field) > 1:
         return [None]
     if field not in table.column_names:
         return [None] * file.metadata.num_rows
-    found: list[str | None] = []
+    documents: list[str | None] = []
     for scalar in table.column(field):
         try:
-            found.append(_sound(scalar.as_py()))
+            documents.append(_check_text(scalar.as_py()))
         except UnicodeDecodeError:
-            found.append(None)
-    return found
+            documents.append(None)
+    return documents
 
 
-def files(source: random.Random, count: int) -> Iterator[Case]:
-    """Files of every format, with odd records, damaged ones too, read in every way."""
+def make_files(source: random.Random, count: int) -> Iterator[Case]:
+    """Yield files of every format with odd records, some of them damaged, each read in one of the possible ways."""
     for _ in range(count):
         kind = source.choice(["txt", "txt", "jsonl", "jsonl", "jsonl", "parquet"])
         packing = source.choice(["", "", *PACKED]) if kind != "parquet" else ""
         damage = source.choice(DAMAGE) if source.random() < 0.55 else ""
-        damage = source.choice(list(PLACES)) if source.random() < 0.04 else damage
+        damage = source.choice(list(IRREGULAR)) if source.random() < 0.04 else damage
         document = source.choice(["file", "line", "blank_line"])
         skip = source.random() < 0.4
         field = source.choice(["text"] * 12 + ["body", "", "a.b", "é", "null", "[x]"])
         name, seed = f"file.{kind}{packing}", source.random()
         words = [f"data.document={document}", f"data.on_error={'skip' if skip else 'stop'}", f"data.text_field={field}"]
-
-        def make(folder: Path, name: str = name, seed: float = seed, damage: str = damage,
-                 words: list[str] = words) -> list[str]:  # fmt: skip
-            (folder / "texts").mkdir()
-            (folder / "texts" / "0.txt").write_text(ANCHOR)
-            (folder / "texts" / "1.txt").write_text(KEPT)
-            if damage in PLACES:
-                PLACES[damage](folder / "texts" / name)
-            else:
-                (folder / "texts" / name).write_bytes(content(name, damage, seed))
-            (folder / "tokenizer.json").write_text(byte_tokenizer())
-            return ["prepare", *SETTINGS, *words]
-
+        make = partial(_make, name, damage, seed, words)
         judge = partial(_judge, damage=damage, name=name, document=document, field=field, skip=skip)
         yield Case("data", f"{name} {damage} {' '.join(words)}", make, judge)
 
 
+def _make(name: str, damage: str, seed: float, words: list[str], folder: Path) -> list[str]:
+    (folder / "texts").mkdir()
+    (folder / "texts" / "0.txt").write_text(HELD_OUT)
+    (folder / "texts" / "1.txt").write_text(TRAINED)
+    if damage in IRREGULAR:
+        IRREGULAR[damage](folder / "texts" / name)
+    else:
+        (folder / "texts" / name).write_bytes(make_content(name, damage, seed))
+    (folder / "tokenizer.json").write_text(byte_tokenizer())
+    return ["prepare", *SETTINGS, *words]
+
+
 def _judge(folder: Path, _: Result, damage: str, name: str, document: str, field: str, skip: bool) -> str:
-    """The rule: the documents are those that are read plainly; what cannot be read is left out only where told to."""
+    """Compare the documents with those that are read plainly. Unreadable ones may be missing only with `skip`."""
     path = folder / "texts" / name
     if damage == "a folder":
-        wanted: list[str | None] | None = []
-    elif damage in PLACES:
-        wanted = None
+        expected: list[str | None] | None = []
+    elif damage in IRREGULAR:
+        expected = None
     else:
-        wanted = apart(lambda: read_plainly(path.read_bytes(), name, document, field))
+        expected = call_in_fork(lambda: read_plainly(path.read_bytes(), name, document, field))
     dropped = json.loads(next((folder / "out").glob("*/manifest.json")).read_text())["dropped"]
     broken = dropped.get("broken", {"documents": 0})["documents"]
-    there = stored(folder / "out")
-    if wanted is None:
-        return "" if skip and broken else "the file is damaged, and it was not said"
-    faults = sum(one is None for one in wanted)
-    if faults and not skip:
-        return f"{faults} documents cannot be read, and it was not said"
-    if faults != broken:
-        return f"{faults} documents cannot be read, and {broken} are said to be broken"
-    plain = [KEPT, *(_comparable(one) for one in wanted if one)]
-    found = [_comparable(one) for one in there]
-    if [one for one in plain if one] != [one for one in found if one]:
-        return f"{len(found)} documents {found!r:.300} instead of {len(plain)}: {plain!r:.300}"
+    if expected is None:
+        return "" if skip and broken else "the file is damaged, and no message says so"
+    unreadable = sum(text is None for text in expected)
+    if unreadable and not skip:
+        return f"{unreadable} documents cannot be read, and no message says so"
+    if unreadable != broken:
+        return f"{unreadable} documents cannot be read, and {broken} are reported as broken"
+    texts = [_normalize(text) for text in [TRAINED, *expected] if text]
+    stored = [_normalize(text) for text in read_shards(folder / "out")]
+    if [text for text in texts if text] != [text for text in stored if text]:
+        return f"{len(stored)} documents {stored!r:.300} instead of {len(texts)}: {texts!r:.300}"
     return ""
 
 
-def _comparable(text: str) -> str:
-    """A text without marks of the order of bytes; nothing of one without letter or digit, which may be left out."""
+def _normalize(text: str) -> str:
+    """Remove byte order marks. A text without letters and digits becomes empty, because it may be dropped."""
     return text.replace("\ufeff", "") if any(map(str.isalnum, text)) else ""
 
 
-GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {"data": files}
+GROUPS: dict[str, Callable[[random.Random, int], Iterator[Case]]] = {"data": make_files}

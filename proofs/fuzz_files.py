@@ -1,4 +1,4 @@
-"""Files of text for the fuzz proof: odd records in every format and compression, and what may happen to a file."""
+"""Text files for the fuzz proof: odd records in every format and compression, and ways in which a file is damaged."""
 
 import bz2
 import gzip
@@ -120,21 +120,21 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 DAMAGE = ("cut", "cut", "flip", "flip", "flips", "insert", "garbage", "zeros", "twice", "empty", "head", "hole")
 
 
-def content(name: str, damage: str, seed: float) -> bytes:
-    """The bytes of an odd file."""
+def make_content(name: str, damage: str, seed: float) -> bytes:
+    """Return the bytes of an odd file of this name, damaged or not."""
     source = random.Random(seed)
-    data = _records(name.split(".")[1], source)
+    data = _make_records(name.split(".")[1], source)
     packing = name.removeprefix("file").partition(".")[2].partition(".")[2]
     if source.random() < 0.1:
         data = source.choice([b"\xef\xbb\xbf" + data, data.replace(b"\n", b"\r\n"), data[:-1], data + b"\n\n"])
-    inner = damage and packing and source.random() < 0.2
-    data = damaged(data, damage, source) if inner else data
+    damage_first = damage and packing and source.random() < 0.2  # then the compression itself is sound
+    data = damage_bytes(data, damage, source) if damage_first else data
     data = PACKED[f".{packing}" if packing else ""](data)
-    return data if inner else damaged(data, damage, source)
+    return data if damage_first else damage_bytes(data, damage, source)
 
 
-def damaged(data: bytes, damage: str, source: random.Random) -> bytes:
-    """A file that something has happened to; the same where `damage` is ""."""
+def damage_bytes(data: bytes, damage: str, source: random.Random) -> bytes:
+    """Damage the content of a file in one of the ways of `DAMAGE`. With `damage` "" it stays as it is."""
     place = source.randrange(len(data) + 1)
     if damage in ("flip", "flips"):
         changed = bytearray(data)
@@ -154,23 +154,23 @@ def damaged(data: bytes, damage: str, source: random.Random) -> bytes:
     return ways.get(damage, data)
 
 
-def _records(kind: str, source: random.Random) -> bytes:
+def _make_records(kind: str, source: random.Random) -> bytes:
     texts = source.choices(TEXTS, k=source.randrange(1, 12))
     if kind == "txt":
         odd = [b"\xff", b"\xed\xa0\x80", b"caf\xe9", b"\xef\xbb\xbf", "x".encode("utf-16"), b"a" * 70_000]
         parts = [source.choice(odd) if source.random() < 0.1 else text.encode() for text in texts]
         return source.choice([b"\n", b"\n\n", b"\r\n", b"\r", b" \n\t\n"]).join(parts)
     if kind == "parquet":
-        return _table(texts, source)
+        return _make_table(texts, source)
     plain = [json.dumps({"n": 1, "text": text}, ensure_ascii=source.random() < 0.5) for text in texts]
-    lines = [one.encode() for one in plain]
+    lines = [line.encode() for line in plain]
     for _ in range(source.choice([0, 1, 1, 2])):
         lines.insert(source.randrange(len(lines) + 1), source.choice(ODD_JSON))
     return b"\n".join(lines) + b"\n" * (source.random() < 0.8)
 
 
-def _table(texts: Sequence[str], source: random.Random) -> bytes:
-    """A parquet file whose column may be of any type."""
+def _make_table(texts: Sequence[str], source: random.Random) -> bytes:
+    """A parquet file with a column of texts, which may have any type."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -213,6 +213,6 @@ def _table(texts: Sequence[str], source: random.Random) -> bytes:
     }
     try:
         pq.write_table(table, out, **options)
-    except (pa.ArrowException, KeyError):  # a type that this writer has not
-        return _table(texts, source)
+    except (pa.ArrowException, KeyError):  # pyarrow cannot write this type: draw another one
+        return _make_table(texts, source)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""One case of the fuzz proof: forked from a warm process, watched, and sorted by what became of it."""
+"""Running one case of the fuzz proof in a fork of a warm process, and judging its outcome."""
 
 import contextlib
 import gc
@@ -17,21 +17,28 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-MEMORY = 12 * 2**30  # bytes of address space: torch alone maps several
-DOORS = ("train", "prepare", "evaluate", "export", "glue", "ablate")
-# What became of a case; the last four must not be.
-OUTCOMES = ("refused", "accepted", "failed as said", "traceback", "signal", "no end", "accepted wrongly")
-BAD = OUTCOMES[3:]
+MEMORY = 12 * 2**30  # bytes of address space; torch alone maps several GiB
+GOOD_OUTCOMES = ("refused", "accepted", "reported failure")
+BAD_OUTCOMES = ("traceback", "signal", "no end", "accepted wrongly")
+OUTCOMES = (*GOOD_OUTCOMES, *BAD_OUTCOMES)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did: its exit status, negative for a signal; what it printed; whether its time was up."""
+    """What a command did.
+
+    Args:
+        status: exit status, negative for a signal.
+        out: standard output.
+        err: standard error.
+        timed_out: whether it was killed because its time was over.
+        seconds: that it took.
+    """
 
     status: int
     out: str
     err: str
-    late: bool
+    timed_out: bool
     seconds: float
 
 
@@ -39,9 +46,13 @@ class Result:
 class Case:
     """An odd input to a command.
 
-    group: class of the case. about: what is odd. make: writes what it needs into an empty folder, which is the current
-    one then, and returns the command's words, its door first. judge: of one that was accepted, what is wrong with it,
-    by a rule of its own; nothing where it is right. patience: seconds that it may take.
+    Args:
+        group: class of the case.
+        about: what is odd about it.
+        make: writes the inputs into an empty folder, the working folder of the command, and returns the name of the
+            door followed by its words.
+        judge: called if the command ended with status 0. Returns what is wrong with the result, "" if it is right.
+        patience: seconds that the command may take.
     """
 
     group: str
@@ -52,7 +63,7 @@ class Case:
 
 
 def warm_up() -> None:
-    """Import what the commands import, so that a fork has it; one thread, which a fork survives."""
+    """Import what the commands import, so that every fork has it, with one thread: others do not survive a fork."""
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     import pyarrow.parquet  # noqa: F401
     import torch
@@ -60,35 +71,35 @@ def warm_up() -> None:
     import zstandard  # noqa: F401
 
     torch.set_num_threads(1)
-    gc.freeze()  # what is there already is not looked at again in a fork, which would copy its memory
+    gc.freeze()  # otherwise a garbage collection in a fork would write to all shared memory, and so copy it
 
 
 def run_case(case: Case, folder: Path) -> Result:
-    """Make a case in a folder, run it in a forked process, and wait for its end."""
+    """Make a case in a new folder, run it in a fork, and wait for its end."""
     folder.mkdir(parents=True)
-    began = time.monotonic()
+    start = time.monotonic()
     child = os.fork()
     if child == 0:
         _run(case, folder)
-    late = False
+    timed_out = False
     while True:
-        done, state = os.waitpid(child, os.WNOHANG)
-        if done:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
             break
-        if time.monotonic() - began > case.patience:
-            late = True
+        if time.monotonic() - start > case.patience:
+            timed_out = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
         time.sleep(0.002)
-    with contextlib.suppress(ProcessLookupError):  # what it has begun
+    with contextlib.suppress(ProcessLookupError):  # its own child processes
         os.killpg(child, signal.SIGKILL)
-    texts = [(folder.parent / f"{folder.name}.{name}") for name in ("out", "err")]
-    out, err = (path.read_text(errors="replace") if path.exists() else "" for path in texts)
-    return Result(os.waitstatus_to_exitcode(state), out, err, late, time.monotonic() - began)
+    paths = [folder.parent / f"{folder.name}.{name}" for name in ("out", "err")]
+    out, err = (path.read_text(errors="replace") if path.exists() else "" for path in paths)
+    return Result(os.waitstatus_to_exitcode(status), out, err, timed_out, time.monotonic() - start)
 
 
 def _run(case: Case, folder: Path) -> None:
-    """In the fork: be a command."""
+    """In the fork: run the command, and end this process with its exit status."""
     status = 70
     try:
         os.setsid()
@@ -107,8 +118,8 @@ def _run(case: Case, folder: Path) -> None:
             sys.modules.pop(name, None)
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
     except BaseException:
         import traceback
 
@@ -121,48 +132,49 @@ def _run(case: Case, folder: Path) -> None:
         os._exit(status)
 
 
-def outcome_of(case: Case, folder: Path, result: Result) -> tuple[str, str]:
-    """One of OUTCOMES, and what there is to say of it."""
-    said = [line for line in result.err.splitlines() if line.strip()]
-    last = said[-1] if said else ""
-    if result.late:
+def judge_case(case: Case, folder: Path, result: Result) -> tuple[str, str]:
+    """Return one of OUTCOMES and the reason for it."""
+    error_lines = [line for line in result.err.splitlines() if line.strip()]
+    last = error_lines[-1] if error_lines else ""
+    if result.timed_out:
         return "no end", last
     if result.status < 0:
         return "signal", signal.Signals(-result.status).name
     if "Traceback (most recent call last)" in result.err + result.out:
         return "traceback", last
     if result.status == 2:
-        lines = [line for line in said if "warning" not in line.lower()]
-        good = 1 <= len(lines) <= 2 and lines[0].startswith("cram: ")
-        return ("refused", lines[0]) if good else ("traceback", f"status 2 with {len(lines)} lines: {last}")
+        lines = [line for line in error_lines if "warning" not in line.lower()]
+        is_proper = 1 <= len(lines) <= 2 and lines[0].startswith("cram: ")
+        return ("refused", lines[0]) if is_proper else ("traceback", f"status 2 with {len(lines)} lines: {last}")
     if result.status:
-        return "failed as said" if last.startswith("cram: ") else "traceback", f"status {result.status}: {last}"
+        return "reported failure" if last.startswith("cram: ") else "traceback", f"status {result.status}: {last}"
     try:
-        wrong = case.judge(folder, result)
+        problem = case.judge(folder, result)
     except Exception as error:
-        wrong = f"what was made cannot be read: {error!r}"
-    return ("accepted wrongly", wrong) if wrong else ("accepted", "")
+        problem = f"the result cannot be read: {error!r}"
+    return ("accepted wrongly", problem) if problem else ("accepted", "")
 
 
-def apart(work: Callable[[], T]) -> T | None:
-    """What a function gives in a process of its own, as JSON brings it; None where it raises or the process dies."""
+def call_in_fork(function: Callable[[], T]) -> T | None:
+    """Call a function in a process of its own. Returns its result, passed as JSON; None if it raises or dies."""
     with tempfile.TemporaryFile() as file:
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-                file.write(json.dumps(work()).encode())
+                file.write(json.dumps(function()).encode())
                 file.flush()
                 os._exit(0)
             os._exit(1)
         if os.waitpid(child, 0)[1]:
             return None
         file.seek(0)
-        return json.load(file)  # type: ignore[no-any-return]
+        result: T = json.load(file)
+        return result
 
 
-def clear(folder: Path) -> None:
-    """Remove what a case has left."""
+def remove_case(folder: Path) -> None:
+    """Remove the folder of a case and the files of its output."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("out", "err"):
         (folder.parent / f"{folder.name}.{name}").unlink(missing_ok=True)

@@ -1,31 +1,59 @@
-"""What every door does when it is asked to end, and when nobody can read what it prints.
-
-    python -m proofs.signals [doors=train,prepare,glue,export,ablate,evaluate]
-
-Each signal is sent to the command alone once its work is under way; then the same command is called again, and must
-give what a call that was left alone gives. Prints a table; exit status 1 where a line of it is not as it must be.
-Needs /proc and bash.
-"""
+"""`python -m proofs.signals`: send signals to the doors, and take away their standard output."""
 
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from proofs.doors import DOORS, Bench, Door, environment, family, finish, left, partial
+from cram.command import INTERRUPTED, run_door
+from cram.config.recipe import read_words
+from cram.config.schema import key
+from proofs.doors import (
+    DOORS,
+    Door,
+    Workspace,
+    choose_doors,
+    environment,
+    find_descendants,
+    find_partial,
+    kill_survivors,
+    run_to_end,
+)
 
+ABOUT = """See what every door does when it is asked to end, and when its output cannot be written.
+
+    python -m proofs.signals doors=[train,prepare]
+
+Each signal is sent to the command alone once its work has begun. The same command is then called again, and must give
+what an undisturbed call gives. Prints a table; exit status 1 if a row is wrong. Needs /proc and bash."""
 SIGNALS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
-# How a shell says it, what the command must say then, and whether what it prints is lost by a fault.
-OUTPUTS = {
-    "closed": (">&-", "it is closed", True),
-    "full": (">/dev/full", "No space left on device", True),
-    "reader gone": ("| :; exit ${PIPESTATUS[0]}", "Broken pipe", False),
+
+
+@dataclass(frozen=True)
+class LostOutput:
+    """A way to lose standard output.
+
+    Args:
+        shell: the redirection in bash.
+        reason: the reason that the command must give.
+        is_fault: whether it counts as a fault. A reader who has ended does not.
+    """
+
+    shell: str
+    reason: str
+    is_fault: bool
+
+
+LOST_OUTPUTS = {
+    "closed": LostOutput(">&-", "it is closed", True),
+    "full": LostOutput(">/dev/full", "No space left on device", True),
+    "reader gone": LostOutput("| :; exit ${PIPESTATUS[0]}", "Broken pipe", False),
 }
-# What shows that the work of a door is under way.
-UNDER_WAY = {
+# Globs of files that exist once the work of a door has begun.
+WORK_BEGUN = {
     "train": "run/checkpoints/[1-9]*",
     "prepare": "shards/.*.partial",
     "glue": "out/glue.json",
@@ -35,85 +63,116 @@ UNDER_WAY = {
 }
 
 
-@dataclass(frozen=True)
-class Left:
-    """A call that was left alone: what it wrote, and how long it took."""
+@dataclass
+class SignalsConfig:
+    """The keys of this proof."""
 
-    files: dict[str, str]
+    doors: list[str] = key(list(DOORS), "doors to call")
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A call that was not disturbed: hashes of its results, and its seconds."""
+
+    results: dict[str, str]
     seconds: float
 
 
-def signalled(door: Door, bench: Bench, name: str, alone: Left) -> tuple[str, bool]:
-    """A line of the table, and whether it is as it must be."""
-    folder = bench.fresh(door, f"{door.name}-{name}")
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, and whether it is as it must be."""
+
+    door: str
+    event: str
+    status: int
+    message: str
+    files: str
+    survivors: int
+    is_same: bool
+    passed: bool
+
+    def __str__(self) -> str:
+        result = "as undisturbed" if self.is_same else "DIFFERENT"
+        return (
+            f"| {self.door} | {self.event} | {self.status} | {self.message} | {self.files} | {self.survivors} | "
+            f"{result} |{'' if self.passed else '  <- WRONG'}"
+        )
+
+
+def send_signal(door: Door, workspace: Workspace, name: str, undisturbed: Undisturbed) -> Row:
+    """Send a signal to a door at work, then call the door again."""
+    folder = workspace.new_folder(door, f"{door.name}-{name}")
     log = folder / f"{door.name}-{name}.log"
     process = door.start(folder, log)
-    while not any(folder.glob(UNDER_WAY[door.name])) and process.poll() is None:
+    while not any(folder.glob(WORK_BEGUN[door.name])) and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(0.3 * alone.seconds if door.name == "evaluate" else 0.0)
-    children = family(process.pid)
+    time.sleep(0.3 * undisturbed.seconds if door.name == "evaluate" else 0.0)
+    children = find_descendants(process.pid)
     process.send_signal(signal.Signals[name])
     status = process.wait()
-    said = log.read_text(errors="replace").splitlines()
-    alive, there = len(left(children)), _there(door, folder)
-    finish(door, folder, log)
-    same = door.files(folder) == alone.files
-    hidden = partial(folder)
-    told = said[-1] if said else "nothing"
-    good = status == 130 and "interrupted" in told and not (alive or hidden) and same
-    again = "as alone" if same else "DIFFERENT"
-    return f"{status} | {told} | {there} | {alive} | {again}{', hidden files' * bool(hidden)}", good
+    lines = log.read_text(errors="replace").splitlines()
+    message = lines[-1] if lines else "nothing"
+    survivors, files = kill_survivors(children), _describe_files(door, folder)
+    run_to_end(door, folder, log)
+    is_same = door.hash_results(folder) == undisturbed.results and not find_partial(folder)
+    passed = status == INTERRUPTED and "interrupted" in message and not survivors and is_same
+    return Row(door.name, name, status, message, files, survivors, is_same, passed)
 
 
-def unheard(door: Door, bench: Bench, name: str, alone: Left) -> tuple[str, bool]:
-    """The same for a call whose standard output is lost."""
-    folder = bench.fresh(door, f"{door.name}-unheard")
-    where, reason, fault = OUTPUTS[name]
-    shell = ["bash", "-c", f'"$0" "$@" {where}', *door.command]
-    done = subprocess.run(shell, cwd=folder, capture_output=True, text=True, check=False, env=environment())
-    same = door.files(folder) == alone.files
-    lines = [line for line in done.stderr.splitlines() if line.startswith("cram: ")]
-    wanted = 2 if fault and not door.results else 0  # of what is only printed nothing is left
-    told = f"cram: standard output cannot be written ({reason}). The command goes on without it."
-    good = done.returncode == wanted and lines == [told] and same and not partial(folder)
-    rest = len(done.stderr.splitlines()) - len(lines)
-    return (
-        f"{done.returncode} | {' '.join(lines)}{f' (and {rest} lines)' * bool(rest)} | {_there(door, folder)} | 0 | "
-        + ("as alone" if same else "DIFFERENT"),
-        good,
+def lose_output(door: Door, workspace: Workspace, name: str, undisturbed: Undisturbed) -> Row:
+    """Call a door whose standard output is lost. It must say so once and do its work."""
+    folder, lost = workspace.new_folder(door, f"{door.name}-output"), LOST_OUTPUTS[name]
+    shell = ["bash", "-c", f'"$0" "$@" {lost.shell}', *door.command]
+    answer = subprocess.run(shell, cwd=folder, capture_output=True, text=True, check=False, env=environment())
+    is_same = door.hash_results(folder) == undisturbed.results and not find_partial(folder)
+    lines = answer.stderr.splitlines()
+    messages = [line for line in lines if line.startswith("cram: ")]
+    expected = f"cram: standard output cannot be written ({lost.reason}). The command goes on without it."
+    # A door without results only prints, so for it lost output is a failure.
+    expected_status = 2 if lost.is_fault and not door.results else 0
+    passed = answer.returncode == expected_status and messages == [expected] and is_same
+    message = " ".join(messages) + (f" (and {len(lines) - len(messages)} lines)" if len(lines) > len(messages) else "")
+    return Row(
+        door.name, f"output {name}", answer.returncode, message, _describe_files(door, folder), 0, is_same, passed
     )
 
 
-def _there(door: Door, folder: Path) -> str:
-    """What is there, in words."""
-    files, begun = len(door.files(folder)), partial(folder)
-    saved = [int(path.name) for path in folder.glob(UNDER_WAY[door.name]) if path.name.isdigit()]
-    words = [f"{files} files of the result"] if files else []
-    words += [f"checkpoint {max(saved)}"] if saved else []
-    words += [f"begun: {begun[0]}"] if begun else []
+def _describe_files(door: Door, folder: Path) -> str:
+    """Which files exist now: results, the newest checkpoint, and partial ones."""
+    results, partial = len(door.hash_results(folder)), find_partial(folder)
+    steps = [int(path.name) for path in folder.glob(WORK_BEGUN[door.name]) if path.name.isdigit()]
+    words = [f"{results} files of the result"] if results else []
+    words += [f"checkpoint {max(steps)}"] if steps else []
+    words += [f"partial: {partial[0]}"] if partial else []
     return ", ".join(words) or "nothing"
 
 
+def prove(door: Door, workspace: Workspace) -> Iterator[Row]:
+    """Disturb a door in every way."""
+    folder = workspace.new_folder(door, f"{door.name}-undisturbed")
+    seconds = run_to_end(door, folder, workspace.folder / f"{door.name}.log")
+    undisturbed = Undisturbed(door.hash_results(folder), seconds)
+    for name in SIGNALS:
+        yield send_signal(door, workspace, name, undisturbed)
+    for name in LOST_OUTPUTS:
+        yield lose_output(door, workspace, name, undisturbed)
+
+
 def main(words: list[str]) -> int:
-    options = {"doors": "train,prepare,glue,export,ablate,evaluate"} | dict(word.split("=", 1) for word in words)
-    print("| door | what | status | message | there | left alive | result, called again after a signal |")
+    """Disturb the chosen doors and print the table."""
+    doors = choose_doors(read_words(SignalsConfig, words).doors)
+    print("| door | event | status | message | files at the end | children | result, called again after a signal |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    wrong = 0
-    with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name))
-        for door in (DOORS[name] for name in options["doors"].split(",")):
-            folder = bench.fresh(door, f"{door.name}-alone")
-            seconds = finish(door, folder, bench.folder / f"{door.name}.log")
-            alone = Left(door.files(folder), seconds)
-            lines = {name: lambda name=name: signalled(door, bench, name, alone) for name in SIGNALS}  # noqa: B023
-            lines |= {f"output {name}": lambda name=name: unheard(door, bench, name, alone) for name in OUTPUTS}  # noqa: B023
-            for what, find in lines.items():
-                line, good = find()
-                print(f"| {door.name} | {what} | {line} |{'' if good else '  <- WRONG'}", flush=True)
-                wrong += not good
-    print(f"{wrong} wrong")
-    return 1 if wrong else 0
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder))
+        for door in doors:
+            for row in prove(door, workspace):
+                print(row, flush=True)
+                failures += not row.passed
+    print(f"{failures} wrong")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_door(main, SignalsConfig, ABOUT)
