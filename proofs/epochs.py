@@ -1,78 +1,103 @@
-"""Prove over a shard set that an epoch gives each row once and each token as often as it was counted.
-
-    python -m proofs.epochs data=SHARDFOLDER [order=shuffled] [seed=0] [batch=1000]
-
-Three ways: straight; stopped at a row drawn by the seed and resumed by a new loader; and a second epoch behind it.
-"""
+"""`python -m proofs.epochs`: check over a shard folder that an epoch gives each row once."""
 
 import random
-import sys
 import time
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from cram.command import run_door
+from cram.config.recipe import read_words
+from cram.config.schema import key
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
-from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.special import SpecialTokens
+from cram.data.tokenizer import load_tokenizer
+from cram.errors import CramError
+
+ABOUT = """Check over a shard folder that an epoch gives each row once, and each token as often as it was counted.
+
+    python -m proofs.epochs data=SHARDFOLDER order=shuffled batch=1000
+
+Three ways: one loader; a loader that stops at a random row and a new one that resumes; and a second epoch after that.
+Exit status 1 if a row or a token is given too often or too seldom, or in another order after resuming."""
 
 
-class Seen:
-    """What a loader has given: how often each row, in which order, and how often each token."""
+@dataclass
+class EpochsConfig:
+    """The keys of this proof."""
 
-    def __init__(self, shards: ShardSet):
-        self.tokens = np.zeros(shards.vocab_size, np.int64)
-        self.order: list[np.ndarray] = []
+    data: str = key("", "shard folder", path=True)
+    order: Literal["shuffled", "likely_first", "unlikely_first"] = key("shuffled", "order of the rows, as in a recipe")
+    batch: int = key(1000, "rows drawn at a time", "rows", least=1)
+    seed: int = key(0, "of the order and of the row at which the loader stops", least=0)
 
-    def take(self, loader: Loader, rows: int, batch: int) -> None:
-        """Draw rows, in batches."""
+
+class Counter:
+    """Counts what loaders give: the rows in their order, and how often each token id occurs."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.tokens = np.zeros(vocab_size, np.int64)
+        self.rows: list[np.ndarray] = []
+
+    def draw(self, loader: Loader, rows: int, batch: int) -> None:
+        """Draw rows from a loader, in batches."""
         while rows:
-            part = loader.next(min(batch, rows))
-            rows -= len(part.index)
-            self.order.append(part.index)
-            self.tokens += np.bincount(part.tokens.ravel(), minlength=len(self.tokens))
+            drawn = loader.next(min(batch, rows))
+            rows -= len(drawn.index)
+            self.rows.append(drawn.index)
+            self.tokens += np.bincount(drawn.tokens.ravel(), minlength=len(self.tokens))
 
-    def problem(self, shards: ShardSet, epochs: int) -> str | None:
-        """What is not as it must be after so many epochs."""
-        pad = SpecialTokens.of(load_tokenizer(shards.tokenizer_path)).pad
-        self.tokens[pad] = 0
-        times = np.bincount(np.concatenate(self.order), minlength=shards.rows)
+    def find_problem(self, shards: ShardSet, epochs: int) -> str | None:
+        """Return what is wrong after so many epochs, None if nothing is."""
+        tokens = self.tokens.copy()
+        tokens[SpecialTokens.of(load_tokenizer(shards.tokenizer_path)).pad] = 0  # padding is not counted in shards
+        times = np.bincount(np.concatenate(self.rows), minlength=shards.rows)
         if (times != epochs).any():
-            return f"{(times != epochs).sum()} rows not seen {epochs} time(s)"
-        if not np.array_equal(self.tokens, epochs * shards.token_counts()):
-            return "tokens differ from those that were counted when the shards were made"
+            return f"{(times != epochs).sum()} rows were not given {epochs} time(s)"
+        if not np.array_equal(tokens, epochs * shards.token_counts()):
+            return "the tokens are not those that were counted when the shards were made"
         return None
 
 
-def main(words: list[str]) -> int:
-    options = {"order": "shuffled", "seed": "0", "batch": "1000"} | dict(word.split("=", 1) for word in words)
-    shards, seed, batch = ShardSet.open(options["data"]), int(options["seed"]), int(options["batch"])
-    began = time.perf_counter()
-    straight, resumed, twice = Seen(shards), Seen(shards), Seen(shards)
-    loader = Loader(shards, seed, 1, options["order"])  # type: ignore[arg-type]
-    straight.take(loader, shards.rows, batch)
+def prove(shards: ShardSet, config: EpochsConfig, stop: int) -> list[str]:
+    """Draw epochs in three ways, once with a stop at row `stop`. Returns the problems."""
+    straight, resumed = Counter(shards.vocab_size), Counter(shards.vocab_size)
+    loader = Loader(shards, config.seed, 1, config.order)
+    straight.draw(loader, shards.rows, config.batch)
     loader.close()
-    stop = random.Random(seed).randrange(1, shards.rows)
-    loader = Loader(shards, seed, 2, options["order"])  # type: ignore[arg-type]
-    resumed.take(loader, stop, batch)
+    loader = Loader(shards, config.seed, 2, config.order)
+    resumed.draw(loader, stop, config.batch)
     state = loader.state()
     loader.close()
-    loader = Loader(shards, seed, 2, options["order"])  # type: ignore[arg-type]
+    loader = Loader(shards, config.seed, 2, config.order)
     loader.resume(state)
-    resumed.take(loader, shards.rows - stop, batch)
-    twice.order, twice.tokens = list(resumed.order), resumed.tokens.copy()
-    twice.take(loader, shards.rows, batch)
-    loader.close()
-    problems = [straight.problem(shards, 1), resumed.problem(shards, 1), twice.problem(shards, 2)]
-    if not np.array_equal(np.concatenate(straight.order), np.concatenate(resumed.order)):
+    resumed.draw(loader, shards.rows - stop, config.batch)
+    problems = [straight.find_problem(shards, 1), resumed.find_problem(shards, 1)]
+    if not np.array_equal(np.concatenate(straight.rows), np.concatenate(resumed.rows)):
         problems.append("the resumed epoch has another order than the straight one")
-    found = [problem for problem in problems if problem]
+    resumed.draw(loader, shards.rows, config.batch)
+    loader.close()
+    problems.append(resumed.find_problem(shards, 2))
+    return [problem for problem in problems if problem]
+
+
+def main(words: list[str]) -> int:
+    """Check the epochs of a shard folder and print the outcome."""
+    config = read_words(EpochsConfig, words)
+    if not config.data:
+        raise CramError("data= is missing. Give a shard folder.")
+    shards, start = ShardSet.open(config.data), time.perf_counter()
+    stop = random.Random(config.seed).randrange(1, shards.rows)
+    problems = prove(shards, config, stop)
     print(
-        f"{shards.folder}, {options['order']}: {shards.rows:,} rows, {shards.tokens:,} tokens, straight, resumed at "
-        f"row {stop:,}, and a second epoch: {'; '.join(found) or 'each row once an epoch, each token as counted'} "
-        f"({time.perf_counter() - began:.1f} s)"
+        f"{shards.folder}, {config.order}: {shards.rows:,} rows, {shards.tokens:,} tokens, straight, resumed at row "
+        f"{stop:,}, and a second epoch: {'; '.join(problems) or 'each row once an epoch, each token as counted'} "
+        f"({time.perf_counter() - start:.1f} s)"
     )
-    return 1 if found else 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_door(main, EpochsConfig, ABOUT)

@@ -72,12 +72,12 @@ def _refuse(text: str) -> NoReturn:
 def is_equal(kind: Any, expected: Any, printed: Any) -> bool:
     """Whether the text of a printed yaml value stands for the expected value."""
     if expected is None:
-        return printed == "null"
+        return bool(printed == "null")
     if isinstance(expected, list):
         pairs = zip(expected, printed, strict=False)
         return len(printed) == len(expected) and all(is_equal(get_args(kind)[0], *pair) for pair in pairs)
     if isinstance(expected, bool):
-        return printed == str(expected).lower()
+        return bool(printed == str(expected).lower())
     if isinstance(expected, int):
         return bool(Decimal(printed) == expected)
     if isinstance(expected, float):

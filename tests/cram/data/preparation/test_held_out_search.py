@@ -27,7 +27,8 @@ from cram.data.text.document import Location
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 from cram.terminal.progress import Progress
-from proofs.unseen import KINDS, byte_level, corpus, encoded, leaked, plant
+from proofs.twins import TRANSFORMS, make_twins
+from proofs.unseen import count_leaks, encode_held_out, plant_document, train_byte_level
 
 NO_FILTERS = FilterConfig(
     min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None
@@ -110,14 +111,14 @@ def test_a_set_without_leaks_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls", [True, False])
 def test_verify_finds_what_was_planted(tmp_path: Path, cls: bool) -> None:
-    made = make(tmp_path / "set", PROSE, None if cls else byte_level(PROSE, tmp_path / "bpe.json"))
-    held_out = sorted(encoded(made), key=len)
+    made = make(tmp_path / "set", PROSE, None if cls else train_byte_level(PROSE, tmp_path / "bpe.json"))
+    held_out = sorted(encode_held_out(made), key=len)
     short, long = held_out[0], held_out[-1]
     assert len(short) < WINDOW < 2 * WINDOW < len(long)
     part = [*long[: 2 + WINDOW], long[-1]]
     for number, (ids, least) in enumerate([(short, 0), (long, 0), (long, 600), (part, 0)]):
         folder = shutil.copytree(made.folder, tmp_path / f"{number}")
-        plant(folder, ids, least)
+        plant_document(folder, ids, least)
         windows = max(0, len(ids) - (2 if cls else 1) - WINDOW + 1)
         found = rf"{int(ids in held_out)} whole document\(s\) and {windows} window\(s\) of 64 tokens; delete the folder"
         with pytest.raises(CramError, match=rf"{number}: held-out text stands in its rows, {found}"):
@@ -216,11 +217,11 @@ def test_a_notice_of_many_documents_stays_and_is_counted(tmp_path: Path) -> None
 
 
 def test_twins_of_every_kind_are_not_in_the_rows(tmp_path: Path) -> None:
-    texts = corpus(4 * len(KINDS))
-    paths = {"bpe": byte_level(texts, tmp_path / "bpe.json"), "wordpiece": None}
+    texts = make_twins(4 * len(TRANSFORMS))
+    paths = {"bpe": train_byte_level(texts, tmp_path / "bpe.json"), "wordpiece": None}
     for name, path in paths.items():
         made = make(tmp_path / name, texts, path, seq_len=64)
-        assert len(made.held_out()) > 5 and leaked(made) == 0
+        assert len(made.held_out()) > 5 and count_leaks(made) == 0
         assert made.manifest["dropped"]["near_held_out"]["documents"] > 5
 
 
@@ -229,4 +230,4 @@ def test_documents_that_only_their_ids_make_equal(tmp_path: Path) -> None:
     unknown = [prose(number, 10, syllables=130) for number in range(60)]
     made = make(tmp_path, [*PROSE, *unknown])
     assert any(one.text in unknown for one in made.held_out())
-    assert made.manifest["dropped"]["ids_held_out"]["documents"] > 40 and leaked(made) == 0
+    assert made.manifest["dropped"]["ids_held_out"]["documents"] > 40 and count_leaks(made) == 0
