@@ -110,10 +110,10 @@ def use_checkpoint(run: Path) -> Any:
 
 def use_export(folder: Path) -> Any:
     """Open an exported folder as fine-tuning does."""
-    from cram.glue.encoder import open_encoder
+    from cram.glue.pretrained import open_pretrained
 
-    encoder = open_encoder(str(folder), 32, "first")
-    return [encoder.identity, encoder.config.to_dict(), encoder.tokenizer.backend_tokenizer.to_str()]
+    pretrained = open_pretrained(str(folder), 32, "first")
+    return [pretrained.identity, pretrained.config.to_dict(), pretrained.tokenizer.backend_tokenizer.to_str()]
 
 
 def use_glue(folder: Path) -> Any:

@@ -1,6 +1,6 @@
-"""Fine-tune a classifier on the rows of one task, and what it says of others.
+"""Fine-tune a classifier on the training set of one task, and compute its outputs on other splits.
 
-Source: Cramming, arXiv:2212.14034, its settings `GLUE_sane`; changed: rows of like length share a batch.
+Source: Cramming, arXiv:2212.14034, its settings `GLUE_sane`; changed: examples of like length share a batch.
 """
 
 import contextlib
@@ -8,52 +8,59 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from cram.glue.fused import fused
-from cram.glue.tokens import Encoded, batches, updates_per_epoch
+from cram.glue.tokens import TokenizedSplit, epoch_batches, updates_per_epoch
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.98), 1e-6, 0.0
 WARMUP = 0.1  # share of the updates
-EVALUATION_ROWS = 64  # of one forward pass
+EVALUATION_EXAMPLES = 64  # in one forward pass
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The one setting of all tasks: peak learning rate, rows of an update, passes over the training rows."""
+class Hyperparameters:
+    """The one setting of all tasks.
+
+    Attributes:
+        learning_rate: the highest of the schedule.
+        batch: examples of an update.
+        epochs: passes over the training set.
+    """
 
     learning_rate: float
     batch: int
     epochs: int
 
-    def updates(self, rows: int) -> int:
-        """Updates of a fine-tuning on so many rows."""
-        return self.epochs * updates_per_epoch(rows, self.batch)
+    def updates(self, examples: int) -> int:
+        """Number of updates on a training set of so many examples."""
+        return self.epochs * updates_per_epoch(examples, self.batch)
 
 
 # The published settings of the rows that results are compared with: crammed models, and BERT-base beside them.
-PROTOCOLS = {"cramming": Setting(4e-5, 16, 5), "bert": Setting(2e-5, 32, 5)}
+PROTOCOLS = {"cramming": Hyperparameters(4e-5, 16, 5), "bert": Hyperparameters(2e-5, 32, 5)}
 
 
 def finetune(
     model: nn.Module,
-    train: Encoded,
-    setting: Setting,
+    train: TokenizedSplit,
+    hyperparameters: Hyperparameters,
     seed: int,
     pad_id: int,
     precision: torch.dtype,
     advance: Callable[[int], None],
 ) -> float:
-    """Train a classifier in place, to the last epoch's end: AdamW, cosine to zero after 10% warm-up, no clipping.
+    """Train a classifier in place: AdamW, cosine to zero after 10% warm-up, no clipping.
 
-    On a GPU our kernels compute what they can of it; a CPU has none.
+    On a GPU, our kernels compute the layer norms and gated MLPs.
 
     Args:
         model: a sequence classifier of `transformers`, on its device.
-        seed: of the order of the rows and of dropout.
+        seed: of the order of the examples and of dropout.
         precision: dtype of autocast; float32 for none. float16 gets a loss scale.
-        advance: told of each update.
+        advance: called with 1 after each update.
 
     Returns:
         Mean loss of the last epoch: cross-entropy in nats, or the squared error of a regression.
@@ -61,35 +68,38 @@ def finetune(
     from transformers import get_cosine_schedule_with_warmup
 
     device = next(model.parameters()).device
-    updates = setting.updates(len(train))
-    optimizer = torch.optim.AdamW(model.parameters(), setting.learning_rate, BETAS, EPS, WEIGHT_DECAY, fused=True)
+    updates = hyperparameters.updates(len(train))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), hyperparameters.learning_rate, BETAS, EPS, WEIGHT_DECAY, fused=True
+    )
     schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * updates), updates)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     torch.manual_seed(seed)
     model.train()
     total = torch.zeros((), device=device)
+    # On a CPU our kernels are reference implementations, which would only be slower than torch's own.
     with fused(model) if device.type == "cuda" else contextlib.nullcontext():
-        for epoch in range(setting.epochs):
+        for epoch in range(hyperparameters.epochs):
             total.zero_()
-            for rows in batches(train.lengths, setting.batch, seed, epoch):
-                loss = _loss(model, train, rows, pad_id, device, precision)
+            for indices in epoch_batches(train.lengths, hyperparameters.batch, seed, epoch):
+                loss = _loss(model, train, indices, pad_id, device, precision)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
-                total += loss.detach()
+                total += loss.detach()  # stays on the device: reading it here would wait for the GPU
                 advance(1)
-    return float(total) / updates_per_epoch(len(train), setting.batch)
+    return float(total) / updates_per_epoch(len(train), hyperparameters.batch)
 
 
 def _loss(
-    model: nn.Module, train: Encoded, rows: Tensor, pad_id: int, device: torch.device, precision: torch.dtype
+    model: nn.Module, train: TokenizedSplit, indices: Tensor, pad_id: int, device: torch.device, precision: torch.dtype
 ) -> Tensor:
     assert train.labels is not None
-    labels = train.labels[rows].to(device, non_blocking=True)
+    labels = train.labels[indices].to(device, non_blocking=True)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        logits = model(**train.batch(rows, pad_id, device)).logits
+        logits = model(**train.batch(indices, pad_id, device)).logits
     logits = logits.float()
     if labels.is_floating_point():
         return nn.functional.mse_loss(logits.squeeze(-1), labels)
@@ -98,22 +108,25 @@ def _loss(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, encoded: Encoded, pad_id: int, advance: Callable[[int], None] = lambda rows: None
-) -> np.ndarray:
-    """What a classifier says of rows, float32 (rows, outputs), in their order.
+    model: nn.Module, split: TokenizedSplit, pad_id: int, advance: Callable[[int], None] = lambda examples: None
+) -> npt.NDArray[np.float32]:
+    """Compute the outputs of a classifier on a split.
 
-    In fp32 without autocast, so that whoever loads the saved model repeats it.
+    In fp32 without autocast, so that anybody who loads the saved model gets the same outputs.
 
     Args:
-        advance: told of each batch's rows.
+        advance: called with the number of examples after each batch.
+
+    Returns:
+        (examples, outputs), in the order of the split.
     """
     device = next(model.parameters()).device
     model.eval()
-    order = encoded.lengths.argsort(descending=True, stable=True)
-    said = []
-    for rows in order.split(EVALUATION_ROWS):
-        said.append(model(**encoded.batch(rows, pad_id, device)).logits.float().cpu())
-        advance(len(rows))
-    outputs = torch.empty(len(order), said[0].shape[-1])
-    outputs[order] = torch.cat(said)
+    order = split.lengths.argsort(descending=True, stable=True)
+    batches = []
+    for indices in order.split(EVALUATION_EXAMPLES):
+        batches.append(model(**split.batch(indices, pad_id, device)).logits.float().cpu())
+        advance(len(indices))
+    outputs = torch.empty(len(order), batches[0].shape[-1])
+    outputs[order] = torch.cat(batches)
     return outputs.numpy()

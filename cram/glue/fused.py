@@ -1,4 +1,4 @@
-"""Our kernels in a stock model while it is fine-tuned, and no trace of them in what is saved."""
+"""Run our kernels inside a stock model while it is fine-tuned, without a trace in what is saved."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,36 +10,37 @@ import cram_kernels as ck
 
 @contextmanager
 def fused(model: nn.Module) -> Iterator[int]:
-    """Inside, layer norms and the gated MLPs of ModernBERT compute by our kernels: the same but for rounding.
+    """In the `with` body, layer norms and the gated MLPs of ModernBERT use our kernels.
 
-    A norm gives the dtype that it was given, where autocast would have widened it. Whatever else the model has stays
-    as it is, and so does a ModernBERT whose activation is not GELU.
+    Results differ by rounding only. A layer norm keeps the dtype of its input, where autocast would have widened it.
+    All other modules stay as they are, and so does the MLP of a ModernBERT whose activation is not GELU.
 
-    Yields: how many modules compute otherwise.
+    Yields:
+        Number of modules that use our kernels.
     """
-    chosen = [(module, forward) for module in model.modules() if (forward := _forward_of(module)) is not None]
-    for module, forward in chosen:
-        module.forward = forward  # stands before the class's
+    replaced = [(module, forward) for module in model.modules() if (forward := _fused_forward(module)) is not None]
+    for module, forward in replaced:
+        module.forward = forward  # an attribute of the instance comes before the method of its class
     try:
-        yield len(chosen)
+        yield len(replaced)
     finally:
-        for module, _ in chosen:
+        for module, _ in replaced:
             del module.forward
 
 
-def _forward_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def _fused_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     from transformers.models.modernbert.modeling_modernbert import ModernBertMLP
 
     if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1 and module.elementwise_affine:
-        return _norm(module)
+        return _layer_norm_forward(module)
     if type(module) is ModernBertMLP and module.config.hidden_activation == "gelu":
-        return _gated(module)
+        return _gated_mlp_forward(module)
     return None
 
 
-def _norm(module: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+def _layer_norm_forward(module: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
     return lambda hidden: ck.layer_norm(hidden, module.weight, module.bias, eps=module.eps)  # type: ignore[return-value]
 
 
-def _gated(module: nn.Module) -> Callable[[Tensor], Tensor]:
+def _gated_mlp_forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda hidden: module.Wo(module.drop(ck.geglu(module.Wi(hidden))))  # type: ignore[operator]

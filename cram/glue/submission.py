@@ -1,6 +1,7 @@
-"""submission.zip as gluebenchmark.com takes it: eleven files of `index<TAB>prediction`, none missing.
+"""Predictions as the files of GLUE write them, and submission.zip for gluebenchmark.com.
 
-What was not run gets the most frequent class of the published training rows.
+The archive has eleven files of `index<TAB>prediction`, and none may be missing. A file whose task was not run predicts
+the most frequent class of the published training set.
 """
 
 import io
@@ -8,50 +9,74 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from cram.files.atomic import write_atomic
-from cram.glue.data import spell_majority
-from cram.glue.tasks import DIAGNOSTIC, TASKS, Part, Task
+from cram.glue.metrics import Outputs
+from cram.glue.splits import HIGHEST_SCORE
+from cram.glue.tasks import DIAGNOSTIC, TASKS, Subset, Task
 
 DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal predictions give equal bytes
 
 
-def submission_parts() -> list[tuple[Task, Part]]:
-    """The eleven files, with the task whose labels they hold."""
-    parts = [(task, part) for task in TASKS.values() for part in task.parts]
-    return [*parts, (TASKS["mnli"], DIAGNOSTIC)]
+def prediction_texts(task: Task, outputs: Outputs) -> list[str]:
+    """Predictions as the files write labels: a class, or a score from 0 to 5 with three decimals.
+
+    Args:
+        outputs: (examples, task.outputs).
+    """
+    if task.regression:
+        return [f"{score:.3f}" for score in np.clip(np.nan_to_num(outputs[:, 0]), 0.0, HIGHEST_SCORE)]
+    return [task.label_texts[index] for index in outputs.argmax(-1)]
 
 
-def wrong_counts(predictions: Mapping[str, list[str]]) -> list[str]:
-    """For each part whose predictions are not as many as its published test rows: what it has, in words."""
+def majority_texts(task: Task, subset: Subset) -> list[str]:
+    """The most frequent class of the published training set, or its mean score, once for each published test row."""
+    text = f"{task.majority:.3f}" if task.regression else task.label_texts[int(task.majority)]
+    return [text] * subset.test_rows
+
+
+def submission_subsets() -> list[tuple[Task, Subset]]:
+    """The subsets of the eleven files, each with the task whose labels it holds."""
+    pairs = [(task, subset) for task in TASKS.values() for subset in task.subsets]
+    return [*pairs, (TASKS["mnli"], DIAGNOSTIC)]
+
+
+def describe_wrong_counts(predictions: Mapping[str, list[str]]) -> list[str]:
+    """Describe each subset that has fewer or more predictions than published test rows."""
     return [
-        f"{part.submission} has {len(predictions[part.name]):,} rows, {part.test_rows:,} are asked for"
-        for _, part in submission_parts()
-        if part.name in predictions and len(predictions[part.name]) != part.test_rows
+        f"{subset.submission} has {len(predictions[subset.name]):,} rows, {subset.test_rows:,} are asked for"
+        for _, subset in submission_subsets()
+        if subset.name in predictions and len(predictions[subset.name]) != subset.test_rows
     ]
 
 
-def as_table(predictions: list[str]) -> str:
-    """Predictions as the text of a file: a header, then row number and prediction."""
-    return "".join(f"{index}\t{said}\n" for index, said in [("index", "prediction"), *enumerate(predictions)])
+def format_predictions(predictions: list[str]) -> str:
+    """The content of a file of predictions: a header, then a line with row number and prediction for each."""
+    return "".join(f"{index}\t{text}\n" for index, text in [("index", "prediction"), *enumerate(predictions)])
 
 
-def from_table(text: str) -> list[str]:
-    """The predictions of such a text."""
-    return [line.partition("\t")[2] for line in text.splitlines()[1:]]
+def parse_predictions(content: str) -> list[str]:
+    """The inverse of `format_predictions`."""
+    return [line.partition("\t")[2] for line in content.splitlines()[1:]]
 
 
 def write_submission(path: Path, predictions: Mapping[str, list[str]]) -> list[str]:
-    """Write submission.zip and return the names of the parts that have the majority class.
+    """Write submission.zip.
 
     Args:
-        predictions: by name of the part, as the files spell labels; absent where nothing was predicted.
+        predictions: by name of the subset, as the files write labels; absent where nothing was predicted.
+
+    Returns:
+        Names of the subsets that got the most frequent class.
     """
-    packed, filled = io.BytesIO(), []
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for task, part in submission_parts():
-            if part.name not in predictions:
-                filled.append(part.name)
-            said = predictions.get(part.name) or spell_majority(task, part)
-            archive.writestr(zipfile.ZipInfo(f"{part.submission}.tsv", DATE), as_table(said), zipfile.ZIP_DEFLATED)
-    write_atomic(path, packed.getvalue())
+    archive_bytes, filled = io.BytesIO(), []
+    with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_DEFLATED) as archive:
+        for task, subset in submission_subsets():
+            if subset.name not in predictions:
+                filled.append(subset.name)
+            texts = predictions.get(subset.name) or majority_texts(task, subset)
+            entry = zipfile.ZipInfo(f"{subset.submission}.tsv", DATE)
+            archive.writestr(entry, format_predictions(texts), zipfile.ZIP_DEFLATED)
+    write_atomic(path, archive_bytes.getvalue())
     return filled

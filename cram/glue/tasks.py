@@ -1,8 +1,8 @@
-"""The tasks of GLUE: what their files hold, how many rows were published, how they are scored and handed in.
+"""The tasks of GLUE: their files, published row counts, metrics, and the names of their submission files.
 
-Source: Wang et al. 2019, arXiv:1804.07461 (tasks, metrics); the row counts are those of the data as handed out since
-2019 (QNLI in its second version, QQP without the rows that lack fields); which nine scores make the mean, and which
-metric each has, is the protocol of Cramming, arXiv:2212.14034.
+Source: Wang et al. 2019, arXiv:1804.07461 (tasks, metrics). The row counts are those of the files as distributed since
+2019: QNLI in its second version, QQP without the rows that lack fields. Which nine scores make the mean, and the
+published metric of each, is the protocol of Cramming, arXiv:2212.14034.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,15 @@ from cram.errors import CramError
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is scored by itself and handed in as a file of its own: a task's dev and test set; MNLI has two.
+class Subset:
+    """The dev and test sets of a task that have a score and a submission file of their own. MNLI has two subsets.
 
-    name: of the score. submission: name of the file in submission.zip. dev, test: names of the files without `.tsv`.
-    hub_dev, hub_test: names of the splits on the Hub.
+    Attributes:
+        name: of the score, as in `glue.json`.
+        submission: name of the file in submission.zip, without `.tsv`.
+        dev_rows, test_rows: published numbers of examples.
+        dev, test: names of the files in a GLUE folder, without `.tsv`.
+        hub_dev, hub_test: names of the splits on the Hugging Face Hub.
     """
 
     name: str
@@ -34,11 +38,17 @@ class Part:
 class Task:
     """A task of GLUE.
 
-    name: of the task, and of its configuration on the Hub. folder: in the standard layout.
-    columns, hub_columns: where the one or two sentences are. label_column: where the label is.
-    labels: what the classes mean, by class number; none for a regression. written: how files spell them.
-    metrics: the published one first, those reported beside it after. majority: the most frequent class of the
-    published training rows, or their mean score.
+    Attributes:
+        name: of the task, and of its configuration on the Hugging Face Hub.
+        folder: its folder in the standard layout.
+        columns, hub_columns: names of the columns that hold the one or two sentences, in the files and on the Hub.
+        label_column: name of the column that holds the label.
+        labels: meaning of each class, by class number; empty for a regression.
+        label_texts: how the files write each class, by class number; empty for a regression.
+        metrics: the published metric first, then those reported beside it.
+        train_rows: published number of training examples.
+        subsets: what is scored; one, or two for MNLI.
+        majority: the most frequent class of the published training set, or its mean score.
     """
 
     name: str
@@ -47,84 +57,199 @@ class Task:
     hub_columns: tuple[str, ...]
     label_column: str
     labels: tuple[str, ...]
-    written: tuple[str, ...]
+    label_texts: tuple[str, ...]
     metrics: tuple[str, ...]
     train_rows: int
-    parts: tuple[Part, ...]
+    subsets: tuple[Subset, ...]
     majority: float = 0
 
     @property
     def regression(self) -> bool:
-        """Whether a score is predicted, not a class."""
+        """Whether the task predicts a score instead of a class."""
         return not self.labels
 
     @cached_property
     def outputs(self) -> int:
-        """Numbers that a model gives for a row."""
+        """How many numbers a model returns for an example."""
         return len(self.labels) or 1
 
 
-ENTAILED = ("entailment", "not_entailment")
-BINARY = ("0", "1")
 PAIR = ("sentence1", "sentence2")
+BINARY = ("0", "1")
+ENTAILED = ("entailment", "not_entailment")
+NLI = ("entailment", "neutral", "contradiction")
 
-TASKS = {
-    task.name: task
-    for task in (
-        Task("cola", "CoLA", ("sentence",), ("sentence",), "label", ("unacceptable", "acceptable"), BINARY,
-             ("matthews",), 8_551, (Part("cola", "CoLA", 1_043, 1_063),), majority=1),
-        Task("sst2", "SST-2", ("sentence",), ("sentence",), "label", ("negative", "positive"), BINARY,
-             ("accuracy",), 67_349, (Part("sst2", "SST-2", 872, 1_821),), majority=1),
-        Task("mrpc", "MRPC", ("#1 String", "#2 String"), PAIR, "Quality", ("not_equivalent", "equivalent"), BINARY,
-             ("f1", "accuracy"), 3_668, (Part("mrpc", "MRPC", 408, 1_725),), majority=1),
-        Task("stsb", "STS-B", PAIR, PAIR, "score", (), (),
-             ("pearson", "spearman"), 5_749, (Part("stsb", "STS-B", 1_500, 1_379),), majority=2.701),
-        Task("qqp", "QQP", ("question1", "question2"), ("question1", "question2"), "is_duplicate",
-             ("not_duplicate", "duplicate"), BINARY,
-             ("f1", "accuracy"), 363_846, (Part("qqp", "QQP", 40_430, 390_965),)),
-        Task("mnli", "MNLI", PAIR, ("premise", "hypothesis"), "gold_label",
-             ("entailment", "neutral", "contradiction"), ("entailment", "neutral", "contradiction"),
-             ("accuracy",), 392_702,
-             (Part("mnli-m", "MNLI-m", 9_815, 9_796, "dev_matched", "test_matched",
-                   "validation_matched", "test_matched"),
-              Part("mnli-mm", "MNLI-mm", 9_832, 9_847, "dev_mismatched", "test_mismatched",
-                   "validation_mismatched", "test_mismatched")), majority=2),
-        Task("qnli", "QNLI", ("question", "sentence"), ("question", "sentence"), "label", ENTAILED, ENTAILED,
-             ("accuracy",), 104_743, (Part("qnli", "QNLI", 5_463, 5_463),)),
-        Task("rte", "RTE", PAIR, PAIR, "label", ENTAILED, ENTAILED,
-             ("accuracy",), 2_490, (Part("rte", "RTE", 277, 3_000),)),
-        Task("wnli", "WNLI", PAIR, PAIR, "label", ("not_entailment", "entailment"), BINARY,
-             ("accuracy",), 635, (Part("wnli", "WNLI", 71, 146),)),
-    )
-}  # fmt: skip
+_COLA = Task(
+    name="cola",
+    folder="CoLA",
+    columns=("sentence",),
+    hub_columns=("sentence",),
+    label_column="label",
+    labels=("unacceptable", "acceptable"),
+    label_texts=BINARY,
+    metrics=("matthews",),
+    train_rows=8_551,
+    subsets=(Subset("cola", "CoLA", 1_043, 1_063),),
+    majority=1,
+)
+_SST2 = Task(
+    name="sst2",
+    folder="SST-2",
+    columns=("sentence",),
+    hub_columns=("sentence",),
+    label_column="label",
+    labels=("negative", "positive"),
+    label_texts=BINARY,
+    metrics=("accuracy",),
+    train_rows=67_349,
+    subsets=(Subset("sst2", "SST-2", 872, 1_821),),
+    majority=1,
+)
+_MRPC = Task(
+    name="mrpc",
+    folder="MRPC",
+    columns=("#1 String", "#2 String"),
+    hub_columns=PAIR,
+    label_column="Quality",
+    labels=("not_equivalent", "equivalent"),
+    label_texts=BINARY,
+    metrics=("f1", "accuracy"),
+    train_rows=3_668,
+    subsets=(Subset("mrpc", "MRPC", 408, 1_725),),
+    majority=1,
+)
+_STSB = Task(
+    name="stsb",
+    folder="STS-B",
+    columns=PAIR,
+    hub_columns=PAIR,
+    label_column="score",
+    labels=(),
+    label_texts=(),
+    metrics=("pearson", "spearman"),
+    train_rows=5_749,
+    subsets=(Subset("stsb", "STS-B", 1_500, 1_379),),
+    majority=2.701,
+)
+_QQP = Task(
+    name="qqp",
+    folder="QQP",
+    columns=("question1", "question2"),
+    hub_columns=("question1", "question2"),
+    label_column="is_duplicate",
+    labels=("not_duplicate", "duplicate"),
+    label_texts=BINARY,
+    metrics=("f1", "accuracy"),
+    train_rows=363_846,
+    subsets=(Subset("qqp", "QQP", 40_430, 390_965),),
+)
+_MNLI_MATCHED = Subset(
+    name="mnli-m",
+    submission="MNLI-m",
+    dev_rows=9_815,
+    test_rows=9_796,
+    dev="dev_matched",
+    test="test_matched",
+    hub_dev="validation_matched",
+    hub_test="test_matched",
+)
+_MNLI_MISMATCHED = Subset(
+    name="mnli-mm",
+    submission="MNLI-mm",
+    dev_rows=9_832,
+    test_rows=9_847,
+    dev="dev_mismatched",
+    test="test_mismatched",
+    hub_dev="validation_mismatched",
+    hub_test="test_mismatched",
+)
+_MNLI = Task(
+    name="mnli",
+    folder="MNLI",
+    columns=PAIR,
+    hub_columns=("premise", "hypothesis"),
+    label_column="gold_label",
+    labels=NLI,
+    label_texts=NLI,
+    metrics=("accuracy",),
+    train_rows=392_702,
+    subsets=(_MNLI_MATCHED, _MNLI_MISMATCHED),
+    majority=2,
+)
+_QNLI = Task(
+    name="qnli",
+    folder="QNLI",
+    columns=("question", "sentence"),
+    hub_columns=("question", "sentence"),
+    label_column="label",
+    labels=ENTAILED,
+    label_texts=ENTAILED,
+    metrics=("accuracy",),
+    train_rows=104_743,
+    subsets=(Subset("qnli", "QNLI", 5_463, 5_463),),
+)
+_RTE = Task(
+    name="rte",
+    folder="RTE",
+    columns=PAIR,
+    hub_columns=PAIR,
+    label_column="label",
+    labels=ENTAILED,
+    label_texts=ENTAILED,
+    metrics=("accuracy",),
+    train_rows=2_490,
+    subsets=(Subset("rte", "RTE", 277, 3_000),),
+)
+_WNLI = Task(
+    name="wnli",
+    folder="WNLI",
+    columns=PAIR,
+    hub_columns=PAIR,
+    label_column="label",
+    labels=("not_entailment", "entailment"),
+    label_texts=BINARY,
+    metrics=("accuracy",),
+    train_rows=635,
+    subsets=(Subset("wnli", "WNLI", 71, 146),),
+)
 
-# The diagnostic set: rows like MNLI's without a dev set or labels, for the model of MNLI.
-DIAGNOSTIC = Part("ax", "AX", 0, 1_104)
+TASKS = {task.name: task for task in (_COLA, _SST2, _MRPC, _STSB, _QQP, _MNLI, _QNLI, _RTE, _WNLI)}
+
+# The diagnostic set: examples like MNLI's, without labels and without a dev set. MNLI's model predicts it.
+DIAGNOSTIC = Subset("ax", "AX", 0, 1_104)
 
 # The nine scores of the mean, in the order of the published tables: MNLI twice, WNLI not at all.
 NINE = ("mnli-m", "mnli-mm", "sst2", "stsb", "rte", "qnli", "qqp", "mrpc", "cola")
 
-# Dev scores of published rows, and their means as printed: BERT-base and crammed on an A6000 for a day
+
+def _published(*figures: float) -> dict[str, float]:
+    """The nine scores and the mean of a published row, in the order of `NINE`."""
+    return dict(zip((*NINE, "mean"), figures, strict=True))
+
+
+# Published dev scores, in percent, with the means as printed: BERT-base and crammed on an A6000 for a day
 # (arXiv:2212.14034, first version), the mean of its second version, and the card of the released crammed BERT.
 PUBLISHED: dict[str, dict[str, float]] = {
-    "BERT-base": dict(zip((*NINE, "mean"), (83.2, 83.4, 91.9, 86.7, 59.2, 90.6, 87.7, 89.3, 56.5, 80.9), strict=True)),
-    "crammed": dict(zip((*NINE, "mean"), (83.9, 84.1, 92.2, 84.6, 53.8, 89.5, 87.3, 87.5, 44.5, 78.6), strict=True)),
+    "BERT-base": _published(83.2, 83.4, 91.9, 86.7, 59.2, 90.6, 87.7, 89.3, 56.5, 80.9),
+    "crammed": _published(83.9, 84.1, 92.2, 84.6, 53.8, 89.5, 87.3, 87.5, 44.5, 78.6),
     "crammed v2": {"mean": 80.4},
-    "crammed v2, best of 5": dict(
-        zip((*NINE, "mean"), (84.1, 84.6, 92.0, 87.4, 58.5, 90.2, 87.5, 88.9, 53.3, 80.7), strict=True)
-    ),
+    "crammed v2, best of 5": _published(84.1, 84.6, 92.0, 87.4, 58.5, 90.2, 87.5, 88.9, 53.3, 80.7),
 }
 
 
 def find_tasks(names: list[str]) -> list[Task]:
-    """The tasks of these names, `cola` or `CoLA`, in the order of `TASKS`; without names the eight of the mean.
+    """Look up tasks by name; `cola` and `CoLA` are both accepted.
 
-    Errors: CramError for an unknown one.
+    Returns:
+        The tasks in the order of `TASKS`. Without names, the eight tasks of the mean: all but WNLI.
+
+    Raises:
+        CramError: for an unknown name.
     """
     if not names:
         return [task for task in TASKS.values() if task.name != "wnli"]
-    plain = [name.lower().replace("-", "").replace("_", "") for name in names]
-    for name, said in zip(plain, names, strict=True):
+    normalized = [name.lower().replace("-", "").replace("_", "") for name in names]
+    for name, word in zip(normalized, names, strict=True):
         if name not in TASKS:
-            raise CramError(f"tasks={said} is unknown.{nearest(name, list(TASKS))} Tasks: {', '.join(TASKS)}.")
-    return [task for task in TASKS.values() if task.name in plain]
+            raise CramError(f"tasks={word} is unknown.{nearest(name, list(TASKS))} Tasks: {', '.join(TASKS)}.")
+    return [task for task in TASKS.values() if task.name in normalized]

@@ -1,4 +1,4 @@
-"""Token ids of a task's rows, made once and kept by content hash, and the batches that are cut from them."""
+"""Token ids of a split, computed once and cached by content hash, and the batches of an epoch."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,23 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
-from cram.glue.data import Rows
+from cram.glue.splits import Split
 
-MULTIPLE = 8  # a batch is padded to a multiple of so many tokens
-POOL = 64  # batches whose rows are sorted by length together
-PIECE = 2_000  # rows tokenized at once
+MULTIPLE = 8  # a batch is padded to a multiple of this many tokens
+POOL_BATCHES = 64  # batches whose examples are sorted by length together
+CHUNK_EXAMPLES = 2_000  # examples tokenized at once
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Rows as tokens.
+class TokenizedSplit:
+    """The examples of a split as tokens.
 
-    ids: int32 (all tokens,). types: uint8 of the same shape, which sentence a token is of, for models that ask for it.
-    offsets: int64 (rows + 1,). labels: int64 or float32 (rows,), None of a test set. longest: tokens a row may have.
+    Attributes:
+        ids: (all tokens,) int32.
+        types: (all tokens,) uint8, the sentence of each token; None for models that do not read it.
+        offsets: (examples + 1,) int64, where each example begins in `ids`.
+        labels: (examples,) int64 or float32; None for a test set.
+        longest: the most tokens that an example may have.
     """
 
     ids: Tensor
@@ -37,52 +42,57 @@ class Encoded:
 
     @property
     def lengths(self) -> Tensor:
-        """int64 (rows,) tokens of each row."""
+        """(examples,) int64 number of tokens."""
         return self.offsets.diff()
 
-    def batch(self, rows: Tensor, pad_id: int, device: torch.device) -> dict[str, Tensor]:
-        """What a model takes for some rows, padded on the right to the longest of them and a multiple of 8.
+    def batch(self, indices: Tensor, pad_id: int, device: torch.device) -> dict[str, Tensor]:
+        """The inputs of a model for some examples, padded on the right to the longest and to a multiple of 8.
 
         Args:
-            rows: int64 (B,).
+            indices: (B,) int64 numbers of the examples.
 
         Returns:
-            input_ids, attention_mask and, where the model asks for it, token_type_ids, all int64 (B, tokens).
+            input_ids, attention_mask and, where the model reads it, token_type_ids; each (B, tokens) int64.
         """
-        lengths = self.lengths[rows]
+        lengths = self.lengths[indices]
         width = min(-(-int(lengths.max()) // MULTIPLE) * MULTIPLE, max(self.longest, int(lengths.max())))
         columns = torch.arange(width)
-        real = columns < lengths[:, None]
-        where = (self.offsets[rows][:, None] + columns).clamp(max=len(self.ids) - 1)
-        made = {"input_ids": self.ids[where].long().masked_fill(~real, pad_id), "attention_mask": real.long()}
+        is_token = columns < lengths[:, None]
+        places = (self.offsets[indices][:, None] + columns).clamp(max=len(self.ids) - 1)
+        inputs = {
+            "input_ids": self.ids[places].long().masked_fill(~is_token, pad_id),
+            "attention_mask": is_token.long(),
+        }
         if self.types is not None:
-            made["token_type_ids"] = self.types[where].long() * real
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in made.items()}
+            inputs["token_type_ids"] = self.types[places].long() * is_token
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
 
 
-def encode(rows: Rows, tokenizer: Any, longest: int, cache: Path) -> Encoded:
-    """Tokens of rows, at most `longest` a row (the longer sentence of a pair is cut first).
+def tokenize_split(split: Split, tokenizer: Any, longest: int, cache: Path) -> TokenizedSplit:
+    """Tokenize the examples of a split, or read their tokens from the cache.
 
     Args:
         tokenizer: of `transformers`, with a fast backend.
-        cache: folder that keeps what was tokenized, under a hash of rows, tokenizer, length and whether it gives types.
+        longest: the most tokens of an example; the longer sentence of a pair is cut first.
+        cache: folder of cached tokens. A file's name is a hash of examples, tokenizer, length, and whether it holds
+            token types.
     """
     typed = "token_type_ids" in tokenizer.model_input_names
-    heading = f"{rows.hash} {tokenizer_hash(tokenizer)} {longest} types={typed}"
-    path = cache / f"{hashlib.sha256(heading.encode()).hexdigest()[:24]}.safetensors"
-    kept = read_kept(path, map_sealed_arrays)
-    if kept is None:
-        write_sealed_arrays(path, _tokenize(rows, tokenizer, longest, typed))
-        kept = map_sealed_arrays(path)
-    found = {name: torch.from_numpy(np.array(array)) for name, array in kept[0].items()}
-    labels = None if rows.labels is None else torch.from_numpy(rows.labels)
+    cache_key = f"{split.hash} {tokenizer_hash(tokenizer)} {longest} types={typed}"
+    path = cache / f"{hashlib.sha256(cache_key.encode()).hexdigest()[:24]}.safetensors"
+    cached = read_kept(path, map_sealed_arrays)
+    if cached is None:
+        write_sealed_arrays(path, _tokenize(split, tokenizer, longest, typed))
+        cached = map_sealed_arrays(path)
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in cached[0].items()}
+    labels = None if split.labels is None else torch.from_numpy(split.labels)
     if labels is not None and labels.is_floating_point():
         labels = labels.float()
-    return Encoded(found["ids"], found.get("types"), found["offsets"], labels, longest)
+    return TokenizedSplit(tensors["ids"], tensors.get("types"), tensors["offsets"], labels, longest)
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """sha256 of a tokenizer, whatever it was last asked to cut or pad."""
+    """Sha256 of a tokenizer without its current padding and truncation, which every call sets anew."""
     from tokenizers import Tokenizer
 
     plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -91,34 +101,44 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(plain.to_str().encode()).hexdigest()
 
 
-def _tokenize(rows: Rows, tokenizer: Any, longest: int, typed: bool) -> dict[str, np.ndarray]:
-    ids: list[np.ndarray] = []
-    types: list[np.ndarray] = []
-    for begin in range(0, len(rows), PIECE):
-        sentences = zip(*rows.texts[begin : begin + PIECE], strict=True)
-        made = tokenizer(*map(list, sentences), truncation=True, max_length=longest, return_token_type_ids=typed)
-        ids += [np.array(row, np.int32) for row in made["input_ids"]]
+def _tokenize(split: Split, tokenizer: Any, longest: int, typed: bool) -> dict[str, npt.NDArray[np.generic]]:
+    ids: list[npt.NDArray[np.int32]] = []
+    types: list[npt.NDArray[np.uint8]] = []
+    for begin in range(0, len(split), CHUNK_EXAMPLES):
+        sentences = zip(*split.texts[begin : begin + CHUNK_EXAMPLES], strict=True)
+        encoding = tokenizer(*map(list, sentences), truncation=True, max_length=longest, return_token_type_ids=typed)
+        ids += [np.array(example, np.int32) for example in encoding["input_ids"]]
         if typed:
-            types += [np.array(row, np.uint8) for row in made["token_type_ids"]]
-    arrays = {"ids": np.concatenate(ids), "offsets": np.cumsum([0, *map(len, ids)], dtype=np.int64)}
+            types += [np.array(example, np.uint8) for example in encoding["token_type_ids"]]
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "ids": np.concatenate(ids),
+        "offsets": np.cumsum([0, *map(len, ids)], dtype=np.int64),
+    }
     return arrays | ({"types": np.concatenate(types)} if typed else {})
 
 
-def batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """The rows of each update of an epoch, int64 (size,): shuffled, rows of like length together.
+def epoch_batches(lengths: Tensor, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """Yield the examples of each update of an epoch: shuffled, examples of like length together.
 
-    Rows are shuffled, sorted by length within pools of 64 batches, cut, and the batches shuffled. What is left of the
-    epoch's last batch is dropped, other rows each epoch, unless it is all there is.
+    The examples are shuffled, sorted by length within pools of 64 batches, and cut into batches, which are shuffled.
+    A last batch that is not full is dropped, unless it is the only one; other examples are dropped in each epoch.
+
+    Args:
+        lengths: (examples,) int64 number of tokens.
+        size: examples of a batch.
+
+    Yields:
+        (size,) int64 numbers of the examples.
     """
     generator = torch.Generator().manual_seed(seed * 1_000 + epoch)
     order = torch.randperm(len(lengths), generator=generator)
     count = updates_per_epoch(len(lengths), size)
-    pools = order[: count * size].split(POOL * size)
-    cut = [batch for pool in pools for batch in pool[lengths[pool].argsort(stable=True)].split(size)]
-    for index in torch.randperm(len(cut), generator=generator).tolist():
-        yield cut[index]
+    pools = order[: count * size].split(POOL_BATCHES * size)
+    batches = [batch for pool in pools for batch in pool[lengths[pool].argsort(stable=True)].split(size)]
+    for index in torch.randperm(len(batches), generator=generator).tolist():
+        yield batches[index]
 
 
-def updates_per_epoch(rows: int, size: int) -> int:
-    """Batches of an epoch."""
-    return max(rows // size, 1)
+def updates_per_epoch(examples: int, size: int) -> int:
+    """Number of batches of an epoch."""
+    return max(examples // size, 1)

@@ -1,9 +1,10 @@
-"""A small GLUE folder with every quirk of the files, and checkpoints of all sorts, tiny."""
+"""A small GLUE folder with all quirks of the published files, tiny checkpoints, and files of invented results."""
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from cram.data.tokenizer import SpecialTokens, train_tokenizer
 from cram.evaluate import TextDocument
 from cram.evaluation.held_out import build_held_out, evaluate
 from cram.files.atomic import write_json
+from cram.glue.results_file import Job, ResultsFile
+from cram.glue.tasks import NINE, find_tasks
 from cram.hub.stock import stock_config, tokenizer_files
 from cram.model.kinds import new_model
 from cram.run.files import list_results, write_naming
@@ -29,15 +32,23 @@ CONFIG = Config(
     wordpiece=WordPieceConfig(vocab_size=64),
 )
 SIZES = {"train": 64, "dev": 24, "test": 10}
-# What a model card is made from.
+# The entries of a receipt that a model card reads.
 RECEIPT = {
     "budget": {"clock": "steps", "limit": 1.0, "spent": 1.0, "overshoot": 0.0, "progress": 1.0},
     "held_out": {"unigram_nats_per_token": 4.5, "bigram_bits_per_byte": 3.75, "mask_rate": 0.15},
     "model": {"kind": "encoder", "parameters": 9},
     "data": {"source": "pydocs", "hash": "abc", "tokens": 9, "seq_len": 32, "vocab_size": 64},
-    "positions": 9, "predicted_tokens": 9, "updates": 1, "epochs": 0.5, "device": "a machine", "precision": "float32",
-    "seed": 0, "versions": {"torch": "2"}, "commit": None, "rules": [],
-}  # fmt: skip
+    "positions": 9,
+    "predicted_tokens": 9,
+    "updates": 1,
+    "epochs": 0.5,
+    "device": "a machine",
+    "precision": "float32",
+    "seed": 0,
+    "versions": {"torch": "2"},
+    "commit": None,
+    "rules": [],
+}
 
 
 def sentence(source: random.Random, label: int) -> str:
@@ -46,84 +57,100 @@ def sentence(source: random.Random, label: int) -> str:
     return " ".join(["the", *words])
 
 
-class Glue:
+class GlueFolder:
     """Writes the files of tasks; sentences with label 1 hold another word than those with label 0."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._source = random.Random(0)
 
-    def lines(self, labels: list[str], split: str, count: int, form: Callable[[int, str, str, str], str]) -> list[str]:
-        made = []
+    def examples(self, labels: list[str], count: int) -> Iterator[tuple[int, str, str, str]]:
+        """Row number, sentence, second sentence and label of each example."""
         for row in range(count):
             label = row % len(labels)
-            made.append(form(row, sentence(self._source, label % 2), sentence(self._source, 1), labels[label]))
-        return made
+            yield row, sentence(self._source, label % 2), sentence(self._source, 1), labels[label]
 
     def write(self, folder: str, name: str, lines: list[str], end: str = "\n", mark: str = "") -> None:
+        """Write the file of a split."""
         path = self.folder / folder / f"{name}.tsv"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((mark + "".join(line + end for line in lines)).encode())
 
-    def single(self, folder: str) -> None:
+    def write_cola(self) -> None:
+        """CoLA: no header but in the test file, quotation marks that are never closed."""
         for split, count in SIZES.items():
+            examples = self.examples(["0", "1"], count)
             if split == "test":
-                rows = self.lines(["0", "1"], split, count, lambda n, a, b, label: f"{n}\t{a}")
-                self.write(folder, split, ["index\tsentence", *rows])
-            elif folder == "CoLA":
-                rows = self.lines(["0", "1"], split, count, lambda n, a, b, label: f'gj04\t{label}\t*\t"{a}')
-                self.write(folder, split, rows)
+                lines = ["index\tsentence", *(f"{row}\t{text}" for row, text, _, _ in examples)]
             else:
-                rows = self.lines(["0", "1"], split, count, lambda n, a, b, label: f"{a} \t{label}")
-                self.write(folder, split, ["sentence\tlabel", *rows])
+                lines = [f'gj04\t{label}\t*\t"{text}' for _, text, _, label in examples]
+            self.write("CoLA", split, lines)
 
-    def pair(self, folder: str, heads: tuple[str, str], label: str, labels: list[str], splits: dict[str, int]) -> None:
+    def write_sst2(self) -> None:
+        """SST-2: sentences end in a space."""
+        for split, count in SIZES.items():
+            examples = self.examples(["0", "1"], count)
+            if split == "test":
+                lines = ["index\tsentence", *(f"{row}\t{text}" for row, text, _, _ in examples)]
+            else:
+                lines = ["sentence\tlabel", *(f"{text} \t{label}" for _, text, _, label in examples)]
+            self.write("SST-2", split, lines)
+
+    def write_pairs(
+        self, folder: str, columns: tuple[str, str], label_column: str, labels: list[str], splits: dict[str, int]
+    ) -> None:
+        """A task of sentence pairs; second sentences begin with a quotation mark."""
         for split, count in splits.items():
             labelled = not split.startswith("test")
-            rows = self.lines(
-                labels, split, count,
-                lambda n, a, b, said, labelled=labelled: f'{n}\t{a}\t"{b}' + (f"\t{said}" if labelled else ""),
-            )  # fmt: skip
-            self.write(folder, split, [f"index\t{heads[0]}\t{heads[1]}" + (f"\t{label}" if labelled else ""), *rows])
+            lines = [f"index\t{columns[0]}\t{columns[1]}" + (f"\t{label_column}" if labelled else "")]
+            for row, first, second, label in self.examples(labels, count):
+                lines.append(f'{row}\t{first}\t"{second}' + (f"\t{label}" if labelled else ""))
+            self.write(folder, split, lines)
+
+    def write_mrpc(self) -> None:
+        """MRPC: a byte-order mark, and lines that end with CR LF."""
+        for split, count in SIZES.items():
+            lines = [("index" if split == "test" else "Quality") + "\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+            for row, first, second, label in self.examples(["0", "1"], count):
+                lines.append(f'{row if split == "test" else label}\t{row}1\t{row}2\t{first} ""\t"{second}')
+            self.write("MRPC", split, lines, end="\r\n", mark="\ufeff")
+
+    def write_qqp(self) -> None:
+        """QQP: a row that is broken over two lines."""
+        for split, count in SIZES.items():
+            labelled = split != "test"
+            lines = ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate" if labelled else "id\tquestion1\tquestion2"]
+            for row, first, second, label in self.examples(["0", "1"], count):
+                columns = [str(row), "7", "8", first, f"'{second}\"", label] if labelled else [str(row), first, second]
+                lines.append("\t".join(columns))
+            if labelled:
+                lines[4:4] = ["900\t7\t8\tbroken in", "the middle\tof a row\t1"]
+            self.write("QQP", split, lines)
 
 
 @pytest.fixture(scope="session")
 def glue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All tasks in the standard layout, 64 rows to train on, with the quirks of the published files."""
-    glue = Glue(tmp_path_factory.mktemp("data") / "glue")
+    """All tasks in the standard layout, with 64 training examples and the quirks of the published files."""
+    glue = GlueFolder(tmp_path_factory.mktemp("data") / "glue")
     pair, entailed = ("sentence1", "sentence2"), ["entailment", "not_entailment"]
-    glue.single("CoLA")
-    glue.single("SST-2")
-    glue.pair("RTE", pair, "label", entailed, SIZES)
-    glue.pair("QNLI", ("question", "sentence"), "label", entailed, SIZES)
-    glue.pair("WNLI", pair, "label", ["0", "1"], SIZES)
-    glue.pair("STS-B", pair, "score", ["0.000", "5", "2.50"], SIZES)
-    both = {"train": 64, **{f"{s}_{k}": SIZES[s] for s in ("dev", "test") for k in ("matched", "mismatched")}}
-    glue.pair("MNLI", pair, "gold_label", ["neutral", "entailment", "contradiction"], both)
-    glue.pair("diagnostic", pair, "", [""], {"test": 7})
+    mnli_sizes = {"train": SIZES["train"]}
+    mnli_sizes |= {f"{split}_{kind}": SIZES[split] for split in ("dev", "test") for kind in ("matched", "mismatched")}
+    glue.write_cola()
+    glue.write_sst2()
+    glue.write_pairs("RTE", pair, "label", entailed, SIZES)
+    glue.write_pairs("QNLI", ("question", "sentence"), "label", entailed, SIZES)
+    glue.write_pairs("WNLI", pair, "label", ["0", "1"], SIZES)
+    glue.write_pairs("STS-B", pair, "score", ["0.000", "5", "2.50"], SIZES)
+    glue.write_pairs("MNLI", pair, "gold_label", ["neutral", "entailment", "contradiction"], mnli_sizes)
+    glue.write_pairs("diagnostic", pair, "", [""], {"test": 7})
     (glue.folder / "diagnostic" / "test.tsv").rename(glue.folder / "diagnostic" / "diagnostic.tsv")
-    for split, count in SIZES.items():
-        head = ("index" if split == "test" else "Quality") + "\t#1 ID\t#2 ID\t#1 String\t#2 String"
-        rows = glue.lines(
-            ["0", "1"], split, count,
-            lambda n, a, b, label, split=split: f'{n if split == "test" else label}\t{n}1\t{n}2\t{a} ""\t"{b}',
-        )  # fmt: skip
-        glue.write("MRPC", split, [head, *rows], end="\r\n", mark="\ufeff")
-        labelled = split != "test"
-        head = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate" if labelled else "id\tquestion1\tquestion2"
-        rows = glue.lines(
-            ["0", "1"], split, count,
-            lambda n, a, b, label, labelled=labelled: (
-                f"{n}\t7\t8\t{a}\t'{b}\"\t{label}" if labelled else f"{n}\t{a}\t{b}"
-            ),
-        )  # fmt: skip
-        if labelled:
-            rows[3:3] = ["900\t7\t8\tbroken in", "the middle\tof a row\t1"]
-        glue.write("QQP", split, [head, *rows])
+    glue.write_mrpc()
+    glue.write_qqp()
     return glue.folder
 
 
-def texts() -> list[str]:
+def corpus() -> list[str]:
+    """Texts for the tokenizer."""
     source = random.Random(1)
     return [sentence(source, row % 2) for row in range(200)]
 
@@ -133,13 +160,13 @@ def make_encoder(folder: Path) -> Path:
     from transformers import AutoConfig, AutoModelForMaskedLM
 
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer(texts(), CONFIG.wordpiece)
+    tokenizer = train_tokenizer(corpus(), CONFIG.wordpiece)
     special = SpecialTokens.of(tokenizer)
-    content = stock_config(CONFIG.model, tokenizer.get_vocab_size(), CONFIG.data.seq_len, special)
-    (folder / "config.json").write_text(json.dumps(content))
+    config = stock_config(CONFIG.model, tokenizer.get_vocab_size(), CONFIG.data.seq_len, special)
+    (folder / "config.json").write_text(json.dumps(config))
     tokenizer.save(str(folder / "tokenizer.json"))
-    for name, said in tokenizer_files(CONFIG.data.seq_len, "encoder", special.names(tokenizer)).items():
-        (folder / name).write_text(json.dumps(said))
+    for name, content in tokenizer_files(CONFIG.data.seq_len, "encoder", special.names(tokenizer)).items():
+        (folder / name).write_text(json.dumps(content))
     torch.manual_seed(11)
     model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder))
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "decoder.weight"}
@@ -153,9 +180,9 @@ def make_run(folder: Path, kind: str = "encoder") -> Path:
     model_config = ModelConfig(kind=kind, layers=2, width=32, heads=2, mlp_width=48)  # type: ignore[arg-type]
     config = Config(model=model_config, data=CONFIG.data, wordpiece=CONFIG.wordpiece, objective=objective)
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer(texts(), config.wordpiece)
+    tokenizer = train_tokenizer(corpus(), config.wordpiece)
     write_naming(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
-    documents = [TextDocument(text, f"{number:064x}") for number, text in enumerate(texts()[:20])]
+    documents = [TextDocument(text, f"{number:064x}") for number, text in enumerate(corpus()[:20])]
     rows = build_held_out(documents, tokenizer, 32, EvaluationConfig(), objective=objective.kind)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
     model = new_model(config.model, tokenizer.get_vocab_size())
@@ -177,3 +204,42 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_run() -> Callable[..., Path]:
     """Makes the folder of a finished run, of `kind`."""
     return make_run
+
+
+def invented_score(subset: str, metric: str, seed: int, rate: float) -> float:
+    """A score that tells subset, metric, seed and rate apart."""
+    return 50.0 + 3 * NINE.index(subset) + [0.0, 5.0, -2.0][seed] + (rate > 1e-5) + 0.5 * (metric == "accuracy")
+
+
+def fill_results_file(path: Path, rates: tuple[float, ...] = (4e-5,), untrained: bool = False) -> ResultsFile:
+    """A results file, not written, with three seeds of the eight tasks of the mean."""
+    file = ResultsFile(path / "glue.json", {})
+    for task in find_tasks([]):
+        for rate in rates:
+            for seed in range(3):
+                outcome: dict[str, Any] = {
+                    "scores": {
+                        subset.name: {name: invented_score(subset.name, name, seed, rate) for name in task.metrics}
+                        for subset in task.subsets
+                    },
+                    "data": "d",
+                    "began_with": "w" * 64,
+                    "train": f"rows of {task.name}",
+                    "learning_rate": rate,
+                    "epochs": 5,
+                    "batch": 16,
+                }
+                file.outcomes[Job(task.name, rate, seed, untrained)] = outcome
+    return file
+
+
+@pytest.fixture(scope="session")
+def filled_file() -> Callable[..., ResultsFile]:
+    """Makes a results file of invented scores."""
+    return fill_results_file
+
+
+@pytest.fixture(scope="session")
+def score_of() -> Callable[[str, str, int, float], float]:
+    """The invented score of a subset, metric, seed and rate."""
+    return invented_score

@@ -1,4 +1,4 @@
-"""Our kernels inside stock classifiers: the same logits and gradients, and nothing left behind."""
+"""Our kernels inside stock classifiers: the same logits and gradients, and no trace afterwards."""
 
 from typing import Any
 
@@ -34,9 +34,10 @@ def logits_and_gradients(model: nn.Module) -> list[Tensor]:
     return [logits.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
 
 
-# Norms of the embedding, of attention in all but the first layer, of the MLPs, the final and the head's; gated MLPs.
+# Counted: norms of the embedding, of attention in all layers but the first, of the MLPs, the final norm, the head's;
+# then gated MLPs.
 @pytest.mark.parametrize(
-    ("model", "swapped"),
+    ("model", "replaced"),
     [
         (modernbert(), 1 + 2 + 3 + 1 + 1 + 3),
         (modernbert(norm_bias=True, mlp_bias=True), 1 + 2 + 3 + 1 + 1 + 3),
@@ -44,17 +45,17 @@ def logits_and_gradients(model: nn.Module) -> list[Tensor]:
         (bert(), 1 + 2 * 3),
     ],
 )
-def test_a_stock_model_computes_the_same(model: nn.Module, swapped: int) -> None:
+def test_a_stock_model_computes_the_same(model: nn.Module, replaced: int) -> None:
     expected = logits_and_gradients(model)
     with fused(model) as count:
-        found = logits_and_gradients(model)
-    assert count == swapped
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        fused_values = logits_and_gradients(model)
+    assert count == replaced
+    assert len(fused_values) == len(expected)
+    for value, expected_value in zip(fused_values, expected, strict=True):
+        torch.testing.assert_close(value, expected_value, rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_stays_where_it_was() -> None:
+def test_dropout_stays_in_its_place() -> None:
     model = modernbert(mlp_dropout=0.5).train()
     torch.manual_seed(1)
     expected = model(input_ids=TOKENS).logits
@@ -63,7 +64,7 @@ def test_dropout_stays_where_it_was() -> None:
         torch.testing.assert_close(model(input_ids=TOKENS).logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_is_left_behind_even_by_an_error() -> None:
+def test_the_model_is_as_before_even_after_an_error() -> None:
     model = modernbert()
     names = list(model.state_dict())
     with pytest.raises(RuntimeError, match="out of memory"), fused(model):

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics
 
-from cram.glue.metrics import counted, majority_outputs, mean_of_nine, score
+from cram.glue.metrics import compute_metrics, majority_outputs, mean_of_nine, nan_to_zero
 from cram.glue.tasks import NINE, PUBLISHED, TASKS
 
 CLASSIFIED = [task for task in TASKS.values() if not task.regression]
 SKLEARN: dict[str, Any] = {
     "accuracy": metrics.accuracy_score,
-    "f1": lambda labels, said: metrics.f1_score(labels, said, zero_division=0.0),
+    "f1": lambda labels, predictions: metrics.f1_score(labels, predictions, zero_division=0.0),
     "matthews": metrics.matthews_corrcoef,
 }
 
@@ -27,37 +27,39 @@ def one_hot(classes: list[int], outputs: int) -> np.ndarray:
 
 @pytest.mark.filterwarnings("ignore:A single label")
 @given(st.sampled_from(CLASSIFIED), st.integers(1, 40), st.booleans(), st.booleans(), st.randoms())
-def test_classification_is_scikit_learns(task: Any, rows: int, one_said: bool, one_true: bool, source: Any) -> None:
-    said = [0 if one_said else source.randrange(task.outputs) for _ in range(rows)]
-    labels = np.array([1 if one_true else source.randrange(task.outputs) for _ in range(rows)])
-    found = score(task, one_hot(said, task.outputs), labels)
-    assert list(found) == list(task.metrics)
-    for name, value in found.items():
-        assert value == pytest.approx(100 * SKLEARN[name](labels, said))
+def test_classification_metrics_are_those_of_scikit_learn(
+    task: Any, rows: int, one_prediction: bool, one_label: bool, source: Any
+) -> None:
+    predictions = [0 if one_prediction else source.randrange(task.outputs) for _ in range(rows)]
+    labels = np.array([1 if one_label else source.randrange(task.outputs) for _ in range(rows)])
+    values = compute_metrics(task, one_hot(predictions, task.outputs), labels)
+    assert list(values) == list(task.metrics)
+    for name, value in values.items():
+        assert value == pytest.approx(100 * SKLEARN[name](labels, predictions))
         assert math.isfinite(value)
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(0, 5)), min_size=2, max_size=40))
-def test_correlations_are_scipys(pairs: list[tuple[float, float]]) -> None:
-    said, labels = np.array(pairs).T
-    found = score(TASKS["stsb"], said[:, None], labels)
-    if np.ptp(said) < 1e-3 or np.ptp(labels) < 1e-3:
-        return  # too near to a constant for two ways of rounding
-    assert found["pearson"] == pytest.approx(100 * np.corrcoef(said, labels)[0, 1], abs=1e-6)
-    ranks = [stats.rankdata(values) for values in (said, labels)]
-    assert found["spearman"] == pytest.approx(100 * np.corrcoef(*ranks)[0, 1], abs=1e-6)
+def test_correlations_are_those_of_scipy(pairs: list[tuple[float, float]]) -> None:
+    predictions, labels = np.array(pairs).T
+    values = compute_metrics(TASKS["stsb"], predictions[:, None], labels)
+    if np.ptp(predictions) < 1e-3 or np.ptp(labels) < 1e-3:
+        return  # so near to a constant that both differ by rounding
+    assert values["pearson"] == pytest.approx(100 * np.corrcoef(predictions, labels)[0, 1], abs=1e-6)
+    ranks = [stats.rankdata(values) for values in (predictions, labels)]
+    assert values["spearman"] == pytest.approx(100 * np.corrcoef(*ranks)[0, 1], abs=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
 def test_degenerate_predictions() -> None:
     stsb, cola, mrpc = TASKS["stsb"], TASKS["cola"], TASKS["mrpc"]
-    constant = score(stsb, np.full((4, 1), 2.0), np.array([0.0, 1.0, 2.0, 5.0]))
+    constant = compute_metrics(stsb, np.full((4, 1), 2.0), np.array([0.0, 1.0, 2.0, 5.0]))
     assert all(math.isnan(value) for value in constant.values())
-    assert all(math.isnan(value) for value in score(stsb, np.ones((1, 1)), np.ones(1)).values())
-    assert score(cola, one_hot([1, 1, 1], 2), np.array([0, 1, 1])) == {"matthews": 0.0}
-    assert score(mrpc, one_hot([0, 0], 2), np.array([0, 0])) == {"f1": 0.0, "accuracy": 100.0}
+    assert all(math.isnan(value) for value in compute_metrics(stsb, np.ones((1, 1)), np.ones(1)).values())
+    assert compute_metrics(cola, one_hot([1, 1, 1], 2), np.array([0, 1, 1])) == {"matthews": 0.0}
+    assert compute_metrics(mrpc, one_hot([0, 0], 2), np.array([0, 0])) == {"f1": 0.0, "accuracy": 100.0}
     broken = np.array([[0.0, 1.0], [math.nan, 0.0]])
-    assert all(math.isnan(value) for value in score(mrpc, broken, np.array([1, 0])).values())
+    assert all(math.isnan(value) for value in compute_metrics(mrpc, broken, np.array([1, 0])).values())
 
 
 @pytest.mark.parametrize(("row", "mean"), [("crammed", 78.60), ("crammed v2, best of 5", 80.72)])
@@ -73,7 +75,7 @@ def test_the_mean_counts_nan_as_zero_and_needs_all_nine() -> None:
     assert mean_of_nine(scores | {"stsb": None}) == pytest.approx(80.0)
     del scores["mnli-mm"]
     assert mean_of_nine(scores) is None
-    assert counted(math.nan) == 0.0
+    assert nan_to_zero(math.nan) == 0.0
 
 
 def test_the_majority_class() -> None:

@@ -1,9 +1,9 @@
-"""submission.zip against what gluebenchmark.com asks for, written out here once more."""
+"""submission.zip against what gluebenchmark.com asks for, repeated here."""
 
 import zipfile
 from pathlib import Path
 
-from cram.glue.submission import as_table, from_table, write_submission, wrong_counts
+from cram.glue.submission import describe_wrong_counts, format_predictions, parse_predictions, write_submission
 
 NLI, BINARY, ENTAILED = {"entailment", "neutral", "contradiction"}, {"0", "1"}, {"entailment", "not_entailment"}
 FILES: dict[str, tuple[int, set[str] | None]] = {
@@ -22,8 +22,8 @@ FILES: dict[str, tuple[int, set[str] | None]] = {
 
 
 def validate(path: Path) -> dict[str, list[str]]:
-    """The predictions by file, all that the site checks asserted."""
-    found = {}
+    """Assert all that the site checks, and return the predictions by file."""
+    predictions = {}
     with zipfile.ZipFile(path) as archive:
         assert sorted(archive.namelist()) == sorted(FILES)
         for name, (rows, labels) in FILES.items():
@@ -32,31 +32,32 @@ def validate(path: Path) -> dict[str, list[str]]:
             assert lines[-1] == ""
             fields = [line.split("\t") for line in lines[1:-1]]
             assert [field[0] for field in fields] == [str(row) for row in range(rows)]
-            found[name] = [said for _, said in fields]
+            predictions[name] = [text for _, text in fields]
             if labels is None:
-                assert all(0.0 <= float(said) <= 5.0 for said in found[name])
+                assert all(0.0 <= float(text) <= 5.0 for text in predictions[name])
             else:
-                assert set(found[name]) <= labels
-    return found
+                assert set(predictions[name]) <= labels
+    return predictions
 
 
-def test_what_was_not_run_gets_the_majority_class(tmp_path: Path) -> None:
-    said = ["entailment", "not_entailment"] * 1_500
-    filled = write_submission(tmp_path / "submission.zip", {"rte": said})
-    found = validate(tmp_path / "submission.zip")
-    assert found["RTE.tsv"] == said
+def test_tasks_that_were_not_run_get_the_majority_class(tmp_path: Path) -> None:
+    rte = ["entailment", "not_entailment"] * 1_500
+    filled = write_submission(tmp_path / "submission.zip", {"rte": rte})
+    files = validate(tmp_path / "submission.zip")
+    assert files["RTE.tsv"] == rte
     assert "rte" not in filled
     assert len(filled) == 10
-    assert set(found["CoLA.tsv"]) == {"1"}
-    assert set(found["STS-B.tsv"]) == {"2.701"}
+    assert set(files["CoLA.tsv"]) == {"1"}
+    assert set(files["STS-B.tsv"]) == {"2.701"}
 
 
 def test_counts_that_the_site_would_refuse_are_named() -> None:
-    said = {"rte": ["entailment"] * 3_000, "mnli-mm": ["neutral"] * 10, "ax": ["neutral"] * 1_105}
-    assert wrong_counts(said) == [
-        "MNLI-mm has 10 rows, 9,847 are asked for", "AX has 1,105 rows, 1,104 are asked for",
-    ]  # fmt: skip
-    assert wrong_counts({}) == []
+    predictions = {"rte": ["entailment"] * 3_000, "mnli-mm": ["neutral"] * 10, "ax": ["neutral"] * 1_105}
+    assert describe_wrong_counts(predictions) == [
+        "MNLI-mm has 10 rows, 9,847 are asked for",
+        "AX has 1,105 rows, 1,104 are asked for",
+    ]
+    assert describe_wrong_counts({}) == []
 
 
 def test_equal_predictions_give_equal_bytes(tmp_path: Path) -> None:
@@ -66,4 +67,4 @@ def test_equal_predictions_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_tables_are_read_back() -> None:
-    assert from_table(as_table(["0.000", "not_entailment"])) == ["0.000", "not_entailment"]
+    assert parse_predictions(format_predictions(["0.000", "not_entailment"])) == ["0.000", "not_entailment"]

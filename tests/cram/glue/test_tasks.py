@@ -9,12 +9,12 @@ from cram.glue.tasks import NINE, TASKS, find_tasks
 def test_tasks_are_found_by_either_spelling() -> None:
     assert [task.name for task in find_tasks(["RTE", "SST-2", "cola"])] == ["cola", "sst2", "rte"]
     eight = find_tasks([])
-    assert [part.name for task in eight for part in task.parts if part.name not in NINE] == []
+    assert [subset.name for task in eight for subset in task.subsets if subset.name not in NINE] == []
     assert len(eight) == 8
-    assert sum(len(task.parts) for task in eight) == len(NINE)
+    assert sum(len(task.subsets) for task in eight) == len(NINE)
 
 
-def test_an_unknown_task_gets_the_nearest() -> None:
+def test_an_unknown_task_is_refused_with_the_nearest() -> None:
     with pytest.raises(CramError, match=r"tasks=coola is unknown\. Nearest: cola\. Tasks: cola, sst2"):
         find_tasks(["rte", "coola"])
 
@@ -26,8 +26,8 @@ def test_the_majority_of_mnli_is_the_published_one() -> None:
     assert mnli.labels[int(mnli.majority)] == max(published, key=lambda label: published[label])
 
 
-def test_each_task_is_whole() -> None:
+def test_the_entries_of_each_task_fit_together() -> None:
     for task in TASKS.values():
-        assert len(task.labels) == len(task.written)
+        assert len(task.labels) == len(task.label_texts)
         assert task.regression or 0 <= task.majority < len(task.labels)
         assert len(task.columns) == len(task.hub_columns)

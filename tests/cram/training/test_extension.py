@@ -21,7 +21,7 @@ from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.export import main as export
 from cram.files.atomic import read_json
-from cram.glue.__main__ import at_checkpoint
+from cram.glue.run import export_checkpoint
 from cram.hub.initial import read_initial
 from cram.model.kinds import build_model
 from cram.objectives.objective import Setting
@@ -320,12 +320,12 @@ def test_a_checkpoint_of_an_unfinished_run_is_evaluated_and_exported(
 
 def test_glue_takes_a_checkpoint_as_an_exported_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = GlueConfig(run=str(tmp_path), checkpoint="newest")
-    with pytest.raises(CramError, match=r"checkpoint=newest: run=.* is not a run folder, which alone has checkpoints"):
-        at_checkpoint(said)
+    with pytest.raises(CramError, match=r"checkpoint=newest: run=.* is not a run folder, and only these"):
+        export_checkpoint(said)
     (tmp_path / "recipe.yaml").touch()
     monkeypatch.setattr("cram.hub.export.export_run", lambda run, checkpoint: run / "export-4")
-    at_checkpoint(said)
-    assert (said.run, said.to) == (str(tmp_path / "export-4"), str(tmp_path / "glue-4"))
+    exported = export_checkpoint(said)
+    assert (exported.run, exported.to) == (str(tmp_path / "export-4"), str(tmp_path / "glue-4"))
 
 
 def with_init(words: list[str], tmp_path: Path, *more: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The list of jobs and its record on disk."""
+"""The list of jobs, and the file of their outcomes."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 from cram.errors import CramError
 from cram.files.atomic import write_json
 from cram.files.sealed import read_sealed, write_sealed
-from cram.glue.jobs import Job, Record, median_seed, plan
+from cram.glue.results_file import Job, ResultsFile, median_seed, plan_jobs
 
 SETTINGS = {"checkpoint": "abc", "batch": 16}
 
@@ -21,61 +21,61 @@ def outcome(value: float, **more: Any) -> dict[str, Any]:
 
 
 def test_a_plan_is_every_task_rate_and_seed_once() -> None:
-    jobs = plan(["cola", "rte"], [1e-5, 4e-5], 3)
+    jobs = plan_jobs(["cola", "rte"], [1e-5, 4e-5], 3)
     assert len(jobs) == len({job.name for job in jobs}) == 12
     assert jobs[0].name == "cola-1e-05-seed0"
     assert Job("rte", 4e-5, 2, untrained=True).name == "untrained-rte-4e-05-seed2"
-    assert len({job.name for job in plan(["rte"], [4e-5, 4.0000001e-5], 1)}) == 2
+    assert len({job.name for job in plan_jobs(["rte"], [4e-5, 4.0000001e-5], 1)}) == 2
 
 
-def test_a_record_is_read_back_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_results_file_is_read_back_and_lists_the_missing_jobs(tmp_path: Path) -> None:
     path = tmp_path / "glue.json"
-    record, jobs = Record(path, SETTINGS), plan(["rte"], [4e-5], 3)
-    record.add(jobs[1], outcome(math.nan))
-    record.add(jobs[0], outcome(50.0))
-    again = Record(path, SETTINGS)
-    assert again.outcomes == record.outcomes
+    file, jobs = ResultsFile(path, SETTINGS), plan_jobs(["rte"], [4e-5], 3)
+    file.add(jobs[1], outcome(math.nan))
+    file.add(jobs[0], outcome(50.0))
+    again = ResultsFile(path, SETTINGS)
+    assert again.outcomes == file.outcomes
     assert again.missing(jobs) == [jobs[2]]
-    assert list(again.seeds("rte", 4e-5)) == [0, 1]
-    assert again.seeds("rte", 4e-5, untrained=True) == {}
-    said = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert said["jobs"][0]["outcome"]["scores"]["rte"]["accuracy"] is None
-    assert said["results"] is None
+    assert list(again.outcomes_by_seed("rte", 4e-5)) == [0, 1]
+    assert again.outcomes_by_seed("rte", 4e-5, untrained=True) == {}
+    content = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert content["jobs"][0]["outcome"]["scores"]["rte"]["accuracy"] is None
+    assert content["results"] is None
 
 
-def test_other_settings_other_rows_and_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_settings_other_examples_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "glue.json"
-    Record(path, SETTINGS).add(Job("rte", 4e-5, 0), outcome(1.0))
+    ResultsFile(path, SETTINGS).add(Job("rte", 4e-5, 0), outcome(1.0))
     with pytest.raises(
         CramError, match=r"holds results of other settings: batch is 16 there, 32 here\.\nChoose another"
     ):
-        Record(path, SETTINGS | {"batch": 32})
-    record = Record(path, SETTINGS)
-    record.check_data("rte", "d")
-    record.check_data("cola", "anything")
+        ResultsFile(path, SETTINGS | {"batch": 32})
+    file = ResultsFile(path, SETTINGS)
+    file.check_data("rte", "d")
+    file.check_data("cola", "anything")
     with pytest.raises(CramError, match="holds results of rte on other rows than these"):
-        record.check_data("rte", "e")
-    whole = read_sealed(path)
-    del whole["jobs"][0]["outcome"]["train"]
-    write_json(path, whole)
+        file.check_data("rte", "e")
+    content = read_sealed(path)
+    del content["jobs"][0]["outcome"]["train"]
+    write_json(path, content)
     with pytest.raises(CramError, match=r"glue.json: damaged or edited, .*own sha256 says. Move it away, or choose"):
-        Record(path, SETTINGS)
-    write_sealed(path, whole)
+        ResultsFile(path, SETTINGS)
+    write_sealed(path, content)
     with pytest.raises(CramError, match=r"or one of another version\. Move it away, or choose another to="):
-        Record(path, SETTINGS)
+        ResultsFile(path, SETTINGS)
     write_sealed(path, {"mine": 1})
-    with pytest.raises(CramError, match="not a record of GLUE results"):
-        Record(path, SETTINGS)
+    with pytest.raises(CramError, match="not a file of GLUE results"):
+        ResultsFile(path, SETTINGS)
     path.write_text('{"jobs": [')
     with pytest.raises(CramError, match="not a readable JSON file"):
-        Record(path, SETTINGS)
+        ResultsFile(path, SETTINGS)
 
 
 def test_the_median_seed() -> None:
     outcomes = {seed: outcome(value) for seed, value in enumerate([50.0, 70.0, 61.0, 0.0, 65.0])}
     assert median_seed(outcomes, outcomes) == 2
     assert median_seed(outcomes, [0, 1, 3]) == 1
-    even = {seed: outcomes[seed] for seed in (0, 1)}
-    assert median_seed(even, even) == 0
+    two = {seed: outcomes[seed] for seed in (0, 1)}
+    assert median_seed(two, two) == 0
     outcomes[1] = outcome(None)  # type: ignore[arg-type]  # a NaN counts as 0
     assert median_seed(outcomes, outcomes) == 0

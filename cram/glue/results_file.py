@@ -1,4 +1,4 @@
-"""The list of fine-tunings, and glue.json, which is written after each, so that a killed command goes on."""
+"""The list of fine-tunings, and glue.json, which is written after each of them, so that a killed command resumes."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,10 @@ from typing import Any
 from cram.errors import CramError
 from cram.files.atomic import nonfinite_to_none
 from cram.files.sealed import read_sealed, write_sealed
-from cram.glue.metrics import counted
+from cram.glue.metrics import nan_to_zero
 
-# What the results are made from, of each job.
-OUTCOME = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")
+# Keys that every outcome has, because results are computed from them.
+OUTCOME_KEYS = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,25 @@ class Job:
 
     @property
     def name(self) -> str:
-        """`cola-4e-05-seed0`."""
+        """`cola-4e-05-seed0`, also the name of its folder."""
         return f"{'untrained-' * self.untrained}{self.task}-{self.learning_rate!r}-seed{self.seed}"
 
 
-def plan(tasks: Iterable[str], learning_rates: Iterable[float], seeds: int, untrained: bool = False) -> list[Job]:
+def plan_jobs(tasks: Iterable[str], learning_rates: Iterable[float], seeds: int, untrained: bool = False) -> list[Job]:
     """All fine-tunings, task by task."""
     rates = list(learning_rates)
     return [Job(task, rate, seed, untrained) for task in tasks for rate in rates for seed in range(seeds)]
 
 
-class Record:
+class ResultsFile:
     """glue.json: the settings, each finished job with its outcome, and the results once all are done.
 
     Args:
-        path: of the file; there or not.
-        settings: what every job shares, JSON values.
+        path: of the file, which need not exist.
+        settings: what all jobs share, as JSON values.
 
-    Errors: CramError when the file is of other settings, or is none.
+    Raises:
+        CramError: for a file of other settings, a damaged one, and one of another format.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -53,44 +54,48 @@ class Record:
         if path.exists():
             self._load(read_sealed(path, ". Move it away, or choose another to=."))
 
-    def _load(self, there: Any) -> None:
+    def _load(self, content: Any) -> None:
         try:
-            before, jobs = there["settings"], there["jobs"]
+            earlier_settings, jobs = content["settings"], content["jobs"]
             self.outcomes = {Job(**entry["job"]): entry["outcome"] for entry in jobs}
-            whole = all(name in outcome for outcome in self.outcomes.values() for name in OUTCOME)
+            complete = all(name in outcome for outcome in self.outcomes.values() for name in OUTCOME_KEYS)
         except (KeyError, TypeError):
-            whole = False
-        if not whole:
+            complete = False
+        if not complete:
             raise CramError(
-                f"{self.path}: not a record of GLUE results, or one of another version. "
+                f"{self.path}: not a file of GLUE results, or one of another version. "
                 "Move it away, or choose another to=."
             )
-        names = dict.fromkeys((*before, *self.settings))
-        different = [name for name in names if before.get(name) != self.settings.get(name)]
+        names = dict.fromkeys((*earlier_settings, *self.settings))
+        different = [name for name in names if earlier_settings.get(name) != self.settings.get(name)]
         if different:
-            said = "; ".join(
-                f"{name} is {before.get(name)} there, {self.settings.get(name)} here" for name in different
+            differences = "; ".join(
+                f"{name} is {earlier_settings.get(name)} there, {self.settings.get(name)} here" for name in different
             )
             raise CramError(
-                f"{self.path} holds results of other settings: {said}.\n"
+                f"{self.path} holds results of other settings: {differences}.\n"
                 "Choose another to=, or give the words that they were started with."
             )
 
     def missing(self, jobs: Iterable[Job]) -> list[Job]:
-        """Those jobs that are not done yet."""
+        """Those of the jobs that have no outcome yet."""
         return [job for job in jobs if job not in self.outcomes]
 
-    def check_data(self, task: str, data: str) -> None:
-        """Refuse to mix results. Errors: CramError where a task's finished jobs had other rows than `data`, a hash."""
+    def check_data(self, task: str, data_hash: str) -> None:
+        """Check that the finished jobs of a task used the same examples, so that results are not mixed.
+
+        Raises:
+            CramError: where they used others.
+        """
         for job, outcome in self.outcomes.items():
-            if job.task == task and outcome["data"] != data:
+            if job.task == task and outcome["data"] != data_hash:
                 raise CramError(
                     f"{self.path} holds results of {task} on other rows than these. "
                     "Choose another to=, or the data= that they were started with."
                 )
 
     def add(self, job: Job, outcome: dict[str, Any]) -> None:
-        """Keep a finished job, on the disk before this returns."""
+        """Add the outcome of a finished job; it is on the disk before this returns."""
         self.outcomes[job] = nonfinite_to_none(outcome)
         self.write(None)
 
@@ -99,8 +104,8 @@ class Record:
         jobs = [{"job": asdict(job), "outcome": outcome} for job, outcome in self.outcomes.items()]
         write_sealed(self.path, {"settings": self.settings, "jobs": jobs, "results": results})
 
-    def seeds(self, task: str, learning_rate: float, untrained: bool = False) -> dict[int, dict[str, Any]]:
-        """Outcomes of one task at one learning rate, by seed."""
+    def outcomes_by_seed(self, task: str, learning_rate: float, untrained: bool = False) -> dict[int, dict[str, Any]]:
+        """Outcomes of one task at one learning rate."""
         return {
             job.seed: outcome
             for job, outcome in sorted(self.outcomes.items(), key=lambda item: item[0].seed)
@@ -109,12 +114,17 @@ class Record:
 
 
 def first_score(outcome: dict[str, Any]) -> float:
-    """The published metric of an outcome's first part, NaN as 0."""
-    first = next(iter(outcome["scores"].values()))
-    return counted(next(iter(first.values())))
+    """The published metric of the first subset, NaN as 0: the score that a seed is chosen by."""
+    scores = next(iter(outcome["scores"].values()))
+    return nan_to_zero(next(iter(scores.values())))
 
 
-def median_seed(outcomes: Mapping[int, dict[str, Any]], kept: Iterable[int]) -> int:
-    """Of the seeds that are kept the one whose score is nearest to the median of all; the lowest of equals."""
-    middle = statistics.median(first_score(outcome) for outcome in outcomes.values())
-    return min(kept, key=lambda seed: (abs(first_score(outcomes[seed]) - middle), seed))
+def median_seed(outcomes: Mapping[int, dict[str, Any]], seeds: Iterable[int]) -> int:
+    """The seed whose score is nearest to the median of all outcomes; of equal ones the lowest.
+
+    Args:
+        outcomes: by seed.
+        seeds: to choose from.
+    """
+    median = statistics.median(first_score(outcome) for outcome in outcomes.values())
+    return min(seeds, key=lambda seed: (abs(first_score(outcomes[seed]) - median), seed))
