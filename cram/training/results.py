@@ -9,7 +9,7 @@ import torch
 from cram.clock import Clock
 from cram.config.config import Config
 from cram.config.training import ObjectiveConfig
-from cram.data.cleaning.held_out_split import too_few
+from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.shards.shards import ShardSet
 from cram.evaluation.held_out import held_out_figures
 from cram.files.sealed import hash_files
@@ -66,7 +66,9 @@ def make_receipt(
         "held_out": {
             **{name: held_out[name] for name in held_out_figures(config.objective.held_out)},
             "unigram_nats_per_token": unigram,
-            "too_few": too_few(*(shards.manifest["counts"][f"held_out_{unit}"] for unit in ("documents", "bytes"))),
+            "too_few": describe_shortage(
+                *(shards.manifest["counts"][f"held_out_{unit}"] for unit in ("documents", "bytes"))
+            ),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
         **_speed(session, figures["flops_per_position"]),

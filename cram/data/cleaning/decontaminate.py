@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cram.data.cleaning.word_hashes import Hashes, Splitter, Words, hash_words, ngram_hashes, split_words
+from cram.data.cleaning.word_hashes import Hashes, Words, WordSplitter, hash_words, ngram_hashes, split_words
 from cram.data.text.paths import find_files, open_file
 from cram.errors import CramError
 
@@ -18,7 +18,7 @@ WORDS = 13
 BLOCK = (WORDS + 1) // 2  # wherever 13 words in a row begin, they hold 7 that begin at a multiple of 7
 
 
-class Contamination:
+class BenchmarkNgrams:
     """The 13-word n-grams in the fields of GLUE's .tsv files, as hashes of 64 bits.
 
     That is enough: among a million n-grams, 10 billion words meet a false hit with a probability of 1 in 1800.
@@ -29,7 +29,7 @@ class Contamination:
     Raises CramError when `pattern` matches no file, a file cannot be read or is not UTF-8, or no field has 13 words.
     """
 
-    def __init__(self, pattern: str, split: Splitter = split_words):
+    def __init__(self, pattern: str, split: WordSplitter = split_words):
         paths = [path for path in find_files(pattern, (".tsv",)) if path.is_file()]
         if not paths:
             raise CramError(
@@ -47,7 +47,7 @@ class Contamination:
                 "give tab-separated files of GLUE, such as 'glue/*/dev.tsv'"
             )
 
-    def touches(self, words: Words) -> bool:
+    def occur_in(self, words: Words) -> bool:
         """Whether a text shares 13 words in a row with a field of these files."""
         # Few texts share even one of their blocks, and these are a seventh of the n-grams there would be to look up.
         return _any_in(ngram_hashes(words.hashes, BLOCK, step=BLOCK), self._blocks) and _any_in(
@@ -65,7 +65,7 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _long_fields(content: bytes, path: Path, split: Splitter) -> list[Words]:
+def _long_fields(content: bytes, path: Path, split: WordSplitter) -> list[Words]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -31,7 +31,7 @@ BLOCK = 1 << 15  # documents or pairs: 32 MB of signatures
 SAMPLES = 50
 
 
-def signatures(texts: Sequence[Words], near: bool = True) -> tuple[Hashes, Signatures | None]:
+def sign_texts(texts: Sequence[Words], near: bool = True) -> tuple[Hashes, Signatures | None]:
     """Hashes by which `find_duplicates` compares texts.
 
     exact: uint64 [texts, 2], 128 bits that are equal where the letters and digits of the words are the same in the same

@@ -1,126 +1,136 @@
-"""Document filters: which documents are dropped and which lines are cut, each rule with its source."""
+"""The table of filters: which lines are cut out of a document, and which documents are dropped.
 
-import re
-import unicodedata
-from collections import Counter
+To add a filter, write its function (in a file of this folder, if it is long), add one line to `FILTERS`, and add a key
+of the same name to `FilterConfig` in `cram/config/data.py`.
 
-from cram.config.data import FilterConfig
+A filter is one of three kinds, by what it needs to know:
+
+LineFilter    sees the text and cuts lines out of it
+TextFilter    sees the text and its words, and drops the document or not
+TokenFilter   sees how many tokens the text has, and drops the document or not
+
+A filter is off if the value of its key is null or false.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from cram.data.cleaning.boilerplate import cut_boilerplate
 from cram.data.cleaning.repetition import is_repetitive
+from cram.data.cleaning.symbols import count_symbols_and_digits
 from cram.data.cleaning.word_hashes import Words
 
-# Why a document is dropped: the key that sets the filter, in the order in which they are asked.
-REASONS = ("min_words", "max_words", "symbols", "digits", "repetition", "compressibility")
+
+@dataclass(frozen=True)
+class CleanedText:
+    """What text filters judge: a text after the line filters, and its folded words."""
+
+    text: str
+    words: Words
+
+    @cached_property
+    def symbols_and_digits(self) -> tuple[int, int]:
+        """How many characters are symbols, and how many are digits; counted once for both filters."""
+        return count_symbols_and_digits(self.text)
 
 
-class Filters:
-    """What `data.filters` says; cheap to make and to pickle."""
+@dataclass(frozen=True)
+class LineFilter:
+    """Cuts lines out of a text.
 
-    def __init__(self, config: FilterConfig):
-        self._config = config
-
-    def clean(self, text: str) -> str:
-        """The text without its boilerplate lines: the same object where there is none, else a shorter text."""
-        return cut_boilerplate(text) if self._config.boilerplate else text
-
-    def refuse(self, text: str, words: Words) -> str | None:
-        """Which of `REASONS` a cleaned text is dropped for, the first that holds; None to keep it.
-
-        `words` are the words of `text`. Compressibility is judged by `refuse_tokens`, when the tokens are known.
-        """
-        config, count = self._config, len(words.words)
-        if count < config.min_words:
-            return "min_words"
-        if config.max_words is not None and count > config.max_words:
-            return "max_words"
-        if config.symbols is not None or config.digits is not None:
-            symbols, digits = count_symbols_and_digits(text)
-            if config.symbols is not None and symbols > config.symbols * len(text):
-                return "symbols"
-            if config.digits is not None and digits > config.digits * len(text):
-                return "digits"
-        return "repetition" if config.repetition and is_repetitive(text, words) else None
-
-    def refuse_tokens(self, tokens: int, characters: int) -> str | None:
-        """`"compressibility"`, or None where `tokens` < the key's value x `characters`.
-
-        Both count the cleaned text, [CLS] and [SEP] left out.
-
-        Source: Geiping and Goldstein 2022, arXiv:2212.14034, section 4.4: 0.3 in the text, 0.25 in the code,
-        github.com/JonasGeiping/cramming. Changed: the tokenizer is the run's own instead of ALBERT's, so that a
-        threshold goes with a vocabulary (0.3 drops 0.5 % of an English corpus at 32768 pieces and 18 % at 4096), and
-        [CLS] and [SEP], which weigh on short documents only, are not counted.
-        """
-        most = self._config.compressibility
-        return "compressibility" if most is not None and tokens >= most * characters else None
-
-
-# The longest lines that are cut, in words: where a whole page is one line, it must not go with its notice.
-POLICY_NOTICE, SCRIPT_NOTICE, LABEL = 100, 30, 10
-
-_HINTS = (b"cookie", b"privacy policy", b"terms of use", b"javascript")
-_POLICY = re.compile(r"\b(?:terms of use|privacy policy|cookie policy|uses? cookies|use of cookies)\b")
-_READER = re.compile(
-    r"\b(?:you|your|please|we use|this (?:web ?)?site|this page|our (?:terms|privacy|cookies?|use|(?:web ?)?site))\b"
-)
-_SWITCH = re.compile(r"\b(?:enabled?|disabled|turn(?:ed)? on|requires?|required)\b")
-_SENTENCE_END = (".", "!", "?", ":", ";", ",")
-
-
-def cut_boilerplate(text: str) -> str:
-    """The text without the lines that are notices of cookies, terms of use, privacy or JavaScript.
-
-    What is left keeps its white space, unlike in datatrove's C4QualityFilter.
-
-    Source: C4, Raffel et al. 2020, arXiv:1910.10683, section 2.2, with the phrases of its code, c4_utils.py of
-    tensorflow_datasets. Changed: C4 cuts every line with such a phrase, and so every sentence about JavaScript in an
-    encyclopedia. Here a line must also speak to its reader (you, please, this site, we use) or be a label of a few
-    words that is no sentence; and with "javascript" it must say that this is required, enabled or disabled.
+    Attributes:
+        name: the key in `data.filters` that switches it on.
+        cut: returns the text without these lines; the same object if there are none.
+        source: the paper that the rule comes from.
     """
-    lowered = text.encode().lower()
-    if not any(hint in lowered for hint in _HINTS):
-        return text
-    lines = text.split("\n")
-    kept = [line for line in lines if not _is_notice(line.strip().lower())]
-    return "\n".join(kept) if len(kept) < len(lines) else text
+
+    name: str
+    cut: Callable[[str], str]
+    source: str
 
 
-def _is_notice(line: str) -> bool:
-    if _POLICY.search(line):
-        longest = POLICY_NOTICE
-    elif "javascript" in line and _SWITCH.search(line):
-        longest = SCRIPT_NOTICE
-    else:
-        return False
-    words = len(line.split())
-    return words <= longest and bool(_READER.search(line) or (words <= LABEL and not line.endswith(_SENTENCE_END)))
+@dataclass(frozen=True)
+class TextFilter:
+    """Drops documents by their text and words.
 
-
-_ASCII = bytes(range(128))
-_PUNCTUATION = ".,;:!?'\"()[]-/&%$"
-_SYMBOLS = bytes(
-    code for code in _ASCII if not (chr(code).isalnum() or chr(code).isspace() or chr(code) in _PUNCTUATION)
-)
-_SYMBOL_CATEGORIES = ("Sm", "Sk", "So", "Cc", "Co", "Cn")
-
-
-def count_symbols_and_digits(text: str) -> tuple[int, int]:
-    """How many characters are symbols, and how many are digits.
-
-    Symbols are # * + < = > @ \\ ^ _ ` { | } ~, control characters and, beyond ASCII, all that Unicode counts as
-    mathematical or other symbols, private or unassigned. Letters and marks of any script, its punctuation, and
-    currencies are none.
-
-    Source: the ratio of special characters in ROOTS, Laurençon et al. 2022, arXiv:2303.03915. Changed: ordinary
-    punctuation is not special, and digits are counted apart. Gopher's rules of symbols (datatrove's
-    GopherQualityFilter) know # and the ellipsis only, come with rules that refuse one-line reviews, and take 60 times
-    as long.
+    Attributes:
+        name: the key in `data.filters`; also the reason that manifests and reports give.
+        drops: given the value of the key and a text, says whether its document is dropped.
+        source: the paper that the rule comes from.
     """
-    data = text.encode()
-    symbols = len(data) - len(data.translate(None, _SYMBOLS))
-    digits = len(data) - len(data.translate(None, b"0123456789"))
-    if len(data) > len(text):
-        for character, count in Counter(data.translate(None, _ASCII).decode()).items():
-            symbol = unicodedata.category(character) in _SYMBOL_CATEGORIES and not character.isspace()
-            symbols += count * symbol
-            digits += count * character.isdecimal()
-    return symbols, digits
+
+    name: str
+    drops: Callable[[Any, CleanedText], bool]
+    source: str
+
+
+@dataclass(frozen=True)
+class TokenFilter:
+    """Drops documents by their number of tokens.
+
+    Attributes:
+        name: the key in `data.filters`; also the reason that manifests and reports give.
+        drops: given the value of the key, the tokens of a text without [CLS] and [SEP], and its characters, says
+            whether its document is dropped.
+        source: the paper that the rule comes from.
+    """
+
+    name: str
+    drops: Callable[[Any, int, int], bool]
+    source: str
+
+
+Filter: TypeAlias = LineFilter | TextFilter | TokenFilter
+
+
+def has_too_few_words(least: int, cleaned: CleanedText) -> bool:
+    """Whether a text has fewer words than `least`."""
+    return len(cleaned.words.words) < least
+
+
+def has_too_many_words(most: int, cleaned: CleanedText) -> bool:
+    """Whether a text has more words than `most`."""
+    return len(cleaned.words.words) > most
+
+
+def has_too_many_symbols(most: float, cleaned: CleanedText) -> bool:
+    """Whether a larger share of the characters than `most` are symbols."""
+    return cleaned.symbols_and_digits[0] > most * len(cleaned.text)
+
+
+def has_too_many_digits(most: float, cleaned: CleanedText) -> bool:
+    """Whether a larger share of the characters than `most` are digits."""
+    return cleaned.symbols_and_digits[1] > most * len(cleaned.text)
+
+
+def repeats_itself(_: bool, cleaned: CleanedText) -> bool:
+    """Whether lines, paragraphs or n-grams repeat too much."""
+    return is_repetitive(cleaned.text, cleaned.words)
+
+
+def has_too_many_tokens(most: float, tokens: int, characters: int) -> bool:
+    """Whether a text has `most` tokens a character, or more.
+
+    Source: Geiping and Goldstein 2022, arXiv:2212.14034, section 4.4: 0.3 in the text, 0.25 in the code,
+    github.com/JonasGeiping/cramming. Changed: the tokenizer is the run's own instead of ALBERT's, so a threshold suits
+    one size of vocabulary (0.3 drops 0.5 % of an English corpus at 32768 pieces and 18 % at 4096). [CLS] and [SEP],
+    which weigh on short documents only, are not counted.
+    """
+    return tokens >= most * characters
+
+
+# Text filters are asked in this order, and the first one that drops a document gives the reason.
+FILTERS: tuple[Filter, ...] = (
+    LineFilter("boilerplate", cut_boilerplate, "C4, arXiv:1910.10683"),
+    TextFilter("min_words", has_too_few_words, "Gopher, arXiv:2112.11446, with 50 words"),
+    TextFilter("max_words", has_too_many_words, "Gopher, arXiv:2112.11446, with 100,000 words"),
+    TextFilter("symbols", has_too_many_symbols, "ROOTS, arXiv:2303.03915"),
+    TextFilter("digits", has_too_many_digits, "ROOTS, arXiv:2303.03915"),
+    TextFilter("repetition", repeats_itself, "Gopher, arXiv:2112.11446"),
+    TokenFilter("compressibility", has_too_many_tokens, "Cramming, arXiv:2212.14034"),
+)
+
+# Why a filter drops a document.
+REASONS = tuple(rule.name for rule in FILTERS if not isinstance(rule, LineFilter))

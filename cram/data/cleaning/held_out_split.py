@@ -1,5 +1,11 @@
-"""Which documents are held out: decided by a hash of the text, so that it is the same everywhere."""
+"""The held-out rule: which documents are held out.
 
+A document is held out if the hash of its text lies below the share `data.held_out`. If no hash does, the documents with
+the lowest hash are held out, so that a corpus of two different texts is enough. Because the rule looks at the text
+alone, it chooses the same documents in every preparation, and equal texts are held out together.
+"""
+
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
@@ -7,51 +13,76 @@ import numpy.typing as npt
 
 from cram.data.text.document import byte_size
 
-# What is stored of the held-out texts: about two million tokens to evaluate on, in a file of some megabytes.
-MOST_STORED, MOST_BYTES = 4000, 16_000_000
+TextHashes = npt.NDArray[np.uint64]
 
+# How many held-out texts are stored: about two million tokens to evaluate on, in a file of some megabytes.
+MOST_STORED, MOST_BYTES = 4000, 16_000_000
 
 LEAST_DOCUMENTS, LEAST_BYTES = 100, 100_000  # the standard error of 100 documents is a tenth of their spread
 
 
-def too_few(documents: int, bytes: int) -> str | None:
-    """What to say of held-out text that is too little to measure by; None where there is enough."""
-    if documents >= LEAST_DOCUMENTS and bytes >= LEAST_BYTES:
-        return None
-    return (
-        f"{documents:,} held-out document(s) of {bytes:,} bytes are too little to measure by, another choice of them "
-        f"gives another loss; raise data.held_out or give more text: {LEAST_DOCUMENTS} and {LEAST_BYTES:,} bytes "
-        "at least"
-    )
-
-
-def text_hash(text: str) -> int:
-    """The first 64 bits of a text's sha256, as a number."""
+def hash_text(text: str) -> int:
+    """Return the first 64 bits of a text's sha256 as a number."""
     return int.from_bytes(sha256(text.encode()).digest()[:8])
 
 
-def held_out_limit(share: float) -> int:
-    """Texts whose `text_hash` lies below it are held out."""
-    return int(share * 2**64)
+def lies_below_share(hashes: TextHashes, share: float) -> npt.NDArray[np.bool_]:
+    """Return which hashes lie below the share of all hashes: bool [n].
 
-
-def held_out_mask(hashes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
-    """Which of some texts are held out, by their hashes: bool [n].
-
-    Those below `held_out_limit`; where there is none, those with the lowest hash of all, so that two different
-    texts suffice. Equal texts go together.
+    These documents are held out wherever they occur. Only `choose_held_out` knows about the others.
     """
-    chosen = hashes < np.uint64(held_out_limit(share))
-    return chosen if chosen.any() or not len(hashes) else hashes == hashes.min()
+    return hashes < np.uint64(int(share * 2**64))
 
 
-def lowest(texts: dict[int, str]) -> dict[int, str]:
-    """Of texts by their hashes those that are stored, the lowest hashes first: the same whatever is added when."""
-    chosen: dict[int, str] = {}
-    bytes = 0
-    for number, text in sorted(texts.items())[:MOST_STORED]:
-        if bytes >= MOST_BYTES:
+def choose_held_out(hashes: TextHashes, share: float) -> npt.NDArray[np.bool_]:
+    """Apply the held-out rule to the hashes of all candidates: which ones are held out, bool [n]."""
+    below = lies_below_share(hashes, share)
+    return below if below.any() or not len(hashes) else hashes == hashes.min()
+
+
+@dataclass
+class HeldOutTexts:
+    """The texts that may be held out, collected while documents are read; texts by their hashes.
+
+    Attributes:
+        below: texts that lie below the share. If there are many, those with the lowest hashes.
+        lowest: of the other texts the one with the lowest hash, which is held out if there are none below the share.
+    """
+
+    below: dict[int, str] = field(default_factory=dict)
+    lowest: dict[int, str] = field(default_factory=dict)
+
+    def add(self, other: "HeldOutTexts") -> None:
+        """Take in the texts of further documents."""
+        self.below = choose_stored({**self.below, **other.below})
+        self.lowest = dict(sorted({**self.lowest, **other.lowest}.items())[:1])
+
+    def chosen(self) -> dict[int, str]:
+        """Return the texts that the held-out rule chooses."""
+        return self.below or self.lowest
+
+
+def choose_stored(texts: dict[int, str]) -> dict[int, str]:
+    """Return the texts with the lowest hashes, as many as are stored, in ascending order of their hashes.
+
+    The result does not depend on the order in which texts were added.
+    """
+    stored: dict[int, str] = {}
+    total = 0
+    for text_hash, text in sorted(texts.items())[:MOST_STORED]:
+        if total >= MOST_BYTES:
             break
-        chosen[number] = text
-        bytes += byte_size(text)
-    return chosen
+        stored[text_hash] = text
+        total += byte_size(text)
+    return stored
+
+
+def describe_shortage(documents: int, bytes: int) -> str | None:
+    """Return a warning if the held-out text is too short to measure by, else None."""
+    if documents >= LEAST_DOCUMENTS and bytes >= LEAST_BYTES:
+        return None
+    return (
+        f"{documents:,} held-out document(s) of {bytes:,} bytes are too few to measure by: another choice of them "
+        f"would give another loss. Raise data.held_out or give more text: at least {LEAST_DOCUMENTS} documents and "
+        f"{LEAST_BYTES:,} bytes"
+    )

@@ -1,7 +1,7 @@
 """A text's words, and hashes of them and of their n-grams: what filters, deduplication and decontamination compare.
 
-`Splitter` is the one idea of "the same text": what a tokenizer makes equal by folding case, accents, compatible forms
-or invisible characters has the same words.
+`WordSplitter` defines which texts count as the same: texts that a tokenizer makes equal, by folding case, accents,
+compatible forms or invisible characters, have the same words.
 """
 
 import json
@@ -42,7 +42,7 @@ class Words:
     hashes: Hashes
 
 
-class Splitter:
+class WordSplitter:
     """Splits a text into folded words, by which texts are compared. Picklable.
 
     A word is a run of letters and digits; accents, other combining marks and format characters (soft hyphen,
@@ -54,7 +54,7 @@ class Splitter:
     letters in the same order; their words may end at other places, where a mark or format character stood.
 
     Args:
-        normalizer: that of the tokenizer, as `normalizer_of` gives it. It is applied to each word by itself.
+        normalizer: that of the tokenizer, as `serialize_normalizer` gives it. It is applied to each word by itself.
     """
 
     def __init__(self, normalizer: str | None = None):
@@ -97,10 +97,10 @@ class Splitter:
         return _letters(self._normalizer.normalize_str(folded))
 
 
-split_words = Splitter()
+split_words = WordSplitter()
 
 
-def normalizer_of(normalizer: "Normalizer | None") -> str | None:
+def serialize_normalizer(normalizer: "Normalizer | None") -> str | None:
     """A tokenizer's normalizer as JSON, None where it has none or one that only writes bytes as characters."""
     state = normalizer and json.loads(normalizer.__getstate__())
     steps = [step for step in _steps(state) if step["type"] != "ByteLevel"] if state else []

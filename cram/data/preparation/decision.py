@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cram.config.data import DataConfig
 from cram.data.cleaning.dedupe import find_duplicates
-from cram.data.cleaning.held_out_split import held_out_mask
+from cram.data.cleaning.held_out_split import choose_held_out
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.scan import FATE, HELD_OUT, KEPT
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
@@ -43,9 +43,8 @@ def decide(segments: Segments, data: DataConfig, folder: Path, report: Progress)
 
 def _decide(segments: Segments, data: DataConfig) -> Decision:
     fates = segments.joined("fate")
-    if not (fates == HELD_OUT).any():
-        kept = np.flatnonzero(fates == KEPT)
-        fates[kept[held_out_mask(segments.joined("hash")[kept], data.held_out)]] = HELD_OUT
+    candidates = np.flatnonzero((fates == KEPT) | (fates == HELD_OUT))
+    fates[candidates[choose_held_out(segments.joined("hash")[candidates], data.held_out)]] = HELD_OUT
     found = find_duplicates(
         segments.maps("exact") if data.dedupe.exact else None,
         segments.maps("minhash"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cram.data.cleaning.held_out_split import HeldOutTexts
 from cram.data.preparation.scan import Sample, Scanned, Scanner, chunks
 from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
@@ -82,23 +83,18 @@ class Segments:
         self._write(segment, plan.state.to_json(), complete=True)
 
     def found(self) -> Scanned:
-        """Samples, held-out texts, counts and seconds of all segments; no entries.
-
-        Where no text is held out by its hash, the kept one with the lowest is, as `decide` has it.
-        """
+        """Samples, texts that may be held out, counts and seconds of all segments; no entries."""
         total = Scanned()
         for note in self._notes:
             total.add(
                 Scanned(
                     samples={name: [Sample(**one) for one in some] for name, some in note["samples"].items()},
-                    held_out=_by_hash(note["held_out"]),
-                    lowest=_by_hash(note["lowest"]),
+                    held_out=HeldOutTexts(_by_hash(note["held_out"]), _by_hash(note["lowest"])),
                     cut_documents=note["cut_documents"],
                     cut_bytes=note["cut_bytes"],
                     seconds=note["seconds"],
                 )
             )
-        total.held_out = total.held_out or total.lowest
         return total
 
     def maps(self, name: str) -> list[np.ndarray] | None:
@@ -136,8 +132,8 @@ class Segments:
         write_sealed_arrays(self._path(number, "safetensors"), arrays)
         samples = {name: [asdict(one) for one in some] for name, some in segment.samples.items()}
         note = {"standing": standing, "complete": complete, "samples": samples}
-        names = ("held_out", "lowest", "cut_documents", "cut_bytes", "seconds")
-        note |= {name: getattr(segment, name) for name in names}
+        note |= {"held_out": segment.held_out.below, "lowest": segment.held_out.lowest}
+        note |= {name: getattr(segment, name) for name in ("cut_documents", "cut_bytes", "seconds")}
         write_sealed(self._path(number, "json"), note)
         self._map()
         self._notes.append(read_sealed(self._path(number, "json")))

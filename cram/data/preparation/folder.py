@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.config.data import DataConfig
-from cram.data.cleaning.decontaminate import Contamination
+from cram.data.cleaning.decontaminate import BenchmarkNgrams
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import FORMAT_VERSION, MANIFEST, ShardSet
 from cram.data.text.hub_source import HubSource
@@ -26,7 +26,7 @@ def describe_content(source: Source, data: DataConfig, tokenizer: TokenizerSourc
     """Everything that the shards depend on: `fingerprint` of the source and `settings`, both kept in the manifest."""
     settings = {name: value for name, value in asdict(data).items() if name not in NOT_CONTENT}
     if data.dedupe.decontaminate:
-        settings["dedupe"]["decontaminate"] = Contamination(data.dedupe.decontaminate).fingerprint
+        settings["dedupe"]["decontaminate"] = BenchmarkNgrams(data.dedupe.decontaminate).fingerprint
     settings = {"format": FORMAT_VERSION, **settings, "tokenizer": tokenizer.fingerprint()}
     return {"fingerprint": source.fingerprint(), "settings": settings}
 

@@ -20,8 +20,8 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig
-from cram.data.cleaning.held_out_split import too_few
-from cram.data.cleaning.word_hashes import Splitter, normalizer_of
+from cram.data.cleaning.held_out_split import describe_shortage
+from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.preparation.decision import Decision, decide
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.folder import describe_content, find_folder, lock_folder
@@ -165,7 +165,7 @@ class _Preparation:
         """The first pass: every document, or as many as the token limit needs, is judged and signed."""
         segments = Segments(self._journal)
         limit = self._data.tokens and int(self._data.tokens * vocabulary.bytes_per_token * MARGIN)
-        split = Splitter(normalizer_of(Tokenizer.from_str(vocabulary.definition).normalizer))
+        split = WordSplitter(serialize_normalizer(Tokenizer.from_str(vocabulary.definition).normalizer))
         segments.scan(self._source, limit, Scanner(self._data, split), self._processes, self._progress)
         if not sum(segments.taken):
             raise self._nothing_left(0, 0)
@@ -176,7 +176,7 @@ class _Preparation:
         path = self._journal / HELD_OUT_INDEX
         index = read_kept(path, HeldOutIndex.load)
         if index is None:
-            index_held_out(scanned.held_out.values(), vocabulary.definition).save(path)
+            index_held_out(scanned.held_out.chosen().values(), vocabulary.definition).save(path)
             index = HeldOutIndex.load(path)
         return index
 
@@ -248,10 +248,12 @@ class _Preparation:
         }
         # A local source is not named in the manifest: the same files elsewhere give the same bytes.
         source = {"source": self._data.source} if isinstance(self._source, HubSource) else {}
-        texts = [HeldOutDocument(text, sha256(text.encode()).hexdigest()) for text in scanned.held_out.values()]
+        texts = [
+            HeldOutDocument(text, sha256(text.encode()).hexdigest()) for text in scanned.held_out.chosen().values()
+        ]
         writer.finish(definition, texts, self._content | source | {"tokenizer": tokenizer} | documents, rows.lengths)
         counts = documents["counts"]
-        if warning := too_few(counts["held_out_documents"], counts["held_out_bytes"]):
+        if warning := describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]):
             print(f"warning: {warning}", flush=True)
 
     def _unknown_share(self, vocabulary: Vocabulary, writer: ShardWriter) -> float:

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cram.config.data import DataConfig
-from cram.data.cleaning.decontaminate import Contamination
-from cram.data.cleaning.dedupe import HASHES, signatures
-from cram.data.cleaning.filters import REASONS, Filters
-from cram.data.cleaning.held_out_split import held_out_limit, lowest, text_hash
-from cram.data.cleaning.word_hashes import Splitter, Words, hash_words, split_words
+from cram.data.cleaning.cleaner import Cleaner, Judgement
+from cram.data.cleaning.decontaminate import BenchmarkNgrams
+from cram.data.cleaning.dedupe import HASHES, sign_texts
+from cram.data.cleaning.filters import REASONS
+from cram.data.cleaning.held_out_split import HeldOutTexts, hash_text, lies_below_share
+from cram.data.cleaning.word_hashes import Words, WordSplitter, split_words
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.text.document import Document, LocatedDocument, byte_size
 
@@ -63,7 +64,7 @@ def add_samples(samples: Samples, others: Samples) -> None:
 def sample(document: Document, text: str) -> Sample:
     """A sample of a document: the start of `text`, or what is wrong with a broken one."""
     origin = Path(document.origin).name
-    return Sample(text_hash(document.text or origin), origin, document.fault or text[:EXCERPT])
+    return Sample(hash_text(document.text or origin), origin, document.fault or text[:EXCERPT])
 
 
 @dataclass
@@ -72,8 +73,7 @@ class Scanned:
 
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)  # an entry a document
     samples: Samples = field(default_factory=dict)
-    held_out: dict[int, str] = field(default_factory=dict)  # hash -> text, the lowest hashes
-    lowest: dict[int, str] = field(default_factory=dict)  # the kept one of the lowest hash: held out if no other is
+    held_out: HeldOutTexts = field(default_factory=HeldOutTexts)
     cut_documents: int = 0  # by the boilerplate filter
     cut_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -83,8 +83,7 @@ class Scanned:
         for name, arrays in other.arrays.items():
             self.arrays.setdefault(name, []).extend(arrays)
         add_samples(self.samples, other.samples)
-        self.held_out = lowest({**self.held_out, **other.held_out})
-        self.lowest = dict(sorted({**self.lowest, **other.lowest}.items())[:1])
+        self.held_out.add(other.held_out)
         self.cut_documents += other.cut_documents
         self.cut_bytes += other.cut_bytes
         add_seconds(self.seconds, other.seconds)
@@ -96,12 +95,11 @@ class Scanner:
     `split` makes the words by which texts are judged and compared.
     """
 
-    def __init__(self, config: DataConfig, split: Splitter = split_words):
+    def __init__(self, config: DataConfig, split: WordSplitter = split_words):
         self._config = config
         self._split = split
-        self._filters = Filters(config.filters)
-        self._limit = np.uint64(held_out_limit(config.held_out))
-        self._contamination: Contamination | None = None
+        self._cleaner = Cleaner(config.filters, split)
+        self._contamination: BenchmarkNgrams | None = None
 
     def __call__(self, documents: list[LocatedDocument]) -> Scanned:
         """Entries, samples and held-out texts of some documents.
@@ -111,20 +109,21 @@ class Scanner:
         """
         found, stopwatch = Scanned(), Stopwatch()
         texts = [document.text for _, document in documents]
-        hashes = np.array([text_hash(text) for text in texts], np.uint64)
-        fates = self._readable(documents, hashes)
+        hashes = np.array([hash_text(text) for text in texts], np.uint64)
+        fates = np.where(lies_below_share(hashes, self._config.held_out), HELD_OUT, KEPT).astype(np.uint8)
         stopwatch.lap("hashing")
-        cleaned = [
-            self._clean(document, int(fate), found) for (_, document), fate in zip(documents, fates, strict=True)
-        ]
-        alive = np.flatnonzero(fates <= HELD_OUT).tolist()
-        words = dict(zip(alive, hash_words([self._split(cleaned[i]) for i in alive]), strict=True))
-        for i in np.flatnonzero(fates == KEPT).tolist():
-            fates[i] = self._refused(cleaned[i], words[i])
+        judgements = self._cleaner.judge(texts, exempt=set(np.flatnonzero(fates == HELD_OUT).tolist()))
+        for i, ((_, document), judgement) in enumerate(zip(documents, judgements, strict=True)):
+            if document.fault:
+                fates[i] = BROKEN
+            elif judgement.reason:
+                fates[i] = FATE[judgement.reason]
+            self._count_cut(document, judgement, found)
         stopwatch.lap("filters")
-        self._decontaminate(fates, words)
+        self._decontaminate(fates, judgements)
         stopwatch.lap("decontamination")
-        signed = {i: words[i] for i in np.flatnonzero(fates <= HELD_OUT).tolist() if words[i].words}
+        alive = np.flatnonzero(fates <= HELD_OUT).tolist()
+        signed = {i: judgements[i].words for i in alive if judgements[i].words.words}
         entries: dict[str, np.ndarray] = {
             "part": np.array([location.part for location, _ in documents], np.int32),
             "record": np.array([location.record for location, _ in documents], np.int64),
@@ -136,53 +135,36 @@ class Scanner:
         found.arrays = {name: [array] for name, array in entries.items()}
         stopwatch.lap("signatures")
         for i in np.flatnonzero(fates > HELD_OUT).tolist():
-            add_samples(found.samples, {FATES[fates[i]]: [sample(documents[i].document, cleaned[i])]})
-        found.held_out = {int(hashes[i]): texts[i] for i in np.flatnonzero(fates == HELD_OUT).tolist()}
+            add_samples(found.samples, {FATES[fates[i]]: [sample(documents[i].document, judgements[i].text)]})
+        below = {int(hashes[i]): texts[i] for i in np.flatnonzero(fates == HELD_OUT).tolist()}
         kept = np.flatnonzero(fates == KEPT)
-        found.lowest = {int(hashes[i]): texts[i] for i in kept[np.argsort(hashes[kept])[:1]].tolist()}
+        lowest = {int(hashes[i]): texts[i] for i in kept[np.argsort(hashes[kept])[:1]].tolist()}
+        found.held_out = HeldOutTexts(below, lowest)
         found.seconds = stopwatch.seconds
         return found
 
-    def _readable(self, documents: list[LocatedDocument], hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-        fates = np.where(hashes < self._limit, HELD_OUT, KEPT).astype(np.uint8)
-        for i, (_, document) in enumerate(documents):
-            if document.fault:
-                fates[i] = BROKEN
-            elif document.is_blank:
-                fates[i] = EMPTY
-        return fates
+    def _count_cut(self, document: Document, judgement: Judgement, found: Scanned) -> None:
+        """Count the lines that were cut out of a document, and keep them as a sample."""
+        if len(judgement.text) == len(document.text):
+            return
+        found.cut_documents += 1
+        found.cut_bytes += byte_size(document.text) - byte_size(judgement.text)
+        lines_kept = set(judgement.text.splitlines())
+        lines_cut = "\n".join(line for line in document.text.splitlines() if line not in lines_kept)
+        add_samples(found.samples, {"boilerplate": [sample(document, lines_cut)]})
 
-    def _clean(self, document: Document, fate: int, found: Scanned) -> str:
-        """The text without boilerplate; a held-out one is left as it is, the same whatever the filters."""
-        if fate != KEPT:
-            return document.text
-        text = self._filters.clean(document.text)
-        if len(text) < len(document.text):
-            found.cut_documents += 1
-            found.cut_bytes += byte_size(document.text) - byte_size(text)
-            kept = set(text.splitlines())
-            lines = "\n".join(line for line in document.text.splitlines() if line not in kept)
-            add_samples(found.samples, {"boilerplate": [sample(document, lines)]})
-        return text
-
-    def _refused(self, text: str, words: Words) -> int:
-        if not words.words:
-            return EMPTY
-        reason = self._filters.refuse(text, words)
-        return FATE[reason] if reason else KEPT
-
-    def _decontaminate(self, fates: npt.NDArray[np.uint8], words: dict[int, Words]) -> None:
+    def _decontaminate(self, fates: npt.NDArray[np.uint8], judgements: list[Judgement]) -> None:
         if not self._config.dedupe.decontaminate:
             return
-        self._contamination = self._contamination or Contamination(self._config.dedupe.decontaminate, self._split)
+        self._contamination = self._contamination or BenchmarkNgrams(self._config.dedupe.decontaminate, self._split)
         for i in np.flatnonzero(fates == KEPT).tolist():
-            if self._contamination.touches(words[i]):
+            if self._contamination.occur_in(judgements[i].words):
                 fates[i] = FATE["decontaminate"]
 
     def _signatures(self, documents: int, words: dict[int, Words]) -> dict[str, np.ndarray]:
         dedupe, found = self._config.dedupe, {}
         if dedupe.exact or dedupe.near is not None:
-            exact, minhash = signatures(list(words.values()), near=dedupe.near is not None)
+            exact, minhash = sign_texts(list(words.values()), near=dedupe.near is not None)
             found["exact"] = np.zeros((documents, 2), np.uint64)
             found["exact"][list(words)] = exact
             if minhash is not None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from cram.config.data import FilterConfig
-from cram.data.cleaning.filters import Filters
+from cram.data.cleaning.cleaner import EMPTY, Cleaner
 from cram.data.preparation.held_out_search import HeldOutIndex, content
 from cram.data.preparation.scan import Sample, Samples, add_samples, chunks, sample
 from cram.data.preparation.stopwatch import Stopwatch
@@ -52,7 +52,7 @@ class DocumentTokenizer:
 
     def __init__(self, tokenizer: str, filters: FilterConfig, held_out: Path | None = None):
         self._definition = tokenizer
-        self._filters = Filters(filters)
+        self._cleaner = Cleaner(filters)
         self._held_out = held_out
         self._ids: HeldOutIndex | None = None
         self._tokenizer: Tokenizer | None = None
@@ -62,7 +62,7 @@ class DocumentTokenizer:
     def __call__(self, documents: list[Document]) -> TokenizedDocuments:
         """The tokens of some documents."""
         stopwatch = Stopwatch()
-        texts = [self._filters.clean(document.text) for document in documents]
+        texts = [self._cleaner.clean(document.text) for document in documents]
         stopwatch.lap("cleaning")
         encodings = self.encode(texts)
         stopwatch.lap("tokenizing")
@@ -70,7 +70,7 @@ class DocumentTokenizer:
         samples: Samples = {}
         for i, (document, text) in enumerate(zip(documents, texts, strict=True)):
             tokens = len(encodings[i]) - self._frame
-            reason = "empty" if tokens <= 0 else self._filters.refuse_tokens(tokens, len(text))
+            reason = EMPTY if tokens <= 0 else self._cleaner.judge_tokens(tokens, len(text))
             if reason:
                 encodings[i] = []
                 dropped.setdefault(reason, []).append(byte_size(document.text))

@@ -9,10 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig, FilterConfig, SpecialConfig, WordPieceConfig
-from cram.data.cleaning.dedupe import signatures
-from cram.data.cleaning.filters import Filters
-from cram.data.cleaning.held_out_split import held_out_mask, text_hash
-from cram.data.cleaning.word_hashes import Splitter, hash_words, normalizer_of
+from cram.data.cleaning.cleaner import Cleaner
+from cram.data.cleaning.dedupe import sign_texts
+from cram.data.cleaning.held_out_split import choose_held_out, hash_text
+from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.pieces import lost_characters
 from cram.data.preparation.language import language_warnings
 from cram.data.preparation.scan import chunks
@@ -88,13 +88,13 @@ def make_vocabulary(
         return Vocabulary(**earlier)
     if chosen.path is None:
         with progress.stage("training the tokenizer", None, "bytes") as stage:
-            split = Splitter(normalizer_of(make_normalizer(wordpiece)))
+            split = WordSplitter(serialize_normalizer(make_normalizer(wordpiece)))
             texts, taken = _sample(source, wordpiece.sample_bytes, data, split)
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(taken)
     else:
         tokenizer = load_tokenizer(chosen.path, chosen.special)
-        texts, taken = _sample(source, MEASURED_BYTES, data, Splitter(normalizer_of(tokenizer.normalizer)))
+        texts, taken = _sample(source, MEASURED_BYTES, data, WordSplitter(serialize_normalizer(tokenizer.normalizer)))
     some = texts[:: max(1, sum(map(byte_size, texts)) // LOST_BYTES)]
     lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
     for warning in language_warnings(some, wordpiece if chosen.path is None else None, lost):
@@ -107,12 +107,12 @@ def make_vocabulary(
     return found
 
 
-def _sample(source: Source, limit: int, data: DataConfig, split: Splitter) -> tuple[list[str], int]:
+def _sample(source: Source, limit: int, data: DataConfig, split: WordSplitter) -> tuple[list[str], int]:
     """Texts spread over the source that are neither held out nor filtered, and the bytes of all that were read.
 
     A text with the letters of a held-out one counts as held out.
     """
-    filters = Filters(data.filters)
+    cleaner = Cleaner(data.filters, split)
     plan = ReadingPlan(source, limit)
     texts = (document.text for _, document in plan if not document.is_blank)
     found: list[str] = []
@@ -121,14 +121,12 @@ def _sample(source: Source, limit: int, data: DataConfig, split: Splitter) -> tu
     readable = 0
     for chunk in chunks((text, text) for text in texts):
         readable += len(chunk)
-        cleaned = [filters.clean(text) for text in chunk]
-        words = hash_words([split(text) for text in cleaned])
-        for raw, text, its_words in zip(chunk, cleaned, words, strict=True):
-            if its_words.words and not filters.refuse(text, its_words):
-                found.append(text)
-                hashes.append(text_hash(raw))
-                keys.append(signatures([its_words], near=False)[0].tobytes())
-    held_out = held_out_mask(np.array(hashes, np.uint64), data.held_out)
+        for text, judgement in zip(chunk, cleaner.judge(chunk), strict=True):
+            if judgement.reason is None:
+                found.append(judgement.text)
+                hashes.append(hash_text(text))
+                keys.append(sign_texts([judgement.words], near=False)[0].tobytes())
+    held_out = choose_held_out(np.array(hashes, np.uint64), data.held_out)
     twins = {key for key, out in zip(keys, held_out, strict=True) if out}
     left = [text for text, key in zip(found, keys, strict=True) if key not in twins]
     if not left:
@@ -141,13 +139,13 @@ def _measure(tokenizer: Tokenizer, texts: list[str], taken: int, config: FilterC
 
     The bytes are corrected by the share of the sample that was dropped.
     """
-    filters = Filters(config)
+    cleaner = Cleaner(config)
     total = sum(map(byte_size, texts))
     some = texts[:: max(1, total // MEASURED_BYTES)]
     lengths = list(map(len, tokenizer.encode_batch_fast(some)))
     frame = SpecialTokens.of(tokenizer).frame
     pairs = list(zip(lengths, map(len, some), strict=True))
-    kept = [length for length, characters in pairs if not filters.refuse_tokens(length - frame, characters)]
+    kept = [length for length, characters in pairs if not cleaner.judge_tokens(length - frame, characters)]
     pace = taken / total * sum(map(byte_size, some)) / max(1, sum(kept))
     dropped = 1 - len(kept) / len(some)
     if dropped <= MANY_DROPPED:

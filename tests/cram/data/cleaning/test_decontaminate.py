@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.data.cleaning.decontaminate import WORDS, Contamination
+from cram.data.cleaning.decontaminate import WORDS, BenchmarkNgrams
 from cram.data.cleaning.word_hashes import Words, hash_words, split_words
 from cram.errors import CramError
 
@@ -25,13 +25,13 @@ def words(text: str) -> Words:
     return hash_words([split_words(text)])[0]
 
 
-def of(path: Path, content: str | bytes) -> Contamination:
+def of(path: Path, content: str | bytes) -> BenchmarkNgrams:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return Contamination(str(path))
+    return BenchmarkNgrams(str(path))
 
 
 @pytest.fixture
-def made_up(tmp_path: Path) -> Contamination:
+def made_up(tmp_path: Path) -> BenchmarkNgrams:
     return of(tmp_path / "dev.tsv", f"index\tsentence1\tsentence2\tscore\n0\t{SENTENCE}\t{OTHER}\t5.000\n")
 
 
@@ -45,8 +45,8 @@ def made_up(tmp_path: Path) -> Contamination:
         f"It was so: {OTHER}",
     ],
 )
-def test_thirteen_words_in_a_row_touch(made_up: Contamination, text: str) -> None:
-    assert made_up.touches(words(text))
+def test_thirteen_words_in_a_row_touch(made_up: BenchmarkNgrams, text: str) -> None:
+    assert made_up.occur_in(words(text))
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_thirteen_words_in_a_row_touch(made_up: Contamination, text: str) -> Non
         " ".join(reversed(split_words(SENTENCE))),
     ],
 )
-def test_anything_less_does_not(made_up: Contamination, text: str) -> None:
-    assert not made_up.touches(words(text))
+def test_anything_less_does_not(made_up: BenchmarkNgrams, text: str) -> None:
+    assert not made_up.occur_in(words(text))
 
 
-def test_they_touch_wherever_they_stand(made_up: Contamination) -> None:
+def test_they_touch_wherever_they_stand(made_up: BenchmarkNgrams) -> None:
     for before in range(20):
         for first in (0, 1, 2):
             thirteen = split_words(SENTENCE)[first : first + WORDS]
             text = ["and"] * before + thirteen + ["then"] * (before % 9)
-            assert made_up.touches(hash_words([text])[0])
+            assert made_up.occur_in(hash_words([text])[0])
 
 
 @settings(max_examples=200, deadline=None)
@@ -87,14 +87,14 @@ def test_against_a_search_in_the_text(
     document = around[:start] + fields[0][start : start + 14] + around[start:]
     text = " ".join(["", *document, ""])
     ngrams = [field[i : i + WORDS] for field in fields for i in range(len(field) - WORDS + 1)]
-    assert found.touches(hash_words([document])[0]) == any(f" {' '.join(ngram)} " in text for ngram in ngrams)
+    assert found.occur_in(hash_words([document])[0]) == any(f" {' '.join(ngram)} " in text for ngram in ngrams)
 
 
 def test_quotes_and_strange_breaks_end_no_field(tmp_path: Path) -> None:
     lines = [f'1\t"{SENTENCE}\t0', f'2\t"He said\u2028{OTHER}\x85"\t1', "3\tshort"]
     found = of(tmp_path / "test.tsv", "\r\n".join(lines))
-    assert found.touches(words(SENTENCE))
-    assert found.touches(words("he said " + " ".join(split_words(OTHER)[:11])))
+    assert found.occur_in(words(SENTENCE))
+    assert found.occur_in(words("he said " + " ".join(split_words(OTHER)[:11])))
 
 
 def test_every_file_that_matches_is_read(tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_every_file_that_matches_is_read(tmp_path: Path) -> None:
         (tmp_path / task).mkdir(parents=True)
         (tmp_path / task / "dev.tsv").write_text(text)
     (tmp_path / "folder.tsv").mkdir()
-    found = Contamination(str(tmp_path / "**" / "*.tsv"))
-    assert found.touches(words(SENTENCE))
-    assert found.touches(words(OTHER))
+    found = BenchmarkNgrams(str(tmp_path / "**" / "*.tsv"))
+    assert found.occur_in(words(SENTENCE))
+    assert found.occur_in(words(OTHER))
 
 
 def test_the_fingerprint_is_of_the_contents_alone(tmp_path: Path) -> None:
@@ -114,22 +114,22 @@ def test_the_fingerprint_is_of_the_contents_alone(tmp_path: Path) -> None:
         for name, content in zip(names, contents, strict=True):
             (tmp_path / folder / name).write_bytes(content)
     expected = sha256(b"".join(sorted(sha256(content).digest() for content in contents))).hexdigest()
-    assert Contamination(str(tmp_path / "one/*")).fingerprint == expected
-    assert Contamination(str(tmp_path / "two/*")).fingerprint == expected
+    assert BenchmarkNgrams(str(tmp_path / "one/*")).fingerprint == expected
+    assert BenchmarkNgrams(str(tmp_path / "two/*")).fingerprint == expected
     assert of(tmp_path / "one/a.tsv", SENTENCE + " ").fingerprint != of(tmp_path / "one/a.tsv", SENTENCE).fingerprint
 
 
-def test_it_can_be_sent_to_another_process(made_up: Contamination) -> None:
+def test_it_can_be_sent_to_another_process(made_up: BenchmarkNgrams) -> None:
     copy = pickle.loads(pickle.dumps(made_up))
     assert copy.fingerprint == made_up.fingerprint
-    assert copy.touches(words(SENTENCE))
-    assert not copy.touches(words(SENTENCE.replace("dancing", "singing")))
+    assert copy.occur_in(words(SENTENCE))
+    assert not copy.occur_in(words(SENTENCE.replace("dancing", "singing")))
 
 
 def test_no_file_matches(tmp_path: Path) -> None:
     (tmp_path / "folder.tsv").mkdir()
     with pytest.raises(CramError, match=rf"^{KEY}='.*/\*.tsv' matches no file \(in /.*\); give a glob of GLUE"):
-        Contamination(str(tmp_path / "*.tsv"))
+        BenchmarkNgrams(str(tmp_path / "*.tsv"))
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         CramError,
         match=rf"^{KEY}: .*/dev.tsv cannot be read \(Permission denied\); make it readable",
     ):
-        Contamination(str(tmp_path / "dev.tsv"))
+        BenchmarkNgrams(str(tmp_path / "dev.tsv"))
 
 
 def test_files_without_a_long_field_would_find_nothing(tmp_path: Path) -> None:
@@ -163,20 +163,20 @@ def test_files_without_a_long_field_would_find_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not GLUE.is_dir(), reason=f"no GLUE files in {GLUE}")
 def test_every_long_field_of_glue_touches_and_no_short_one() -> None:
-    found = Contamination(str(GLUE / "*" / "dev.tsv"))
+    found = BenchmarkNgrams(str(GLUE / "*" / "dev.tsv"))
     fields = {
         field for path in GLUE.glob("*/dev.tsv") for line in path.read_text().split("\n") for field in line.split("\t")
     }
     split = hash_words([split_words(field) for field in sorted(fields)[::5]])
     assert sum(len(one.words) >= WORDS for one in split) > 1000
-    assert all(found.touches(one) == (len(one.words) >= WORDS) for one in split)
+    assert all(found.occur_in(one) == (len(one.words) >= WORDS) for one in split)
 
 
 @pytest.mark.skipif(not (GLUE.is_dir() and CORPUS.is_dir()), reason=f"no GLUE files and corpus in {SHARED}")
 def test_the_cleaned_corpus_touches_neither_dev_nor_test() -> None:
-    found = Contamination(str(GLUE / "*" / "[dt]e[vs]*.tsv"))
+    found = BenchmarkNgrams(str(GLUE / "*" / "[dt]e[vs]*.tsv"))
     for path in sorted(CORPUS.glob("*.jsonl.zst")):
         with path.open("rb") as file:
             raw = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(file)
             texts = [json.loads(line)["text"] for line in islice(io.TextIOWrapper(raw, "utf-8", newline="\n"), 40)]
-        assert not any(found.touches(one) for one in hash_words([split_words(text) for text in texts]))
+        assert not any(found.occur_in(one) for one in hash_words([split_words(text) for text in texts]))

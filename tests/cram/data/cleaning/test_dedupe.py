@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.data.cleaning import dedupe
-from cram.data.cleaning.dedupe import HASHES, SHINGLE, Duplicates, banding, find_duplicates, signatures
+from cram.data.cleaning.dedupe import HASHES, SHINGLE, Duplicates, banding, find_duplicates, sign_texts
 from cram.data.cleaning.word_hashes import hash_words, split_words
 
 ROOT = Path(__file__).parents[4]
@@ -24,7 +24,7 @@ WORDS = [f"w{number}" for number in range(5000)]
 
 
 def sign(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    exact, minhash = signatures(hash_words(texts))
+    exact, minhash = sign_texts(hash_words(texts))
     assert minhash is not None
     return exact, minhash
 
@@ -118,7 +118,7 @@ def test_a_text_is_signed_alone_as_among_others(texts: list[list[str]]) -> None:
 
 def test_minhash_may_be_left_out() -> None:
     words = hash_words([["a"], ["b"]])
-    exact, minhash = signatures(words, near=False)
+    exact, minhash = sign_texts(words, near=False)
     assert minhash is None
     assert (exact == sign([["a"], ["b"]])[0]).all()
 
@@ -139,10 +139,10 @@ def test_the_share_of_equal_hashes_estimates_the_jaccard_similarity() -> None:
 
 def test_signatures_are_the_same_in_every_process_and_for_ever() -> None:
     code = (
-        "from hashlib import sha256\nfrom cram.data.cleaning.dedupe import signatures\n"
+        "from hashlib import sha256\nfrom cram.data.cleaning.dedupe import sign_texts\n"
         "from cram.data.cleaning.word_hashes import *\n"
         "texts = [[f'w{i * k % 97}' for i in range(k)] for k in range(1, 300)]\n"
-        "found = signatures(hash_words(texts))\nprint(*(sha256(array.tobytes()).hexdigest()[:16] for array in found))"
+        "found = sign_texts(hash_words(texts))\nprint(*(sha256(array.tobytes()).hexdigest()[:16] for array in found))"
     )
     for seed, threads in (("1", "1"), ("2", "2")):
         environment = {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}

@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from cram.config.data import FilterConfig
-from cram.data.cleaning.filters import Filters
+from cram.data.cleaning.cleaner import Cleaner
 from cram.data.cleaning.repetition import NGRAM_WORDS, is_repetitive
 from cram.data.cleaning.word_hashes import Words, hash_words, split_words
 from cram.data.text.sources import open_source
@@ -90,8 +90,8 @@ def test_each_kind_of_repetition_is_found(rule: str) -> None:
     }[rule]
     assert gopher_refuses(text) == rule
     assert is_repetitive(text, words_of(text))
-    assert Filters(FilterConfig()).refuse(text, words_of(text)) == "repetition"
-    assert Filters(FilterConfig(repetition=False)).refuse(text, words_of(text)) is None
+    assert [one.reason for one in Cleaner(FilterConfig()).judge([text])] == ["repetition"]
+    assert [one.reason for one in Cleaner(FilterConfig(repetition=False)).judge([text])] == [None]
 
 
 def test_ngrams_of_short_documents_do_not_count() -> None:
@@ -144,12 +144,12 @@ def real_documents() -> Iterator[str]:
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")
 def test_real_documents() -> None:
-    filters = Filters(FilterConfig())
+    cleaner = Cleaner(FilterConfig())
     kept = 0
     texts = list(real_documents())
     for text in texts:
         assert is_repetitive(text, words_of(text)) == bool(gopher_refuses(text)), text[:200]
-        assert filters.clean(text) is text, text[:200]
-        kept += filters.refuse(text, words_of(text)) is None
+        assert cleaner.clean(text) is text, text[:200]
+        kept += cleaner.judge([text])[0].reason is None
     assert len(texts) > 500
     assert kept / len(texts) > 0.99

@@ -13,7 +13,7 @@ from tokenizers import normalizers
 
 from cram.config.data import WordPieceConfig
 from cram.data.cleaning import word_hashes as words
-from cram.data.cleaning.word_hashes import Splitter, hash_words, ngram_hashes, normalizer_of, split_words
+from cram.data.cleaning.word_hashes import WordSplitter, hash_words, ngram_hashes, serialize_normalizer, split_words
 from cram.data.tokenizer import make_normalizer
 
 BREAKS = "\n\r\t\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000 "
@@ -34,7 +34,7 @@ NORMALIZERS = [
         [normalizers.Replace(" ", "\u2581"), normalizers.Replace("1", "one"), normalizers.Prepend("\u2581")]
     ),
 ]
-SPLITTERS = [Splitter(normalizer_of(normalizer)) for normalizer in NORMALIZERS]
+SPLITTERS = [WordSplitter(serialize_normalizer(normalizer)) for normalizer in NORMALIZERS]
 splitters = st.sampled_from(SPLITTERS)
 SENTENCE = (
     "The café's naïve owner finds Zoë's o\ufb03ce: a flat of 12 m², ẞüß, İstanbul, Ελλάς, Москва, 한국어, がく, हिन्दी."
@@ -47,20 +47,20 @@ def test_words_of_ascii_are_runs_of_letters_and_digits(text: str) -> None:
 
 
 @given(texts, splitters)
-def test_what_has_the_same_runs_of_word_characters_has_the_same_letters(text: str, split: Splitter) -> None:
+def test_what_has_the_same_runs_of_word_characters_has_the_same_letters(text: str, split: WordSplitter) -> None:
     again = " - ".join(re.findall(r"\w+", text.lower())).upper()
     if re.findall(r"\w+", again.lower()) == re.findall(r"\w+", text.lower()):
         assert "".join(split(again)) == "".join(split(text))
 
 
 @given(texts, splitters, st.data())
-def test_marks_and_format_characters_make_no_difference(text: str, split: Splitter, data: st.DataObject) -> None:
+def test_marks_and_format_characters_make_no_difference(text: str, split: WordSplitter, data: st.DataObject) -> None:
     place, mark = data.draw(st.integers(0, len(text))), data.draw(st.sampled_from(MARKS))
     assert split(text[:place] + mark + text[place:]) == split(text)
 
 
 @given(texts, splitters, st.sampled_from(["NFC", "NFD"]))
-def test_a_form_that_looks_the_same_has_the_same_words(text: str, split: Splitter, form: Any) -> None:
+def test_a_form_that_looks_the_same_has_the_same_words(text: str, split: WordSplitter, form: Any) -> None:
     assert split(unicodedata.normalize(form, text)) == split(text)
 
 
@@ -86,7 +86,7 @@ TWINS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("split", SPLITTERS, ids=range(len(SPLITTERS)))
 @pytest.mark.parametrize("name", TWINS)
-def test_the_same_sentence_written_otherwise(name: str, split: Splitter) -> None:
+def test_the_same_sentence_written_otherwise(name: str, split: WordSplitter) -> None:
     twin = TWINS[name](SENTENCE)
     assert twin != SENTENCE and "".join(split(twin)) == "".join(split(SENTENCE))
 
@@ -94,13 +94,13 @@ def test_the_same_sentence_written_otherwise(name: str, split: Splitter) -> None
 def test_words_of_several_scripts() -> None:
     expected = "the cafe s naive owner finds zoe s office a flat of 12 m2 ssuss istanbul ελλασ москва"
     assert split_words(SENTENCE)[:18] == expected.split()
-    assert Splitter(normalizer_of(NORMALIZERS[3]))(SENTENCE) == expected.split()[:-2]  # nothing but ASCII is left
+    assert WordSplitter(serialize_normalizer(NORMALIZERS[3]))(SENTENCE) == expected.split()[:-2]  # only ASCII is left
     assert SPLITTERS[-1]("12 km") == ["one2", "km"]
     assert split_words("snake_case, __x__") == ["snake", "case", "x"]
 
 
 def test_a_splitter_goes_to_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    split = Splitter(normalizer_of(NORMALIZERS[3]))
+    split = WordSplitter(serialize_normalizer(NORMALIZERS[3]))
     expected = split(SENTENCE)
     monkeypatch.setattr(words, "_MOST_FORMS", 2)
     again = pickle.loads(pickle.dumps(split))

@@ -15,7 +15,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.data.cleaning.held_out_split import held_out_limit, text_hash
+from cram.data.cleaning.held_out_split import hash_text
 from cram.data.inspect import plots, show
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.scan import FATES
@@ -44,7 +44,7 @@ def prepared(folder: Path, **settings: Any) -> ShardSet:
     for place in range(10, 18):
         documents[place] = f"{documents[place]}\n{NOTICE}"
     twins = [f"{document} end" for document in documents[196:]]
-    short = [one for one in (f"{SHORT} {n}" for n in range(30)) if text_hash(one) >= held_out_limit(0.05)][:7]
+    short = [one for one in (f"{SHORT} {n}" for n in range(30)) if hash_text(one) >= 0.05 * 2**64][:7]
     everything = [*documents, *short, *documents[20:25], *twins]
     folder.mkdir()
     source = folder / "corpus.jsonl"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.config.data import DataConfig, DedupeConfig
-from cram.data.cleaning.held_out_split import text_hash
+from cram.data.cleaning.held_out_split import hash_text
 from cram.data.preparation import decision as module
 from cram.data.preparation import first_pass as segments
 from cram.data.preparation import scan
@@ -34,7 +34,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def below_half(text: str) -> bool:
-    return text_hash(text) < 1 << 63
+    return hash_text(text) < 1 << 63
 
 
 def such(make: Callable[[random.Random], str], held_out: bool) -> str:
@@ -135,15 +135,17 @@ def test_each_kind_can_be_switched_off(tmp_path: Path, dedupe: DedupeConfig, exa
 @pytest.mark.parametrize("dedupe", [DedupeConfig(), DedupeConfig(exact=False, near=None)])
 def test_where_no_hash_is_low_enough_the_lowest_kept_one_is_held_out(tmp_path: Path, dedupe: DedupeConfig) -> None:
     texts = [prose(seed) for seed in range(8)]
-    lowest = min(texts, key=text_hash)
+    lowest = min(texts, key=hash_text)
     others = [text for text in texts if text != lowest]
-    short = next(text for text in map("short {}".format, count()) if text_hash(text) < text_hash(lowest))
+    short = next(text for text in map("short {}".format, count()) if hash_text(text) < hash_text(lowest))
     config = replace(NONE, dedupe=dedupe)
     done = scanned(tmp_path / "set", [[*others[:3], short, lowest], [lowest, *others[3:], near_twin(lowest)]], config)
     decision = decide(done, config, tmp_path / "set", REPORT)
     last = "near_held_out" if dedupe.near else "kept"
     assert fates(decision) == ["kept"] * 3 + ["min_words", "held_out", "held_out"] + ["kept"] * 4 + [last]
-    assert done.found().held_out == {text_hash(lowest): lowest}, "the text that is stored is the one that is held out"
+    assert done.found().held_out.chosen() == {hash_text(lowest): lowest}, (
+        "the text that is stored is the one that is held out"
+    )
 
 
 def test_the_first_is_kept_though_a_later_part_was_scanned_before(tmp_path: Path) -> None:

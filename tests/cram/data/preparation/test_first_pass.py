@@ -180,7 +180,8 @@ def test_all_is_there_once(tmp_path: Path) -> None:
     assert done.shares(np.ones(len(done.joined("fate")), bool)) == [bytes[0] / sum(bytes), 1.0]
     fates = done.joined("fate")
     found = done.found()
-    assert set(found.held_out.values()) == {text for text, fate in zip(flat, fates, strict=True) if fate == HELD_OUT}
+    held_out = {text for text, fate in zip(flat, fates, strict=True) if fate == HELD_OUT}
+    assert set(found.held_out.chosen().values()) == held_out
     assert [sample.text for sample in found.samples["min_words"]] == ["short"] * flat.count("short")
     assert found.cut_documents == sum(COOKIES in flat[i] for i in np.flatnonzero(fates != HELD_OUT))
     assert found.cut_bytes == found.cut_documents * len(COOKIES)
@@ -194,7 +195,7 @@ def test_where_none_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path) ->
     kept = done.joined("fate") == KEPT
     hashes = done.joined("hash")[kept]
     flat = np.array([text for some in texts for text in some])[kept]
-    assert done.found().held_out == {int(hashes.min()): flat[hashes.argmin()]}
+    assert done.found().held_out.chosen() == {int(hashes.min()): flat[hashes.argmin()]}
 
 
 @pytest.mark.parametrize("limit", [None, 3000])
@@ -259,7 +260,7 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
     assert not done.complete
     done.scan(corpus(tmp_path / "corpus", [[], []]), None, Scanner(CONFIG), 1, Report())  # type: ignore[arg-type]
     assert done.complete and done.taken == [0, 0] and Segments(tmp_path / "none").taken == [0, 0]
-    assert not done.found().samples and not done.found().held_out
+    assert not done.found().samples and not done.found().held_out.chosen()
     assert done.maps("exact") == []
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig
 from cram.data.cleaning.dedupe import HASHES
 from cram.data.cleaning.filters import REASONS
+from cram.data.cleaning.held_out_split import HeldOutTexts
 from cram.data.preparation import scan
 from cram.data.preparation.scan import (
     EXCERPT,
@@ -91,7 +92,7 @@ def test_a_text_without_a_word_is_empty(text: str, least: int) -> None:
 @pytest.mark.parametrize("config", [NONE_HELD_OUT, ALL_HELD_OUT])
 def test_what_is_broken_is_shown_with_its_fault(config: DataConfig) -> None:
     found = Scanner(config)([LocatedDocument(Location(2, 5), faulty_document("folder/a.jsonl:6", "broken JSON line"))])
-    assert fates(found) == ["broken"] and not found.held_out
+    assert fates(found) == ["broken"] and found.held_out == HeldOutTexts()
     assert [(one.origin, one.text) for one in found.samples["broken"]] == [
         ("a.jsonl:6", "folder/a.jsonl:6: broken JSON line")
     ]
@@ -111,7 +112,7 @@ def test_what_is_held_out_is_neither_filtered_nor_cleaned() -> None:
     texts = [text for name, text in DROPPED.items() if name != "empty"] + [f"{COOKIES}\n{prose(6)}"]
     found = scanned(texts, ALL_HELD_OUT)
     assert fates(found) == ["held_out"] * len(texts)
-    assert found.held_out == {number(text): text for text in texts}
+    assert found.held_out == HeldOutTexts({number(text): text for text in texts}, {})
     assert found.cut_documents == found.cut_bytes == 0 and not found.samples
     assert found.arrays["exact"][0].any(axis=1).all(), "near twins of them are looked for"
 
@@ -122,7 +123,7 @@ def test_held_out_is_what_lies_below_the_limit(share: float) -> None:
     found = scanned(texts, replace(NONE_HELD_OUT, held_out=share))
     below = [number(text) < int(share * 2**64) for text in texts]
     assert fates(found) == ["held_out" if out else "kept" for out in below]
-    assert found.held_out == {number(text): text for text, out in zip(texts, below, strict=True) if out}
+    assert found.held_out.below == {number(text): text for text, out in zip(texts, below, strict=True) if out}
 
 
 def test_where_none_is_held_out_the_lowest_kept_one_may_be() -> None:
@@ -132,12 +133,12 @@ def test_where_none_is_held_out_the_lowest_kept_one_may_be() -> None:
     texts = [*kept, *short, f"{COOKIES}\n{prose(6)}", lowest]
     found = scanned(texts)
     assert short and set(fates(found)) == {"kept", "min_words"}
-    assert found.held_out == {} and found.lowest == {number(lowest): lowest}
-    assert scanned(short).lowest == {}
+    assert found.held_out == HeldOutTexts({}, {number(lowest): lowest})
+    assert scanned(short).held_out.lowest == {}
     apart = Scanned()
     for text in texts:
         apart.add(scanned([text]))
-    assert apart.held_out == {} and apart.lowest == found.lowest
+    assert apart.held_out == found.held_out
 
 
 def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,7 @@ def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> N
     total = Scanned()
     for start in range(0, 20, 4):
         total.add(scanned(texts[start : start + 4], ALL_HELD_OUT))
-    assert list(total.held_out) == sorted(map(number, texts))[:5]
+    assert list(total.held_out.below) == sorted(map(number, texts))[:5]
 
 
 def test_boilerplate_is_cut_counted_and_shown() -> None:
@@ -208,7 +209,7 @@ def test_chunks_do_not_matter(lengths: list[int]) -> None:
         length = lengths[len(documents) % len(lengths)]
         apart.add(scanner(documents[:length]))
         documents = documents[length:]
-    assert (whole.samples, whole.held_out, whole.lowest) == (apart.samples, apart.held_out, apart.lowest)
+    assert (whole.samples, whole.held_out) == (apart.samples, apart.held_out)
     assert (whole.cut_documents, whole.cut_bytes) == (apart.cut_documents, apart.cut_bytes)
     for name, arrays in whole.arrays.items():
         assert np.array_equal(np.concatenate(arrays), np.concatenate(apart.arrays[name])), name

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
-from cram.data.cleaning.held_out_split import text_hash
+from cram.data.cleaning.held_out_split import hash_text
 from cram.data.preparation import vocabulary as module
 from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
 from cram.data.text.reading_plan import ReadingPlan
@@ -61,7 +61,7 @@ def trained_on(texts: list[str], share: float = SHARE) -> list[str]:
     starts = {one[:2] for one in SYLLABLES}
     cleaned = {text: text.replace(COOKIES, "") for text in texts if len(text) > 40}
     good = [text for text in texts if text in cleaned and cleaned[text][:2] in starts]
-    return [cleaned[text] for text in good if text_hash(text) >= share * 2**64]
+    return [cleaned[text] for text in good if hash_text(text) >= share * 2**64]
 
 
 def corpus(folder: Path, texts: list[str], files: int = 3) -> Source:
@@ -186,7 +186,7 @@ def test_where_no_hash_is_low_enough_the_lowest_is_left_out(tmp_path: Path, monk
     monkeypatch.setattr(module, "train_tokenizer", training)
     make(tmp_path, corpus(tmp_path, texts), held_out=0.0)
     good = [text for text in texts if text.replace(COOKIES, "") in trained_on(texts, 0.0)]
-    assert sorted(seen) == sorted(text.replace(COOKIES, "") for text in good if text != min(good, key=text_hash))
+    assert sorted(seen) == sorted(text.replace(COOKIES, "") for text in good if text != min(good, key=hash_text))
 
 
 NOTHING = "nothing is left to train on, "
@@ -258,7 +258,7 @@ def test_twins_of_held_out_documents_are_left_out(tmp_path: Path) -> None:
     limit = SHARE * 2**64
     assert 0 < len(found) < 500
     assert set(found) == {
-        one for pair in zip(texts, twins, strict=True) if all(text_hash(text) >= limit for text in pair) for one in pair
+        one for pair in zip(texts, twins, strict=True) if all(hash_text(text) >= limit for text in pair) for one in pair
     }
 
 
