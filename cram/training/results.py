@@ -38,7 +38,7 @@ def make_receipt(
 
     `failed` says why it has no usable model, if it has none.
     """
-    clock, loader = session.clock, session.parts.loader
+    clock, loader, counts = session.clock, session.parts.loader, shards.manifest["counts"]
     predicted_share = session.state.predicted / max(clock.positions, 1)
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
     repeated = max(0, loader.rows_taken - shards.rows)
@@ -66,9 +66,7 @@ def make_receipt(
         "held_out": {
             **{name: held_out[name] for name in held_out_figures(config.objective.held_out)},
             "unigram_nats_per_token": unigram,
-            "too_few": describe_shortage(
-                *(shards.manifest["counts"][f"held_out_{unit}"] for unit in ("documents", "bytes"))
-            ),
+            "too_few": describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
         **_speed(session, figures["flops_per_position"]),
