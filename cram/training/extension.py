@@ -1,4 +1,4 @@
-"""A longer budget for a run that had a shorter one: from which checkpoint it goes on, and what steps back."""
+"""Extending a run to a longer budget: from which checkpoint it goes on, and what steps back with progress."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +78,7 @@ def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: flo
         what = "shorter" if old.clock == budget.clock else "measured otherwise"
         raise CramError(
             f"budget={config.budget} is {what} than the {old.words()} that run={folder.path} has.\n"
-            f"Say budget={old.words()}, a longer one of its kind, or choose another run=."
+            f"Give budget={old.words()}, a longer budget of the same kind, or another run=."
         )
     checkpoints = folder.checkpoints(decay)
     newest = checkpoints.newest_state()
@@ -87,16 +87,16 @@ def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: flo
         raise CramError(_refusal(folder, config, old, step, decay))
     if step == newest["step"]:
         return Plan(old, step, 0, 0.0)
-    charged, kept = _charged(newest), _charged(checkpoints.state(step))
-    return Plan(old, step, newest["step"] - step, max(charged, last_beat(folder.path)) - kept)
+    charged = max(_charged(newest), last_beat(folder.path))
+    return Plan(old, step, newest["step"] - step, charged - _charged(checkpoints.state(step)))
 
 
-def _refusal(folder: "RunFolder", config: Config, old: Budget, step: int | None, decay: float) -> str:
-    why = f"with schedule.kind={config.schedule.kind} its learning rate falls from {decay:.0%} of the budget on"
-    what = "no checkpoint from before that is left" if step is None else "nothing was trained before that"
+def _refusal(folder: RunFolder, config: Config, old: Budget, step: int | None, decay: float) -> str:
+    why = f"with schedule.kind={config.schedule.kind} the learning rate falls from {decay:.0%} of the budget on"
+    what = "no checkpoint from before that point is left" if step is None else "nothing was trained before that point"
     return (
         f"budget={config.budget}: run={folder.path} had {old.words()}, {why}, and {what}: it cannot be extended.\n"
-        f"Start another run from its weights with init={folder.path}, or say budget={old.words()}."
+        f"Start another run from its weights with init={folder.path}, or give budget={old.words()}."
     )
 
 

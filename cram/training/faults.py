@@ -1,17 +1,21 @@
-"""What can go wrong with the numbers of a run, and what it answers: leave out, return, record."""
+"""Numerical faults of a run: updates that are left out, rollbacks to a checkpoint, and jumps of the loss."""
 
 from dataclasses import dataclass, field
 
 from cram.config.training import FaultsConfig
 from cram.errors import CramError
 
-# Share of a new window in the mean of the recent ones.
-_NEWEST = 0.1
+# Weight of a new window in the running mean of the loss.
+_NEW_WINDOW = 0.1
 
 
 @dataclass
 class Rollback:
-    """A return to the weights of a checkpoint: at which update, to which, the learning rate's factor from then on."""
+    """A return to the weights of a checkpoint.
+
+    step: the update at which the run returned. to_step: the update of the checkpoint. lr_factor: what the learning rate
+    is multiplied by from then on.
+    """
 
     step: int
     to_step: int
@@ -20,7 +24,10 @@ class Rollback:
 
 @dataclass
 class Spike:
-    """A window of updates whose loss, in nats, stood far above the mean of the recent windows."""
+    """A window of updates whose loss is far above the running mean of the windows before.
+
+    step: the latest update of the window. loss, recent: loss of the window and running mean, in nats per token.
+    """
 
     step: int
     loss: float
@@ -29,10 +36,11 @@ class Spike:
 
 @dataclass
 class Faults:
-    """The faults of a run so far; part of its checkpoints and of its receipt.
+    """The faults of a run so far. They are part of its checkpoints and of its receipt.
 
-    skipped: updates left out because their loss or a gradient was not finite; in_a_row: of these the latest ones,
-    without a good one between. lr_factor: what the learning rate is multiplied by since the last rollback.
+    skipped: updates that were left out because the loss or a gradient was not finite. in_a_row: how many of the latest
+    updates were left out without a good one between them. lr_factor: what the learning rate is multiplied by since the
+    latest rollback. recent: running mean of the loss, in nats per token; None before the first window.
     """
 
     skipped: int = 0
@@ -43,7 +51,7 @@ class Faults:
     spikes: list[Spike] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Read back what a checkpoint holds as plain mappings."""
+        """Make the items of a checkpoint, which are plain mappings, into their classes."""
         self.rollbacks = [Rollback(**item) if isinstance(item, dict) else item for item in self.rollbacks]
         self.spikes = [Spike(**item) if isinstance(item, dict) else item for item in self.spikes]
 
@@ -52,10 +60,10 @@ class Faults:
         self.skipped += not finite
         self.in_a_row = 0 if finite else self.in_a_row + 1
 
-    def see(self, step: int, loss: float, config: FaultsConfig) -> Spike | None:
-        """Compare a window's loss with the recent ones; a spike is recorded and returned."""
+    def record_loss(self, step: int, loss: float, config: FaultsConfig) -> Spike | None:
+        """Compare the loss of a window with the running mean. A spike is recorded and returned."""
         recent = loss if self.recent is None else self.recent
-        self.recent = recent + _NEWEST * (loss - recent)
+        self.recent = recent + _NEW_WINDOW * (loss - recent)
         if loss - recent < config.spike:
             return None
         self.spikes.append(Spike(step, loss, recent))
@@ -64,7 +72,8 @@ class Faults:
     def roll_back(self, step: int, to_step: int, config: FaultsConfig) -> Rollback:
         """Record a return to a checkpoint and lower the learning rate.
 
-        Errors: CramError where there have been as many as the config allows.
+        Raises:
+            CramError: where the run has had as many rollbacks as the config allows.
         """
         if len(self.rollbacks) >= config.rollbacks:
             raise CramError(

@@ -58,14 +58,14 @@ def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) ->
 
 
 def _write_receipt(run: Path, receipt: dict[str, Any]) -> None:
-    """Write the receipt. A run that is killed meanwhile is not finished: the same command finishes it."""
+    """Write the receipt. A run that is killed during this is not finished, and the same command finishes it."""
     unlist_results(run)
     write_json(run / RECEIPT, receipt)
     list_results(run)
 
 
 def _rates(config: OptimizerConfig) -> dict[str, float]:
-    """The learning rates of a config, by key."""
+    """Collect the learning rates of a config, by key."""
     rates = {"optimizer.lr": config.lr}
     if config.embedding_lr is not None:
         rates["optimizer.embedding_lr"] = config.embedding_lr
@@ -75,10 +75,11 @@ def _rates(config: OptimizerConfig) -> dict[str, float]:
 
 
 def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet) -> dict[str, Any]:
-    """What is measured on the held-out text at the end alone.
+    """Measure what is measured on the held-out text at the end only.
 
-    For a causal model the bytes' bigram baseline. For a masked one nats per token where tokens are hidden as
-    Cramming's training hides them, and that rule's figures. For both the share of bytes behind the unknown token.
+    Returns:
+        the share of bytes behind the unknown token; of a causal model also the bits per byte of the bigram baseline, of
+        a masked one also the nats per token by Cramming's masking rule, with the figures of that rule.
     """
     unknown = {"unknown_share": parts.held_out.unknown_share}
     with clock.account("evaluation"):

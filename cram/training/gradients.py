@@ -1,4 +1,4 @@
-"""The gradients of one update: micro-batches, clipping, and whether all is finite."""
+"""The gradients of one update: micro-batches, out of memory, clipping, and whether everything is finite."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +12,16 @@ from cram.training.session import Session
 
 
 def accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
-    """Leave in the gradients the sum over predicted tokens divided by their count over all micro-batches.
+    """Compute the gradients of the loss of one update: the sum over all predicted tokens divided by their count.
 
-    Out of memory halves the micro-batch and starts this update again.
-    Returns: predicted tokens, and the sum of their nats as a tensor on the device.
+    The count is that of all micro-batches together, so that the size of a micro-batch changes rounding alone. Running
+    out of memory halves the micro-batch and starts the update again.
+
+    Returns:
+        the number of predicted tokens, and the sum of their nats, an fp32 scalar on the device.
+
+    Raises:
+        CramError: where one row does not fit into memory.
     """
     while True:
         try:
@@ -76,7 +82,11 @@ def backward(session: Session, batch: Any, scale: float) -> torch.Tensor:
 
 
 def halve_micro_batch(session: Session) -> None:
-    """Answer to running out of memory. Errors: CramError when one row does not fit."""
+    """Halve the micro-batch after running out of memory.
+
+    Raises:
+        CramError: where the micro-batch is one row already.
+    """
     session.parts.model.zero_grad(set_to_none=True)
     if session.state.micro_rows == 1:
         raise CramError(
@@ -91,15 +101,16 @@ def halve_micro_batch(session: Session) -> None:
 
 
 def clip(session: Session, nats: torch.Tensor) -> torch.Tensor:
-    """Bring the gradients to their true size and at most the clipping norm.
+    """Undo the loss scale, and scale the gradients down to the clipping norm if their norm is larger.
 
-    Returns: bool scalar on the device, whether the loss and all gradients are finite.
+    Returns:
+        bool scalar on the device: whether the loss and all gradients are finite.
     """
     if session.parts.loss_scale:
         session.parts.loss_scale.unscale()
     gradients = [parameter.grad for parameter in session.parts.model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if session.config.clip is not None:
-        # Without torch's 1e-6 beside the norm, which would be most of a small one.
+        # Not torch's `clip_grad_norm_`, which adds 1e-6 to the norm: too much beside a small one.
         torch._foreach_mul_(gradients, session.config.clip / norm.clamp(min=session.config.clip))
     return torch.isfinite(norm) & torch.isfinite(nats)

@@ -99,20 +99,21 @@ def update(session: Session) -> None:
 
 
 def keep_before_decay(session: Session, progress: float) -> None:
-    """Save before the update at whose progress the learning rate begins to fall: a longer budget goes on from there."""
+    """Save right before the learning rate begins to fall, because a longer budget goes on from there."""
     crosses = session.state.last_progress <= session.checkpoints.decay < progress
     if crosses and session.saved != session.clock.updates and not session.state.faults.in_a_row:
         save(session)
 
 
 def roll_back(session: Session) -> None:
-    """Return to the weights of the last checkpoint with a lower learning rate; the clock and the data go on.
+    """Return to the weights of the latest checkpoint with a lower learning rate. Clock and data go on.
 
-    Errors: CramError where that has been tried as often as the config allows.
+    Raises:
+        CramError: where the run has had as many rollbacks as the config allows.
     """
     settle(session)
     if session.state.faults.in_a_row < session.config.faults.patience:
-        return  # the update that was in flight was a good one
+        return  # the update in flight was a good one
     checkpoint = session.checkpoints.newest()
     assert checkpoint is not None
     rollback = session.state.faults.roll_back(session.clock.updates, checkpoint.step, session.config.faults)
@@ -134,15 +135,15 @@ def wanted_rows(session: Session, progress: float) -> int:
 
 
 def update_rows(session: Session, progress: float) -> int:
-    """Rows of the next update: as many as wanted, never more than there are whole micro-batches left."""
+    """Compute the rows of the next update: as many as wanted, at most the whole micro-batches that are left."""
     left = session.parts.loader.rows_left
     return min(wanted_rows(session, progress), left - left % session.state.micro_rows)
 
 
 def predicted_progress(session: Session, rows: int) -> float:
-    """Progress at the end of an update of `rows`: the larger of the clock's share and the data's share.
+    """Predict progress at the end of an update of `rows`: the larger of the shares of budget and data that are spent.
 
-    1.0 exactly for the last update, be it the budget's or the data's.
+    The last update, of the budget or of the data, gets exactly 1.0.
     """
     if session.parts.loader.rows_left - rows < session.state.micro_rows:
         return 1.0
@@ -152,7 +153,7 @@ def predicted_progress(session: Session, rows: int) -> float:
 
 
 def save(session: Session) -> None:
-    """Write a checkpoint, off the clock."""
+    """Write a checkpoint. Its time is not charged."""
     settle(session)
     with session.clock.account("saving"):
         synchronize(session.parts.device)
@@ -163,5 +164,5 @@ def save(session: Session) -> None:
 
 
 def _crosses(interval: float | None, before: float, after: float) -> bool:
-    """Whether a multiple of the interval lies between two progress values; the end is evaluated anyway."""
+    """Whether a multiple of the interval lies between two values of progress. The end is evaluated anyway."""
     return interval is not None and after < 1.0 and math.floor(after / interval) > math.floor(before / interval)

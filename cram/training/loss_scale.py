@@ -8,31 +8,32 @@ from torch import nn
 
 
 class LossScale:
-    """The loss of fp16 training times a factor that grows until gradients overflow, so that small ones do not vanish.
+    """A factor of the loss in fp16 training, without which small gradients would be rounded to zero.
 
-    Torch's gradient scaler, told of the parameters by an optimizer that never steps.
+    The factor grows until gradients overflow, and shrinks then. This is torch's gradient scaler; it knows the
+    parameters from an optimizer, so it is given one that never steps.
 
     Source: arXiv:1710.03740 section 3.2.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
         self._scaler = torch.amp.GradScaler(device.type)  # type: ignore[attr-defined]
-        self._named = torch.optim.SGD(parameters, lr=0.0)
+        self._optimizer = torch.optim.SGD(parameters, lr=0.0)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of the scaled loss."""
         self._scaler.scale(loss).backward()
 
     def unscale(self) -> None:
-        """Bring the gradients to their true size."""
-        self._scaler.unscale_(self._named)
+        """Divide the gradients by the factor."""
+        self._scaler.unscale_(self._optimizer)
 
     def update(self) -> None:
-        """Grow, or shrink after an overflow; never waits for the device."""
+        """Let the factor grow, or shrink after an overflow, without waiting for the device."""
         self._scaler.update()
 
     def state(self) -> dict[str, Any]:
-        """All of it, as JSON."""
+        """Give the factor and its counters as JSON."""
         return self._scaler.state_dict()
 
     def load(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Two short measurements before training, both charged to the budget: what fits, and how fast it is."""
+"""Two short measurements before training, both charged to the budget: the micro-batch that fits, and the pace."""
 
 import statistics
 import time
@@ -13,25 +13,29 @@ from cram.training.gradients import backward, halve_micro_batch
 from cram.training.loop import wanted_rows
 from cram.training.session import Loader, Session
 
-# A CPU gains nothing from more positions at once, and its caches lose.
+# More positions at once make a CPU no faster, and no longer fit into its caches.
 CPU_POSITIONS = 4096
 PROBE_SECONDS = 1.0
-HEADROOM = 0.9  # share of the GPU's memory a micro-batch may fill: evaluation and fragments need some
+HEADROOM = 0.9  # share of the GPU's memory that a micro-batch may fill: evaluation and fragmentation need the rest
 
 
 def check_one_batch(loader: Loader, config: Config) -> None:
-    """Errors: CramError where the data does not hold the largest update."""
+    """Check that the data holds the largest update of the recipe.
+
+    Raises:
+        CramError: where it does not.
+    """
     tokens = max(config.batch.tokens, config.batch.start_tokens or 0)
-    there = loader.rows_total * config.data.seq_len
-    if there < tokens:
+    available = loader.rows_total * config.data.seq_len
+    if available < tokens:
         raise CramError(
-            f"the corpus is too small for one batch: {there:,} tokens there, batch.tokens asks for {tokens:,}.\n"
+            f"the corpus is too small for one batch: it has {available:,} tokens, batch.tokens asks for {tokens:,}.\n"
             "Give more text (data.source=), or lower batch.tokens."
         )
 
 
 def find_micro_rows(session: Session, wanted: int | None) -> None:
-    """Set the micro-batch: as told, or the largest power of two that fits memory and one update's batch."""
+    """Set the micro-batch: `wanted` rows, or else the largest power of two that fits into memory and one update."""
     most = max(1, round(session.parts.batch_tokens(1.0) / session.parts.seq_len))
     most = min(most, session.parts.loader.rows_total)
     if wanted is not None:
@@ -44,7 +48,7 @@ def find_micro_rows(session: Session, wanted: int | None) -> None:
 
 
 def _largest_that_fits(session: Session, most: int) -> int:
-    """Double the rows until memory is short; the weights' gradients and moments are counted in."""
+    """Double the rows until memory is short. The moments of the optimizer, which do not exist yet, are counted in."""
     total = torch.cuda.get_device_properties(session.parts.device).total_memory
     parameters = sum(p.numel() for p in session.parts.model.parameters())
     moments = 2 * 4 * parameters
@@ -66,9 +70,9 @@ def _largest_that_fits(session: Session, most: int) -> int:
 
 
 def measure_pace(session: Session) -> None:
-    """Teach the clock the seconds per position: one warming pass, then passes for about a second.
+    """Measure the seconds of a position and tell them to the clock: one warm-up pass, then passes for about a second.
 
-    The first pass is booked to `compilation` (kernels and buffers are made then), the rest to `probe`.
+    The warm-up is booked to `compilation`, because it makes kernels and buffers; the other passes to `probe`.
     """
     with session.clock.account("compilation"):
         _pass_or_halve(session)
@@ -79,7 +83,7 @@ def measure_pace(session: Session) -> None:
             began = time.monotonic()
             _pass_or_halve(session)
             paces.append((time.monotonic() - began) / (session.state.micro_rows * session.parts.seq_len))
-    # The median, which a pass that was held up does not move.
+    # The median, because a single pass that was held up does not change it.
     session.clock.learn_pace(statistics.median_low(paces))
 
 
@@ -93,7 +97,7 @@ def _pass_or_halve(session: Session) -> None:
 
 
 def _one_pass(session: Session, rows: int) -> None:
-    """Forward and backward on rows that are only looked at; the gradients are thrown away."""
+    """Run forward and backward on rows that count as not taken, and throw the gradients away."""
     batch = session.parts.objective.prepare(session.parts.loader.peek(rows), 0.0)
     backward(session, batch, 1.0)
     session.parts.model.zero_grad(set_to_none=True)
@@ -101,12 +105,12 @@ def _one_pass(session: Session, rows: int) -> None:
 
 
 def _power_of_two(most: int) -> int:
-    """The largest power of two that is not above `most`."""
+    """Compute the largest power of two that is not above `most`."""
     return 1 << (most.bit_length() - 1)
 
 
 def rows_needed(session: Session) -> int:
-    """Rows that the whole budget would consume, whatever the data holds."""
+    """Compute the rows that the whole budget would take, however many the data has."""
     clock = session.clock
     if clock.budget.clock == "tokens":
         return round(clock.budget.limit / session.parts.seq_len)
@@ -119,14 +123,18 @@ def rows_needed(session: Session) -> int:
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:
-    """One or two lines: tokens there, tokens needed, and what to do where they do not suffice."""
-    there = session.parts.loader.rows_total
-    share = there / max(needed, 1)
-    about = float(f"{tokens / share:.2g}")
-    line = f"data: {format_tokens(tokens)} tokens there, about {format_tokens(about)} needed for the budget"
+    """Say in one or two lines how many tokens there are and are needed, and what to do where they do not suffice.
+
+    Args:
+        needed: rows that the budget takes, and `tokens`: tokens that the data has, all epochs together.
+    """
+    rows = session.parts.loader.rows_total
+    share = rows / max(needed, 1)
+    tokens_needed = float(f"{tokens / share:.2g}")
+    line = f"data: {format_tokens(tokens)} tokens, about {format_tokens(tokens_needed)} needed for the budget"
     if share >= 1.0:
         return line + "."
     return (
         f"{line}: it will run out at about {share:.0%} of the budget, and the schedule lands there.\n"
-        f"To use it all: give more text (data.source=, data.tokens=), or allow data.epochs={-(-needed // there)}."
+        f"To use it all: give more text (data.source=, data.tokens=), or allow data.epochs={-(-needed // rows)}."
     )

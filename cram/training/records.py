@@ -49,7 +49,7 @@ def log(session: Session) -> None:
         return
     step = clock.updates - len(session.in_flight)
     loss = window.nats / window.predicted if window.predicted else None
-    spike = None if loss is None else state.faults.see(step, loss, session.config.faults)
+    spike = None if loss is None else state.faults.record_loss(step, loss, session.config.faults)
     if spike:
         record_fault(session, "spike", asdict(spike))
     figures = {

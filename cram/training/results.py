@@ -34,15 +34,18 @@ def make_receipt(
     unigram: float,
     failed: str | None,
 ) -> dict[str, Any]:
-    """What makes a result believable; every field is computed from the run.
+    """Compose the receipt of a run.
 
-    `failed` says why it has no usable model, if it has none.
+    Args:
+        held_out: figures of the evaluation, with None for a figure that is not finite.
+        unigram: nats per token of the unigram baseline.
+        failed: why the run has no usable model; None where it has one.
     """
     clock, loader, counts = session.clock, session.parts.loader, shards.manifest["counts"]
     predicted_share = session.state.predicted / max(clock.positions, 1)
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
     repeated = max(0, loader.rows_taken - shards.rows)
-    where = environment(session.parts.device)
+    machine = environment(session.parts.device)
     no_export = "the run failed" if failed else no_stock_class(config.model.kind)
     return {
         "failed": failed,
@@ -52,15 +55,7 @@ def make_receipt(
         "updates": clock.updates,
         "epochs": loader.rows_taken / shards.rows,
         "repeated_rows": repeated,
-        "data": {
-            "source": public_source(config.data.source),
-            "hash": shards.hash,
-            "tokens": shards.tokens,
-            "rows": shards.rows,
-            "seq_len": shards.seq_len,
-            "vocab_size": shards.vocab_size,
-            **{name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")},
-        },
+        "data": _data(config, shards),
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {no_export}" if no_export else "export/",
         "held_out": {
@@ -80,15 +75,29 @@ def make_receipt(
         "extensions": session.state.extensions,
         "init": initial_name(config),
         "seed": config.seed,
-        "versions": where["packages"],
-        "commit": where["commit"],
+        "versions": machine["packages"],
+        "commit": machine["commit"],
         "files": hash_files(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
         "rules": rules(_facts(config, session, shards, repeated)),
     }
 
 
+def _data(config: Config, shards: ShardSet) -> dict[str, Any]:
+    """Compose the fields on the data."""
+    of_tokenizer = {name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")}
+    return {
+        "source": public_source(config.data.source),
+        "hash": shards.hash,
+        "tokens": shards.tokens,
+        "rows": shards.rows,
+        "seq_len": shards.seq_len,
+        "vocab_size": shards.vocab_size,
+        **of_tokenizer,
+    }
+
+
 def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
-    """Of a receipt: how fast it went, and on what."""
+    """Compose the fields on speed and machine."""
     clock, peak = session.clock, peak_flops(session.parts.device)
     update_seconds = clock.seconds("updates")
     return {
@@ -103,7 +112,7 @@ def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
 
 
 def _spent(clock: Clock, progress: float) -> dict[str, Any]:
-    """Of a receipt: the budget, where the time went, and what of it was lost."""
+    """Compose the fields on budget, time and stalls."""
     spent = clock.spent()
     return {
         "budget": {
@@ -122,8 +131,8 @@ def _spent(clock: Clock, progress: float) -> dict[str, Any]:
     }
 
 
-def learned(config: ObjectiveConfig) -> str:
-    """What was learned, in words: a kind, or two phases."""
+def objective_words(config: ObjectiveConfig) -> str:
+    """Name the objective in words: one kind, or two phases."""
     share = config.causal_share
     return f"causal for the first {share:.0%}, then {config.kind}" if share else config.kind
 
@@ -137,7 +146,7 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         spent=clock.spent(),
         half_update=clock.half_update(),
         devices=_devices(session),
-        objective=learned(config.objective),
+        objective=objective_words(config.objective),
         tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
         source=config.data.source,
         repeated_rows=repeated,
@@ -151,16 +160,16 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
 
 
 def _devices(session: Session) -> list[str]:
-    """A name for each device that took part: of each process' parameters, and of those the run was resumed on."""
-    here = sorted({str(parameter.device) for parameter in session.parts.model.parameters()})
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    ranks = torch.distributed.get_world_size() if together else 1
-    others = [f"{name} of rank {rank}" for rank in range(1, ranks) for name in here]
-    return [*session.state.devices, *here[1:], *others]
+    """Name every device that took part: those the run was resumed on, and those that hold parameters now."""
+    present = sorted({str(parameter.device) for parameter in session.parts.model.parameters()})
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    ranks = torch.distributed.get_world_size() if distributed else 1
+    others = [f"{name} of rank {rank}" for rank in range(1, ranks) for name in present]
+    return [*session.state.devices, *present[1:], *others]
 
 
 def _decontaminated(config: Config, shards: ShardSet) -> int | None:
-    """Documents that were dropped because they share words with task files; None where none were compared."""
+    """Count the documents that were dropped because they share words with task files; None if none were compared."""
     if not config.data.dedupe.decontaminate:
         return None
     return int(shards.manifest["dropped"].get("decontaminate", {"documents": 0})["documents"])

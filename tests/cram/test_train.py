@@ -284,7 +284,7 @@ def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
 ) -> None:
     assert main([*tiny_words, "budget=100000tokens"]) == 0
     said = capsys.readouterr().out
-    assert "tokens there, about 100,000 needed for the budget: it will run out at about" in said
+    assert "tokens, about 100,000 needed for the budget: it will run out at about" in said
     assert "data.epochs=" in said
     assert f"not kept: {BUDGET_RULE}" in said
     last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "train"][-1]

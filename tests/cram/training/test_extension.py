@@ -179,7 +179,10 @@ def test_an_extension_that_is_killed_is_taken_up_by_the_same_command(
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ("6steps", r"budget=6steps is shorter than the 12steps that run=.* has\.\nSay budget=12steps, a longer one"),
+        (
+            "6steps",
+            r"budget=6steps is shorter than the 12steps that run=.* has\.\nGive budget=12steps, a longer budget",
+        ),
         ("10s", r"budget=10s is measured otherwise than the 12steps that run=.* has"),
     ],
 )

@@ -22,8 +22,8 @@ def test_updates_left_out_are_counted_and_the_latest_in_a_row(finite: list[bool]
 def test_a_rise_above_the_recent_mean_is_a_spike_and_a_fall_is_none() -> None:
     faults, config = Faults(), FaultsConfig(spike=1.0)
     for step, loss in enumerate([9.0, 7.0, 5.0, 4.9, 4.8]):
-        assert faults.see(step, loss, config) is None
-    spike = faults.see(5, 9.9, config)
+        assert faults.record_loss(step, loss, config) is None
+    spike = faults.record_loss(5, 9.9, config)
     assert spike is not None
     assert (spike.step, spike.loss) == (5, 9.9)
     assert 4.8 < spike.recent < 8.9
@@ -45,7 +45,7 @@ def test_each_return_lowers_the_learning_rate_until_they_are_too_many() -> None:
 def test_they_survive_as_json() -> None:
     faults, config = Faults(), FaultsConfig()
     faults.count(False)
-    faults.see(1, 1.0, config)
-    faults.see(2, 5.0, config)
+    faults.record_loss(1, 1.0, config)
+    faults.record_loss(2, 5.0, config)
     faults.roll_back(3, 0, config)
     assert Faults(**json.loads(json.dumps(asdict(faults)))) == faults

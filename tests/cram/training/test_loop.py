@@ -84,6 +84,9 @@ class FakeObjective:
         self.progress.append(progress)
         return FakeBatch(torch.from_numpy(rows.tokens), int((rows.tokens % 3).sum()))
 
+    def nats_per_row(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
+        return model.weight.flatten() * batch.values * (batch.values % 3)
+
     def loss(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
         if len(batch.values) > self.largest:
             raise torch.OutOfMemoryError("fake")
@@ -593,3 +596,38 @@ def test_methods_see_each_update_are_saved_and_finish(tmp_path: Path) -> None:
     assert second.seen == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert second.finished == 1
     assert resumed.clock.seconds("methods") > 0
+
+
+class PointsMethod(Method):
+    """Doubles the rows of an update, trains on the second half of them, and notes when it is called."""
+
+    name = "points"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.nats: list[list[float]] = []
+
+    def rows(self, rows: int, progress: float) -> int:
+        return 2 * rows + 1
+
+    def select(self, rows: Any, progress: float, nats_per_row: Callable[[Any], torch.Tensor]) -> Any:
+        self.calls.append(("select", len(rows.tokens)))
+        self.nats.append(nats_per_row(rows).tolist())
+        return rows[len(rows.tokens) // 2 :]
+
+    def before_update(self, model: torch.nn.Module, optimizer: Any, progress: float) -> None:
+        self.calls.append(("before_update", len(optimizer.multipliers)))
+
+
+def test_a_method_chooses_the_rows_of_an_update_and_what_it_takes_is_charged(tmp_path: Path) -> None:
+    method = PointsMethod()
+    session = make_session(tmp_path, batch=8, methods=Methods([method]))
+    update(session)
+    assert method.calls == [("select", 16), ("before_update", 0)]  # 17 rows are 8 whole micro-batches of 2
+    weight = float(session.parts.model.weight)  # type: ignore[arg-type]
+    assert method.nats[0] == pytest.approx([row * (row % 3) * weight for row in range(16)])
+    settle(session)
+    assert session.parts.loader.rows_taken == 16
+    assert session.state.predicted == sum(row % 3 for row in range(8, 16))
+    assert session.clock.positions == 16 * SEQ_LEN
+    assert session.clock.seconds("methods") > 0.0
