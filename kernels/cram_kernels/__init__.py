@@ -1,7 +1,8 @@
-"""Kernels of cram, drop-in for `torch.nn.functional` where the arguments are the same.
+"""Fused kernels for transformers, drop-in for `torch.nn.functional` where the arguments are the same.
 
-Imports torch and triton only, never cram. Each file reads in one order: formula and source, reference, kernels,
-launchers, op with fake and autograd, public function.
+The package imports torch and triton only, never cram. Each op has one file, in one order: formula and source,
+reference, kernels, launchers, op with fake and autograd, public function. Where a file would get long, its kernels and
+launchers are in `_NAME_kernels.py`.
 """
 
 from cram_kernels.activations import geglu, swiglu

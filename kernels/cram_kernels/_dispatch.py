@@ -1,11 +1,12 @@
-"""Which implementation computes an op, and how an op is registered: decided here and nowhere else.
+"""Which implementation computes an op, and how an op is registered with torch. Both are decided only here.
 
-CPU tensors take the reference, CUDA tensors the Triton kernels. `CRAM_KERNELS=reference` or `triton` forces one; Triton
-takes CPU tensors only in its interpreter, `TRITON_INTERPRET=1`. The reference also takes, on any device:
+CPU tensors take the reference, CUDA tensors take the Triton kernels. `CRAM_KERNELS=reference` or `CRAM_KERNELS=triton`
+forces one of them. Triton takes CPU tensors only in its interpreter, under `TRITON_INTERPRET=1`. On every device the
+reference also takes:
 
-- fp64 and everything that is not fp32, fp16 or bf16: the kernels compute in fp32
-- rows wider than MOST_WIDTH where a kernel must hold a whole row (layer_norm; rope, a head of it)
-- GPUs of a compute capability below 7.5, and all where Triton is not installed; that is warned of, once
+- fp64, and every other dtype than fp32, fp16 and bf16, because the kernels compute in fp32
+- rows wider than MOST_WIDTH where a kernel must hold a whole row (layer_norm, and a head of rope)
+- tensors of GPUs below compute capability 7.5, and of all GPUs where Triton is not installed, with one warning
 """
 
 import functools
@@ -17,43 +18,53 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram_kernels._launch import HAS_TRITON
+from cram_kernels._triton import HAS_TRITON
 
-SERVED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SUPPORTED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LEAST_CAPABILITY = (7, 5)
-MOST_WIDTH = 8192  # of a row held whole: its gradient, the weight and a sum stay beside it in one program's registers
+# The backward kernel keeps a row, its gradient, the weight and a sum in the registers of one program.
+MOST_WIDTH = 8192
 
-_library = torch.library.Library("cram", "DEF")
+_library = torch.library.Library("cram", "DEF")  # type: ignore[no-untyped-call]
+
+
+# --- which implementation
 
 
 def use_triton(*tensors: Tensor | None, held_width: int = 0) -> bool:
-    """Whether the Triton kernels compute an op of these tensors; `held_width` is that of a row held whole.
+    """Return whether the Triton kernels compute an op of these tensors.
+
+    Args:
+        *tensors: the floating inputs of the op, at least one of them not None.
+        held_width: width of the rows that the kernel must hold whole; 0 where it need not.
 
     Raises:
-        RuntimeError: where CRAM_KERNELS forces Triton on what it cannot run.
-        ValueError: where CRAM_KERNELS says something else.
+        RuntimeError: where CRAM_KERNELS=triton forces Triton on tensors that it cannot take.
+        ValueError: for another value of CRAM_KERNELS.
     """
-    given = [tensor for tensor in tensors if tensor is not None]
+    present = [tensor for tensor in tensors if tensor is not None]
     forced = os.environ.get("CRAM_KERNELS", "")
     if forced not in ("", "reference", "triton"):
-        raise ValueError(f"CRAM_KERNELS={forced}: say reference or triton, or leave it out")
-    if forced == "reference" or held_width > MOST_WIDTH or any(t.dtype not in SERVED_DTYPES for t in given):
+        raise ValueError(f"CRAM_KERNELS={forced} is not a valid value. Set it to reference or triton, or unset it.")
+    if forced == "reference" or held_width > MOST_WIDTH:
         return False
-    device = given[0].device
+    if any(tensor.dtype not in SUPPORTED_DTYPES for tensor in present):
+        return False
+    device = present[0].device
     if device.type == "cpu" and forced != "triton":
         return False
-    refusal = _refusal(device)
-    if refusal is None:
+    obstacle = _find_obstacle(device)
+    if obstacle is None:
         return True
     if forced == "triton":
-        raise RuntimeError(f"CRAM_KERNELS=triton: {refusal}")
-    _warn_once(refusal)
+        raise RuntimeError(f"CRAM_KERNELS=triton: {obstacle}")
+    _warn_once(obstacle)
     return False
 
 
 @functools.cache
-def _refusal(device: torch.device) -> str | None:
-    """Why Triton cannot run on a device, or None."""
+def _find_obstacle(device: torch.device) -> str | None:
+    """Return why Triton cannot run on a device, or None where it can."""
     if not HAS_TRITON:
         return "Triton is not installed"
     if device.type == "cpu":
@@ -66,41 +77,46 @@ def _refusal(device: torch.device) -> str | None:
 
 
 @functools.cache
-def _warn_once(refusal: str) -> None:
-    warnings.warn(f"cram_kernels: the slower reference implementations are used, {refusal}", stacklevel=4)
+def _warn_once(obstacle: str) -> None:
+    warnings.warn(f"cram_kernels uses the slower reference implementations: {obstacle}", stacklevel=4)
 
 
-def define(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+# --- registration with torch
+
+
+def register_op(schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> Any:
     """Register `torch.ops.cram.NAME` and return it.
 
     Args:
-        schema: as `torch.library` takes it; inputs may be optional, outputs are new tensors.
-        implementation: computes it on any device. It runs below autograd and with autocast off.
-        fake: gives outputs of the right shape, dtype and device without computing.
+        schema: as `torch.library.define` takes it. Outputs are new tensors. An output `Tensor` may be None, as those of
+            torch's own backward ops may be: `Tensor?` would say so, but vmap has no fallback for ops with it.
+        implementation: computes the op on every device. It runs below autograd, with autocast switched off.
+        fake: returns outputs of the right shape, dtype and device without computing them.
     """
     name = schema.partition("(")[0]
 
     @functools.wraps(implementation)
-    def run(*arguments: Any) -> Any:
+    def run_without_autocast(*arguments: Any) -> Any:
         device = next(a.device.type for a in arguments if isinstance(a, Tensor))
         if not torch.is_autocast_enabled(device):
             return implementation(*arguments)
         with torch.autocast(device, enabled=False):
             return implementation(*arguments)
 
-    _library.define(schema, tags=[torch.Tag.needs_fixed_stride_order])
-    _library.impl(name, run, "CompositeExplicitAutograd")
+    tags = [torch.Tag.needs_fixed_stride_order]
+    _library.define(schema, tags=tags)  # type: ignore[no-untyped-call]
+    _library.impl(name, run_without_autocast, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"cram::{name}", fake, lib=_library)
     return getattr(torch.ops.cram, name).default
 
 
-def differentiate(op: Any, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
-    """Register the gradient of an op, in terms of an op of its own."""
+def register_autograd(op: Any, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
+    """Register the gradient of an op. `backward` calls an op of its own, so that it can be compiled too."""
     torch.library.register_autograd(op.name(), backward, setup_context=setup_context, lib=_library)
 
 
-def differentiate_never(op: Any) -> None:
-    """Register that an op, itself a gradient, has none: asked for a second derivative, it says so."""
+def refuse_double_backward(op: Any) -> None:
+    """Make a backward op raise a RuntimeError that names the function when it is differentiated itself."""
     name = op.name().removeprefix("cram::").removesuffix("_backward").removesuffix("_rows")
 
     def refuse(*_: Any) -> None:

@@ -1,116 +1,107 @@
-"""Launching Triton kernels: the settings that launchers and the compile check both read, and a count of launches.
-
-Where Triton is not installed its names are stand-ins, good enough for kernels to be defined, and nothing is launched.
-"""
+"""How Triton kernels are launched: launch settings, tensors as rows, and a count of the launches."""
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-
-    HAS_TRITON = True
-except ImportError:
-    HAS_TRITON = False
-    if not TYPE_CHECKING:
-        from types import SimpleNamespace
-
-        triton, tl = SimpleNamespace(jit=lambda function: function), SimpleNamespace(constexpr=object)
-
-launches: Counter[str] = Counter()  # by the kernel's name; tests prove by it that Triton ran
-_recorded: "list[Launch] | None" = None
+launch_counts: Counter[str] = Counter()  # by the kernel's name; tests use it to prove that Triton ran
+_recorded_launches: "list[Launch] | None" = None  # a list within `record_launches`
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a kernel is launched: `rows` rows and `block` elements of each at a time, `warps` warps a program."""
+class LaunchSettings:
+    """How much one program of a kernel handles at a time: `rows` rows and `block` elements of each, by `warps` warps.
+
+    The kernel receives `rows` and `block` as its constants ROWS and BLOCK.
+    """
 
     rows: int
     block: int
     warps: int
 
 
-def power_of_two(number: int) -> int:
-    """The smallest power of two that is not below `number`; 1 for less than 1."""
+def next_power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not below `number`, at least 1."""
     return 1 << max(0, number - 1).bit_length()
 
 
-def whole_rows(width: int, elements: int, most_rows: int = 16, per_thread: int = 32) -> Settings:
-    """Settings for a kernel that holds whole rows: several where they are short, about `elements` in all.
+def whole_row_settings(width: int, elements: int, most_rows: int = 16, per_thread: int = 32) -> LaunchSettings:
+    """Choose settings for a kernel that holds whole rows in registers.
 
-    32 elements a thread keep a row, its partner and a few results in registers; warps grow with longer rows.
+    Short rows are handled several at a time, about `elements` elements in all. With 32 elements a thread, a row, a
+    second tensor of its size and a few results stay in registers. Longer rows therefore get more warps.
     """
-    block = power_of_two(width)
+    block = next_power_of_two(width)
     rows = max(1, min(most_rows, elements // block))
-    return Settings(rows, block, max(1, min(32, rows * block // (32 * per_thread))))
+    return LaunchSettings(rows, block, max(1, min(32, rows * block // (32 * per_thread))))
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch that was recorded: the kernel, its runtime arguments in order, and its compile-time constants."""
+    """A recorded launch: the kernel, its runtime arguments in order, and its compile-time constants by name."""
 
     kernel: Any
     arguments: tuple[Any, ...]
     constants: dict[str, Any]
-    settings: Settings
+    settings: LaunchSettings
 
 
-def launch(kernel: Any, programs: int, *arguments: Any, settings: Settings, **constants: Any) -> None:
-    """Run `programs` programs of a kernel; none of them is no launch."""
-    if _recorded is not None:
-        _recorded.append(Launch(kernel, arguments, constants, settings))
+def launch(kernel: Any, programs: int, *arguments: Any, settings: LaunchSettings, **constants: Any) -> None:
+    """Run `programs` programs of a kernel. Zero programs are not launched.
+
+    Args:
+        kernel: a function under `triton.jit`.
+        programs: size of the launch grid, which has one dimension.
+        *arguments: runtime arguments in the kernel's order. Triton needs a tensor for each pointer, also for one that
+            the constants tell the kernel not to use. Any tensor of the right dtype may stand there.
+        settings: gives the constants ROWS and BLOCK, and the number of warps.
+        **constants: the kernel's other compile-time constants.
+    """
+    constants |= {"ROWS": settings.rows, "BLOCK": settings.block}
+    if _recorded_launches is not None:
+        _recorded_launches.append(Launch(kernel, arguments, constants, settings))
     elif programs:
-        launches[kernel.__name__] += 1
-        with torch.cuda.device_of(arguments[0]):  # Triton launches on the current GPU, wherever the tensors are
+        launch_counts[kernel.__name__] += 1
+        # Triton launches on the current GPU, which may be another one than that of the tensors.
+        with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
             kernel[(programs,)](*arguments, **constants, num_warps=settings.warps)
 
 
 @contextmanager
-def recording() -> Iterator[list[Launch]]:
-    """Within the block launches are noted instead of carried out; the launchers then take tensors of the meta device.
+def record_launches() -> Iterator[list[Launch]]:
+    """Record launches within the block instead of carrying them out.
 
-    What is compiled ahead of time is so what would be launched, settings and all.
+    The launchers then accept tensors of the meta device. `bench.compile_kernels` compiles what is recorded, so that it
+    compiles exactly what would be launched, with the same settings.
     """
-    global _recorded  # noqa: PLW0603 (launchers are called far below)
-    _recorded = []
+    global _recorded_launches  # noqa: PLW0603 (`launch` is called deep inside the launchers)
+    _recorded_launches = []
     try:
-        yield _recorded
+        yield _recorded_launches
     finally:
-        _recorded = None
+        _recorded_launches = None
 
 
-def programs_for(rows: int, settings: Settings) -> int:
-    """Programs that cover all rows once."""
+def count_programs(rows: int, settings: LaunchSettings) -> int:
+    """Return how many programs cover all rows once."""
     return -(-rows // settings.rows)
 
 
 @functools.cache
-def multiprocessors(device: torch.device) -> int:
-    """Multiprocessors of a GPU: how many programs run at a time; a few in the interpreter."""
+def count_multiprocessors(device: torch.device) -> int:
+    """Return the number of multiprocessors of a GPU, and a small number for the interpreter."""
     if device.type != "cuda":
         return 4
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """x (..., width) as (rows, width) with neighbouring elements in a row: a view where its strides allow."""
+    """Return x (..., width) as (rows, width) whose rows are contiguous: a view where the strides of x allow it."""
     rows = x.reshape(x.shape[:-1].numel(), x.shape[-1]) if x.ndim != 2 else x
     return rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
-
-
-def row_stride(rows: Tensor) -> int:
-    """Elements from one row to the next of what `as_rows` gave."""
-    return rows.stride(0)
-
-
-def empty(like: Tensor, shape: Sequence[int] = (0,), dtype: torch.dtype | None = None) -> Tensor:
-    """A new tensor on the device of `like`; by default the empty one that stands for a result that is not wanted."""
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)

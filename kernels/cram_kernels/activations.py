@@ -1,15 +1,15 @@
 """Gated activations: act(first half) * second half.
 
-    geglu(a | b)  = gelu(a) * b,   gelu(a) = a * Phi(a) with the exact normal distribution function
+    geglu(a | b)  = gelu(a) * b,   gelu(a) = a * Phi(a), with the exact normal distribution function Phi
     swiglu(a | b) = silu(a) * b,   silu(a) = a * sigmoid(a)
 
-Backward, with dy the gradient of the product:
+The backward pass, with dy the gradient of the product and phi the normal density:
 
     da = dy * b * act'(a),   gelu'(a) = Phi(a) + a * phi(a),   silu'(a) = sigmoid(a) * (1 + a * (1 - sigmoid(a)))
     db = dy * act(a)
 
-The two halves of the gradient are written straight into one buffer, where autograd would make each half apart and then
-copy both together. The kernels compute in fp32, keep x alone and compute act(a) again.
+Both halves of the gradient are written directly into one buffer. Autograd would compute them into buffers of their own
+and then copy both. The kernels compute in fp32. They keep only x for the backward pass, and compute act(a) again there.
 
 Source: arXiv:2002.05202 eq. 6.
 """
@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram_kernels._dispatch import define, differentiate, differentiate_never, use_triton
-from cram_kernels._launch import Settings, as_rows, empty, launch, power_of_two, programs_for, row_stride, tl, triton
+from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels._launch import LaunchSettings, as_rows, count_programs, launch, next_power_of_two
+from cram_kernels._triton import tl, triton
 
 _aten = torch.ops.aten
 
@@ -31,19 +32,28 @@ _aten = torch.ops.aten
 
 
 def gated_reference(x: Tensor, act: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """act(first half) * second half and act(first half) of x (..., 2H), each (..., H)."""
+    """Compute act(first half) * second half, and act(first half), each (..., H), for x (..., 2H)."""
     first, second = x.chunk(2, dim=-1)
-    active = act(first).contiguous()
-    return (active * second).contiguous(), active
+    activated = act(first).contiguous()
+    return (activated * second).contiguous(), activated
 
 
-def gated_backward_reference(grad: Tensor, x: Tensor, active: Tensor, act_backward: Callable[..., Tensor]) -> Tensor:
-    """The gradient of x (..., 2H); `act_backward` is the aten gradient of the activation, with its out argument."""
+def gated_backward_reference(
+    grad_y: Tensor, x: Tensor, activated: Tensor, act_backward: Callable[..., Tensor]
+) -> Tensor:
+    """Compute the gradient of x (..., 2H).
+
+    Args:
+        grad_y: (..., H), gradient of the product.
+        x: (..., 2H).
+        activated: (..., H), act(first half).
+        act_backward: the aten gradient of the activation, the overload with an output argument.
+    """
     first, second = x.chunk(2, dim=-1)
-    grad_x = empty(x, x.shape)
+    grad_x = x.new_empty(x.shape)
     grad_first, grad_second = grad_x.chunk(2, dim=-1)
-    torch.mul(grad, active, out=grad_second)
-    act_backward(grad * second, first, grad_input=grad_first)
+    torch.mul(grad_y, activated, out=grad_second)
+    act_backward(grad_y * second, first, grad_input=grad_first)
     return grad_x
 
 
@@ -52,14 +62,14 @@ def gated_backward_reference(grad: Tensor, x: Tensor, active: Tensor, act_backwa
 
 @triton.jit
 def _activate(a, SILU: tl.constexpr):
-    """act(a) and act'(a)."""
+    """Return act(a) and act'(a)."""
     if SILU:
-        rising = tl.sigmoid(a)
-        slope = rising * (1.0 + a * (1.0 - rising))
+        share = tl.sigmoid(a)
+        slope = share * (1.0 + a * (1.0 - share))
     else:
-        rising = 0.5 + 0.5 * tl.erf(a * 0.7071067811865476)
-        slope = rising + a * (0.3989422804014327 * tl.exp(-0.5 * a * a))
-    return a * rising, slope
+        share = 0.5 + 0.5 * tl.erf(a * 0.7071067811865476)
+        slope = share + a * (0.3989422804014327 * tl.exp(-0.5 * a * a))
+    return a * share, slope
 
 
 @triton.jit
@@ -76,21 +86,21 @@ def _gated_forward_kernel(
     blocks = (half + BLOCK - 1) // BLOCK
     row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    inside = (row < rows)[:, None] & (column < half)[None, :]
-    first_at = x_ptr + row[:, None] * x_stride + column[None, :]
-    first = tl.load(first_at, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(first_at + half, mask=inside, other=0.0).to(tl.float32)
-    active, _ = _activate(first, SILU)
-    y = (active * second).to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + row[:, None] * half + column[None, :], y, mask=inside)
+    in_range = (row < rows)[:, None] & (column < half)[None, :]
+    first_ptr = x_ptr + row[:, None] * x_stride + column[None, :]
+    first = tl.load(first_ptr, mask=in_range, other=0.0).to(tl.float32)
+    second = tl.load(first_ptr + half, mask=in_range, other=0.0).to(tl.float32)
+    activated, _ = _activate(first, SILU)
+    y = (activated * second).to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + row[:, None] * half + column[None, :], y, mask=in_range)
 
 
 @triton.jit
 def _gated_backward_kernel(
-    grad_ptr,  # (rows, half), rows grad_stride apart
+    grad_y_ptr,  # (rows, half), rows grad_y_stride apart
     x_ptr,  # (rows, 2 * half), rows x_stride apart
     grad_x_ptr,  # (rows, 2 * half)
-    grad_stride,
+    grad_y_stride,
     x_stride,
     rows,
     half,
@@ -101,135 +111,172 @@ def _gated_backward_kernel(
     blocks = (half + BLOCK - 1) // BLOCK
     row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    inside = (row < rows)[:, None] & (column < half)[None, :]
-    first_at = x_ptr + row[:, None] * x_stride + column[None, :]
-    first = tl.load(first_at, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(first_at + half, mask=inside, other=0.0).to(tl.float32)
-    grad = tl.load(grad_ptr + row[:, None] * grad_stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    active, slope = _activate(first, SILU)
-    place = grad_x_ptr + row[:, None] * (2 * half) + column[None, :]
-    tl.store(place, (grad * second * slope).to(grad_x_ptr.dtype.element_ty), mask=inside)
-    tl.store(place + half, (grad * active).to(grad_x_ptr.dtype.element_ty), mask=inside)
+    in_range = (row < rows)[:, None] & (column < half)[None, :]
+    first_ptr = x_ptr + row[:, None] * x_stride + column[None, :]
+    first = tl.load(first_ptr, mask=in_range, other=0.0).to(tl.float32)
+    second = tl.load(first_ptr + half, mask=in_range, other=0.0).to(tl.float32)
+    grad_y_offset = row[:, None] * grad_y_stride + column[None, :]
+    grad_y = tl.load(grad_y_ptr + grad_y_offset, mask=in_range, other=0.0).to(tl.float32)
+    activated, slope = _activate(first, SILU)
+    grad_first_ptr = grad_x_ptr + row[:, None] * (2 * half) + column[None, :]
+    tl.store(grad_first_ptr, (grad_y * second * slope).to(grad_x_ptr.dtype.element_ty), mask=in_range)
+    tl.store(grad_first_ptr + half, (grad_y * activated).to(grad_x_ptr.dtype.element_ty), mask=in_range)
 
 
 # --- launchers
 
 
-def settings_for(half: int) -> Settings:
-    """Up to 16 rows of 256 columns: a warp's 16-byte loads of half precision, and 16 elements a thread."""
-    block = min(256, power_of_two(half))
-    return Settings(16, block, max(1, 16 * block // 512))
+def gated_settings(half: int) -> LaunchSettings:
+    """Choose up to 16 rows of 256 columns: 16-byte loads of half precision in a warp, and 16 elements a thread."""
+    block = min(256, next_power_of_two(half))
+    return LaunchSettings(16, block, max(1, 16 * block // 512))
 
 
-def _gated_forward(x: Tensor, silu: bool) -> Tensor:
-    rows, half = as_rows(x), x.shape[-1] // 2
-    y = empty(x, (*x.shape[:-1], half))
-    settings = settings_for(half)
+def _count_tiles(rows: int, half: int, settings: LaunchSettings) -> int:
+    return count_programs(rows, settings) * -(-half // settings.block)
+
+
+def launch_gated_forward(x: Tensor, silu: bool) -> Tensor:
+    """Compute act(first half) * second half (..., H) of x (..., 2H), with SiLU or GELU."""
+    x_rows, half = as_rows(x), x.shape[-1] // 2
+    y = x.new_empty((*x.shape[:-1], half))
+    settings = gated_settings(half)
     launch(
-        _gated_forward_kernel, programs_for(len(rows), settings) * -(-half // settings.block),
-        rows, y, row_stride(rows), len(rows), half,
-        settings=settings, SILU=silu, ROWS=settings.rows, BLOCK=settings.block,
-    )  # fmt: skip
+        _gated_forward_kernel,
+        _count_tiles(len(x_rows), half, settings),
+        x_rows,
+        y,
+        x_rows.stride(0),
+        len(x_rows),
+        half,
+        settings=settings,
+        SILU=silu,
+    )
     return y
 
 
-def _gated_backward(grad: Tensor, x: Tensor, silu: bool) -> Tensor:
-    grads, rows, half = as_rows(grad), as_rows(x), x.shape[-1] // 2
-    grad_x = empty(x, x.shape)
-    settings = settings_for(half)
+def launch_gated_backward(grad_y: Tensor, x: Tensor, silu: bool) -> Tensor:
+    """Compute the gradient of x (..., 2H), given that of the product (..., H)."""
+    grad_y_rows, x_rows, half = as_rows(grad_y), as_rows(x), x.shape[-1] // 2
+    grad_x = x.new_empty(x.shape)
+    settings = gated_settings(half)
     launch(
-        _gated_backward_kernel, programs_for(len(rows), settings) * -(-half // settings.block),
-        grads, rows, grad_x, row_stride(grads), row_stride(rows), len(rows), half,
-        settings=settings, SILU=silu, ROWS=settings.rows, BLOCK=settings.block,
-    )  # fmt: skip
+        _gated_backward_kernel,
+        _count_tiles(len(x_rows), half, settings),
+        grad_y_rows,
+        x_rows,
+        grad_x,
+        grad_y_rows.stride(0),
+        x_rows.stride(0),
+        len(x_rows),
+        half,
+        settings=settings,
+        SILU=silu,
+    )
     return grad_x
 
 
 # --- op, fake, autograd
 
 
-def _forward_fake(x: Tensor) -> tuple[Tensor, Tensor]:
-    # act(first half) is given on a CPU alone, where to compute it again costs more than to keep it. The device decides
-    # that, not the implementation: a compiled graph is cached with its shapes.
+def _forward_fake(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    # On a CPU, act(first half) is kept, because computing it again would cost more. The device decides this and not the
+    # implementation, because a compiled graph is cached with the outputs that the fake has.
     half = (*x.shape[:-1], x.shape[-1] // 2)
-    return empty(x, half), empty(x, half if x.device.type == "cpu" else (0,))
+    return x.new_empty(half), x.new_empty(half) if x.device.type == "cpu" else None
 
 
-def _backward_fake(_grad: Tensor, x: Tensor, _active: Tensor) -> Tensor:
-    return empty(x, x.shape)
+def _backward_fake(_grad_y: Tensor, x: Tensor, _activated: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor | None]) -> None:
+    (x,) = inputs
+    _, activated = output
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*inputs, output[1])
+    if activated is not None:
+        ctx.mark_non_differentiable(activated)
+    ctx.save_for_backward(x, activated)
 
 
-def _register(name: str, act: Callable[[Tensor], Tensor], act_backward: Callable[..., Tensor]) -> Any:
-    """The op of one activation, with its gradient."""
+def _register_activation(name: str, act: Callable[[Tensor], Tensor], act_backward: Callable[..., Tensor]) -> Any:
+    """Register the op of one activation and its gradient, and return the op.
+
+    Args:
+        name: of the op.
+        act: the activation.
+        act_backward: the aten gradient of the activation, the overload with an output argument.
+    """
     silu = act is F.silu
 
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        if use_triton(x):
-            return _gated_forward(x, silu), _forward_fake(x)[1].zero_()
-        y, active = gated_reference(x, act)
-        return y, active if x.device.type == "cpu" else empty(x)
+    def forward(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not use_triton(x):
+            y, activated = gated_reference(x, act)
+            return y, activated if x.device.type == "cpu" else None
+        _, unused = _forward_fake(x)  # a tensor only in the interpreter, where the backward kernel does not read it
+        return launch_gated_forward(x, silu), None if unused is None else unused.zero_()
 
-    def backward(grad: Tensor, x: Tensor, active: Tensor) -> Tensor:
-        if use_triton(grad, x):
-            return _gated_backward(grad, x, silu)
-        kept = active if x.device.type == "cpu" else act(x.chunk(2, dim=-1)[0])
-        return gated_backward_reference(grad, x, kept, act_backward)
+    def backward(grad_y: Tensor, x: Tensor, activated: Tensor | None) -> Tensor:
+        if use_triton(grad_y, x):
+            return launch_gated_backward(grad_y, x, silu)
+        if activated is None:
+            activated = act(x.chunk(2, dim=-1)[0])
+        return gated_backward_reference(grad_y, x, activated, act_backward)
 
-    def gradient(ctx: Any, grad: Tensor | None, _: None) -> Tensor | None:
-        return None if grad is None else backward_op(grad, *ctx.saved_tensors)
+    def autograd_backward(ctx: Any, grad_y: Tensor | None, _: None) -> Tensor | None:
+        return None if grad_y is None else backward_op(grad_y, *ctx.saved_tensors)
 
-    op = define(f"{name}(Tensor x) -> (Tensor, Tensor)", forward, _forward_fake)
-    backward_op = define(f"{name}_backward(Tensor grad, Tensor x, Tensor active) -> Tensor", backward, _backward_fake)
-    differentiate(op, gradient, _save)
-    differentiate_never(backward_op)
+    op = register_op(f"{name}(Tensor x) -> (Tensor, Tensor)", forward, _forward_fake)
+    backward_op = register_op(
+        f"{name}_backward(Tensor grad_y, Tensor x, Tensor? activated) -> Tensor", backward, _backward_fake
+    )
+    register_autograd(op, autograd_backward, _setup_context)
+    refuse_double_backward(backward_op)
     return op
 
 
-_geglu = _register("geglu", F.gelu, _aten.gelu_backward.grad_input)
-_swiglu = _register("swiglu", F.silu, _aten.silu_backward.grad_input)
+_geglu_op = _register_activation("geglu", F.gelu, _aten.gelu_backward.grad_input)
+_swiglu_op = _register_activation("swiglu", F.silu, _aten.silu_backward.grad_input)
 
 
 # --- public
 
 
-def _check_halves(x: Tensor) -> None:
+def _check_last_dimension(x: Tensor) -> None:
+    """Refuse a scalar and an odd last dimension."""
     if x.ndim == 0 or x.shape[-1] % 2:
-        raise ValueError(f"the last dimension must be even to be halved, and x is {tuple(x.shape)}")
+        raise ValueError(f"x is {tuple(x.shape)}: it needs a last dimension that is even, to be halved")
 
 
 def geglu(x: Tensor) -> Tensor:
-    """GeGLU: gelu(first half) * second half, with the exact GELU.
+    """Compute gelu(first half) * second half, with the exact GELU. The result can be differentiated once.
 
     Args:
         x: (..., 2H), any floating dtype.
 
     Returns:
-        (..., H) in x's dtype, also under autocast. Differentiable once.
+        (..., H) in the dtype of x, also under autocast.
 
     Raises:
-        ValueError: for an odd last dimension, or none.
+        ValueError: for a scalar, and for an odd last dimension.
     """
-    _check_halves(x)
-    return _geglu(x)[0]
+    _check_last_dimension(x)
+    y: Tensor = _geglu_op(x)[0]
+    return y
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """SwiGLU: silu(first half) * second half.
+    """Compute silu(first half) * second half. The result can be differentiated once.
 
     Args:
         x: (..., 2H), any floating dtype.
 
     Returns:
-        (..., H) in x's dtype, also under autocast. Differentiable once.
+        (..., H) in the dtype of x, also under autocast.
 
     Raises:
-        ValueError: for an odd last dimension, or none.
+        ValueError: for a scalar, and for an odd last dimension.
     """
-    _check_halves(x)
-    return _swiglu(x)[0]
+    _check_last_dimension(x)
+    y: Tensor = _swiglu_op(x)[0]
+    return y
