@@ -33,7 +33,8 @@ import torch
 from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY, Call
 from cram.files.atomic import write_json
 from cram.machine.device import cores
-from cram_kernels._launch import HAS_TRITON, Launch, recording, triton
+from cram_kernels._launch import Launch, record_launches
+from cram_kernels._triton import HAS_TRITON, triton
 
 # Shared memory that one program may have, in bytes, from NVIDIA's table of compute capabilities.
 SHARED_LIMIT = {
@@ -132,7 +133,7 @@ def record(calls: Iterable[Call]) -> list[Row]:
     """The launches of all calls, those that the JIT would take for one only once."""
     rows: dict[Source, Row] = {}
     for call in calls:
-        with recording() as launches:
+        with record_launches() as launches:
             call.run()
         for launch in launches:
             source = specialise(launch)

@@ -33,7 +33,7 @@ from bench.kernel_providers import DISTRIBUTIONS, PACKAGES, Provider, build, ins
 from bench.kernel_timing import Timing, copy_speed, input_sets, peak_bytes, time_call
 from bench.timing import machine, write_results
 from cram.machine.device import pick_device
-from cram_kernels._launch import launches
+from cram_kernels._launch import launch_counts
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +52,7 @@ def gather(case: Case, device: torch.device, names: list[str]) -> tuple[dict[str
     providers: dict[str, Provider] = {}
     results: Result = {}
     for name in names:
-        launched = launches.total()
+        launched = launch_counts.total()
         try:
             provider = build(name, case, device)
             if provider is None:
@@ -67,7 +67,7 @@ def gather(case: Case, device: torch.device, names: list[str]) -> tuple[dict[str
             continue
         providers[name], results[name] = provider, {"check": found, "timings": {}}
         if name == "ours" and device.type == "cuda":
-            results[name]["kernels"] = "triton" if launches.total() > launched else "reference"
+            results[name]["kernels"] = "triton" if launch_counts.total() > launched else "reference"
     return providers, results
 
 

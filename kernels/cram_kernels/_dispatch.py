@@ -25,7 +25,7 @@ LEAST_CAPABILITY = (7, 5)
 # The backward kernel keeps a row, its gradient, the weight and a sum in the registers of one program.
 MOST_WIDTH = 8192
 
-_library = torch.library.Library("cram", "DEF")  # type: ignore[no-untyped-call]
+_library = torch.library.Library("cram", "DEF")
 
 
 # --- which implementation
@@ -103,9 +103,8 @@ def register_op(schema: str, implementation: Callable[..., Any], fake: Callable[
         with torch.autocast(device, enabled=False):
             return implementation(*arguments)
 
-    tags = [torch.Tag.needs_fixed_stride_order]
-    _library.define(schema, tags=tags)  # type: ignore[no-untyped-call]
-    _library.impl(name, run_without_autocast, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _library.define(schema, tags=[torch.Tag.needs_fixed_stride_order])
+    _library.impl(name, run_without_autocast, "CompositeExplicitAutograd")
     torch.library.register_fake(f"cram::{name}", fake, lib=_library)
     return getattr(torch.ops.cram, name).default
 

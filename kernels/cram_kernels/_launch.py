@@ -69,7 +69,7 @@ def launch(kernel: Any, programs: int, *arguments: Any, settings: LaunchSettings
     elif programs:
         launch_counts[kernel.__name__] += 1
         # Triton launches on the current GPU, which may be another one than that of the tensors.
-        with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(arguments[0]):
             kernel[(programs,)](*arguments, **constants, num_warps=settings.warps)
 
 

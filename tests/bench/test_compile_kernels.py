@@ -22,7 +22,8 @@ from bench.compile_kernels import (
     specialise,
 )  # fmt: skip
 from cram_kernels import _launch
-from cram_kernels._launch import HAS_TRITON, Launch, Settings, launch
+from cram_kernels._launch import Launch, LaunchSettings, launch
+from cram_kernels._triton import HAS_TRITON
 
 needs_triton = pytest.mark.skipif(
     not HAS_TRITON or os.environ.get("TRITON_INTERPRET") == "1", reason="needs Triton's compiler"
@@ -71,12 +72,12 @@ def test_a_launch_is_specialised_as_the_jit_does_it() -> None:
 
 @needs_triton
 def test_rows_that_are_not_aligned_are_read_in_small_pieces() -> None:
-    from cram_kernels.layer_norm import _layer_norm_forward
+    from cram_kernels._layer_norm_kernels import launch_layer_norm_forward
 
     codes = []
     for width in (1000, 1001):
         x = meta(64, width, dtype="fp16")
-        rows = record([Call("64", "fp16", partial(_layer_norm_forward, x, None, None, None, 1e-5))])
+        rows = record([Call("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))])
         codes.append(next(compile_all(rows, [75], jobs=1))[75])
         assert missed_bars(rows[0], 75, codes[-1]) == ["narrow loads", "narrow stores"]
         assert codes[-1].wide_load_bytes == 0
@@ -105,7 +106,7 @@ def test_instructions_are_counted_by_their_width() -> None:
 
 
 def test_each_bar_is_named_where_it_is_missed() -> None:
-    call, settings = Call("2x8", "fp32", lambda: None), Settings(1, 8, 1)
+    call, settings = Call("2x8", "fp32", lambda: None), LaunchSettings(1, 8, 1)
     source = compile_kernels.Source("m", "_kernel", (), (), (), 1)
     row = Row(call, Launch(None, (), {}, settings), source)
     good = {"registers": 32, "stack": 0, "shared": 64 << 10, "spills": 0, "load_bytes": 20, "wide_load_bytes": 16,
@@ -138,17 +139,17 @@ def test_unknown_word() -> None:
 
 
 def test_what_is_recorded_is_not_launched() -> None:
-    with _launch.recording() as launches:
-        launch(None, 3, torch.ones(1), settings=Settings(1, 1, 1), BLOCK=4)
-    assert launches[0].constants == {"BLOCK": 4}
+    with _launch.record_launches() as launches:
+        launch(None, 3, torch.ones(1), settings=LaunchSettings(2, 4, 1), HEADS=3)
+    assert launches[0].constants == {"HEADS": 3, "ROWS": 2, "BLOCK": 4}
 
 
 @needs_triton
 def test_one_and_nothing_become_constants() -> None:
-    from cram_kernels.softmax import _softmax_forward
+    from cram_kernels._softmax_kernels import launch_softmax_forward
 
     x = meta(4, 1, dtype="fp16")
-    (row,) = record([Call("4x1", "fp16", lambda: _softmax_forward(x, 1.0, None))])
+    (row,) = record([Call("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))])
     assert dict(row.source.constants)["width"] == 1
     assert dict(row.source.signature)["scale"] == "fp32"
     assert specialise(row.launch) == row.source

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from cram_kernels._launch import HAS_TRITON, launches, triton
+from cram_kernels._launch import launch_counts
+from cram_kernels._triton import HAS_TRITON, triton
 
 KERNELS = Path(__file__).parents[2] / "kernels"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -56,10 +57,10 @@ def device(home: str) -> torch.device:
 def triton_really_ran(request: pytest.FixtureRequest, home: str) -> Iterator[None]:
     """A launch counter says so."""
     torch.manual_seed(0)
-    before = launches.total()
+    before = launch_counts.total()
     yield
     if home != "reference" and not request.node.get_closest_marker("no_launch"):
-        assert launches.total() > before, "no Triton kernel was launched"
+        assert launch_counts.total() > before, "no Triton kernel was launched"
 
 
 # Tensors (..., 16) that lie otherwise than one row after the other.
@@ -88,9 +89,9 @@ def run_apart() -> Callable[[str], None]:
     """
 
     def run(code: str) -> None:
-        code += "\nfrom cram_kernels._launch import launches\nprint(launches.total())"
+        code += "\nfrom cram_kernels._launch import launch_counts\nprint(launch_counts.total())"
         done = subprocess.run([sys.executable, "-c", code], cwd=KERNELS, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        launches["apart"] += int(done.stdout)
+        launch_counts["apart"] += int(done.stdout)
 
     return run

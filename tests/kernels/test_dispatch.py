@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """What was found of a device is asked anew."""
-    for remembered in (_dispatch._refusal, _dispatch._warn_once):
+    for remembered in (_dispatch._find_obstacle, _dispatch._warn_once):
         remembered.cache_clear()
     yield
-    for remembered in (_dispatch._refusal, _dispatch._warn_once):
+    for remembered in (_dispatch._find_obstacle, _dispatch._warn_once):
         remembered.cache_clear()
 
 
@@ -66,7 +66,7 @@ def test_triton_on_a_cpu_needs_the_interpreter(gpu: pytest.MonkeyPatch) -> None:
 
 def test_another_word_is_refused(gpu: pytest.MonkeyPatch) -> None:
     gpu.setenv("CRAM_KERNELS", "fast")
-    with pytest.raises(ValueError, match="CRAM_KERNELS=fast: say reference or triton"):
+    with pytest.raises(ValueError, match="CRAM_KERNELS=fast is not a valid value"):
         use_triton(on_gpu())
 
 
@@ -79,7 +79,7 @@ def test_dtypes_and_widths_that_are_not_served(gpu: pytest.MonkeyPatch) -> None:
 
 def test_a_machine_without_triton_is_warned_of_once(gpu: pytest.MonkeyPatch) -> None:
     gpu.setattr(_dispatch, "HAS_TRITON", False)
-    with pytest.warns(UserWarning, match="slower reference implementations are used, Triton is not installed"):
+    with pytest.warns(UserWarning, match="slower reference implementations: Triton is not installed"):
         assert not use_triton(on_gpu())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -95,7 +95,7 @@ def test_an_old_gpu_is_warned_of(gpu: pytest.MonkeyPatch) -> None:
 def test_without_triton_the_kernels_import_and_the_reference_computes() -> None:
     code = (
         "import sys\nsys.modules['triton'] = None\nimport torch, cram_kernels as ck\n"
-        "print(ck.layer_norm(torch.arange(4.0)).tolist(), ck._launch.HAS_TRITON)"
+        "print(ck.layer_norm(torch.arange(4.0)).tolist(), ck._dispatch.HAS_TRITON)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "kernels", capture_output=True, text=True, check=True, env={}
@@ -105,13 +105,13 @@ def test_without_triton_the_kernels_import_and_the_reference_computes() -> None:
 
 
 def test_recorded_launches_are_not_carried_out() -> None:
-    before = _launch.launches.total()
-    with _launch.recording() as recorded:
-        from cram_kernels.layer_norm import _layer_norm_forward
+    before = _launch.launch_counts.total()
+    with _launch.record_launches() as recorded:
+        from cram_kernels._layer_norm_kernels import launch_layer_norm_forward
 
         x = torch.empty(100, 768, dtype=torch.bfloat16, device="meta")
-        _layer_norm_forward(x, None, None, None, 1e-5)
-    assert _launch.launches.total() == before
+        launch_layer_norm_forward(x, None, None, None, 1e-5)
+    assert _launch.launch_counts.total() == before
     (launch,) = recorded
     assert launch.kernel.__name__ == "_layer_norm_forward_kernel"
     assert launch.arguments[0] is x

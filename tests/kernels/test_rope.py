@@ -1,6 +1,5 @@
 """rope against transformers' rotary formula, written out, in float64."""
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor
 
 import cram_kernels as ck
-from cram_kernels._launch import recording
+from cram_kernels._launch import record_launches
+from cram_kernels.rope import launch_rope
 
-MODULE = sys.modules["cram_kernels.rope"]  # the package has the function under this name
 # The interpreter cuts fp32 to bf16 where hardware rounds, so bf16 gets a whole unit in the last place.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float64: 1e-10}
 HALF = [torch.float16, torch.bfloat16]
@@ -128,9 +127,9 @@ def test_views_of_a_fused_projection_are_read_in_place(device: torch.device) -> 
     q, k, v = randn(2, 5, 3, 6, 8, device=device).unbind(2)
     cos, sin = angles(5, 4, device=device)
     upstream = v.transpose(1, 2).contiguous().transpose(1, 2)
-    with recording() as recorded:
-        MODULE._rope(q, k, cos, sin, 1)
-        MODULE._rope(None, upstream, cos, sin, -1)
+    with record_launches() as recorded:
+        launch_rope(q, k, cos, sin, 1)
+        launch_rope(None, upstream, cos, sin, -1)
     forward, backward = (one.arguments for one in recorded)
     for one, other in zip((*forward[:4], backward[1]), (q, k, cos, sin, upstream), strict=True):
         assert one.data_ptr() == other.data_ptr()
@@ -235,7 +234,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="do not fit head_dim 5"):
         ck.rope(q[..., :5], q[..., :5], cos, cos)
     for shape in ((4, 3), (3, 3, 3), (1, 2, 3, 3)):
-        with pytest.raises(ValueError, match=r"does not broadcast to q's \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"does not broadcast to the leading dimensions and tokens of q, \(2, 3\)"):
             ck.rope(q, q, torch.zeros(shape), torch.zeros(shape))
     for k in (q[:1], q[..., :4], q[0], q[:, :2]):
         with pytest.raises(ValueError, match=r"does not fit q \(2, 3, 4, 6\)"):

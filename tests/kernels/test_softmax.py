@@ -1,6 +1,5 @@
 """softmax against torch's in float64."""
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,11 +7,11 @@ import torch
 from torch import Tensor
 
 import cram_kernels as ck
-from cram_kernels._launch import recording
+from cram_kernels._launch import record_launches
+from cram_kernels._softmax_kernels import launch_softmax_forward
 
 # NumPy, which plays the GPU in the interpreter, warns of each NaN, those of rows beyond the last among them.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|All-NaN slice) encountered:RuntimeWarning")
-MODULE = sys.modules["cram_kernels.softmax"]  # the package has the function under this name
 # The interpreter cuts fp32 to bf16 where hardware rounds, so bf16 gets a whole unit in the last place.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float64: 1e-10}
 HALF = [torch.float16, torch.bfloat16]
@@ -130,8 +129,8 @@ def test_an_attention_mask_is_read_in_place(device: torch.device) -> None:
     x = randn(2, 3, 5, 8, device=device)
     for shape in ((2, 1, 5, 8), (2, 1, 1, 8), (5, 8)):
         mask = some(*shape, device=device)
-        with recording() as recorded:
-            MODULE._softmax_forward(x, 1.0, mask)
+        with record_launches() as recorded:
+            launch_softmax_forward(x, 1.0, mask)
         assert recorded[0].arguments[1].data_ptr() == mask.data_ptr()
 
 
