@@ -31,7 +31,7 @@ from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Setting
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics
-from cram.run.receipt import mfu
+from cram.run.receipt import compute_mfu
 from cram.training.compilation import compile_session
 from cram.training.loop import settle, update
 from cram.training.probe import find_micro_rows
@@ -159,7 +159,7 @@ def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {
         "tokens_per_second": speeds,
-        "mfu": mfu(flops, round(tokens), tokens / speeds["median"], peak_flops(device)),
+        "mfu": compute_mfu(flops, round(tokens), tokens / speeds["median"], peak_flops(device)),
         "update_seconds": tokens / speeds["median"],
         "tokens_per_update": tokens,
         "micro_rows": session.state.micro_rows,

@@ -3,7 +3,7 @@
 from cram.command import run_door
 from cram.config.commands import AblateConfig
 from cram.config.recipe import read_words
-from cram.config.schema import keys
+from cram.config.schema import collect_keys
 
 ABOUT = """Train the arms of a table at equal budget, seed by seed, and print held-out loss, speed and tokens.
 
@@ -16,7 +16,7 @@ table's size of model. The same command again trains what is missing."""
 
 def main(words: list[str]) -> int:
     """Run what is missing of a table and print it; 1 where an arm failed."""
-    own = [word for word in words if word.partition("=")[0] in keys(AblateConfig)]
+    own = [word for word in words if word.partition("=")[0] in collect_keys(AblateConfig)]
     said = read_words(AblateConfig, own)
     from cram.ablation.runner import run_table
 

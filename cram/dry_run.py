@@ -3,9 +3,8 @@
 import torch
 
 from cram.build import check
-from cram.clock import Budget
 from cram.config.config import Config
-from cram.config.recipe import save_config
+from cram.config.recipe import format_config
 from cram.machine.device import device_name, pick_device, pick_precision
 from cram.model.backends.choose import choose_backend
 from cram.model.count import count_parameters
@@ -21,7 +20,7 @@ def print_dry_run(config: Config) -> int:
     Errors: CramError for what this machine cannot do.
     """
     check(config)
-    print(save_config(config))
+    print(format_config(config))
     for name, text in [*_sizes(config), *_machine(config)]:
         print(f"{name:<11}{text}")
     return 0
@@ -52,7 +51,7 @@ def _update(config: Config) -> str:
 
 def _data(config: Config) -> str:
     """What the budget will need, where it can be told before the speed is known."""
-    budget = Budget.parse(config.budget)
+    budget = config.parse_budget()
     if budget.clock == "tokens":
         return f"{format_tokens(budget.limit)} are needed"
     if budget.clock == "steps":
@@ -67,7 +66,7 @@ def _data(config: Config) -> str:
 def _machine(config: Config) -> list[tuple[str, str]]:
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
-    compiled = " or else ".join(kinds_to_try(config.compile, device, Budget.parse(config.budget))) or "nothing"
+    compiled = " or else ".join(kinds_to_try(config.compile, device, config.parse_budget())) or "nothing"
     return [
         ("device", f"{device}: {device_name(device)}, {config.threads or torch.get_num_threads()} CPU threads"),
         ("precision", str(precision).removeprefix("torch.")),

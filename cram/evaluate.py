@@ -29,11 +29,11 @@ def main(words: list[str]) -> int:
     said = read_words(EvaluateConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
-    from cram.run.files import run_config
-    from cram.run.folder import existing_run
+    from cram.run.checksums import read_run_config
+    from cram.run.folder import find_run
 
-    run = existing_run(said.run)
-    config = run_config(run)
+    run = find_run(said.run)
+    config = read_run_config(run)
     from cram.data.special import SpecialTokens
     from cram.evaluation.held_out import BITS, build_held_out, evaluate, unknown_text
     from cram.hub.snapshot import open_snapshot

@@ -19,9 +19,9 @@ def main(words: list[str]) -> int:
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
     from cram.hub.export import export_run
-    from cram.run.folder import existing_run
+    from cram.run.folder import find_run
 
-    to = export_run(existing_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)
+    to = export_run(find_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)
     print(f"{to}: loaded by transformers, logits equal to ours, the held-out loss is the receipt's")
     return 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.build import build_parts, check
-from cram.clock import Budget, Clock, boot_clock
+from cram.clock import Clock, boot_clock
 from cram.config.config import Config
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
@@ -14,7 +14,7 @@ from cram.hub.initial import check_tokenizer, read_initial
 from cram.machine.device import set_threads
 from cram.optim.schedule import decay_begins
 from cram.run.checkpoint import Checkpoints
-from cram.run.files import read_receipt
+from cram.run.checksums import read_receipt
 from cram.run.folder import RunFolder
 from cram.training.extension import plan_extension
 from cram.training.finish import finish_run
@@ -44,7 +44,7 @@ def fit_config(config: Config) -> Outcome:
         CramError: for what the config, the data, the run folder or this machine do not allow.
     """
     check(config)
-    folder, budget = RunFolder(config), Budget.parse(config.budget)
+    folder, budget = RunFolder(config), config.parse_budget()
     plan = plan_extension(folder, config, budget, decay_begins(config.schedule))
     if folder.finished and not plan:
         print(f"{folder.path} is finished; nothing to do.")

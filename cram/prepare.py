@@ -7,7 +7,7 @@ from cram.command import dry_run_words, run_door
 from cram.config.commands import ShardsConfig
 from cram.config.config import Config
 from cram.config.recipe import read_config, read_words
-from cram.config.schema import keys
+from cram.config.schema import collect_keys
 from cram.errors import CramError
 
 ABOUT = """Turn raw text into shards that cram.train reads; what is there already is not made again.
@@ -20,7 +20,7 @@ ABOUT = """Turn raw text into shards that cram.train reads; what is there alread
 def main(words: list[str]) -> int:
     """Prepare the data of a recipe and say what came out; or look at shards that are there."""
     said = {word.partition("=")[0] for word in words}
-    if said & set(keys(ShardsConfig)):
+    if said & set(collect_keys(ShardsConfig)):
         _look(words, said)
     else:
         _prepare(words)
@@ -47,7 +47,7 @@ def _prepare(words: list[str]) -> None:
 
 
 def _look(words: list[str], said: set[str]) -> None:
-    if others := sorted(said & set(keys(Config))):
+    if others := sorted(said & set(collect_keys(Config))):
         raise CramError(
             f"{others[0]}= prepares shards; verify=, show= and row= look at some that are there. Say one or the other."
         )

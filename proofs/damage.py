@@ -25,7 +25,7 @@ from cram.errors import CramError
 from cram.evaluation.held_out import evaluate
 from cram.files.atomic import sha256_bytes
 from cram.hub.trained import load_held_out, load_trained
-from cram.run.files import read_receipt, run_checkpoints, run_config, shard_folder
+from cram.run.checksums import open_checkpoints, read_receipt, read_run_config, read_shard_folder
 from cram.run.metrics import Metrics
 from proofs.doors import DOORS, Workspace, run_to_end
 from proofs.edits import Edit, edit_file
@@ -86,16 +86,16 @@ def use_shards(path: Path) -> Any:
 
 def use_run(run: Path) -> Any:
     """Evaluate a finished run, and read what it says about itself."""
-    config = run_config(run)
+    config = read_run_config(run)
     model, tokenizer = load_trained(run, config, CPU)
     figures = evaluate(model.eval(), load_held_out(run, model.vocab_size), CPU)
-    return [asdict(config), read_receipt(run), figures, tokenizer.to_str(), str(shard_folder(run))]
+    return [asdict(config), read_receipt(run), figures, tokenizer.to_str(), str(read_shard_folder(run))]
 
 
 def use_checkpoint(run: Path) -> Any:
     """Read the checkpoint from which a run is resumed, then all others: a longer budget may begin at each of them."""
-    checkpoints = run_checkpoints(run)
-    checkpoint = checkpoints.newest()
+    checkpoints = open_checkpoints(run)
+    checkpoint = checkpoints.read_newest()
     assert checkpoint is not None
     optimizer = {f"optimizer {name}": tensor for name, tensor in checkpoint.optimizer.items()}
     hashes = {

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cram.config.recipe import last_of_each
+from cram.config.recipe import keep_last_words
 from cram.files.atomic import read_json, sha256_file
 from proofs.damage import NOTICES
 from proofs.doors import DOORS, RECIPE, Workspace, run_to_end
@@ -127,7 +127,7 @@ def _make(use: str, seed: int, folder: Path) -> list[str]:
 
 def _make_undamaged(use: str, folder: Path) -> list[str]:
     copy_base(folder)
-    words = last_of_each(USES[use].words)
+    words = keep_last_words(USES[use].words)
     if use == "verify":
         (manifest,) = (folder / "shards").glob("*/manifest.json")
         words = [word.replace("SET", manifest.parent.name) for word in words]

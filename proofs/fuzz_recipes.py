@@ -9,7 +9,7 @@ import yaml
 
 from cram.config.config import Config
 from cram.config.recipe import RECIPES
-from cram.config.schema import keys, kind_of
+from cram.config.schema import collect_keys, get_type
 from proofs.fuzz_run import Case, Result
 from proofs.fuzz_words import flatten, is_equal, judge_never_right, parse_plainly, read_printed_config
 from proofs.odd_values import ODD_VALUES
@@ -48,7 +48,7 @@ def _make_table(data: bytes, folder: Path) -> list[str]:
 
 def _judge_recipe(data: bytes, folder: Path, result: Result) -> str:
     """The dry run must use the values of the recipe, and its run folder must be inside the working folder."""
-    printed, schema = read_printed_config(result), keys(Config)
+    printed, schema = read_printed_config(result), collect_keys(Config)
     try:
         recipe = yaml.load(data.decode("utf-8-sig"), yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -57,7 +57,7 @@ def _judge_recipe(data: bytes, folder: Path, result: Result) -> str:
     for name, text in flatten({**merged, **recipe}):
         if name in NOT_COMPARED:
             continue
-        kind, optional = kind_of(schema[name])
+        kind, optional = get_type(schema[name])
         try:
             expected = text if isinstance(text, list) else parse_plainly(kind, optional, text)
         except ValueError:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from cram.config.recipe import last_of_each
+from cram.config.recipe import keep_last_words
 from cram.files.atomic import read_json
 from proofs.doors import RECIPE
 from proofs.fuzz_folders import NEW_RUN, copy_base
@@ -76,7 +76,7 @@ def make_runs(source: random.Random, count: int) -> Iterator[Case]:
 
 def _make(words: list[str], folder: Path) -> list[str]:
     copy_base(folder, "corpus", "shards")
-    return last_of_each(["train", *RECIPE, *NEW_RUN, *words])
+    return keep_last_words(["train", *RECIPE, *NEW_RUN, *words])
 
 
 def _judge(words: list[str], folder: Path, result: Result) -> str:

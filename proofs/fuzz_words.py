@@ -15,7 +15,7 @@ import yaml
 
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
 from cram.config.config import Config
-from cram.config.schema import keys, kind_of
+from cram.config.schema import collect_keys, get_type
 from proofs.fuzz_run import Case, Result
 from proofs.odd_values import ODD_NAMES, ODD_VALUES
 
@@ -110,9 +110,9 @@ def flatten(mapping: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _judge_words(texts: dict[str, str], _: Path, result: Result) -> str:
     """The rule for a dry run: it uses the values that were given."""
-    printed, schema = read_printed_config(result), keys(Config)
+    printed, schema = read_printed_config(result), collect_keys(Config)
     for name, text in texts.items():
-        kind, optional = kind_of(schema[name])
+        kind, optional = get_type(schema[name])
         try:
             expected = parse_plainly(kind, optional, text)
         except ValueError:
@@ -136,8 +136,8 @@ def _judge_without_inputs(folder: Path, result: Result) -> str:
 
 def make_words(source: random.Random, count: int) -> Iterator[Case]:
     """Yield odd values of any key, odd names, and repeated and broken words, for every door."""
-    names = {door: list(keys(schema)) for door, schema in SCHEMAS.items()}
-    names["prepare"] += list(keys(ShardsConfig))
+    names = {door: list(collect_keys(schema)) for door, schema in SCHEMAS.items()}
+    names["prepare"] += list(collect_keys(ShardsConfig))
     for _ in range(count):
         door = source.choice(["train"] * 5 + list(SCHEMAS))
         name = source.choice(names[door]) if source.random() < 0.9 else source.choice(ODD_NAMES)
@@ -158,7 +158,9 @@ def make_case(group: str, door: str, words: list[str]) -> Case:
     if door == "train":
         others = [word for word in DRY_RUN if word.partition("=")[0] not in names]
         texts = {name: word.partition("=")[2] for name, word in zip(names, words, strict=True)}
-        is_valid = len(texts) == len(names) and all("=" in word for word in words) and set(names) <= set(keys(Config))
+        is_valid = (
+            len(texts) == len(names) and all("=" in word for word in words) and set(names) <= set(collect_keys(Config))
+        )
         judge = partial(_judge_words, texts) if is_valid else judge_never_right
         return Case(group, about, lambda _: [door, *others, *words], judge)
     inputs = {"prepare": ["recipe=bert_demo", "data.source=nothing/*.txt"], "ablate": ["table=nothing.yaml"]}
@@ -169,8 +171,8 @@ def make_case(group: str, door: str, words: list[str]) -> Case:
 def make_edges(_source: random.Random, count: int) -> Iterator[Case]:
     """Yield every key of a recipe with values at the edges of its range, just outside, and far outside."""
     cases = []
-    for name, item in keys(Config).items():
-        kind, _ = kind_of(item)
+    for name, item in collect_keys(Config).items():
+        kind, _ = get_type(item)
         element = get_args(kind)[0] if get_origin(kind) is list else kind
         values = ["null", "", "x", "[]", "[1,2]", "1:30", "???", "${seed}", ".inf", "nan", "true"]
         if element in (int, float):

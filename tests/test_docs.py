@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from cram.config.config import Config
-from cram.config.recipe import last_of_each
-from cram.config.schema import keys
+from cram.config.recipe import keep_last_words
+from cram.config.schema import collect_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -103,8 +103,8 @@ class Shell:
         if module == "cram.ablate":
             # The vocabulary of a test cuts words into many pieces.
             few = ["seeds=1", "arms=[cram_quarter]", "data.filters.compressibility=null"]
-            return last_of_each([*self._tiny_training(words), *few])
-        return last_of_each([*words, *TINY_GLUE]) if module == "cram.glue" else words
+            return keep_last_words([*self._tiny_training(words), *few])
+        return keep_last_words([*words, *TINY_GLUE]) if module == "cram.glue" else words
 
     def _tiny_training(self, words: list[str]) -> list[str]:
         of_the_page = {word.split("=")[0] for word in words} & OF_THE_PAGE
@@ -115,7 +115,7 @@ class Shell:
         ]
         # The page on resuming extends the run of three updates.
         budget = "budget=6steps" if "budget=3m" in words else "budget=3steps"
-        return last_of_each([*words, *tiny, "batch.start_tokens=null", budget])
+        return keep_last_words([*words, *tiny, "batch.start_tokens=null", budget])
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_links_and_keys_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), f"{page_name(page)} links to {target}"
-    known = keys(Config)
+    known = collect_keys(Config)
     groups = {name.partition(".")[0] for name in known if "." in name}
     for name in re.findall(r"(?<![\w./-])([a-z]+(?:\.[a-z_0-9]+)+)=", text):
         if name.partition(".")[0] in groups:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from cram.ablation.printing import print_outcome
 from cram.ablation.table import Run, chosen, load_table, outcome, plan, table_names
-from cram.clock import Budget
 from cram.command import INTERRUPTED
 from cram.config.commands import AblateConfig
 from cram.errors import CramError
 from cram.machine.processes import start_child
-from cram.run.files import read_receipt
+from cram.run.checksums import read_receipt
 
 
 def run_table(said: AblateConfig, others: list[str]) -> int:
@@ -69,7 +68,7 @@ def _finished(run: Run) -> bool:
 
     try:
         folder = RunFolder(run.config)
-        if folder.budget not in (None, Budget.parse(run.config.budget)):
+        if folder.budget not in (None, run.config.parse_budget()):
             raise CramError(f"run={run.folder} has another budget than {run.config.budget}. Choose another run=.")
         return folder.finished and not read_receipt(run.folder).get("failed")
     except CramError as error:

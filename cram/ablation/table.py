@@ -10,20 +10,20 @@ from typing import Any
 from cram.clock import Budget
 from cram.config.config import Config
 from cram.config.recipe import (
+    OUTPUT_KEYS,
     RECIPES,
-    WRITTEN_TO,
     YAML_ENDINGS,
-    check_stays,
-    last_of_each,
-    load_mapping,
-    nearest,
+    check_inside_working_folder,
+    keep_last_words,
     read_config,
     read_mapping,
+    read_yaml,
+    suggest_nearest,
 )
 from cram.config.schema import key
 from cram.errors import CramError
-from cram.run.files import is_finished, read_receipt, run_config
-from cram.run.folder import differences
+from cram.run.checksums import is_finished, read_receipt, read_run_config
+from cram.run.folder import list_differences
 
 TABLES = RECIPES / "ablations"
 # Words that would be for all runs of a table, and what to say instead.
@@ -80,10 +80,10 @@ def load_table(name: str) -> tuple[str, Table]:
     path = Path(name) if name.endswith(YAML_ENDINGS) else TABLES / f"{name}.yaml"
     if not path.is_file():
         raise CramError(
-            f"table={name} is unknown.{nearest(name, table_names())} Tables: {', '.join(table_names())}, "
+            f"table={name} is unknown.{suggest_nearest(name, table_names())} Tables: {', '.join(table_names())}, "
             "or a path to a yaml file."
         )
-    mapping = load_mapping(path)
+    mapping = read_yaml(path)
     arms = mapping.pop("arms", None)
     table = read_mapping(Table, mapping, path)
     if not isinstance(arms, dict) or not all(isinstance(content, dict) for content in arms.values()):
@@ -106,8 +106,8 @@ def _check_words(path: Path, key: str, words: Sequence[str]) -> None:
         name, _, place = word.partition("=")
         if name in OF_RUNS:
             raise CramError(f"{path}: {key}: {word}: each run of a table has its own {name}. Say {OF_RUNS[name]}.")
-        if name in WRITTEN_TO:
-            check_stays(str(Path(place).expanduser()), f"{path}: {key}: {name}=", name)
+        if name in OUTPUT_KEYS:
+            check_inside_working_folder(str(Path(place).expanduser()), f"{path}: {key}: {name}=", name)
 
 
 def scaled(budget: str, share: float) -> str:
@@ -132,7 +132,7 @@ def plan(table: Table, folder: Path, words: Sequence[str]) -> list[Run]:
     for name, arm in table.arms.items():
         # An arm's words stand above the user's, and these above the table's.
         own = f"budget={scaled(table.budget, arm.budget_share)}"
-        said[name] = last_of_each((*table.words, *words, *arm.words, own))
+        said[name] = keep_last_words((*table.words, *words, *arm.words, own))
         try:
             configs[name] = read_config([*said[name], "seed=0", f"run={folder / name}"])
         except CramError as error:
@@ -151,7 +151,7 @@ def chosen(runs: Sequence[Run], arms: Sequence[str]) -> list[Run]:
     known = list(dict.fromkeys(run.arm for run in runs))
     for name in arms:
         if name not in known:
-            raise CramError(f"arms={name} is unknown.{nearest(name, known)} Arms: {', '.join(known)}.")
+            raise CramError(f"arms={name} is unknown.{suggest_nearest(name, known)} Arms: {', '.join(known)}.")
     return [run for run in runs if not arms or run.arm in arms]
 
 
@@ -197,9 +197,9 @@ def _line(name: str, arm: Arm, runs: Sequence[Run]) -> dict[str, Any]:
 
 def _is_its_own(run: Run) -> bool:
     """Whether what is in a run's folder was trained by its words, and not by others of before."""
-    there = run_config(run.folder)
+    there = read_run_config(run.folder)
     extended = read_receipt(run.folder).get("extensions")
-    return there.budget == run.config.budget and not extended and not differences(there, run.config)
+    return there.budget == run.config.budget and not extended and not list_differences(there, run.config)
 
 
 def _by_cramming_rule(receipt: dict[str, Any]) -> float | None:

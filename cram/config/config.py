@@ -6,6 +6,7 @@ A component receives its own dataclass, never the whole. No torch here: `--help`
 from dataclasses import dataclass
 from typing import Literal
 
+from cram.clock import Budget
 from cram.config.data import DataConfig, SpecialConfig, WordPieceConfig
 from cram.config.model import ModelConfig
 from cram.config.schema import group, key
@@ -60,3 +61,11 @@ class Config:
     evaluation: EvaluationConfig = group(EvaluationConfig)
     card: CardConfig = group(CardConfig)
     dry_run: bool = key(False, "say what would run, and end; the word --print does the same", identifies=False)
+
+    def parse_budget(self) -> Budget:
+        """Return the budget that the key `budget` describes.
+
+        Raises:
+            CramError: the text is not a valid budget.
+        """
+        return Budget.parse(self.budget)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from cram.clock import Budget, parse_duration
+from cram.clock import parse_duration
 from cram.config.choices import MODELS
 from cram.config.config import Config
 from cram.config.model import ModelConfig
@@ -13,7 +13,7 @@ VOCAB_MULTIPLE = 64
 
 def check_config(config: Config) -> None:
     """Refuse a config that cannot be trained on any machine. Errors: CramError naming the keys and what to change."""
-    Budget.parse(config.budget)
+    config.parse_budget()
     parse_duration(config.checkpoint.interval, "checkpoint.interval")
     _check_model(config.model)
     _check_data(config)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import Field
 from typing import Any, Literal, get_args, get_origin
 
-from cram.config.schema import default_of, keys, kind_of, type_name, value_of
+from cram.config.schema import collect_keys, describe_type, get_default, get_type, get_value
 
 COLUMNS = 120
 LONGEST_VALUE = 24  # a longer default has a line of its own
@@ -14,9 +14,9 @@ LONGEST_VALUE = 24  # a longer default has a line of its own
 def help_text(schema: type, config: Any = None) -> str:
     """The lines of `--help`; with a config of the schema, its values where they differ from the defaults."""
     groups: dict[str, list[str]] = {}
-    for name in keys(schema):
+    for name in collect_keys(schema):
         groups.setdefault(name.rpartition(".")[0], []).append(name)
-    known = keys(schema)
+    known = collect_keys(schema)
     lines: list[str] = []
     for title, names in groups.items():
         lines += ["", title] if title else []
@@ -41,12 +41,12 @@ def _table(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
 
 
 def _type(item: Field[Any]) -> str:
-    return "choice" if get_origin(kind_of(item)[0]) is Literal else type_name(item)
+    return "choice" if get_origin(get_type(item)[0]) is Literal else describe_type(item)
 
 
 def _value(name: str, item: Field[Any], config: Any) -> str:
-    default = default_of(item)
-    value = default if config is None else value_of(config, name)
+    default = get_default(item)
+    value = default if config is None else get_value(config, name)
     return _shown(value) if value == default else f"{_shown(value)} (default {_shown(default)})"
 
 
@@ -59,7 +59,7 @@ def _shown(value: Any) -> str:
 
 
 def _meaning(item: Field[Any]) -> str:
-    kind, _ = kind_of(item)
+    kind, _ = get_type(item)
     choices = f"{' | '.join(get_args(kind))}: " if get_origin(kind) is Literal else ""
     table = item.metadata["choices"] or {}
     phrases = "".join(f"; {name}: {choice.help}" for name, choice in table.items())

@@ -14,14 +14,14 @@ import yaml
 
 from cram.config.config import Config
 from cram.config.consistency import check_config
-from cram.config.schema import keys, kind_of, make, parse, parse_list
+from cram.config.schema import build_config, collect_keys, get_type, parse_list, parse_value
 from cram.errors import CramError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # An installed package has the recipes inside of it, a clone beside it.
 RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "recipes"
 YAML_ENDINGS = (".yaml", ".yml")
-WRITTEN_TO = ("run", "data.dir")  # keys that name a place where a command writes
+OUTPUT_KEYS = ("run", "data.dir")  # keys that name a place where a command writes
 Schema = TypeVar("Schema")
 
 
@@ -30,7 +30,7 @@ def read_words(schema: type[Schema], words: list[str]) -> Schema:
 
     Errors: CramError for a word that is not `key=value`, an unknown key, and a value of the wrong type or out of range.
     """
-    config: Schema = make(schema, _from_words(schema, words))
+    config: Schema = build_config(schema, _from_words(schema, words))
     return config
 
 
@@ -47,19 +47,19 @@ def read_config(words: list[str]) -> Config:
     path = find_recipe(name)
     if not path.stem.strip("."):
         raise CramError(f"recipe={name}: the file needs a name, which its run folder gets too. Rename it.")
-    mapping = load_mapping(path)
+    mapping = read_yaml(path)
     values = _from_mapping(Config, mapping, path)
-    for key, _, line in _flat(keys(Config), mapping, ""):
-        if key in WRITTEN_TO and key not in said:
-            check_stays(values[key], f"{path}, line {line}: {key}: ", key)
-    config: Config = make(Config, values | said)
+    for key, _, line in _flat(collect_keys(Config), mapping, ""):
+        if key in OUTPUT_KEYS and key not in said:
+            check_inside_working_folder(values[key], f"{path}, line {line}: {key}: ", key)
+    config: Config = build_config(Config, values | said)
     config.recipe = path.stem
     config.run = config.run or f"runs/{path.stem}"
     check_config(config)
     return config
 
 
-def check_stays(place: str | None, where: str, key: str) -> None:
+def check_inside_working_folder(place: str | None, where: str, key: str) -> None:
     """A file that somebody else wrote says nothing about places outside of the folder in which a command is given.
 
     Args:
@@ -77,23 +77,23 @@ def check_stays(place: str | None, where: str, key: str) -> None:
         )
 
 
-def last_of_each(words: Iterable[str]) -> list[str]:
+def keep_last_words(words: Iterable[str]) -> list[str]:
     """Of words with the same key the last one alone, so that later words stand above earlier ones."""
     return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def load_config(path: Path) -> Config:
     """The resolved config that a run folder keeps as recipe.yaml."""
-    return read_mapping(Config, load_mapping(path), path)
+    return read_mapping(Config, read_yaml(path), path)
 
 
 def read_mapping(schema: type[Schema], mapping: dict[str, Any], path: Path) -> Schema:
     """The schema's defaults with what a yaml file says on top. Errors: CramError naming the file and the key."""
-    config: Schema = make(schema, _from_mapping(schema, mapping, path))
+    config: Schema = build_config(schema, _from_mapping(schema, mapping, path))
     return config
 
 
-def save_config(config: Config) -> str:
+def format_config(config: Config) -> str:
     """The yaml text from which `load_config` makes an equal config."""
     return yaml.safe_dump(asdict(config), sort_keys=False, width=10_000)
 
@@ -112,14 +112,14 @@ def find_recipe(name: str) -> Path:
         return path
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        near = nearest(name, recipe_names())
+        near = suggest_nearest(name, recipe_names())
         raise CramError(
             f"recipe={name} is unknown.{near} Recipes: {', '.join(recipe_names())}, or a path to a yaml file."
         )
     return path
 
 
-def load_mapping(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """A yaml file as mappings, lists and texts: every value is the text that stands in the file.
 
     Errors: CramError naming file and line for what is not readable, no mapping, has a key twice or a tag.
@@ -133,7 +133,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def nearest(name: str, known: list[str]) -> str:
+def suggest_nearest(name: str, known: list[str]) -> str:
     """` Nearest: NAME.` with the known name that was probably meant; nothing where none is near."""
     # A bare last part is the commonest slip: `lr=` for `optimizer.lr=`.
     tails = [key for key in known if key.rpartition(".")[2] == name]
@@ -143,21 +143,21 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _from_words(schema: type, words: list[str]) -> dict[str, Any]:
     """The values of some words by the names of their keys; of a repeated key the last one."""
-    known, found = keys(schema), {}
+    known, found = collect_keys(schema), {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise CramError(f"'{word}' is not of the form key=value. --help lists the keys.")
         if name not in known:
             raise CramError(_unknown(name, list(known), "the command line"))
-        empty = text == "null" and kind_of(known[name])[1]
-        found[name] = None if empty else parse(name, known[name], text)
+        empty = text == "null" and get_type(known[name])[1]
+        found[name] = None if empty else parse_value(name, known[name], text)
     return found
 
 
 def _from_mapping(schema: type, mapping: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values of a yaml mapping by the dotted names of their keys."""
-    known, found = keys(schema), {}
+    known, found = collect_keys(schema), {}
     for name, value, line in _flat(known, mapping, ""):
         if name not in known:
             raise CramError(_unknown(name, list(known), f"{path}, line {line}"))
@@ -181,12 +181,12 @@ def _flat(known: Iterable[str], mapping: dict[Any, Any], prefix: str) -> Iterato
 
 
 def _value(name: str, item: Field[Any], value: Any) -> Any:
-    if isinstance(value, _Text) and value.plain and value in NULLS and kind_of(item)[1]:
+    if isinstance(value, _Text) and value.plain and value in NULLS and get_type(item)[1]:
         return None
     if isinstance(value, list):
         return parse_list(name, item, value)
     if isinstance(value, _Text) and (value or not value.plain):
-        return parse(name, item, value)
+        return parse_value(name, item, value)
     raise CramError(f"{name}: a value is needed, found {_what(value)}")
 
 
@@ -195,7 +195,7 @@ def _unknown(name: str, known: list[str], where: str) -> str:
     if name in groups:
         inside = ", ".join(key for key in known if key.startswith(name + "."))
         return f"'{name}' (in {where}) is a group of keys. Set one of: {inside}."
-    return f"unknown key '{name}' (in {where}).{nearest(name, known)} --help lists the keys."
+    return f"unknown key '{name}' (in {where}).{suggest_nearest(name, known)} --help lists the keys."
 
 
 def _what(value: Any) -> str:

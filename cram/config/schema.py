@@ -87,41 +87,41 @@ def group(kind: type) -> Any:
     return field(default_factory=kind)
 
 
-def keys(schema: type, prefix: str = "") -> dict[str, Field[Any]]:
+def collect_keys(schema: type, prefix: str = "") -> dict[str, Field[Any]]:
     """Every settable key of a schema, nested ones dotted, with its dataclass field."""
     found: dict[str, Field[Any]] = {}
     for item in fields(schema):
         if is_dataclass(item.type):
-            found |= keys(typing.cast(type, item.type), f"{prefix}{item.name}.")
+            found |= collect_keys(typing.cast(type, item.type), f"{prefix}{item.name}.")
         else:
             found[prefix + item.name] = item
     return found
 
 
-def value_of(config: Any, name: str) -> Any:
+def get_value(config: Any, name: str) -> Any:
     """The value of a dotted key in a config."""
     for part in name.split("."):
         config = getattr(config, part)
     return config
 
 
-def make(schema: type, values: dict[str, Any], prefix: str = "") -> Any:
+def build_config(schema: type, values: dict[str, Any], prefix: str = "") -> Any:
     """An instance of the schema: its defaults, and `values` by dotted name in their place."""
     chosen = {}
     for item in fields(schema):
         if is_dataclass(item.type):
-            chosen[item.name] = make(typing.cast(type, item.type), values, f"{prefix}{item.name}.")
+            chosen[item.name] = build_config(typing.cast(type, item.type), values, f"{prefix}{item.name}.")
         elif prefix + item.name in values:
             chosen[item.name] = values[prefix + item.name]
     return schema(**chosen)
 
 
-def default_of(item: Field[Any]) -> Any:
+def get_default(item: Field[Any]) -> Any:
     """The default of a key."""
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def kind_of(item: Field[Any]) -> tuple[Any, bool]:
+def get_type(item: Field[Any]) -> tuple[Any, bool]:
     """The type of a key without None, and whether None is allowed: `int | None` gives int and True.
 
     The type of a key with a table of choices is the `Literal` of the table's words.
@@ -135,12 +135,12 @@ def kind_of(item: Field[Any]) -> tuple[Any, bool]:
     return item.type, False
 
 
-def parse(name: str, item: Field[Any], text: str) -> Any:
+def parse_value(name: str, item: Field[Any], text: str) -> Any:
     """The value that a text stands for: text keys take it as it is, numbers are read and held to their range.
 
     Errors: CramError naming the key, the text and what is allowed.
     """
-    kind, _ = kind_of(item)
+    kind, _ = get_type(item)
     if get_origin(kind) is list:
         (element,) = get_args(kind)
         return [_one(name, item, element, part) for part in _elements(name, text)]
@@ -149,18 +149,18 @@ def parse(name: str, item: Field[Any], text: str) -> Any:
 
 def parse_list(name: str, item: Field[Any], texts: list[Any]) -> list[Any]:
     """The values of a yaml list. Errors: CramError for a key that takes no list, and as `parse`."""
-    kind, _ = kind_of(item)
+    kind, _ = get_type(item)
     if get_origin(kind) is not list:
-        raise CramError(f"{name}: a list is given, but the key takes {type_name(item)}.")
+        raise CramError(f"{name}: a list is given, but the key takes {describe_type(item)}.")
     if not all(isinstance(text, str) for text in texts):
         raise CramError(f"{name}: the elements of the list must be plain values.")
     (element,) = get_args(kind)
     return [_one(name, item, element, text) for text in texts]
 
 
-def type_name(item: Field[Any]) -> str:
+def describe_type(item: Field[Any]) -> str:
     """What a key takes, for help and messages: `int`, `text or null`, `a | b`, `list of float`."""
-    kind, optional = kind_of(item)
+    kind, optional = get_type(item)
     if get_origin(kind) is Literal:
         name = " | ".join(get_args(kind))
     elif get_origin(kind) is list:
@@ -179,7 +179,7 @@ def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
         if text not in get_args(kind):
             raise CramError(f"{name}={_cut(text)} is not one of {', '.join(get_args(kind))}.")
         return text
-    if item.metadata["path"] and not text and default_of(item) != "":
+    if item.metadata["path"] and not text and get_default(item) != "":
         raise CramError(f"{name}= is empty: give a path, or leave the word out.")
     if kind is str:
         return _path(name, text) if item.metadata["path"] else _text(name, text)
@@ -214,7 +214,7 @@ def _cut(text: str) -> str:
 
 def _number(name: str, item: Field[Any], kind: type, text: str) -> int | float:
     said = f"{name}={_cut(text)}"
-    _, optional = kind_of(item)
+    _, optional = get_type(item)
     or_null = ", or null" if optional else ""
     if not _NUMBER.fullmatch(text):
         raise CramError(f"{said} cannot be read: give {_WRITTEN[kind.__name__]}{or_null}.")

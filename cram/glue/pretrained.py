@@ -196,9 +196,9 @@ def _exported(run: Path) -> Path:
     from cram.hub.export import export_run
     from cram.hub.stock import no_stock_class
     from cram.hub.trained import result
-    from cram.run.files import run_config
+    from cram.run.checksums import read_run_config
 
-    kind = run_config(run).model.kind
+    kind = read_run_config(run).model.kind
     if reason := no_stock_class(kind):
         raise CramError(f"run={run} cannot be fine-tuned: {reason}. Train model.kind=encoder for GLUE.")
     if kind == "decoder":

@@ -8,7 +8,7 @@ published metric of each, is the protocol of Cramming, arXiv:2212.14034.
 from dataclasses import dataclass
 from functools import cached_property
 
-from cram.config.recipe import nearest
+from cram.config.recipe import suggest_nearest
 from cram.errors import CramError
 
 
@@ -251,5 +251,5 @@ def find_tasks(names: list[str]) -> list[Task]:
     normalized = [name.lower().replace("-", "").replace("_", "") for name in names]
     for name, word in zip(normalized, names, strict=True):
         if name not in TASKS:
-            raise CramError(f"tasks={word} is unknown.{nearest(name, list(TASKS))} Tasks: {', '.join(TASKS)}.")
+            raise CramError(f"tasks={word} is unknown.{suggest_nearest(name, list(TASKS))} Tasks: {', '.join(TASKS)}.")
     return [task for task in TASKS.values() if task.name in normalized]

@@ -29,7 +29,7 @@ from cram.hub.stock import (
     to_stock_names,
     tokenizer_files,
 )
-from cram.run.files import read_receipt, run_config
+from cram.run.checksums import read_receipt, read_run_config
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def export_run(
 
     if to:
         check_folder_path(to)
-    config = run_config(run)
+    config = read_run_config(run)
     said = card or CardConfig()
     config.card = CardConfig(said.license or config.card.license, said.language or config.card.language)
     check_card(config.card)

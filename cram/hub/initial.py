@@ -15,7 +15,7 @@ from cram.files.tensors import read_tensors
 from cram.hub.stock import from_stock_names
 from cram.hub.trained import result
 from cram.model.kinds import new_model
-from cram.run.files import RECIPE, WEIGHTS, is_finished, run_checkpoints, run_config
+from cram.run.checksums import RECIPE, WEIGHTS, is_finished, open_checkpoints, read_run_config
 
 # The parts of a tokenizer.json that decide which id a text has; an export's others may differ from its run's.
 OF_IDS = ("model", "normalizer", "pre_tokenizer", "added_tokens")
@@ -55,7 +55,7 @@ def initial_name(config: Config) -> str | None:
 def _of_run(folder: Path) -> dict[str, Tensor]:
     if is_finished(folder):
         return read_tensors(result(folder, WEIGHTS))
-    newest = run_checkpoints(folder).newest()
+    newest = open_checkpoints(folder).read_newest()
     if newest is None:
         raise CramError(f"init={folder} has neither final weights nor a checkpoint. Train it first.")
     return newest.model
@@ -83,7 +83,7 @@ def _check_words(config: Config, folder: Path) -> None:
         if Path(config.tokenizer).is_file():
             check_tokenizer(config, Path(config.tokenizer))
         return
-    own = run_config(folder) if (folder / RECIPE).is_file() else None
+    own = read_run_config(folder) if (folder / RECIPE).is_file() else None
     if own is None or own.tokenizer or (own.wordpiece, own.data.source) != (config.wordpiece, config.data.source):
         raise CramError(
             f"init={folder}: without tokenizer= another one would be trained on the data. "

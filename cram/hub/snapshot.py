@@ -20,7 +20,7 @@ from cram.hub.initial import initial_name
 from cram.hub.trained import filled_model, load_held_out
 from cram.model.count import model_figures
 from cram.model.transformer import Transformer
-from cram.run.files import TOKENIZER, checked, is_finished, run_checkpoints, shard_folder
+from cram.run.checksums import TOKENIZER, check_file, is_finished, open_checkpoints, read_shard_folder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Snapshot:
 
     def shards(self) -> ShardSet:
         """The shards that the run learns from. Errors: CramError where they are gone."""
-        folder = shard_folder(self.run)
+        folder = read_shard_folder(self.run)
         if not folder.is_dir():
             raise CramError(
                 f"checkpoint={self.step}: held-out rows are made from the run's shards, and {folder} is not there. "
@@ -103,8 +103,8 @@ class Snapshot:
 
 def open_snapshot(run: Path, config: Config, said: str, device: torch.device) -> Snapshot:
     """The checkpoint `newest` or of a step. Errors: CramError that lists those that are there."""
-    checkpoint = run_checkpoints(run).chosen(said)
-    tokenizer = load_tokenizer(checked(run, TOKENIZER))
+    checkpoint = open_checkpoints(run).choose(said)
+    tokenizer = load_tokenizer(check_file(run, TOKENIZER))
     where = f"{run / 'checkpoints' / str(checkpoint.step) / 'model.safetensors'}: "
     model = filled_model(config.model, checkpoint.model, tokenizer, where)
     return Snapshot(run, config, checkpoint.step, checkpoint.state, model.to(device).eval(), tokenizer)

@@ -13,7 +13,7 @@ from cram.evaluation.held_out import HeldOutSet
 from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.model.kinds import new_model
 from cram.model.transformer import Transformer
-from cram.run.files import HELD_OUT, TOKENIZER, WEIGHTS, checked, read_receipt
+from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS, check_file, read_receipt
 
 
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
@@ -56,4 +56,4 @@ def result(run: Path, name: str) -> Path:
     """
     if failed := read_receipt(run).get("failed"):
         raise CramError(f"run={run} has no usable model: {failed}")
-    return checked(run, name)
+    return check_file(run, name)

@@ -8,7 +8,7 @@ from cram.evaluation.held_out import BITS, unknown_text
 from cram.files.sealed import check_folder
 from cram.hub.examples import EXAMPLES
 from cram.hub.stock import PIPELINES
-from cram.run.history import extension_line
+from cram.run.history import describe_extension
 from cram.terminal.progress import format_duration, format_tokens
 
 
@@ -26,7 +26,7 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> int:
         ("trained", f"{receipt['updates']} updates, {format_tokens(receipt['positions'])} tokens "
                     f"in {format_duration(charged)} "
                     f"at {receipt['tokens_per_second']:,.0f} a second, {budget['progress']:.1%} of the schedule"),
-        *(("", extension_line(facts)) for facts in receipt["extensions"]),
+        *(("", describe_extension(facts)) for facts in receipt["extensions"]),
         ("MFU", mfu_text),
         *_lost_time(receipt),
         ("rules", f"not kept: {'; '.join(broken)}" if broken else "all kept"),

@@ -86,7 +86,7 @@ class Checkpoints:
     def _before_decay(self, step: int) -> bool:
         """Whether the learning rate had not begun to fall at a checkpoint; False of a damaged one."""
         try:
-            return bool(self.state(step)["last_progress"] <= self.decay)
+            return bool(self.read_state(step)["last_progress"] <= self.decay)
         except (CramError, KeyError):
             return False
 
@@ -97,7 +97,7 @@ class Checkpoints:
         folders = [path for path in self.folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()]
         return sorted((int(path.name) for path in folders if not path.is_symlink()), reverse=True)
 
-    def newest(self) -> Checkpoint | None:
+    def read_newest(self) -> Checkpoint | None:
         """The newest checkpoint whose checksums hold; None where there is none at all.
 
         Errors: CramError when there are checkpoints and all are damaged.
@@ -114,22 +114,22 @@ class Checkpoints:
             )
         return None
 
-    def newest_state(self) -> dict[str, Any] | None:
+    def read_newest_state(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint whose state is readable; None where there is none."""
         for step in self.steps():
             with suppress(CramError):
-                return self.state(step)
+                return self.read_state(step)
         return None
 
-    def before_decay(self) -> int | None:
+    def step_before_decay(self) -> int | None:
         """Step of the newest checkpoint at which the learning rate had not begun to fall; None where there is none."""
         return next((step for step in self.steps() if self._before_decay(step)), None)
 
-    def chosen(self, said: str) -> Checkpoint:
+    def choose(self, said: str) -> Checkpoint:
         """The checkpoint that `newest` or a number names. Errors: CramError that lists those that are there."""
         steps = self.steps()
         if said == "newest" and steps:
-            newest = self.newest()
+            newest = self.read_newest()
             assert newest is not None
             return newest
         if STEP.fullmatch(said) and int(said) in steps:
@@ -137,7 +137,7 @@ class Checkpoints:
         there = ", ".join(map(str, sorted(steps))) or "none"
         raise CramError(f"checkpoint={said}: there is none in {self.folder}. Say newest or one of these: {there}.")
 
-    def state(self, step: int) -> dict[str, Any]:
+    def read_state(self, step: int) -> dict[str, Any]:
         """The state of a checkpoint. Errors: CramError when its checksum does not hold, or it is another run's."""
         path = self.folder / str(step) / "state.json"
         state = read_sealed(path)
@@ -151,7 +151,7 @@ class Checkpoints:
 
     def read(self, step: int) -> Checkpoint:
         """A checkpoint. Errors: CramError when a file is missing or its checksum does not hold."""
-        folder, state = self.folder / str(step), self.state(step)
+        folder, state = self.folder / str(step), self.read_state(step)
         tensors = {}
         for name, expected in state["files"].items():
             try:

@@ -6,30 +6,30 @@ from typing import IO
 
 from cram.clock import Budget
 from cram.config.config import Config
-from cram.config.schema import keys, value_of
+from cram.config.schema import collect_keys, get_value
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes
 from cram.files.lock import take_lock
 from cram.files.sealed import CHECKSUMS
 from cram.run.checkpoint import Checkpoints
-from cram.run.files import (
-    NAMING,
+from cram.run.checksums import (
     RECIPE,
-    RESULTS,
-    identity,
+    RESULT_FILES,
+    START_FILES,
+    hash_identity,
     is_finished,
+    open_checkpoints,
     read_receipt,
-    run_checkpoints,
-    run_config,
-    shard_folder,
-    unlist_results,
-    write_naming,
+    read_run_config,
+    read_shard_folder,
+    unregister_results,
+    write_start_files,
 )
 
 # What a longer budget sets aside, beside copies of what names the run.
-OF_BUDGET = (*RESULTS, "loss.png", "export", "glue.json", "glue")
+OF_BUDGET = (*RESULT_FILES, "loss.png", "export", "glue.json", "glue")
 WRITTEN = ("checkpoints", "export", "tensorboard")  # folders
-OF_RUN = (*NAMING, "metrics.jsonl")
+OF_RUN = (*START_FILES, "metrics.jsonl")
 
 
 class RunFolder:
@@ -44,7 +44,7 @@ class RunFolder:
         self._config = config
         recipe = self.path / "recipe.yaml"
         if recipe.exists():
-            self._check_same(run_config(self.path))
+            self._check_same(read_run_config(self.path))
         elif self.path.is_dir() and any(self.path.iterdir()) and not (self.path / ".lock").exists():
             raise CramError(f"run={self.path}: the folder holds other files. Choose another run=.")
         elif self.path.exists() and not self.path.is_dir():
@@ -67,12 +67,12 @@ class RunFolder:
         if is_finished(self.path):
             there = read_receipt(self.path)["budget"]
             return Budget(there["clock"], there["limit"])
-        newest = self.checkpoints().newest_state()
+        newest = self.checkpoints().read_newest_state()
         return Budget(**newest["budget"]) if newest else None
 
     def checkpoints(self, decay: float = 1.0) -> Checkpoints:
         """Its checkpoints; before it has begun it has none."""
-        return run_checkpoints(self.path, decay) if self._begun else Checkpoints(self.path, decay)
+        return open_checkpoints(self.path, decay) if self._begun else Checkpoints(self.path, decay)
 
     @property
     def _begun(self) -> bool:
@@ -92,7 +92,7 @@ class RunFolder:
             shutil.copyfile(self.path / name, kept / name)
         if not (kept / CHECKSUMS).exists():  # else the one that was there has already lost its results
             shutil.copyfile(self.path / CHECKSUMS, kept / CHECKSUMS)
-        unlist_results(self.path)
+        unregister_results(self.path)
         for name in results:
             (self.path / name).rename(kept / name)
         return kept
@@ -103,7 +103,7 @@ class RunFolder:
 
         A source that changes, or a hub that is out of reach, must not keep a run from being resumed.
         """
-        folder = shard_folder(self.path) if self._begun else None
+        folder = read_shard_folder(self.path) if self._begun else None
         return folder if folder and folder.is_dir() else None
 
     def begin(self, shards: Path, data: str, tokenizer: bytes, environment: dict[str, object]) -> dict[str, str]:
@@ -115,8 +115,8 @@ class RunFolder:
         """
         if not self._begun:
             facts = {"seed": self._config.seed, "shards": str(shards.resolve())}
-            write_naming(self.path, self._config, environment | facts, tokenizer, data)
-        own = identity(self._config, data, sha256_bytes(tokenizer))
+            write_start_files(self.path, self._config, environment | facts, tokenizer, data)
+        own = hash_identity(self._config, data, sha256_bytes(tokenizer))
         there = self.checkpoints().identity
         if there != own:
             others = [name for name in own if not there or there.get(name) != own[name]]
@@ -127,7 +127,7 @@ class RunFolder:
         return own
 
     def _check_same(self, there: Config) -> None:
-        different = differences(there, self._config)
+        different = list_differences(there, self._config)
         if different:
             raise CramError(
                 f"run={self.path} belongs to another recipe: {'; '.join(different[:3])}.\n"
@@ -145,7 +145,7 @@ class RunFolder:
         return lock
 
 
-def existing_run(name: str) -> Path:
+def find_run(name: str) -> Path:
     """The folder of a run that has begun, as `run=` names it. Errors: CramError for anything else, naming runs."""
     folder = Path(name)
     if (folder / "recipe.yaml").is_file():
@@ -156,10 +156,10 @@ def existing_run(name: str) -> Path:
     raise CramError(f"run={name} is not a run folder: {what}.{others}")
 
 
-def differences(there: Config, here: Config) -> list[str]:
+def list_differences(there: Config, here: Config) -> list[str]:
     """What differs between two configs, of the keys that a run's result depends on."""
     return [
-        f"{name} is {value_of(there, name)} there, {value_of(here, name)} here"
-        for name, item in keys(Config).items()
-        if item.metadata["identifies"] and value_of(there, name) != value_of(here, name)
+        f"{name} is {get_value(there, name)} there, {get_value(here, name)} here"
+        for name, item in collect_keys(Config).items()
+        if item.metadata["identifies"] and get_value(there, name) != get_value(here, name)
     ]

@@ -44,7 +44,7 @@ class Heartbeat:
             return
 
 
-def last_beat(run: Path) -> float:
+def read_heartbeat(run: Path) -> float:
     """Charged seconds at the last heartbeat of a run; 0 where there was none, and with a warning of an edited one."""
     path = run / "heartbeat.json"
     if not path.exists():

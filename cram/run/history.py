@@ -30,12 +30,12 @@ class Extension:
     discarded_seconds: float
     changed: dict[str, str]
 
-    def facts(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """For checkpoints and the receipt, as JSON."""
         return asdict(self)
 
 
-def extension_line(facts: dict[str, Any]) -> str:
+def describe_extension(facts: dict[str, Any]) -> str:
     """One extension in a few words."""
     old, new = (Budget(facts["clock"], facts[name]).words() for name in ("old_limit", "limit"))
     line = f"extended from {old} to {new} at update {facts['update']}"
@@ -47,7 +47,9 @@ def extension_line(facts: dict[str, Any]) -> str:
     return line
 
 
-def process(config: Config, update: int, threads: int, precision: str, environment: dict[str, Any]) -> dict[str, Any]:
+def record_process(
+    config: Config, update: int, threads: int, precision: str, environment: dict[str, Any]
+) -> dict[str, Any]:
     """One process of a run: the update it began at, and what of its machine and words does not name the run."""
     return {
         "update": update,
@@ -62,7 +64,7 @@ def process(config: Config, update: int, threads: int, precision: str, environme
     }
 
 
-def bytes_changed(processes: list[dict[str, Any]]) -> list[str]:
+def describe_changes(processes: list[dict[str, Any]]) -> list[str]:
     """Why a run's bytes would not repeat: what a process had that differs from the one before it."""
     found = []
     for before, now in itertools.pairwise(processes):

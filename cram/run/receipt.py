@@ -33,7 +33,7 @@ MFU_FORMULA = "flops_per_position * positions / seconds of updates / peak FLOP/s
 
 
 @dataclass(frozen=True)
-class Facts:
+class RuleInputs:
     """What the rules are judged by.
 
     devices: a name for each that took part. decontaminated: documents dropped because they share words with task files,
@@ -61,7 +61,7 @@ class Facts:
     init: str | None = None
 
 
-def rules(facts: Facts) -> list[dict[str, Any]]:
+def judge_rules(facts: RuleInputs) -> list[dict[str, Any]]:
     """A line for each of Cramming's rules: `rule`, `passed`, `found`. A causal model has none on masked modelling.
 
     Source: arXiv:2212.14034 section 2 (the rules); added: budget kept, one epoch, held-out unseen.
@@ -98,7 +98,7 @@ def rules(facts: Facts) -> list[dict[str, Any]]:
     return [{"rule": rule, "passed": passed, "found": found} for rule, passed, found in lines]
 
 
-def _allowed(facts: Facts) -> float:
+def _allowed(facts: RuleInputs) -> float:
     """Seconds that a wall-clock budget may be overrun by: half an update, or the resolution."""
     return max(facts.half_update, RESOLUTION)
 
@@ -113,7 +113,7 @@ def _unseen(check: dict[str, int]) -> tuple[bool, str]:
     return check["documents"] > 0 and check["sequences_found"] == check["windows_found"] == 0, found
 
 
-def _budget_kept(facts: Facts) -> tuple[bool, str]:
+def _budget_kept(facts: RuleInputs) -> tuple[bool, str]:
     """Whether what was spent is at most half an update too much and, stalls left out, nearly all of the budget."""
     limit, clock = facts.budget.limit, facts.budget.clock
     if clock != "wall":
@@ -129,7 +129,7 @@ def _budget_kept(facts: Facts) -> tuple[bool, str]:
     return least <= facts.spent - facts.stalls and facts.spent <= most, found
 
 
-def time_table(seconds: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
+def tabulate_time(seconds: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
     """Where the time went, in seconds: what was charged to the budget and what was not; None where that is unknown."""
     charged, not_charged = ({name: seconds.get(name, 0.0) for name in names} for names in (CHARGED, NOT_CHARGED))
     return {
@@ -138,7 +138,7 @@ def time_table(seconds: dict[str, float | None]) -> dict[str, dict[str, float | 
     }
 
 
-def mfu(flops_per_position: float, positions: int, seconds: float, peak: float | None) -> float | None:
+def compute_mfu(flops_per_position: float, positions: int, seconds: float, peak: float | None) -> float | None:
     """Model FLOP utilisation by `MFU_FORMULA`; None for a device whose peak is unknown."""
     if peak is None or seconds <= 0.0:
         return None

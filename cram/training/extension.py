@@ -8,8 +8,8 @@ from cram.config.config import Config
 from cram.errors import CramError
 from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.run.folder import RunFolder
-from cram.run.heartbeat import last_beat
-from cram.run.history import Extension, extension_line
+from cram.run.heartbeat import read_heartbeat
+from cram.run.history import Extension, describe_extension
 from cram.training.session import Parts, Session
 
 
@@ -32,7 +32,7 @@ class Plan:
         Raises:
             CramError: where it is damaged.
         """
-        return checkpoints.read(self.step) if self.discarded_updates else checkpoints.newest()
+        return checkpoints.read(self.step) if self.discarded_updates else checkpoints.read_newest()
 
     def book(self, session: Session, checkpoint: Checkpoint) -> None:
         """Book the extension in a session that has been resumed from the checkpoint, and print what steps back."""
@@ -50,11 +50,11 @@ class Plan:
             discarded_seconds=self.discarded_seconds,
             changed=changed,
         )
-        state.extensions.append(extension.facts())
+        state.extensions.append(extension.record())
         session.clock.booked["discarded"] += self.discarded_seconds
         for method in parts.methods:
             method.step_back(parts.model, after)
-        print(f"the run is {extension_line(extension.facts())}", flush=True)
+        print(f"the run is {describe_extension(extension.record())}", flush=True)
         values = "".join(f"; {name} {value}" for name, value in changed.items())
         print(f"progress was {before:.1%} of the old budget and is {after:.1%} of the new one{values}", flush=True)
 
@@ -81,14 +81,14 @@ def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: flo
             f"Give budget={old.words()}, a longer budget of the same kind, or another run=."
         )
     checkpoints = folder.checkpoints(decay)
-    newest = checkpoints.newest_state()
-    step = checkpoints.before_decay()
+    newest = checkpoints.read_newest_state()
+    step = checkpoints.step_before_decay()
     if newest is None or step is None or (step == 0 and newest["step"] > 0):
         raise CramError(_refusal(folder, config, old, step, decay))
     if step == newest["step"]:
         return Plan(old, step, 0, 0.0)
-    charged = max(_charged(newest), last_beat(folder.path))
-    return Plan(old, step, newest["step"] - step, charged - _charged(checkpoints.state(step)))
+    charged = max(_charged(newest), read_heartbeat(folder.path))
+    return Plan(old, step, newest["step"] - step, charged - _charged(checkpoints.read_state(step)))
 
 
 def _refusal(folder: RunFolder, config: Config, old: Budget, step: int | None, decay: float) -> str:

@@ -17,8 +17,8 @@ from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
 from cram.reporting.curves import plot_loss
 from cram.reporting.diagnosis import failure, why_not_below_unigram
-from cram.run.files import HELD_OUT, RECEIPT, WEIGHTS, list_results, unlist_results
-from cram.run.receipt import time_table
+from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, unregister_results
+from cram.run.receipt import tabulate_time
 from cram.training.records import record_evaluation
 from cram.training.results import make_receipt
 from cram.training.session import Parts, Session
@@ -32,7 +32,7 @@ def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) ->
     """
     parts, clock = session.parts, session.clock
     weights = {name: tensor.cpu().contiguous() for name, tensor in parts.model.state_dict().items()}
-    unlist_results(run)
+    unregister_results(run)
     write_atomic(run / WEIGHTS, save(weights, metadata={"format": "pt"}))
     write_atomic(run / HELD_OUT, parts.held_out.to_bytes())
     held_out = nonfinite_to_none(record_evaluation(session))
@@ -52,16 +52,16 @@ def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) ->
     if receipt["export"] == "export/":
         with clock.account("export"):
             export_run(run, run / "export", config.card)
-        receipt["time"] = time_table(clock.state()["booked"])
+        receipt["time"] = tabulate_time(clock.state()["booked"])
         _write_receipt(run, receipt)
     return receipt
 
 
 def _write_receipt(run: Path, receipt: dict[str, Any]) -> None:
     """Write the receipt. A run that is killed during this is not finished, and the same command finishes it."""
-    unlist_results(run)
+    unregister_results(run)
     write_json(run / RECEIPT, receipt)
-    list_results(run)
+    register_results(run)
 
 
 def _rates(config: OptimizerConfig) -> dict[str, float]:

@@ -114,7 +114,7 @@ def roll_back(session: Session) -> None:
     settle(session)
     if session.state.faults.in_a_row < session.config.faults.patience:
         return  # the update in flight was a good one
-    checkpoint = session.checkpoints.newest()
+    checkpoint = session.checkpoints.read_newest()
     assert checkpoint is not None
     rollback = session.state.faults.roll_back(session.clock.updates, checkpoint.step, session.config.faults)
     load_tensors(session, checkpoint)

@@ -19,9 +19,9 @@ from cram.hub.stock import no_stock_class
 from cram.machine.device import device_name, environment, peak_flops, peak_memory
 from cram.model.count import model_figures
 from cram.model.kinds import build_model
-from cram.run.files import HELD_OUT, TOKENIZER, WEIGHTS
-from cram.run.history import bytes_changed, extension_line
-from cram.run.receipt import MFU_FORMULA, Facts, mfu, rules, time_table
+from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
+from cram.run.history import describe_changes, describe_extension
+from cram.run.receipt import MFU_FORMULA, RuleInputs, compute_mfu, judge_rules, tabulate_time
 from cram.training.session import Session, weights_hash
 
 
@@ -71,14 +71,14 @@ def make_receipt(
         "compile": session.state.compiled,
         "threads": session.threads,
         "processes": session.state.processes,
-        "bytes_repeat": not bytes_changed(session.state.processes),
+        "bytes_repeat": not describe_changes(session.state.processes),
         "extensions": session.state.extensions,
         "init": initial_name(config),
         "seed": config.seed,
         "versions": machine["packages"],
         "commit": machine["commit"],
         "files": hash_files(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
-        "rules": rules(_facts(config, session, shards, repeated)),
+        "rules": judge_rules(_facts(config, session, shards, repeated)),
     }
 
 
@@ -102,7 +102,7 @@ def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
     update_seconds = clock.seconds("updates")
     return {
         "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
-        "mfu": mfu(flops_per_position, clock.positions, update_seconds, peak),
+        "mfu": compute_mfu(flops_per_position, clock.positions, update_seconds, peak),
         "mfu_formula": MFU_FORMULA,
         "peak_flops": peak,
         "peak_memory_bytes": peak_memory(session.parts.device),
@@ -122,7 +122,7 @@ def _spent(clock: Clock, progress: float) -> dict[str, Any]:
             "overshoot": spent - clock.budget.limit,
             "progress": progress,
         },
-        "time": time_table(clock.state()["booked"]),
+        "time": tabulate_time(clock.state()["booked"]),
         "stalls": {
             "number": clock.stalls,
             "seconds": round(clock.seconds("stalls"), 3),
@@ -137,9 +137,9 @@ def objective_words(config: ObjectiveConfig) -> str:
     return f"causal for the first {share:.0%}, then {config.kind}" if share else config.kind
 
 
-def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> Facts:
+def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> RuleInputs:
     clock = session.clock
-    return Facts(
+    return RuleInputs(
         budget=clock.budget,
         charged_seconds=clock.charged(),
         stalls=clock.seconds("stalls"),
@@ -154,7 +154,7 @@ def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) ->
         initial_weights=session.state.initial_weights,
         seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
         decontaminated=_decontaminated(config, shards),
-        extensions=tuple(extension_line(facts) for facts in session.state.extensions),
+        extensions=tuple(describe_extension(facts) for facts in session.state.extensions),
         init=initial_name(config),
     )
 

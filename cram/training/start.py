@@ -22,8 +22,8 @@ from cram.config.config import Config
 from cram.machine.device import device_notes, environment, set_threads
 from cram.run.checkpoint import Checkpoint
 from cram.run.folder import RunFolder
-from cram.run.heartbeat import Heartbeat, last_beat
-from cram.run.history import bytes_changed, process
+from cram.run.heartbeat import Heartbeat, read_heartbeat
+from cram.run.history import describe_changes, record_process
 from cram.run.metrics import Metrics
 from cram.terminal.progress import BudgetBar
 from cram.training.compilation import compile_session
@@ -70,7 +70,7 @@ def train_run(
     for note in device_notes(config.device, parts.device):
         print(note)
     checkpoints = folder.checkpoints(parts.decay_begins)
-    checkpoint = plan.checkpoint(checkpoints) if plan else checkpoints.newest()
+    checkpoint = plan.checkpoint(checkpoints) if plan else checkpoints.read_newest()
     check_one_batch(parts.loader, config)
     if checkpoint:
         parts.loader.resume(checkpoint.state["loader"])
@@ -93,7 +93,7 @@ def train_run(
         if checkpoint:
             _go_on(session, folder, checkpoint, plan)
         if not (plan and plan.discarded_updates):  # the plan knows the time of discarded updates
-            clock.charge_crash(last_beat(folder.path))
+            clock.charge_crash(read_heartbeat(folder.path))
         with Heartbeat(folder.path, clock):
             if plan and checkpoint:
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
@@ -124,8 +124,8 @@ def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
     elif config.threads is None:
         session.threads = set_threads(state.processes[-1]["threads"])
     precision = str(parts.precision).removeprefix("torch.")
-    this_process = process(config, clock.updates, session.threads, precision, environment(parts.device))
-    changes = bytes_changed([*state.processes[-1:], this_process])
+    this_process = record_process(config, clock.updates, session.threads, precision, environment(parts.device))
+    changes = describe_changes([*state.processes[-1:], this_process])
     state.processes.append(this_process)
     if changes:
         print(f"{'; '.join(changes)}: a repeated run would no longer give the same bytes", flush=True)

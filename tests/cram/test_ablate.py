@@ -12,11 +12,11 @@ import pytest
 
 from cram.ablate import main
 from cram.config.config import Config
-from cram.config.recipe import last_of_each
+from cram.config.recipe import keep_last_words
 from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.files.lock import take_lock
-from cram.run.files import write_naming
+from cram.run.checksums import write_start_files
 
 ARMS = """
 about: two learning rates
@@ -61,7 +61,7 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "tables" / "mine-4steps" / "high-seed0"
-    write_naming(run, Config(budget="4steps"), {}, b"{}", data="of the test")
+    write_start_files(run, Config(budget="4steps"), {}, b"{}", data="of the test")
     (run / ".lock").touch()
     with pytest.raises(CramError, match=r"(?s)arm high: run=.* belongs to another recipe.*For a table that is dir="):
         main([*words, "seeds=1"])
@@ -79,7 +79,7 @@ def test_a_failed_arm_is_named_and_the_others_are_there(
 def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path: Path, name: str) -> None:
     # Updates of some hundred milliseconds: a second signal meanwhile would end the run at once.
     slow = ["batch.tokens=16384", "budget=100000steps", "data.epochs=1000", "log_interval=1"]
-    command = [sys.executable, "-m", "cram.ablate", *last_of_each([*words, "seeds=1", "arms=[high]", *slow])]
+    command = [sys.executable, "-m", "cram.ablate", *keep_last_words([*words, "seeds=1", "arms=[high]", *slow])]
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True
     )

@@ -11,7 +11,7 @@ from cram import prepare
 from cram.command import run_door
 from cram.config.commands import ShardsConfig
 from cram.config.config import Config
-from cram.config.schema import keys
+from cram.config.schema import collect_keys
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[2]
@@ -123,5 +123,5 @@ def test_help_lists_both_groups_of_keys() -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     first, _, second = out.partition("\nOr, instead of all these:\n")
-    assert set(re.findall(r"^  (\S+)", first.partition("key=value:")[2], re.MULTILINE)) == set(keys(Config))
+    assert set(re.findall(r"^  (\S+)", first.partition("key=value:")[2], re.MULTILINE)) == set(collect_keys(Config))
     assert re.findall(r"^  (\S+)", second, re.MULTILINE) == ["verify", "show", "row"]

@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from cram.config.recipe import last_of_each
+from cram.config.recipe import keep_last_words
 from cram.data.inspect.verify import verify_shards
 from cram.errors import CramError
 from cram.evaluate import main as evaluate
@@ -34,13 +34,13 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     """`python -m cram.train` to its end."""
     return subprocess.run(
-        COMMAND + last_of_each(words), capture_output=True, text=True, env=ENVIRONMENT, timeout=200, check=False
+        COMMAND + keep_last_words(words), capture_output=True, text=True, env=ENVIRONMENT, timeout=200, check=False
     )
 
 
 def start(words: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        COMMAND + last_of_each(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+        COMMAND + keep_last_words(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
     )
 
 

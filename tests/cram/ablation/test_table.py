@@ -14,7 +14,7 @@ from cram.config.config import Config
 from cram.config.recipe import read_config
 from cram.errors import CramError
 from cram.files.atomic import write_atomic, write_json
-from cram.run.files import HELD_OUT, RECEIPT, WEIGHTS, list_results, write_naming
+from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, write_start_files
 
 TABLE = Table(
     about="",
@@ -167,11 +167,11 @@ def receipt(nats: float, cramming: float | None, tokens: int) -> dict[str, Any]:
 
 def finish(run: Run, receipt: dict[str, Any]) -> None:
     """Leave what a finished run leaves."""
-    write_naming(run.folder, run.config, {}, b"{}", data="of the test")
+    write_start_files(run.folder, run.config, {}, b"{}", data="of the test")
     for name in (WEIGHTS, HELD_OUT):
         write_atomic(run.folder / name, b"")
     write_json(run.folder / RECEIPT, receipt)
-    list_results(run.folder)
+    register_results(run.folder)
 
 
 def test_a_run_that_failed_is_none_of_the_outcome(tmp_path: Path) -> None:

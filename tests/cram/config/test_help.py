@@ -4,13 +4,13 @@ from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, Glu
 from cram.config.config import Config
 from cram.config.help import COLUMNS, help_text
 from cram.config.recipe import read_config, recipe_names
-from cram.config.schema import keys
+from cram.config.schema import collect_keys
 
 
 @pytest.mark.parametrize("schema", [Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig])
 def test_every_key_is_there_once_and_no_line_is_too_long(schema: type) -> None:
     lines = help_text(schema).splitlines()
-    for name in keys(schema):
+    for name in collect_keys(schema):
         assert sum(line.startswith(f"  {name} ") for line in lines) == 1
     assert max(map(len, lines)) <= COLUMNS == 120
 

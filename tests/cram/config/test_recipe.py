@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from cram.config.commands import ExportConfig
 from cram.config.config import Config
-from cram.config.recipe import load_config, read_config, read_words, recipe_names, save_config
-from cram.config.schema import make, value_of
+from cram.config.recipe import format_config, load_config, read_config, read_words, recipe_names
+from cram.config.schema import build_config, get_value
 from cram.errors import CramError
 
 
@@ -25,7 +25,7 @@ def test_words_lie_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
 
 def test_a_saved_config_loads_equal(tmp_path: Path) -> None:
     config = read_config(["recipe=bert_demo", "objective.final_mask_rate=null", "seed=3"])
-    (tmp_path / "recipe.yaml").write_text(save_config(config))
+    (tmp_path / "recipe.yaml").write_text(format_config(config))
     assert load_config(tmp_path / "recipe.yaml") == config
 
 
@@ -115,7 +115,7 @@ TEXTS += ["${x}", " a ", "${oc.env:HOME}", "???", "'a'", "a: b", "- a", "@x", "%
 def test_a_text_is_what_was_typed_and_stays_it_when_saved(tmp_path: Path, text: str) -> None:
     config = read_config(["recipe=bert_demo", f"data.text_field={text}", f"run={text}"])
     assert (config.data.text_field, config.run) == (text, text)
-    (tmp_path / "recipe.yaml").write_text(save_config(config), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(format_config(config), encoding="utf-8")
     assert load_config(tmp_path / "recipe.yaml") == config
 
 
@@ -124,7 +124,7 @@ def test_null_is_a_text_in_quotes_and_where_nothing_is_no_choice(tmp_path: Path)
     recipe.write_text("run: 'null'\nthreads: null\ndata: {text_field: null}\nspecial: {mask: }\n")
     config = load_config(recipe)
     assert (config.run, config.threads, config.data.text_field, config.special.mask) == ("null", None, "null", None)
-    recipe.write_text(save_config(config))
+    recipe.write_text(format_config(config))
     assert load_config(recipe) == config
     assert read_config(["recipe=bert_demo", "threads=null"]).threads is None
 
@@ -142,9 +142,9 @@ PATHS = st.text(st.characters(exclude_characters="\0~", exclude_categories=["Cs"
 
 @given(st.fixed_dictionaries({}, optional={"data.text_field": st.text(), "run": PATHS, "tokenizer": PATHS}))
 def test_any_text_survives_being_saved(tmp_path_factory: pytest.TempPathFactory, texts: dict[str, str]) -> None:
-    config = make(Config, texts)
+    config = build_config(Config, texts)
     path = tmp_path_factory.mktemp("saved") / "recipe.yaml"
-    path.write_text(save_config(config), encoding="utf-8", errors="surrogatepass", newline="")
+    path.write_text(format_config(config), encoding="utf-8", errors="surrogatepass", newline="")
     assert load_config(path) == config
 
 
@@ -166,9 +166,9 @@ def test_a_recipe_file_chooses_no_place_outside_the_working_folder(
     message = rf"^mine\.yaml, line 1: {name}: {said} is not inside the working folder.*\nSay {name}={said} on"
     with pytest.raises(CramError, match=message):
         read_config(["recipe=mine.yaml"])
-    assert value_of(read_config(["recipe=mine.yaml", f"{key}={place}"]), key) == str(Path(place).expanduser())
+    assert get_value(read_config(["recipe=mine.yaml", f"{key}={place}"]), key) == str(Path(place).expanduser())
     Path("mine.yaml").write_text(text.format("below/there"))
-    assert value_of(read_config(["recipe=mine.yaml"]), key) == "below/there"
+    assert get_value(read_config(["recipe=mine.yaml"]), key) == "below/there"
 
 
 @pytest.mark.parametrize("name", ["..yaml", "...yaml"])

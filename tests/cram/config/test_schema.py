@@ -14,7 +14,7 @@ from cram.ablation.table import Arm, Table
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
 from cram.config.config import Config
 from cram.config.recipe import read_words
-from cram.config.schema import Range, default_of, key, keys, kind_of, parse, value_of
+from cram.config.schema import Range, collect_keys, get_default, get_type, get_value, key, parse_value
 from cram.errors import CramError
 
 SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, Table, Arm)
@@ -22,7 +22,7 @@ SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, Glu
 
 def number_of(item: Field[Any]) -> type | None:
     """The type of the numbers that a key takes, one or a list of them; None for a key of another type."""
-    kind, _ = kind_of(item)
+    kind, _ = get_type(item)
     kind = get_args(kind)[0] if get_origin(kind) is list else kind
     return kind if kind in (int, float) else None
 
@@ -30,7 +30,7 @@ def number_of(item: Field[Any]) -> type | None:
 NUMBERS = [
     pytest.param(name, item, id=f"{schema.__name__}.{name}")
     for schema in SCHEMAS
-    for name, item in keys(schema).items()
+    for name, item in collect_keys(schema).items()
     if "range" in item.metadata and number_of(item)
 ]
 
@@ -40,7 +40,7 @@ def test_every_number_has_a_range_and_is_refused_outside(name: str, item: Field[
     allowed: Range = item.metadata["range"]
     assert allowed.least is not None or allowed.above is not None, "every number has a lower bound"
     assert number_of(item) is not int or allowed.most is not None, "a whole number of any size may never end"
-    if (default := default_of(item)) not in (None, []):
+    if (default := get_default(item)) not in (None, []):
         assert allowed.holds(default)
     outside = [-1, -math.inf, math.inf, math.nan, *([allowed.most * 2, allowed.most + 1] if allowed.most else [])]
     outside += [bound for bound in (allowed.above, allowed.below) if bound is not None]
@@ -49,10 +49,10 @@ def test_every_number_has_a_range_and_is_refused_outside(name: str, item: Field[
         with pytest.raises(
             CramError, match=rf"^{re.escape(name)}=.* (is out of range: give a number|cannot be read: )"
         ):
-            parse(name, item, str(value))
+            parse_value(name, item, str(value))
     for bound in (allowed.least, allowed.most):
         if bound is not None:
-            found = parse(name, item, str(bound))
+            found = parse_value(name, item, str(bound))
             assert found in (bound, [bound])
             assert type(found[0] if isinstance(found, list) else found) is number_of(item)
 
@@ -63,7 +63,7 @@ def test_every_number_has_a_range_and_is_refused_outside(name: str, item: Field[
 @pytest.mark.parametrize("name", ["model.layers", "optimizer.lr"])
 def test_what_is_no_number_is_refused(name: str, text: str) -> None:
     with pytest.raises(CramError, match=rf"^{re.escape(f'{name}={text}')} cannot be read: give a"):
-        parse(name, keys(Config)[name], text)
+        parse_value(name, collect_keys(Config)[name], text)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_is_no_number_is_refused(name: str, text: str) -> None:
     ],
 )
 def test_values_are_read_by_the_type_of_the_key(name: str, text: str, value: Any) -> None:
-    found = parse(name, keys(Config)[name], text)
+    found = parse_value(name, collect_keys(Config)[name], text)
     assert (type(found), found) == (type(value), value)
 
 
@@ -95,40 +95,42 @@ def test_values_are_read_by_the_type_of_the_key(name: str, text: str, value: Any
 )
 def test_a_refusal_says_what_is_allowed(name: str, text: str, message: str) -> None:
     with pytest.raises(CramError, match=re.escape(message)):
-        parse(name, keys(Config)[name], text)
+        parse_value(name, collect_keys(Config)[name], text)
 
 
 @given(st.text())
 def test_a_text_is_taken_as_it_stands(text: str) -> None:
-    assert parse("data.text_field", keys(Config)["data.text_field"], text) == text
+    assert parse_value("data.text_field", collect_keys(Config)["data.text_field"], text) == text
     if text and not text.startswith("~") and "\0" not in text and len(text) < 60:
-        assert parse("data.source", keys(Config)["data.source"], text) == text
+        assert parse_value("data.source", collect_keys(Config)["data.source"], text) == text
 
 
 def test_a_leading_tilde_is_the_home_folder_in_paths_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert parse("data.source", keys(Config)["data.source"], "~/texts/*.txt") == "/home/somebody/texts/*.txt"
-    assert parse("run", keys(Config)["run"], "~") == "/home/somebody"
-    assert parse("run", keys(Config)["run"], "~nobody/x") == "~nobody/x"
-    assert parse("run", keys(Config)["run"], "a/~/b") == "a/~/b"
-    assert parse("data.text_field", keys(Config)["data.text_field"], "~/x") == "~/x"
+    assert (
+        parse_value("data.source", collect_keys(Config)["data.source"], "~/texts/*.txt") == "/home/somebody/texts/*.txt"
+    )
+    assert parse_value("run", collect_keys(Config)["run"], "~") == "/home/somebody"
+    assert parse_value("run", collect_keys(Config)["run"], "~nobody/x") == "~nobody/x"
+    assert parse_value("run", collect_keys(Config)["run"], "a/~/b") == "a/~/b"
+    assert parse_value("data.text_field", collect_keys(Config)["data.text_field"], "~/x") == "~/x"
 
 
 @pytest.mark.parametrize("text", ["a\0b", "x" * 256, "é" * 128, "x/" * 3000, "\ud800"])
 def test_a_path_that_no_file_system_takes_is_refused(text: str) -> None:
     with pytest.raises(CramError, match=r"^data\.source=.* is not a valid path"):
-        parse("data.source", keys(Config)["data.source"], text)
+        parse_value("data.source", collect_keys(Config)["data.source"], text)
 
 
 def test_bytes_that_are_not_utf8_can_name_a_file_and_nothing_else() -> None:
     word = b"\xff".decode("utf-8", "surrogateescape")  # as `sys.argv` has them
-    assert parse("data.source", keys(Config)["data.source"], f"{word}/*.txt") == f"{word}/*.txt"
+    assert parse_value("data.source", collect_keys(Config)["data.source"], f"{word}/*.txt") == f"{word}/*.txt"
     for name in ("data.text_field", "special.mask", "card.license", "budget", "device"):
         with pytest.raises(CramError, match=rf"^{name}=\\udcff is not valid text: it has bytes that are not UTF-8\.$"):
-            parse(name, keys(Config)[name], word)
+            parse_value(name, collect_keys(Config)[name], word)
     for name in ("seed", "optimizer.lr", "model.kind", "dry_run"):
         with pytest.raises(CramError, match=rf"^{name}=\\udcff "):
-            parse(name, keys(Config)[name], word)
+            parse_value(name, collect_keys(Config)[name], word)
 
 
 def test_a_home_folder_that_is_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,13 +139,13 @@ def test_a_home_folder_that_is_unknown_is_said(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Path, "expanduser", unknown)
     with pytest.raises(CramError, match=r"^run='~/x' is not a valid path \(Could not determine home directory\.\)"):
-        parse("run", keys(Config)["run"], "~/x")
+        parse_value("run", collect_keys(Config)["run"], "~/x")
 
 
 @pytest.mark.parametrize("name", ["data.source", "tokenizer", "run", "data.dir"])
 def test_an_empty_path_is_refused(name: str) -> None:
     with pytest.raises(CramError, match=f"{name}= is empty: give a path, or leave the word out"):
-        parse(name, keys(Config)[name], "")
+        parse_value(name, collect_keys(Config)[name], "")
 
 
 def test_lists_are_read_with_and_without_brackets() -> None:
@@ -158,7 +160,7 @@ def test_lists_are_read_with_and_without_brackets() -> None:
 
 
 def test_keys_that_hold_paths_are_said_to() -> None:
-    paths = {name for schema in SCHEMAS for name, item in keys(schema).items() if item.metadata.get("path")}
+    paths = {name for schema in SCHEMAS for name, item in collect_keys(schema).items() if item.metadata.get("path")}
     assert {
         "run",
         "init",
@@ -181,4 +183,4 @@ def test_a_range_reads_as_words() -> None:
 
 
 def test_the_value_of_a_dotted_key() -> None:
-    assert value_of(Config(), "optimizer.muon.lr") == 0.02
+    assert get_value(Config(), "optimizer.muon.lr") == 0.02

@@ -22,7 +22,7 @@ from cram.glue.results_file import Job, ResultsFile
 from cram.glue.tasks import NINE, find_tasks
 from cram.hub.stock import stock_config, tokenizer_files
 from cram.model.kinds import new_model
-from cram.run.files import list_results, write_naming
+from cram.run.checksums import register_results, write_start_files
 
 GOOD, BAD = ("fine", "lovely", "warm", "bright"), ("poor", "dull", "cold", "grim")
 THINGS = ("film", "garden", "winter", "letter", "bridge", "doctor", "island", "market")
@@ -181,7 +181,7 @@ def make_run(folder: Path, kind: str = "encoder") -> Path:
     config = Config(model=model_config, data=CONFIG.data, wordpiece=CONFIG.wordpiece, objective=objective)
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(corpus(), config.wordpiece)
-    write_naming(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
+    write_start_files(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
     documents = [TextDocument(text, f"{number:064x}") for number, text in enumerate(corpus()[:20])]
     rows = build_held_out(documents, tokenizer, 32, EvaluationConfig(), objective=objective.kind)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
@@ -190,7 +190,7 @@ def make_run(folder: Path, kind: str = "encoder") -> Path:
     save_file(model.state_dict(), folder / "model.safetensors")
     figures = evaluate(model, rows, torch.device("cpu"))
     write_json(folder / "receipt.json", RECEIPT | {"held_out": {**RECEIPT["held_out"], **figures}})
-    list_results(folder)
+    register_results(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from cram.errors import CramError
 from cram.glue.pretrained import open_pretrained
 from cram.glue.tasks import TASKS
-from cram.run.files import unlist_results
+from cram.run.checksums import unregister_results
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_run_is_fine_tuned_from_its_export(new_run: Callable[..., Path], tmp_p
     (run / "export" / "checksums.json").unlink()
     with pytest.raises(CramError, match=r"checksums.json: there is no such file. Remove the folder: it is made again."):
         open_pretrained(str(run), 128, "first")
-    unlist_results(run)
+    unregister_results(run)
     with pytest.raises(CramError, match=r"there is no receipt\.json"):
         open_pretrained(str(run), 128, "first")
 

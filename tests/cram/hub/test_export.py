@@ -32,7 +32,7 @@ from cram.hub.examples import EXAMPLES
 from cram.hub.export import export_run
 from cram.hub.stock import to_stock_names
 from cram.model.kinds import new_model
-from cram.run.files import RESULTS, list_results, unlist_results, write_naming
+from cram.run.checksums import RESULT_FILES, register_results, unregister_results, write_start_files
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "many", "green", "birds", "sang", "of", "rivers"]
 WORDS += ["and", "old", "mountains", "under", "stars"]
@@ -68,7 +68,7 @@ def make_run(folder: Path, config: Config = CONFIG) -> Path:
     """A finished run of a small model whose every weight matters."""
     folder.mkdir()
     tokenizer = train_tokenizer([text(number) for number in range(60)], config.wordpiece)
-    write_naming(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
+    write_start_files(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
     documents = [TextDocument(text(number), f"{number:064x}") for number in range(40)]
     objective = config.objective.kind
     rows = build_held_out(documents, tokenizer, config.data.seq_len, EvaluationConfig(), objective=objective)
@@ -82,7 +82,7 @@ def make_run(folder: Path, config: Config = CONFIG) -> Path:
     save_file(model.state_dict(), folder / "model.safetensors")
     figures = evaluate(model, rows, torch.device("cpu"))
     write_json(folder / "receipt.json", receipt(figures, objective == "causal"))
-    list_results(folder)
+    register_results(folder)
     return folder
 
 
@@ -308,7 +308,7 @@ def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"no recipe\.yaml"):
         main([f"run={tmp_path}"])
     run = make_run(tmp_path / "small")
-    unlist_results(run)
+    unregister_results(run)
     with pytest.raises(CramError, match=r"no receipt\.json"):
         main([f"run={run}", f"to={tmp_path / 'out'}"])
     assert not (tmp_path / "out").exists()
@@ -317,8 +317,8 @@ def test_unfinished_run_and_missing_words(tmp_path: Path) -> None:
 def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "small")
     config = replace(CONFIG, model=replace(CONFIG.model, kind="crammed"))
-    write_naming(run, config, {}, (run / "tokenizer.json").read_bytes(), data="of the test")
-    list_results(run)
+    write_start_files(run, config, {}, (run / "tokenizer.json").read_bytes(), data="of the test")
+    register_results(run)
     words = [sys.executable, "-m", "cram.export", f"run={run}", f"to={tmp_path / 'out'}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -328,7 +328,7 @@ def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", *RESULTS])
+@pytest.mark.parametrize("name", ["tokenizer.json", *RESULT_FILES])
 def test_a_file_that_the_run_did_not_write_is_refused(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "small")
     data = bytearray((run / name).read_bytes())
@@ -348,9 +348,9 @@ def rewrite_receipt(run: Path, weights: dict[str, torch.Tensor], added: float = 
     model.load_state_dict(weights)
     figures = evaluate(model.eval(), HeldOutSet.from_file(run / "held_out.safetensors"), torch.device("cpu"))
     figures["nats_per_token"] += added
-    unlist_results(run)
+    unregister_results(run)
     write_json(run / "receipt.json", receipt(figures, causal=False))
-    list_results(run)
+    register_results(run)
 
 
 @pytest.mark.parametrize("added", [0.002, -0.002])
@@ -373,7 +373,7 @@ def test_large_logits_may_round_differently(tmp_path: Path) -> None:
     run = make_run(tmp_path / "small")
     weights = load_file(run / "model.safetensors")
     weights["head.norm.weight"] *= 200.0  # logits in the hundreds differ by more than 1e-4 in fp32
-    unlist_results(run)
+    unregister_results(run)
     save_file(weights, run / "model.safetensors")
     rewrite_receipt(run, weights)
     assert export_run(run, tmp_path / "out").is_dir()
@@ -404,7 +404,7 @@ def test_tensors_that_do_not_fit_are_named_by_every_door(
     run: Path, tmp_path: Path, name: str, tensor: str, changed: Any, message: str
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("export"))
-    unlist_results(copy)
+    unregister_results(copy)
     path = copy / f"{name}.safetensors"
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -413,7 +413,7 @@ def test_tensors_that_do_not_fit_are_named_by_every_door(
     if isinstance(changed, str):
         changed = there.half() if changed == "half" else there.index_fill(1, torch.tensor([0]), 5000)
     save_file(tensors if changed is None else {**tensors, tensor: changed}, path, metadata)
-    list_results(copy)
+    register_results(copy)
     for door in (lambda: main([f"run={copy}", f"to={tmp_path / 'out'}"]), lambda: evaluate_door([f"run={copy}"])):
         with pytest.raises(CramError, match=message) as caught:
             door()

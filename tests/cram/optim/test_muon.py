@@ -283,7 +283,7 @@ def test_a_run_resumed_from_a_checkpoint_goes_on_bit_for_bit(tmp_path: Path) -> 
     run(model, optimizer, range(3, 6))
     resumed = encoder()
     again = build_optimizer(resumed, CONFIG)
-    checkpoint = Checkpoints(tmp_path).newest()
+    checkpoint = Checkpoints(tmp_path).read_newest()
     assert checkpoint is not None
     resumed.load_state_dict(checkpoint.model)
     again.load_state_tensors(checkpoint.optimizer)

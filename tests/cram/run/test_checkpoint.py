@@ -58,12 +58,12 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 
 
 def test_what_was_saved_is_read_back_bit_for_bit(checkpoints: Checkpoints) -> None:
-    check(checkpoints.newest(), 2)
-    check(Checkpoints(checkpoints.folder.parent).newest(), 2)
+    check(checkpoints.read_newest(), 2)
+    check(Checkpoints(checkpoints.folder.parent).read_newest(), 2)
 
 
 def test_a_run_without_checkpoints_has_no_newest(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path).newest() is None
+    assert Checkpoints(tmp_path).read_newest() is None
     assert Checkpoints(tmp_path).steps() == []
 
 
@@ -73,12 +73,12 @@ def test_the_newest_two_by_number_are_kept(tmp_path: Path) -> None:
         save_step(checkpoints, step)
     assert checkpoints.steps() == [11, 10]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["10", "11"]
-    check(checkpoints.newest(), 11)
+    check(checkpoints.read_newest(), 11)
 
 
 def test_a_step_can_be_saved_again(checkpoints: Checkpoints) -> None:
     checkpoints.save(2, {"other": torch.ones(1)}, {}, STATE)
-    newest = checkpoints.newest()
+    newest = checkpoints.read_newest()
     assert newest is not None and list(newest.model) == ["other"]
     assert checkpoints.steps() == [2, 1]
 
@@ -103,7 +103,7 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(
         shutil.copyfile(checkpoints.folder / "1" / name, path)
     else:
         path.write_bytes(path.read_bytes()[:-1] if damage == "truncated" and name != "state.json" else b"")
-    check(checkpoints.newest(), 1)
+    check(checkpoints.read_newest(), 1)
     warning = capsys.readouterr().out
     assert "warning: checkpoint 2 is damaged and passed over" in warning
     assert name in warning
@@ -117,10 +117,10 @@ def test_any_flipped_bit_is_found(checkpoints: Checkpoints, name: str) -> None:
         flipped = bytearray(whole)
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
-        newest = checkpoints.newest()
+        newest = checkpoints.read_newest()
         assert newest is not None and newest.step == 1, f"bit {place % 8} of byte {place}"
     path.write_bytes(whole)
-    check(checkpoints.newest(), 2)
+    check(checkpoints.read_newest(), 2)
 
 
 @pytest.mark.parametrize("edited", ['{"step": 2}', "[]", "null", "3", '{"files": {}, "sha256": "00"}'])
@@ -128,16 +128,16 @@ def test_a_state_that_was_edited_is_passed_over(checkpoints: Checkpoints, edited
     path = checkpoints.folder / "2" / "state.json"
     state = json.loads(path.read_text())
     path.write_text(edited)
-    check(checkpoints.newest(), 1)
+    check(checkpoints.read_newest(), 1)
     state["clock"]["updates"] += 1
     path.write_text(json.dumps(state))
-    check(checkpoints.newest(), 1)
+    check(checkpoints.read_newest(), 1)
 
 
 def test_a_damaged_one_makes_room_for_those_that_follow_the_one_before_it(checkpoints: Checkpoints) -> None:
     save_step(checkpoints, 9)
     (checkpoints.folder / "9" / "state.json").unlink()
-    check(checkpoints.newest(), 2)
+    check(checkpoints.read_newest(), 2)
     save_step(checkpoints, 5)
     assert checkpoints.steps() == [5, 2]
 
@@ -146,17 +146,17 @@ def test_checkpoints_that_are_all_damaged_are_an_error(checkpoints: Checkpoints)
     for step in ("1", "2"):
         (checkpoints.folder / step / "model.safetensors").unlink()
     with pytest.raises(CramError, match=r"checkpoints: every checkpoint is damaged\. .*another run="):
-        checkpoints.newest()
+        checkpoints.read_newest()
 
 
 def test_a_checkpoint_that_a_crash_left_half_written_is_never_used(checkpoints: Checkpoints) -> None:
     shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".3.partial")
     (checkpoints.folder / ".3.partial" / "optimizer.safetensors").rename(checkpoints.folder / ".3.partial" / "half")
     assert checkpoints.steps() == [2, 1]
-    check(checkpoints.newest(), 2)
+    check(checkpoints.read_newest(), 2)
     shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".7.partial")
     save_step(checkpoints, 3)
-    check(checkpoints.newest(), 3)
+    check(checkpoints.read_newest(), 3)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "3"]
     assert sorted(path.name for path in (checkpoints.folder / "3").iterdir()) == sorted(FILES)
 
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(
     assert content(checkpoints.folder) == before
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
     save_step(checkpoints, 3)  # once there is space again
-    check(checkpoints.newest(), 3)
+    check(checkpoints.read_newest(), 3)
 
 
 def test_an_interrupt_while_saving_leaves_nothing_either(
@@ -201,22 +201,22 @@ def test_the_newest_from_before_the_decay_is_kept_too(tmp_path: Path) -> None:
     for step, progress in ((1, 0.2), (5, 0.5), (6, 0.51), (7, 0.8), (9, 1.0)):
         checkpoints.save(step, tensors(step), tensors(100 + step), {**STATE, "last_progress": progress})
     assert checkpoints.steps() == [9, 7, 5]
-    assert checkpoints.before_decay() == 5
+    assert checkpoints.step_before_decay() == 5
     (tmp_path / "checkpoints" / "5" / "state.json").write_text("{}")
-    assert checkpoints.before_decay() is None
+    assert checkpoints.step_before_decay() is None
 
 
 def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoints, tmp_path: Path) -> None:
-    check(checkpoints.chosen("newest"), 2)
-    check(checkpoints.chosen("1"), 1)
+    check(checkpoints.choose("newest"), 2)
+    check(checkpoints.choose("1"), 1)
     for said in ("7", "-1", "oldest", "1.0"):
         with pytest.raises(CramError, match=rf"checkpoint={said}: .*checkpoints\. Say newest or one of these: 1, 2\."):
-            checkpoints.chosen(said)
+            checkpoints.choose(said)
     with pytest.raises(CramError, match=r"checkpoint=newest: .*one of these: none\."):
-        Checkpoints(tmp_path / "other").chosen("newest")
+        Checkpoints(tmp_path / "other").choose("newest")
     (checkpoints.folder / "1" / "model.safetensors").unlink()
     with pytest.raises(CramError, match=r"model\.safetensors: cannot be read"):
-        checkpoints.chosen("1")
+        checkpoints.choose("1")
 
 
 def test_a_checkpoint_that_is_written_again_is_there_throughout(
@@ -246,7 +246,7 @@ def test_what_is_not_a_checkpoint_by_its_name_is_left_alone(checkpoints: Checkpo
         (folder / name).mkdir()
     assert checkpoints.steps() == steps
     with pytest.raises(CramError, match=r"there is none in"):
-        checkpoints.chosen(name)
+        checkpoints.choose(name)
     for step in (7, 8):
         save_step(checkpoints, step)
-        check(checkpoints.newest(), step)
+        check(checkpoints.read_newest(), step)

@@ -9,18 +9,18 @@ from cram.config.recipe import load_config
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.errors import CramError
 from cram.files.atomic import read_json, write_atomic, write_json
-from cram.run.files import (
+from cram.run.checksums import (
     HELD_OUT,
-    NAMING,
     RECEIPT,
-    RESULTS,
+    RESULT_FILES,
+    START_FILES,
     WEIGHTS,
-    checked,
+    check_file,
     is_finished,
-    list_results,
-    run_config,
+    read_run_config,
+    register_results,
 )
-from cram.run.folder import RunFolder, existing_run
+from cram.run.folder import RunFolder, find_run
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def finish(path: Path, receipt: dict[str, object]) -> None:
     for name in (WEIGHTS, HELD_OUT):
         write_atomic(path / name, b"")
     write_json(path / RECEIPT, receipt)
-    list_results(path)
+    register_results(path)
 
 
 def test_a_run_is_named_by_what_it_was_started_with(config: Config, shards: Path) -> None:
@@ -173,13 +173,13 @@ def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config,
 def test_what_is_no_run_folder_is_named_with_those_beside_it(config: Config, shards: Path, tmp_path: Path) -> None:
     begin(config, shards)
     run = Path(str(config.run))
-    assert existing_run(str(run)) == run
+    assert find_run(str(run)) == run
     beside = rf" Runs beside it: {run}\.$"
     with pytest.raises(CramError, match=rf"^run=.*nope is not a run folder: there is no such folder\.{beside}"):
-        existing_run(str(run.parent / "nope"))
+        find_run(str(run.parent / "nope"))
     (run.parent / "empty").mkdir()
     with pytest.raises(CramError, match=r"^run=.*empty is not a run folder: there is no recipe\.yaml in it\."):
-        existing_run(str(run.parent / "empty"))
+        find_run(str(run.parent / "empty"))
 
 
 def test_only_keys_that_change_the_result_name_a_run(config: Config, shards: Path) -> None:
@@ -225,9 +225,9 @@ def test_what_is_set_aside_is_a_finished_run_with_a_list_of_its_own(
             folder.set_aside(Budget("wall", 75.0))
     kept = folder.set_aside(Budget("wall", 75.0))
     assert kept and is_finished(kept) and not is_finished(path)
-    for name in (*NAMING, *RESULTS):
-        assert checked(kept, name).is_file()
-    assert run_config(path) == config
+    for name in (*START_FILES, *RESULT_FILES):
+        assert check_file(kept, name).is_file()
+    assert read_run_config(path) == config
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "export", "tensorboard", "budget-3m"])

@@ -10,7 +10,7 @@ from cram.clock import Budget, Clock
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 from cram.run import heartbeat
-from cram.run.heartbeat import Heartbeat, last_beat
+from cram.run.heartbeat import Heartbeat, read_heartbeat
 
 
 class Time:
@@ -40,11 +40,11 @@ def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> Non
     clock = Clock(Budget("wall", 100), now=hand)
     with clock.account("updates"), Heartbeat(tmp_path, clock):
         for hand.now in (3.0, 8.0):
-            wait_for(lambda: last_beat(tmp_path) == hand.now)
+            wait_for(lambda: read_heartbeat(tmp_path) == hand.now)
         with clock.account("evaluation"):
             hand.now = 50.0
         hand.now = 51.0
-    assert last_beat(tmp_path) == 9.0  # the end is dated too; the evaluation is not charged
+    assert read_heartbeat(tmp_path) == 9.0  # the end is dated too; the evaluation is not charged
     assert abs(json.loads((tmp_path / "heartbeat.json").read_text())["time"] - time.time()) < 60
     assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]
 
@@ -81,7 +81,7 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
             patch.setattr(heartbeat, "write_sealed", fail)
             assert failed.wait(10)
         hand.now = 2.0
-        wait_for(lambda: last_beat(tmp_path) == 2.0)
+        wait_for(lambda: read_heartbeat(tmp_path) == 2.0)
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
 def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    assert last_beat(tmp_path) == 0.0 and not capsys.readouterr().out
+    assert read_heartbeat(tmp_path) == 0.0 and not capsys.readouterr().out
     (tmp_path / "heartbeat.json").write_bytes(content)
-    assert last_beat(tmp_path) == 0.0
+    assert read_heartbeat(tmp_path) == 0.0
     assert "heartbeat.json is damaged or edited, so the time that a crash" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("charged", [None, "7", True, -1.0, 10**400, [1], {}])
 def test_a_beat_of_another_type_is_zero_though_its_checksum_holds(tmp_path: Path, charged: object) -> None:
     write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": charged})
-    assert last_beat(tmp_path) == 0.0
+    assert read_heartbeat(tmp_path) == 0.0
     write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": 7})
-    assert last_beat(tmp_path) == 7.0
+    assert read_heartbeat(tmp_path) == 7.0

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from cram.clock import CHARGED, NOT_CHARGED, Budget
-from cram.run.receipt import BUDGET_RULE, MASKED_RULE, Facts, mfu, rules, time_table
+from cram.run.receipt import BUDGET_RULE, MASKED_RULE, RuleInputs, compute_mfu, judge_rules, tabulate_time
 
 CHECK = {
     "documents": 7,
@@ -14,7 +14,7 @@ CHECK = {
     "boilerplate_windows": 2,
     "boilerplate_documents": 11,
 }
-KEPT = Facts(
+KEPT = RuleInputs(
     budget=Budget("wall", 3600),
     charged_seconds=3601.0,
     stalls=0.0,
@@ -48,21 +48,21 @@ BROKEN = [
 ]
 
 
-def failed(facts: Facts) -> list[str]:
-    return [line["rule"] for line in rules(facts) if not line["passed"]]
+def failed(facts: RuleInputs) -> list[str]:
+    return [line["rule"] for line in judge_rules(facts) if not line["passed"]]
 
 
 def test_a_run_that_keeps_every_rule_passes_each_line() -> None:
     assert failed(KEPT) == []
-    assert [line["rule"] for line in rules(KEPT)] == [rule for rule, _, _ in BROKEN]
-    assert all(line["found"] for line in rules(KEPT))
+    assert [line["rule"] for line in judge_rules(KEPT)] == [rule for rule, _, _ in BROKEN]
+    assert all(line["found"] for line in judge_rules(KEPT))
 
 
 @pytest.mark.parametrize(("rule", "change", "found"), BROKEN)
 def test_each_rule_fails_alone_and_says_what_was_found(rule: str, change: dict[str, Any], found: str) -> None:
     facts = replace(KEPT, **change)
     assert failed(facts) == [rule]
-    assert found in next(line["found"] for line in rules(facts) if line["rule"] == rule)
+    assert found in next(line["found"] for line in judge_rules(facts) if line["rule"] == rule)
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,23 @@ def test_a_budget_is_overrun_by_half_an_update_at_most_and_used(
     ],
 )
 def test_downstream_data_is_known_by_the_parts_of_its_name(source: str, named: str) -> None:
-    line = next(line for line in rules(replace(KEPT, source=source)) if line["rule"] == "no downstream data by name")
+    line = next(
+        line for line in judge_rules(replace(KEPT, source=source)) if line["rule"] == "no downstream data by name"
+    )
     assert line["passed"] == (not named)
     assert line["found"] == f"{named or 'none named in data.source'}; documents were not compared with task files"
 
 
 def test_what_decontamination_dropped_is_told() -> None:
-    found = [line["found"] for line in rules(replace(KEPT, decontaminated=12)) if "downstream" in line["rule"]]
+    found = [line["found"] for line in judge_rules(replace(KEPT, decontaminated=12)) if "downstream" in line["rule"]]
     assert found == ["none named in data.source; 12 documents dropped that share words with data.dedupe.decontaminate"]
 
 
 def test_a_causal_model_is_not_told_of_masks() -> None:
-    lines = rules(replace(KEPT, objective="causal"))
+    lines = judge_rules(replace(KEPT, objective="causal"))
     assert all(line["passed"] for line in lines)
     assert MASKED_RULE not in [line["rule"] for line in lines]
-    assert len(lines) == len(rules(KEPT)) - 1
+    assert len(lines) == len(judge_rules(KEPT)) - 1
 
 
 def test_24_hours_leave_half_an_update_of_a_wall_clock_budget_and_nothing_of_others() -> None:
@@ -135,26 +137,26 @@ def test_24_hours_leave_half_an_update_of_a_wall_clock_budget_and_nothing_of_oth
 
 
 def test_time_is_told_by_account_charged_and_not() -> None:
-    table = time_table({"updates": 12.34567, "crash": 1.0, "saving": 0.25})
+    table = tabulate_time({"updates": 12.34567, "crash": 1.0, "saving": 0.25})
     assert list(table["charged"]) == list(CHARGED)
     assert list(table["not_charged"]) == list(NOT_CHARGED)
     assert table["charged"]["updates"] == 12.346
     assert sum(table["charged"].values()) == pytest.approx(13.346)  # type: ignore[arg-type]
     assert sum(table["not_charged"].values()) == table["not_charged"]["saving"] == 0.25  # type: ignore[arg-type]
-    assert time_table({"asleep": None})["not_charged"]["asleep"] is None
+    assert tabulate_time({"asleep": None})["not_charged"]["asleep"] is None
 
 
 def test_mfu_is_work_done_over_work_possible_and_unknown_without_a_peak() -> None:
-    assert mfu(6e6, 1_000_000, 10.0, 3e12) == pytest.approx(0.2)
-    assert mfu(6e6, 1_000_000, 10.0, None) is None
-    assert mfu(6e6, 0, 0.0, 3e12) is None
+    assert compute_mfu(6e6, 1_000_000, 10.0, 3e12) == pytest.approx(0.2)
+    assert compute_mfu(6e6, 1_000_000, 10.0, None) is None
+    assert compute_mfu(6e6, 0, 0.0, 3e12) is None
 
 
 @pytest.mark.parametrize("name", ["sequences_found", "windows_found"])
 def test_held_out_text_that_stands_in_the_rows_breaks_the_rule(name: str) -> None:
     facts = replace(KEPT, held_out_check=CHECK | {name: 3})
     assert failed(facts) == ["held-out text never trained on"]
-    found = rules(KEPT)[-1]["found"]
+    found = judge_rules(KEPT)[-1]["found"]
     assert found == (
         "7 documents searched for in the rows: 0 stand there, and 0 of their 900 runs of 64 tokens, "
         "beside 2 of boilerplate in 11 documents"

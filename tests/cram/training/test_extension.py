@@ -28,7 +28,7 @@ from cram.objectives.objective import Setting
 from cram.objectives.phased import PhasedObjective
 from cram.optim.schedule import decay_begins, make_schedule
 from cram.run.checkpoint import Checkpoints
-from cram.run.history import bytes_changed
+from cram.run.history import describe_changes
 from cram.run.metrics import read_metrics
 from cram.training.extension import stepped_back
 
@@ -284,8 +284,8 @@ def test_what_steps_back_with_progress_is_named() -> None:
 def test_bytes_repeat_where_every_process_had_the_same() -> None:
     one = {"threads": 1, "device": "a", "precision": "float32", "compile": "auto", "attention": "auto", "torch": "2"}
     processes = [{**one, "update": 0}, {**one, "update": 3}, {**one, "update": 9, "device": "b", "torch": "3"}]
-    assert bytes_changed(processes[:2]) == []
-    assert bytes_changed(processes) == ["device a until update 9, then b", "torch 2 until update 9, then 3"]
+    assert describe_changes(processes[:2]) == []
+    assert describe_changes(processes) == ["device a until update 9, then b", "torch 2 until update 9, then 3"]
     assert json.loads(json.dumps(processes)) == processes
 
 

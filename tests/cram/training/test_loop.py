@@ -346,7 +346,7 @@ def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> Non
     first = make_session(tmp_path / "b", stop_requested=lambda: next(asked))
     assert not train(first)
     first.metrics.close()
-    checkpoint = Checkpoints(tmp_path / "b").newest()
+    checkpoint = Checkpoints(tmp_path / "b").read_newest()
     assert checkpoint is not None
     assert checkpoint.step == 4
     metrics = Metrics(tmp_path / "b", checkpoint.state["metrics"])
@@ -366,12 +366,12 @@ def test_what_was_trained_over_a_damaged_checkpoint_is_saved_again(tmp_path: Pat
     save(first)
     train(first)
     (tmp_path / "checkpoints" / "10" / "state.json").unlink()
-    found = first.checkpoints.newest()
+    found = first.checkpoints.read_newest()
     assert found is not None and found.step == 0
     second = make_session(tmp_path, metrics=first.metrics)
     resume(second, found)
     assert train(second)
-    assert first.checkpoints.newest().step == 10  # type: ignore[union-attr]
+    assert first.checkpoints.read_newest().step == 10  # type: ignore[union-attr]
 
 
 def test_a_run_resumed_at_its_end_is_not_saved_again(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ def test_a_run_resumed_at_its_end_is_not_saved_again(tmp_path: Path) -> None:
     train(first)
     written = (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns
     second = make_session(tmp_path, metrics=first.metrics)
-    resume(second, first.checkpoints.newest())  # type: ignore[arg-type]
+    resume(second, first.checkpoints.read_newest())  # type: ignore[arg-type]
     assert train(second)
     assert (tmp_path / "checkpoints" / "10" / "state.json").stat().st_mtime_ns == written
 
@@ -456,7 +456,7 @@ def test_a_run_begun_without_a_loss_scale_is_resumed_with_one(tmp_path: Path) ->
     scale = LossScale(first.parts.model.parameters(), torch.device("cpu"))
     second = make_session(tmp_path, metrics=first.metrics, loss_scale=scale)
     before = scale.state()
-    resume(second, first.checkpoints.newest())  # type: ignore[arg-type]
+    resume(second, first.checkpoints.read_newest())  # type: ignore[arg-type]
     assert scale.state() == before
 
 
@@ -556,7 +556,7 @@ def test_the_weights_are_hashed_right_before_the_first_update_and_each_device_is
     monkeypatch.setattr(loop, "device_name", lambda device: "another")
     for _ in range(2):
         second = make_session(tmp_path, metrics=first.metrics, stop_requested=lambda: True)
-        resume(second, first.checkpoints.newest())  # type: ignore[arg-type]
+        resume(second, first.checkpoints.read_newest())  # type: ignore[arg-type]
         assert not train(second)
     assert first.state.initial_weights == second.state.initial_weights == expected
     assert second.state.devices == [*first.state.devices, "another"]
@@ -589,7 +589,7 @@ def test_methods_see_each_update_are_saved_and_finish(tmp_path: Path) -> None:
     assert not train(session)
     assert first.finished == 0
     resumed = make_session(tmp_path, methods=Methods([second]), metrics=session.metrics)
-    checkpoint = session.checkpoints.newest()
+    checkpoint = session.checkpoints.read_newest()
     assert checkpoint is not None
     resume(resumed, checkpoint)
     assert train(resumed)

@@ -10,19 +10,19 @@ from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.errors import CramError
 from cram.files.atomic import read_json, write_atomic, write_json
-from cram.run import files as run_files
+from cram.run import checksums as run_checksums
 from cram.run.checkpoint import Checkpoints
-from cram.run.files import (
-    checked,
-    identity,
+from cram.run.checksums import (
+    check_file,
+    hash_identity,
     is_finished,
-    list_results,
+    open_checkpoints,
     read_receipt,
-    run_checkpoints,
-    run_config,
-    shard_folder,
-    unlist_results,
-    write_naming,
+    read_run_config,
+    read_shard_folder,
+    register_results,
+    unregister_results,
+    write_start_files,
 )
 
 CONFIG = Config(run="runs/a", model=ModelConfig(norm_eps=1e-5))
@@ -32,17 +32,17 @@ RESULTS = {"model.safetensors": b"weights", "held_out.safetensors": b"rows"}
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run, as far as the list is concerned."""
-    write_naming(tmp_path, CONFIG, {"shards": "there"}, b'{"version": "1.0"}', data="d")
+    write_start_files(tmp_path, CONFIG, {"shards": "there"}, b'{"version": "1.0"}', data="d")
     for name, data in RESULTS.items():
         write_atomic(tmp_path / name, data)
     write_json(tmp_path / "receipt.json", {"held_out": {"nats_per_token": 5.0}})
-    list_results(tmp_path)
+    register_results(tmp_path)
     return tmp_path
 
 
 def test_what_was_written_is_read(run: Path) -> None:
-    assert run_config(run) == CONFIG
-    assert shard_folder(run) == Path("there")
+    assert read_run_config(run) == CONFIG
+    assert read_shard_folder(run) == Path("there")
     assert read_receipt(run) == {"held_out": {"nats_per_token": 5.0}}
     assert is_finished(run)
 
@@ -58,7 +58,7 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(run: Path, name: str, d
     elif damage != "gone":
         path.write_bytes(bytes([data[0] ^ 1]) + data[1:] if damage == "a bit" else data + b" ")
     with pytest.raises(CramError, match=rf"{name}: (damaged or edited|missing).* Put it back as the run wrote it, or"):
-        checked(run, name)
+        check_file(run, name)
 
 
 def test_a_rule_of_the_recipe_that_was_edited_is_found(run: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_rule_of_the_recipe_that_was_edited_is_found(run: Path) -> None:
     path.write_text(text.replace("norm_eps: 1.0e-05", "norm_eps: 1.0e-02"))
     assert path.read_text() != text
     with pytest.raises(CramError, match=r"recipe.yaml: damaged or edited"):
-        run_config(run)
+        read_run_config(run)
 
 
 def test_a_list_that_was_edited_or_removed_is_refused(run: Path) -> None:
@@ -76,26 +76,26 @@ def test_a_list_that_was_edited_or_removed_is_refused(run: Path) -> None:
     del content["files"]["recipe.yaml"]
     path.write_text(json.dumps(content))
     with pytest.raises(CramError, match=r"checksums.json: damaged or edited, .* own sha256 says. Put it back"):
-        run_config(run)
+        read_run_config(run)
     path.unlink()
     assert not is_finished(run)
     with pytest.raises(CramError, match=r"run=.*: checksums.json is missing, so nothing says whether"):
-        run_config(run)
+        read_run_config(run)
 
 
 def test_results_that_are_not_in_the_list_are_none(run: Path) -> None:
-    unlist_results(run)
+    unregister_results(run)
     assert not is_finished(run)
     for name in ("receipt.json", "model.safetensors"):
         with pytest.raises(
             CramError, match=rf"there is no {name}. Finish the run first: cram.train with the same words"
         ):
-            checked(run, name)
-    assert run_config(run) == CONFIG
+            check_file(run, name)
+    assert read_run_config(run) == CONFIG
     (run / "recipe.yaml").write_text("")  # whose checksum stays what it was
-    list_results(run)
+    register_results(run)
     with pytest.raises(CramError, match=r"recipe.yaml: damaged or edited"):
-        run_config(run)
+        read_run_config(run)
 
 
 def test_a_run_that_is_killed_between_two_writes_has_not_begun_or_is_not_finished(
@@ -106,22 +106,22 @@ def test_a_run_that_is_killed_between_two_writes_has_not_begun_or_is_not_finishe
 
     for call in ("write_atomic", "write_json", "write_sealed"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(run_files, call, killed)
-            write_naming(tmp_path, CONFIG, {}, b"{}", data="d")
+            patch.setattr(run_checksums, call, killed)
+            write_start_files(tmp_path, CONFIG, {}, b"{}", data="d")
         assert not (tmp_path / "recipe.yaml").exists()
-    write_naming(tmp_path, CONFIG, {}, b"{}", data="d")
+    write_start_files(tmp_path, CONFIG, {}, b"{}", data="d")
     for name in (*RESULTS, "receipt.json"):
         write_atomic(tmp_path / name, b"{}")
         assert not is_finished(tmp_path)
-    list_results(tmp_path)
+    register_results(tmp_path)
     assert is_finished(tmp_path)
 
 
 def test_the_identity_has_what_the_weights_depend_on() -> None:
-    own = identity(CONFIG, "d", "t")
-    assert own == identity(replace(CONFIG, run="b", budget="3h", threads=2, log_interval=7), "d", "t")
-    assert own["recipe"] != identity(replace(CONFIG, seed=1), "d", "t")["recipe"]
-    assert own["recipe"] != identity(replace(CONFIG, model=ModelConfig(norm_eps=1e-6)), "d", "t")["recipe"]
+    own = hash_identity(CONFIG, "d", "t")
+    assert own == hash_identity(replace(CONFIG, run="b", budget="3h", threads=2, log_interval=7), "d", "t")
+    assert own["recipe"] != hash_identity(replace(CONFIG, seed=1), "d", "t")["recipe"]
+    assert own["recipe"] != hash_identity(replace(CONFIG, model=ModelConfig(norm_eps=1e-6)), "d", "t")["recipe"]
     assert (own["data"], own["tokenizer"]) == ("d", "t")
 
 
@@ -129,17 +129,17 @@ def test_a_checkpoint_of_another_recipe_with_equal_shapes_is_passed_over(
     run: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path_factory.mktemp("other")
-    write_naming(other, replace(CONFIG, seed=1), {}, b'{"version": "2.0"}', data="d")
-    run_checkpoints(run).save(1, {}, {}, {})
-    run_checkpoints(other).save(2, {}, {}, {})
+    write_start_files(other, replace(CONFIG, seed=1), {}, b'{"version": "2.0"}', data="d")
+    open_checkpoints(run).save(1, {}, {}, {})
+    open_checkpoints(other).save(2, {}, {}, {})
     (other / "checkpoints" / "2").rename(run / "checkpoints" / "2")
-    newest = run_checkpoints(run).newest()
+    newest = open_checkpoints(run).read_newest()
     assert newest is not None and newest.step == 1
     assert "state.json: of another run: its recipe and tokenizer differ." in capsys.readouterr().out
     Checkpoints(other).save(3, {}, {}, {})  # of no run at all
     (other / "checkpoints" / "3").rename(run / "checkpoints" / "3")
     with pytest.raises(CramError, match="of another run: its recipe and data and tokenizer differ"):
-        run_checkpoints(run).chosen("3")
+        open_checkpoints(run).choose("3")
     (run / "checkpoints" / "1").rename(run / "checkpoints" / "5")
     with pytest.raises(CramError, match=r"5/state.json: of update 1\."):
-        run_checkpoints(run).chosen("5")
+        open_checkpoints(run).choose("5")
