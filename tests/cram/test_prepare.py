@@ -93,8 +93,8 @@ def test_damage_is_status_2_with_one_line_that_names_the_file(
         (["verify=null"], r"verify= and show= name no shard folder."),
         (["show=D", "rwo=3"], r"unknown key 'rwo' .* Nearest: row"),
         (["show=D", "row=many"], r"row=many cannot be read: give a whole number such as 12, 131_072 or 2e9, or null"),
-        (["show=D"], r"D: no shard folder, it holds no manifest.json; run cram.prepare"),
-        (["verify=D"], r"D: no shard folder, it holds no manifest.json; run cram.prepare"),
+        (["show=D"], r"D: not a shard folder, it has no manifest.json; run cram.prepare"),
+        (["verify=D"], r"D: not a shard folder, it has no manifest.json; run cram.prepare"),
         ([], r"recipe= is missing"),
     ],
 )

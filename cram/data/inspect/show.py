@@ -150,7 +150,7 @@ def _pace(size: int | None, seconds: float) -> str:
 
 def _print_dropped(shards: ShardSet, console: Console) -> None:
     """A few documents of each reason, cut short, and a few duplicates beside what they duplicate."""
-    statistics = read_json(shards.file(STATISTICS))
+    statistics = read_json(shards.checked_path(STATISTICS))
     for name in _reasons(statistics["samples"]):
         found = statistics["samples"][name]
         what = "lines cut as boilerplate" if name == "boilerplate" else f"dropped: {name}"

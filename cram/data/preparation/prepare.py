@@ -225,7 +225,7 @@ class _Preparation:
 
     def _write_boilerplate(self, writer: ShardWriter, rows: RowWriter, held_out: HeldOutIndex) -> None:
         """Writes which windows of held-out text may stand in the rows because many documents contain them."""
-        writer.file(BOILERPLATE_FILE, save({"windows": held_out.windows[rows.boilerplate]}))
+        writer.write_file(BOILERPLATE_FILE, save({"windows": held_out.windows[rows.boilerplate]}))
 
     def _write_manifest(
         self,
@@ -238,7 +238,7 @@ class _Preparation:
     ) -> None:
         """Writes the statistics, the tokenizer, the held-out documents and the manifest."""
         documents, statistics = account(self._source, segments, decision, scanned, rows, self._data)
-        writer.file(STATISTICS, to_json(statistics, indent=1).encode())
+        writer.write_file(STATISTICS, to_json(statistics, indent=1).encode())
         definition = vocabulary.definition.encode()
         tokenizer = {
             "sha256": sha256_bytes(definition),

@@ -10,7 +10,7 @@ from cram.data.preparation.decision import Decision
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import FATES, HELD_OUT, Sample, Samples, Scanned, add_samples
-from cram.data.shards.pack import PackingKind, fill
+from cram.data.shards.pack import PackingKind, predict_fill
 from cram.data.text.source import Source
 
 STATISTICS = "statistics.json"
@@ -73,7 +73,7 @@ def _packing(rows: RowWriter, data: DataConfig) -> dict[str, Any]:
     # A histogram is sorted, and documents of one length do not fit together.
     np.random.RandomState(0).shuffle(lengths)
     (other,) = set(get_args(PackingKind)) - {data.packing}
-    told = fill(lengths, data.seq_len, other)
+    told = predict_fill(lengths, data.seq_len, other)
     return {
         data.packing: {"fill": rows.fill, "cut_documents": rows.cut, "measured": True},
         other: {"fill": told.share, "cut_documents": told.cut, "measured": False},

@@ -1,4 +1,4 @@
-"""Rows in training order, each once an epoch, read ahead by a thread."""
+"""Hands out the rows in training order, each once in an epoch; a thread reads ahead."""
 
 import queue
 import threading
@@ -14,28 +14,35 @@ from cram.data.shards.order import OrderKind, open_order
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 
-# Rows at random are gathered shard by shard, so a block must hold many of each; a token takes 3 to 8 bytes.
+# The rows of a block are gathered shard by shard, so a block must hold many rows of each. A token takes 3 to 8 bytes.
 BLOCK_TOKENS = 1 << 20
 BLOCKS_AHEAD = 4
 
 
 @dataclass
 class TrainingRows:
-    """n rows of the shards; all arrays are copies and may be written to."""
+    """n rows of the shards. All arrays are copies, so they may be written to.
 
-    tokens: npt.NDArray[np.int32]  # [n, seq_len]
-    documents: npt.NDArray[np.int32]  # [n, seq_len], index of the document within its row
-    index: npt.NDArray[np.int64]  # [n], number of the row in the shards
-    epoch: npt.NDArray[np.int32]  # [n]
+    Attributes:
+        tokens: int32 [n, seq_len].
+        documents: int32 [n, seq_len], the index of each token's document within its row.
+        index: int64 [n], the number of each row in the shards.
+        epoch: int32 [n], the epoch in which each row was taken.
+    """
 
-    def __getitem__(self, part: slice) -> "TrainingRows":
-        """A part of the rows, as views."""
-        return TrainingRows(self.tokens[part], self.documents[part], self.index[part], self.epoch[part])
+    tokens: npt.NDArray[np.int32]
+    documents: npt.NDArray[np.int32]
+    index: npt.NDArray[np.int64]
+    epoch: npt.NDArray[np.int32]
+
+    def __getitem__(self, rows: slice) -> "TrainingRows":
+        """Some of the rows, as views."""
+        return TrainingRows(self.tokens[rows], self.documents[rows], self.index[rows], self.epoch[rows])
 
 
 @dataclass
-class _Block:
-    """Rows as they are stored, in integers of any size; what of them is still to be handed out starts at `start`."""
+class _RowBlock:
+    """Consecutive rows of the training order, with the dtypes of the shards; rows before `start` were handed out."""
 
     tokens: npt.NDArray[np.integer]
     documents: npt.NDArray[np.integer]
@@ -44,12 +51,19 @@ class _Block:
     start: int = 0
 
     @property
-    def left(self) -> int:
+    def rows_left(self) -> int:
         return len(self.index) - self.start
 
 
 class Loader:
-    """Hands out `epochs` passes over the shards; `state` and `resume` are exact to the row."""
+    """Hands out the rows of `epochs` passes over the shards; `state` and `resume` are exact to the row.
+
+    Args:
+        shards: where the rows are.
+        seed: of the shuffled orders.
+        epochs: passes over the shards; every row is taken once in each.
+        order: `data.order`.
+    """
 
     def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: OrderKind = "shuffled"):
         self._shards = shards
@@ -61,37 +75,49 @@ class Loader:
 
     @property
     def rows_left(self) -> int:
-        """Rows that `next` can still give."""
+        """The number of rows that `next` can still return."""
         return self.rows_total - self.rows_taken
 
     def next(self, n: int) -> TrainingRows:
-        """The next n rows, across the border of an epoch if need be; CramError when fewer are left."""
+        """Returns the next n rows, which may belong to two epochs, and moves on.
+
+        Raises:
+            CramError: fewer than n rows are left.
+        """
         rows = self.peek(n)
         self.rows_taken += n
         self._drop(n)
         return rows
 
     def peek(self, n: int) -> TrainingRows:
-        """The next n rows (n > 0) without moving on; CramError when fewer are left."""
+        """Returns the next n rows (n > 0) without moving on.
+
+        Raises:
+            CramError: fewer than n rows are left.
+        """
         if n > self.rows_left:
             raise CramError(
                 f"data.source: {n} more rows needed, {self.rows_left} of {self.rows_total} left; "
                 "give more text or set data.epochs higher"
             )
-        while sum(block.left for block in self._rest) < n:
-            self._rest.append(self._reader.next())
-        return _join(self._rest, n)
+        while sum(block.rows_left for block in self._blocks) < n:
+            self._blocks.append(self._reader.next())
+        return _join(self._blocks, n)
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, for JSON."""
+        """The position in the training order and what it belongs to, for JSON."""
         return {"seed": self._seed, "data": self._shards.hash, "order": self._order, "rows_taken": self.rows_taken}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was; CramError for a state of other data, another seed or another order."""
-        state = {"order": "shuffled"} | state  # there was no other when checkpoints did not say
-        for name, here in (("data", self._shards.hash), ("seed", self._seed), ("order", self._order)):
-            if state[name] != here:
-                raise CramError(f"the checkpoint was trained with {name} {state[name]}, not {here}; start another run")
+        """Moves to the position of a `state`.
+
+        Raises:
+            CramError: the state belongs to other data, another seed or another order, or to more epochs.
+        """
+        state = {"order": "shuffled"} | state  # checkpoints without an order are from when this was the only one
+        for name, value in (("data", self._shards.hash), ("seed", self._seed), ("order", self._order)):
+            if state[name] != value:
+                raise CramError(f"the checkpoint was trained with {name} {state[name]}, not {value}; start another run")
         if state["rows_taken"] > self.rows_total:
             raise CramError(
                 f"data.epochs: the checkpoint has taken {state['rows_taken']} rows, "
@@ -102,26 +128,26 @@ class Loader:
         self._read_ahead()
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stops reading ahead."""
         self._reader.close()
 
     def _read_ahead(self) -> None:
-        self._rest: list[_Block] = []
-        blocks = _blocks(self._shards, self._order, self._seed, self.rows_taken, self.rows_total)
-        self._reader = _Reader(blocks)
+        self._blocks: list[_RowBlock] = []  # read, and not handed out completely
+        blocks = _read_blocks(self._shards, self._order, self._seed, self.rows_taken, self.rows_total)
+        self._reader = _BackgroundReader(blocks)
 
     def _drop(self, n: int) -> None:
         while n:
-            first = self._rest[0]
-            dropped = min(n, first.left)
+            first = self._blocks[0]
+            dropped = min(n, first.rows_left)
             first.start += dropped
             n -= dropped
-            if not first.left:
-                del self._rest[0]
+            if not first.rows_left:
+                del self._blocks[0]
 
 
-def _blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, total: int) -> Iterator[_Block]:
-    """The rows in training order from number `taken` to `total`, which ends an epoch."""
+def _read_blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, total: int) -> Iterator[_RowBlock]:
+    """Reads the rows in training order from position `taken` to `total`, which is the end of an epoch."""
     rows = shards.rows
     size = max(1, BLOCK_TOKENS // shards.seq_len)
     numbers = None
@@ -130,56 +156,59 @@ def _blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, total: in
             numbers = open_order(shards, order, seed, epoch)
         for start in range(max(0, taken - epoch * rows), rows, size):
             index = numbers[start : start + size].astype(np.int64)
-            yield _Block(*shards.read(index), index, epoch)
+            yield _RowBlock(*shards.read(index), index, epoch)
 
 
-def _join(blocks: list[_Block], n: int) -> TrainingRows:
-    """The first n rows of the blocks, copied."""
-    parts: list[tuple[_Block, slice]] = []
+def _join(blocks: list[_RowBlock], n: int) -> TrainingRows:
+    """Copies the first n rows that the blocks have left."""
+    slices: list[tuple[_RowBlock, slice]] = []
     for block in blocks:
-        taken = min(n, block.left)
-        parts.append((block, slice(block.start, block.start + taken)))
+        taken = min(n, block.rows_left)
+        slices.append((block, slice(block.start, block.start + taken)))
         n -= taken
     return TrainingRows(
-        np.concatenate([block.tokens[part] for block, part in parts], dtype=np.int32),
-        np.concatenate([block.documents[part] for block, part in parts], dtype=np.int32),
-        np.concatenate([block.index[part] for block, part in parts]),
-        np.concatenate([np.full(part.stop - part.start, block.epoch, np.int32) for block, part in parts]),
+        np.concatenate([block.tokens[rows] for block, rows in slices], dtype=np.int32),
+        np.concatenate([block.documents[rows] for block, rows in slices], dtype=np.int32),
+        np.concatenate([block.index[rows] for block, rows in slices]),
+        np.concatenate([np.full(rows.stop - rows.start, block.epoch, np.int32) for block, rows in slices]),
     )
 
 
-class _Reader:
-    """A thread that fills a bounded queue from an iterator; its errors come out of `next`.
+class _BackgroundReader:
+    """A thread that fills a bounded queue from an iterator; errors of the iterator are raised by `next`.
 
-    It ends with the reader or with the program, whichever is first: an interpreter that shuts down while a thread
-    reads inside numpy aborts.
+    The thread ends with this object or with the program, whichever is first. It must not outlive them: an interpreter
+    that shuts down while a thread reads inside numpy aborts.
     """
 
-    def __init__(self, blocks: Iterator[_Block]):
-        self._queue: queue.Queue[_Block | BaseException] = queue.Queue(BLOCKS_AHEAD)
+    def __init__(self, blocks: Iterator[_RowBlock]):
+        self._queue: queue.Queue[_RowBlock | BaseException] = queue.Queue(BLOCKS_AHEAD)
         stop = threading.Event()
         thread = threading.Thread(target=_fill, args=(blocks, self._queue, stop), name="cram-loader", daemon=True)
         self.close = weakref.finalize(self, _end, thread, stop)
         thread.start()
 
-    def next(self) -> _Block:
+    def next(self) -> _RowBlock:
         block = self._queue.get()
         if isinstance(block, BaseException):
-            self._queue.put(block)  # asked again, it fails again instead of waiting forever
+            self._queue.put(block)  # another call of `next` raises it again instead of waiting forever
             raise block
         return block
 
 
-def _fill(blocks: Iterator[_Block], ahead: "queue.Queue[_Block | BaseException]", stop: threading.Event) -> None:
+def _fill(blocks: Iterator[_RowBlock], ahead: "queue.Queue[_RowBlock | BaseException]", stop: threading.Event) -> None:
     try:
         for block in blocks:
             if not _put(block, ahead, stop):
                 return
-    except BaseException as error:  # raised where the rows are taken
+    except BaseException as error:  # `next` raises it in the thread that takes the rows
         _put(error, ahead, stop)
 
 
-def _put(item: _Block | BaseException, ahead: "queue.Queue[_Block | BaseException]", stop: threading.Event) -> bool:
+def _put(
+    item: _RowBlock | BaseException, ahead: "queue.Queue[_RowBlock | BaseException]", stop: threading.Event
+) -> bool:
+    """Waits until the queue has room; False if it was told to stop before."""
     while not stop.is_set():
         try:
             ahead.put(item, timeout=0.1)

@@ -1,4 +1,4 @@
-"""Numpy arrays in safetensors files, read through memory maps."""
+"""Numpy arrays in safetensors files, read through memory maps, some with a checksum of their own."""
 
 import hashlib
 import json
@@ -22,11 +22,15 @@ DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, 
 
 
 def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file, as read-only views of its memory map, and its metadata.
+    """Maps a safetensors file.
 
-    The map does not keep the file open, so that a process may have more of them than files.
+    The map does not keep the file open, so a process may map more files than it may have open.
 
-    Errors: ValueError for a header that cannot be read or does not fit the file.
+    Returns:
+        The arrays, as read-only views of the map, and the metadata.
+
+    Raises:
+        ValueError: the header cannot be read or does not fit the file.
     """
     check_regular(path)
     data = _map(path)
@@ -40,7 +44,7 @@ def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _map(path: Path) -> npt.NDArray[np.uint8]:
-    # Arrow's, because numpy's and Python's maps each keep a file descriptor.
+    # Arrow's map, because those of numpy and Python each keep a file descriptor.
     from pyarrow import memory_map
 
     with memory_map(os.fsencode(path)) as file:
@@ -48,13 +52,20 @@ def _map(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def write_sealed_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays and metadata with their own checksum, whole or not at all."""
-    own = {SEAL: _digest(arrays, metadata or {})}
-    write_atomic(path, save(dict(arrays), metadata={**(metadata or {}), **own}))
+    """Writes arrays and metadata together with their checksum; the file appears when it is complete."""
+    checksum = {SEAL: _digest(arrays, metadata or {})}
+    write_atomic(path, save(dict(arrays), metadata={**(metadata or {}), **checksum}))
 
 
 def map_sealed_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """What `write_sealed_arrays` wrote, mapped, without the checksum. Errors: CramError where it does not hold."""
+    """Maps a file of `write_sealed_arrays`.
+
+    Returns:
+        The arrays, as read-only views of the map, and the metadata without the checksum.
+
+    Raises:
+        CramError: the content does not fit the checksum.
+    """
     try:
         arrays, metadata = map_arrays(path)
     except ValueError as error:
@@ -65,7 +76,11 @@ def map_sealed_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
 
 def read_kept(path: Path, read: Callable[[Path], Kept]) -> Kept | None:
-    """What an earlier process has left in a file; None where there is none, and with a warning of a damaged one."""
+    """Reads a file that an earlier process may have left.
+
+    Returns:
+        What `read` returns; None if there is no such file, and also, after a warning, if it is damaged.
+    """
     if not path.is_file():
         return None
     try:
@@ -77,10 +92,10 @@ def read_kept(path: Path, read: Callable[[Path], Kept]) -> Kept | None:
 
 def _digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:
     shapes = {name: [str(array.dtype), list(array.shape)] for name, array in arrays.items()}
-    found = hashlib.sha256(to_json([shapes, dict(metadata)], sort_keys=True).encode())
+    digest = hashlib.sha256(to_json([shapes, dict(metadata)], sort_keys=True).encode())
     for _, array in sorted(arrays.items()):
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _array(data: npt.NDArray[np.uint8], dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""The orders in which rows can be trained, as files beside the shards: one set of shards serves all of them.
+"""The orders in which rows can be trained, as files beside the shards, so one set of shards serves all orders.
 
 orders/likely_first.safetensors           order uint32 [rows]: the numbers of the rows
-orders/unlikely_first.safetensors
+orders/unlikely_first.safetensors         the same, least likely rows first
 orders/shuffled-seed0-epoch0.safetensors  one for each seed and epoch that was trained
-orders/checksums.json                     the sha256 of each
+orders/checksums.json                     the sha256 of each file
 
-The sorted ones are Cramming's unigram curriculum: rows by the mean of log2((count + 1) / (total + vocabulary)) over
-their tokens. Source: arXiv:2212.14034 and github.com/JonasGeiping/cramming, changed: `likely_first` is what the paper
-says and `unlikely_first` what its code does; padding is left out of mean and counts; equal rows stay in their order,
-either way; the sums are of whole numbers, so that every machine gives the same order.
+The two sorted orders are Cramming's unigram curriculum: rows are sorted by the mean over their tokens of
+log2((count + 1) / (total + vocab_size)).
+
+Source: arXiv:2212.14034 and github.com/JonasGeiping/cramming. Changed: `likely_first` is what the paper says,
+`unlikely_first` what its code does; padding counts neither in the mean nor in the counts; equal rows keep their order
+in both; sums are of integers, so every machine computes the same order.
 """
 
 import hashlib
@@ -20,7 +22,8 @@ import numpy.typing as npt
 
 from cram.data.shards.mapped_arrays import map_arrays
 from cram.data.shards.shards import ShardSet
-from cram.data.tokenizer import SpecialTokens, load_tokenizer
+from cram.data.special import SpecialTokens
+from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import to_json, write_atomic
 from cram.files.lock import wait_for_lock
@@ -32,39 +35,50 @@ Order = npt.NDArray[np.uint32]
 SORTED: tuple[OrderKind, ...] = ("likely_first", "unlikely_first")
 FOLDER, ARRAY = "orders", "order"
 CHUNK_TOKENS = 1 << 20
-TOKEN_BITS, ROW_BITS = 20, 26  # binary places of a token's surprisal, below 64, and of a row's mean
-_warned: set[Path] = set()
+# Fraction bits of a token's surprisal and of a row's mean. A mean is below 64, so 6 + 26 bits fit a uint32.
+TOKEN_BITS, ROW_BITS = 20, 26
+_warned_folders: set[Path] = set()
 
 
 def open_order(shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> Order:
-    """The numbers of all rows in the order of an epoch: uint32 [rows], a memory map or an array.
+    """Returns the numbers of all rows in the order of an epoch: uint32 [rows], a memory map or an array.
 
-    Read from its file; where none is there, or one that is damaged or of other shards, it is made and written. Where
-    it cannot be written the order is kept in memory, with a warning.
+    The order is read from its file. If the file is missing, damaged or belongs to other shards, the order is computed
+    and written. If it cannot be written, it is kept in memory, and a warning is printed once.
+
+    Args:
+        shards: whose rows are ordered.
+        kind: `data.order`.
+        seed: of the run; sorted orders ignore it.
+        epoch: counted from 0; sorted orders ignore it.
     """
     path = _path(shards, kind, seed, epoch)
     order = _read(path, shards)
     if order is None:
-        file = _make(path, shards, kind, seed, epoch)
+        file = _build_file(path, shards, kind, seed, epoch)
         try:
             _write(path, file)
             order = map_arrays(path)[0][ARRAY]
         except (OSError, CramError) as error:
-            _warn(path.parent, error)
+            _warn_once(path.parent, error)
             order = file[len(file) - 4 * shards.rows :].view(np.uint32)
     return order
 
 
 def write_orders(shards: ShardSet) -> None:
-    """Write the orders that serve every seed and epoch, where they are missing; CramError when the disk is full."""
+    """Writes the two sorted orders, which serve every seed and epoch, unless they exist.
+
+    Raises:
+        CramError: the disk is full.
+    """
     for kind in SORTED:
         path = _path(shards, kind, 0, 0)
         if _read(path, shards) is None:
-            _write(path, _make(path, shards, kind, 0, 0))
+            _write(path, _build_file(path, shards, kind, 0, 0))
 
 
 def epoch_order(seed: int, data_hash: str, epoch: int, rows: int) -> Order:
-    """The shuffled order of an epoch: a permutation of `rows` numbers, a pure function of the arguments."""
+    """The shuffled order of an epoch: a permutation of the numbers below `rows`, a function of the arguments alone."""
     order = np.empty(rows, np.uint32)
     _shuffle(order, seed, data_hash, epoch)
     return order
@@ -76,7 +90,7 @@ def _path(shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> Path:
 
 
 def _read(path: Path, shards: ShardSet) -> Order | None:
-    """The order that a file holds; None for none, for one of other shards, and for a damaged one."""
+    """The order in a file; None if the file is missing, damaged or belongs to other shards."""
     try:
         if not is_intact(path.parent, path.name):
             return None
@@ -87,12 +101,15 @@ def _read(path: Path, shards: ShardSet) -> Order | None:
     return order if order.shape == (shards.rows,) and metadata == _metadata(path, shards) else None
 
 
-def _make(path: Path, shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> npt.NDArray[np.uint8]:
-    """A file as bytes. It is laid out first and the order made in it: of 100 million rows there is no second copy."""
+def _build_file(path: Path, shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> npt.NDArray[np.uint8]:
+    """The bytes of an order's file.
+
+    The order is computed inside the bytes of the file, so 100 million rows are not in memory twice.
+    """
     rows = shards.rows
     header = _header(rows, _metadata(path, shards))
     start = len(header)
-    space = np.empty(start + 8 * rows, np.uint8)  # sorting takes twice what the order does
+    space = np.empty(start + 8 * rows, np.uint8)  # sorting needs 8 bytes a row, the order keeps 4 of them
     if kind == "shuffled":
         _shuffle(space[start : start + 4 * rows].view(np.uint32), seed, shards.hash, epoch)
     else:
@@ -104,7 +121,7 @@ def _make(path: Path, shards: ShardSet, kind: OrderKind, seed: int, epoch: int) 
 
 def _write(path: Path, file: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(exist_ok=True)
-    with wait_for_lock(path.parent / ".lock"):  # two runs that start together write the same file
+    with wait_for_lock(path.parent / ".lock"):  # two runs that start at the same time write the same file
         write_atomic(path, file.data)
         add_to_checksums(path.parent, path.name)
 
@@ -114,7 +131,10 @@ def _metadata(path: Path, shards: ShardSet) -> dict[str, str]:
 
 
 def _header(rows: int, metadata: dict[str, str]) -> bytes:
-    """The head of a safetensors file, a multiple of 8 bytes: the library would want the whole order as bytes."""
+    """The header of a safetensors file, padded to a multiple of 8 bytes.
+
+    It is written here because the library would need the whole order as one bytes object.
+    """
     entry = {"dtype": "U32", "shape": [rows], "data_offsets": [0, 4 * rows]}
     text = to_json({"__metadata__": metadata, ARRAY: entry}).encode()
     text += b" " * (-len(text) % 8)
@@ -122,9 +142,9 @@ def _header(rows: int, metadata: dict[str, str]) -> bytes:
 
 
 def _shuffle(order: Order, seed: int, data_hash: str, epoch: int) -> None:
-    """Fill `order` with what `RandomState.permutation` gives, in half its memory.
+    """Fills `order` with the result of `RandomState.permutation`, in half of its memory.
 
-    RandomState, because numpy promises that its stream never changes; a shuffle draws the same for every dtype.
+    RandomState, because numpy promises that its stream never changes. A shuffle draws the same numbers for every dtype.
     """
     for start in range(0, len(order), CHUNK_TOKENS):
         stop = min(start + CHUNK_TOKENS, len(order))
@@ -134,7 +154,10 @@ def _shuffle(order: Order, seed: int, data_hash: str, epoch: int) -> None:
 
 
 def _sort(space: npt.NDArray[np.uint64], shards: ShardSet, kind: OrderKind) -> None:
-    """Sort (score, row) as one number each, and put the rows into the first half of the space."""
+    """Sorts the rows by score and leaves their numbers, uint32, in the first half of `space`.
+
+    Score and row number are packed into one uint64, so that one sort in place orders the rows and breaks ties.
+    """
     table = _surprisal(shards)
     start = 0
     for _, tokens, _ in shards.blocks():
@@ -151,23 +174,29 @@ def _sort(space: npt.NDArray[np.uint64], shards: ShardSet, kind: OrderKind) -> N
 
 
 def _surprisal(shards: ShardSet) -> npt.NDArray[np.uint32]:
-    """-log2 of each token's share, in 1 / 2**TOKEN_BITS, at least 1; 0 for padding alone."""
+    """-log2 of each token's share of all tokens, as a multiple of 2**-TOKEN_BITS: uint32 [vocab_size].
+
+    Padding has 0. All others have at least 1, so that padding can be told from them.
+    """
     counts = shards.token_counts()
-    share = (counts + 1) / (counts.sum() + shards.vocab_size)
-    table = np.maximum(np.rint(-np.log2(share) * (1 << TOKEN_BITS)), 1).astype(np.uint32)
+    shares = (counts + 1) / (counts.sum() + shards.vocab_size)
+    table: npt.NDArray[np.uint32] = np.maximum(np.rint(-np.log2(shares) * (1 << TOKEN_BITS)), 1).astype(np.uint32)
     table[SpecialTokens.of(load_tokenizer(shards.tokenizer_path)).pad] = 0
     return table
 
 
 def _mean(table: npt.NDArray[np.uint32], tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
-    """The mean over each row's tokens, in 1 / 2**ROW_BITS, below 2**32; 0 for a row of padding."""
+    """The mean surprisal of each row's tokens, as a multiple of 2**-ROW_BITS: uint64 [rows], below 2**32.
+
+    A row of nothing but padding has 0.
+    """
     values = np.take(table, tokens)
-    sums = values.sum(axis=1, dtype=np.uint64)
-    there = np.count_nonzero(values, axis=1).astype(np.uint64)
-    return (sums << np.uint64(ROW_BITS - TOKEN_BITS)) // np.maximum(there, np.uint64(1))
+    sums: npt.NDArray[np.uint64] = values.sum(axis=1, dtype=np.uint64)
+    counts = np.count_nonzero(values, axis=1).astype(np.uint64)
+    return (sums << np.uint64(ROW_BITS - TOKEN_BITS)) // np.maximum(counts, np.uint64(1))
 
 
-def _warn(folder: Path, error: Exception) -> None:
-    if folder not in _warned:
-        _warned.add(folder)
+def _warn_once(folder: Path, error: Exception) -> None:
+    if folder not in _warned_folders:
+        _warned_folders.add(folder)
         print(f"warning: {folder} cannot be written, so orders of rows are kept in memory: {error}", flush=True)

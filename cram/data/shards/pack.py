@@ -1,7 +1,7 @@
-"""Documents of any length -> rows of one length, with their borders kept.
+"""Packs documents of any length into rows of one length, and notes where each document begins.
 
-Two ways: greedy fills every row and cuts documents at the ends of rows; best fit cuts no document that fits a row and
-pads what stays free. Either way a row's padding counts as one more document.
+There are two ways. `greedy` fills every row and cuts documents at the ends of rows. `best_fit` never cuts a document
+that fits into a row, and pads the free space. In both, the padding of a row counts as one more document.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,44 +14,50 @@ import numpy.typing as npt
 Array = npt.NDArray[np.int32]
 PackingKind = Literal["greedy", "best_fit"]
 
-# More fills rows little better: on 104 M tokens of encyclopedia, books, reviews and abstracts 99.6 % at 128 (99.7 %
-# with four times the window), 99.8 % at 512 and 1024. It is what a state holds: 4 MB.
+# A larger window fills rows only a little better: on 104 M tokens of encyclopedia, books, reviews and abstracts it is
+# 99.6 % at 128 (99.7 % with four times the window), 99.8 % at 512 and 1024. A state holds a window: 4 MB.
 WINDOW_TOKENS = 1 << 20
 
 
 class Packer(Protocol):
-    """Takes documents one by one and gives rows; the rows do not depend on when they are taken."""
+    """Takes documents one by one and returns rows. When the rows are taken does not change them.
 
-    pending: int  # tokens added and not yet taken in a row
-    cut: int  # documents that would have fitted in one row and are in two
+    Attributes:
+        pending: tokens that were added and are not in a row that was taken.
+        cut: documents that are in two rows although they would fit into one.
+    """
+
+    pending: int
+    cut: int
 
     def add(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
-        """Append one whole document, `[CLS] text [SEP]`."""
+        """Adds one whole document, `[CLS] text [SEP]`."""
 
     def take(self) -> tuple[Array, Array]:
-        """The rows that are ready, and away with them: tokens and documents, int32 [rows, seq_len].
+        """Returns the rows that are complete, and forgets them.
 
-        `documents` is the 0-based index of each token's document within its row; the part of a longer document
-        that goes on in another row has an index of that row.
+        Returns:
+            tokens and documents, both int32 [rows, seq_len]. `documents` is the 0-based index of each token's
+            document within its row; a document that continues in another row has an index of its own there.
         """
 
     def finish(self) -> tuple[Array, Array]:
-        """All that is left, as `take`, padded; the packer is empty then and can go on."""
+        """Returns all remaining rows, padded, as `take` does. The packer is empty then and can be used again."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """What is pending: tokens int32, lengths int64 of the documents they are from, cut int64 [1]."""
+        """The pending documents: `tokens` int32, `lengths` int64 of each document, and `cut` int64 [1]."""
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from the state of a packer of the same kind, seq_len and pad_id."""
+        """Continues from the state of a packer of the same kind, seq_len and pad_id."""
 
 
 def make_packer(kind: PackingKind, seq_len: int, pad_id: int) -> Packer:
-    """The packer of `data.packing`."""
+    """Makes the packer that `data.packing` names."""
     return GreedyPacker(seq_len, pad_id) if kind == "greedy" else BestFitPacker(seq_len, pad_id)
 
 
 class _Collector:
-    """Collects documents; the tokens are copied."""
+    """The base of the packers: collects copies of the documents."""
 
     def __init__(self, seq_len: int, pad_id: int):
         self._seq_len = seq_len
@@ -65,7 +71,7 @@ class _Collector:
             self.pending += len(ids)
 
     def state(self) -> dict[str, np.ndarray]:
-        documents = self._waiting()
+        documents = self._pending_documents()
         lengths = np.array([len(document) for document in documents], np.int64)
         return {"tokens": _join(documents), "lengths": lengths, "cut": np.array([self.cut], np.int64)}
 
@@ -74,35 +80,35 @@ class _Collector:
         self._documents = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
         self.pending, self.cut = len(tokens), int(state["cut"][0])
 
-    def _waiting(self) -> list[Array]:
+    def _pending_documents(self) -> list[Array]:
         return self._documents
 
 
 class GreedyPacker(_Collector):
-    """A document that is longer than what is left of a row goes on in the next one."""
+    """Fills every row: a document that is longer than the free space of a row continues in the next one."""
 
     def add(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
-        # Rows that were taken were full, so what is pending ends where the last, open row does.
+        # Only full rows are taken, so the pending tokens modulo seq_len are the tokens in the last, open row.
         self.cut += len(ids) <= self._seq_len < self.pending % self._seq_len + len(ids)
         super().add(ids)
 
     def take(self) -> tuple[Array, Array]:
         stream, numbers = self._stream()
         full = len(stream) - len(stream) % self._seq_len
-        rest, owners = stream[full:].copy(), numbers[full:]
-        self._documents = np.split(rest, np.flatnonzero(np.diff(owners)) + 1) if len(rest) else []
+        rest, rest_numbers = stream[full:].copy(), numbers[full:]
+        self._documents = np.split(rest, np.flatnonzero(np.diff(rest_numbers)) + 1) if len(rest) else []
         self.pending = len(rest)
         return self._rows(stream[:full], numbers[:full])
 
     def finish(self) -> tuple[Array, Array]:
         stream, numbers = self._stream()
         padding = self._padding[: -len(stream) % self._seq_len]
-        after = np.full(len(padding), len(self._documents), np.int32)
+        padding_numbers = np.full(len(padding), len(self._documents), np.int32)
         self._documents, self.pending = [], 0
-        return self._rows(np.concatenate([stream, padding]), np.concatenate([numbers, after]))
+        return self._rows(np.concatenate([stream, padding]), np.concatenate([numbers, padding_numbers]))
 
     def _stream(self) -> tuple[Array, Array]:
-        """All pending tokens, and the number of the pending document that each is from."""
+        """All pending tokens, and for each the index of its document among the pending ones."""
         lengths = [len(document) for document in self._documents]
         return _join(self._documents), np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
@@ -112,107 +118,124 @@ class GreedyPacker(_Collector):
 
 
 class BestFitPacker(_Collector):
-    """A document that fits a row is in one row; of a longer one, whole rows, and its rest is placed like a short one.
+    """Cuts no document that fits into a row. A longer one gives whole rows, and its rest is placed like a short one.
 
-    Rests and short documents wait until `WINDOW_TOKENS` of them are there, and then each window is packed by
-    itself, its rows in the order of their first documents. Whole rows need not wait.
+    Rests and short documents wait in a window. When it has `WINDOW_TOKENS`, it is packed by itself; its rows are in the
+    order of their first documents. Whole rows do not wait.
 
-    Source: arXiv:2404.10830 (best-fit decreasing), changed: in windows, so that memory is bounded.
+    Source: arXiv:2404.10830 (best-fit decreasing). Changed: documents are packed in windows, so memory is bounded.
     """
 
     def __init__(self, seq_len: int, pad_id: int):
         super().__init__(seq_len, pad_id)
         self._window: list[Array] = []
-        self._held = 0  # tokens in the window
+        self._window_tokens = 0
 
     def take(self) -> tuple[Array, Array]:
-        parts = list(self._place())
-        return self._rows(parts)
+        return self._rows(list(self._place()))
 
     def finish(self) -> tuple[Array, Array]:
-        parts = [*self._place(), *self._close()]
-        return self._rows(parts)
+        return self._rows([*self._place(), *self._pack_window()])
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         super().load(state)
-        self._window, self._held = [], 0
+        self._window, self._window_tokens = [], 0
 
-    def _waiting(self) -> list[Array]:
+    def _pending_documents(self) -> list[Array]:
         return self._window + self._documents
 
     def _place(self) -> Iterable[tuple[Array, int]]:
-        """Move all documents to whole rows and the window; the parts of rows in order, each with its index."""
+        """Moves all documents into whole rows and the window.
+
+        Yields:
+            The pieces that fill the rows, in order, each with its index within its row.
+        """
         for document in self._documents:
             rest = len(document) % self._seq_len
             whole = len(document) - rest
             if whole:
                 yield document[:whole], 0
             if rest:
-                self._window.append(document[whole:].copy() if whole else document)  # a view keeps all of a book
-                self._held += rest
-            if self._held >= WINDOW_TOKENS:
-                yield from self._close()
+                # A copy, because a view of the rest would keep a whole book in memory.
+                self._window.append(document[whole:].copy() if whole else document)
+                self._window_tokens += rest
+            if self._window_tokens >= WINDOW_TOKENS:
+                yield from self._pack_window()
         self._documents = []
 
-    def _close(self) -> Iterable[tuple[Array, int]]:
-        """Pack the window; its rows as parts."""
+    def _pack_window(self) -> Iterable[tuple[Array, int]]:
+        """Packs the window and empties it; yields as `_place` does."""
         rows: dict[int, list[Array]] = {}
-        homes = best_fit(np.array([len(piece) for piece in self._window], np.int64), self._seq_len)
-        for piece, home in zip(self._window, homes, strict=True):
-            rows.setdefault(home, []).append(piece)
-        self._window, self._held = [], 0
+        row_numbers = best_fit(np.array([len(piece) for piece in self._window], np.int64), self._seq_len)
+        for piece, number in zip(self._window, row_numbers, strict=True):
+            rows.setdefault(number, []).append(piece)
+        self._window, self._window_tokens = [], 0
         for row in rows.values():
             yield from zip(row, range(len(row)), strict=True)
             if padding := self._seq_len - sum(map(len, row)):
                 yield self._padding[:padding], len(row)
 
-    def _rows(self, parts: list[tuple[Array, int]]) -> tuple[Array, Array]:
-        self.pending = self._held
-        tokens = _join([piece for piece, _ in parts])
-        lengths = np.array([len(piece) for piece, _ in parts], np.int64)
-        documents = np.repeat(np.array([number for _, number in parts], np.int32), lengths)
+    def _rows(self, pieces: list[tuple[Array, int]]) -> tuple[Array, Array]:
+        self.pending = self._window_tokens
+        tokens = _join([piece for piece, _ in pieces])
+        lengths = np.array([len(piece) for piece, _ in pieces], np.int64)
+        documents = np.repeat(np.array([index for _, index in pieces], np.int32), lengths)
         return tokens.reshape(-1, self._seq_len), documents.reshape(-1, self._seq_len)
 
 
 def best_fit(lengths: npt.NDArray[np.int64], seq_len: int) -> list[int]:
-    """Best-fit decreasing: the row of each length, 1 to seq_len; rows are numbered as they are opened.
+    """Assigns pieces to rows by best-fit decreasing.
 
-    The longest first, each into the row it leaves least of; of equals the first in order, and the row that came to
-    its free space last.
+    The longest piece comes first, and each goes into the row with the least free space that suffices. Of equal pieces
+    the first in order comes first; of rows with equal free space the one that reached it last is taken.
+
+    Args:
+        lengths: tokens of each piece, 1 to seq_len.
+        seq_len: tokens of a row.
+
+    Returns:
+        The number of the row of each piece; rows are numbered in the order in which they are opened.
     """
-    free: list[list[int]] = [[] for _ in range(seq_len + 1)]  # rows by their free space
-    there = 0  # bit n: some row has n free
-    homes = [0] * len(lengths)
+    rows_by_space: list[list[int]] = [[] for _ in range(seq_len + 1)]
+    # Bit n is set if some row has exactly n tokens free: the smallest space that suffices is then one bit operation.
+    spaces = 0
+    row_of_piece = [0] * len(lengths)
     opened = 0
     sizes = lengths.tolist()
     for piece in np.argsort(-lengths, kind="stable").tolist():
         size = sizes[piece]
-        if fitting := there >> size:
+        if fitting := spaces >> size:
             space = size + (fitting & -fitting).bit_length() - 1
-            home = free[space].pop()
-            if not free[space]:
-                there ^= 1 << space
+            row = rows_by_space[space].pop()
+            if not rows_by_space[space]:
+                spaces ^= 1 << space
         else:
-            space, home = seq_len, opened
+            space, row = seq_len, opened
             opened += 1
-        homes[piece] = home
+        row_of_piece[piece] = row
         if left := space - size:
-            free[left].append(home)
-            there |= 1 << left
-    return homes
+            rows_by_space[left].append(row)
+            spaces |= 1 << left
+    return row_of_piece
 
 
 @dataclass(frozen=True)
 class Fill:
-    """How documents fill rows; `cut` counts those that would have fitted in one row and are in two."""
+    """How well documents fill rows.
+
+    Attributes:
+        rows: the number of rows.
+        share: of the positions in the rows, those that are not padding.
+        cut: documents that are in two rows although they would fit into one.
+    """
 
     rows: int
-    share: float  # of the rows' positions that are no padding
+    share: float
     cut: int
 
 
-def fill(lengths: npt.ArrayLike, seq_len: int, kind: PackingKind) -> Fill:
-    """What a packer makes of documents of these lengths, in this order, told without their tokens."""
+def predict_fill(lengths: npt.ArrayLike, seq_len: int, kind: PackingKind) -> Fill:
+    """Computes how a packer would fill rows with documents of these lengths in this order, without their tokens."""
     sizes = np.asarray(lengths, np.int64)
     tokens = int(sizes.sum())
     if kind == "greedy":
@@ -228,7 +251,7 @@ def fill(lengths: npt.ArrayLike, seq_len: int, kind: PackingKind) -> Fill:
 
 
 def _windows(rests: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:
-    """The windows that best fit packs: the rests that are not 0, up to the one that fills the window."""
+    """Splits the rests that are not 0 as `BestFitPacker` does: a window ends with the rest that fills it."""
     rests = rests[rests > 0]
     ends = np.cumsum(rests)
     start = 0

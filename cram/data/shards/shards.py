@@ -1,10 +1,11 @@
-"""The shard folder: packed rows in checksummed safetensors files, read through memory maps.
+"""The shard folder: packed rows in safetensors files with checksums, read through memory maps.
 
-manifest.json             version, sources, settings, counts, sha256 of every other file and of itself
+manifest.json             format version, sources, settings, counts, sha256 of every other file and of itself
 shard-00000.safetensors   tokens uint16 (int32 above 65536 pieces) and documents uint8 or uint16, [rows, seq_len]
-counts.safetensors        counts int64 [vocab]: how often each token occurs; lengths int64: documents by their tokens
+counts.safetensors        counts int64 [vocab_size]: how often each token occurs; lengths int64: how many documents have
+                          each number of tokens
 held_out.jsonl            {"text", "hash"}: documents that are not in the rows, in the order of their hashes
-tokenizer.json
+tokenizer.json            the tokenizer of the rows
 """
 
 import json
@@ -35,16 +36,28 @@ Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class HeldOutDocument:
-    """A document that is never trained on; `hash` is the sha256 of its text in hex."""
+    """A document that is never trained on.
+
+    Attributes:
+        text: as it was read.
+        hash: the sha256 of the text, in hex.
+    """
 
     text: str
     hash: str
 
 
 class ShardWriter:
-    """Writes rows as shards, then the files beside them, the manifest last: without it a folder is none.
+    """Writes the shards, then the other files, and the manifest last. A folder without a manifest is incomplete.
 
-    A shard is what was written between two calls of `flush`; `state` after it is enough to go on in another process.
+    A shard holds the rows written between two calls of `flush`. The `state` after a `flush` is enough for another
+    process to continue.
+
+    Args:
+        folder: the shard folder; it is created with its first file.
+        seq_len: tokens of a row.
+        vocab_size: tokens are stored as uint16 if every id fits, else as int32.
+        pad_id: the id of padding, which is not counted as a token.
     """
 
     def __init__(self, folder: Path, seq_len: int, vocab_size: int, pad_id: int):
@@ -56,10 +69,15 @@ class ShardWriter:
         self._counts = np.zeros(vocab_size, np.int64)
         self._files: dict[str, str] = {}
         self._shards: list[dict[str, Any]] = []
-        self.buffered = 0  # rows that no shard holds yet
+        self.buffered = 0  # rows that are not in a shard yet
 
     def write(self, tokens: Array, documents: Array) -> None:
-        """Append rows, int [rows, seq_len]."""
+        """Appends rows.
+
+        Args:
+            tokens: int [rows, seq_len].
+            documents: int [rows, seq_len], the index of each token's document within its row.
+        """
         if len(tokens):
             self._buffer.append((tokens.astype(self._token_dtype), documents.astype(np.uint16)))
             self.buffered += len(tokens)
@@ -67,23 +85,27 @@ class ShardWriter:
 
     @property
     def rows(self) -> int:
-        """Rows that are in shards."""
+        """The number of rows in the shards written so far."""
         return sum(shard["rows"] for shard in self._shards)
 
     def flush(self) -> None:
-        """Write the buffered rows, if any, as one shard; CramError when the disk is full."""
+        """Writes the buffered rows, if there are any, as one shard.
+
+        Raises:
+            CramError: the disk is full.
+        """
         if not self.buffered:
             return
         tokens, documents = (np.concatenate(parts) for parts in zip(*self._buffer, strict=True))
-        smallest = np.uint8 if documents.max() < 1 << 8 else np.uint16
-        data = save({"tokens": tokens, "documents": documents.astype(smallest, copy=False)})
+        document_dtype = np.uint8 if documents.max() < 1 << 8 else np.uint16
+        data = save({"tokens": tokens, "documents": documents.astype(document_dtype, copy=False)})
         name = f"shard-{len(self._shards):05}.safetensors"
-        self.file(name, data)
+        self.write_file(name, data)
         self._shards.append({"file": name, "rows": len(tokens), "bytes": len(data)})
         self._buffer, self.buffered = [], 0
 
-    def file(self, name: str, data: bytes) -> None:
-        """Write a file that the manifest lists with its checksum."""
+    def write_file(self, name: str, data: bytes) -> None:
+        """Writes a file that the manifest will list with its checksum."""
         write_atomic(self._folder / name, data)
         self._files[name] = sha256_bytes(data)
 
@@ -94,17 +116,21 @@ class ShardWriter:
         manifest: dict[str, Any],
         lengths: npt.NDArray[np.int64] = NO_LENGTHS,
     ) -> None:
-        """Write what is left, and the manifest: the given entries and the writer's own.
+        """Writes the buffered rows, the other files and the manifest.
 
-        `lengths` is how many documents have each number of tokens.
+        Args:
+            tokenizer: the content of tokenizer.json.
+            held_out: the held-out documents, in the order of their hashes.
+            manifest: entries of the manifest besides those that the writer knows itself.
+            lengths: int64, how many documents have each number of tokens.
         """
         self.flush()
         lines = (to_json({"text": document.text, "hash": document.hash}) + "\n" for document in held_out)
         self._counts[self._pad_id] = 0
-        self.file(TOKENIZER, tokenizer)
-        self.file(HELD_OUT, "".join(lines).encode())
-        self.file(COUNTS, save({"counts": self._counts, "lengths": lengths}))
-        own = {
+        self.write_file(TOKENIZER, tokenizer)
+        self.write_file(HELD_OUT, "".join(lines).encode())
+        self.write_file(COUNTS, save({"counts": self._counts, "lengths": lengths}))
+        entries = {
             "format": FORMAT_VERSION,
             "seq_len": self._seq_len,
             "vocab_size": len(self._counts),
@@ -113,27 +139,41 @@ class ShardWriter:
             "shards": self._shards,
             "files": self._files,
         }
-        write_sealed(self._folder / MANIFEST, own | manifest)
+        write_sealed(self._folder / MANIFEST, entries | manifest)
 
     def state(self) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
-        """What has been written, when nothing is buffered: token counts int64 [vocab], and the rest for JSON."""
+        """The writer's state, when no rows are buffered: token counts, int64 [vocab_size], and the rest for JSON."""
         assert not self.buffered
         return self._counts, {"shards": self._shards, "files": self._files}
 
     def load(self, counts: npt.NDArray[np.int64], state: dict[str, Any]) -> None:
-        """Go on behind the shards of a state; ValueError when one of them is not there as it was written."""
-        for name, expected in state["files"].items():
+        """Continues after the shards of a state.
+
+        Raises:
+            ValueError: one of the files is missing or has another content.
+        """
+        for name, checksum in state["files"].items():
             path = self._folder / name
-            if not path.is_file() or sha256_file(path) != expected:
+            if not path.is_file() or sha256_file(path) != checksum:
                 raise ValueError(f"{path} is missing or damaged")
         self._counts, self._shards, self._files = counts, state["shards"], state["files"]
 
 
 class ShardSet:
-    """A shard folder, open for reading."""
+    """A shard folder, open for reading; `ShardSet.open` opens one.
+
+    Attributes:
+        folder: where it is.
+        manifest: the content of manifest.json.
+        rows, seq_len: the number of rows and of tokens in each.
+        vocab_size: every token id is below it.
+        tokens: in all rows, padding not counted.
+        documents: in all rows.
+        hash: identifies the rows and the tokenizer; runs and orders name the shards by it.
+    """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
-        """Map the shards of `folder`; use `open`, which reads the manifest."""
+        """Maps the shards of `folder`, whose manifest has been read."""
         self.folder = folder
         self.manifest = manifest
         self.rows: int = manifest["rows"]
@@ -150,50 +190,61 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ShardSet":
-        """Open a folder.
+        """Opens a shard folder and maps its shards.
 
-        Errors: CramError when it is not a shard folder, of another version, or edited, or a shard is cut or missing.
+        Raises:
+            CramError: it is not a shard folder, it has another format version, its manifest was edited, or a shard
+                is missing or truncated.
         """
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
-            inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
-            remedy = f"give one that is in it: {', '.join(inside[:3])}" if inside else "run cram.prepare"
-            raise CramError(f"{folder}: no shard folder, it holds no {MANIFEST}; {remedy}")
+            shard_folders = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+            remedy = f"name one inside it: {', '.join(shard_folders[:3])}" if shard_folders else "run cram.prepare"
+            raise CramError(f"{folder}: not a shard folder, it has no {MANIFEST}; {remedy}")
         manifest = read_json(folder / MANIFEST)
         version = manifest.get("format") if isinstance(manifest, dict) else None
         if version != FORMAT_VERSION:
-            raise CramError(f"{folder / MANIFEST}: format {version}, this version reads {FORMAT_VERSION}; {REMEDY}")
+            raise CramError(
+                f"{folder / MANIFEST}: format {version}, this version of cram reads {FORMAT_VERSION}; {REMEDY}"
+            )
         try:
             return cls(folder, read_sealed(folder / MANIFEST, f"; {REMEDY}"))
         except (KeyError, TypeError) as error:
             raise CramError(f"{folder / MANIFEST}: damaged ({error!r}); {REMEDY}") from error
 
     def read(self, indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-        """Rows by number, in the given order: tokens and documents, [len(indices), seq_len], as they are stored.
+        """Reads rows by their numbers.
 
-        Tokens are uint16, int32 above 65536 pieces; documents uint8, or uint16 where a row holds more.
+        Args:
+            indices: int64 [n], numbers of rows in any order.
+
+        Returns:
+            tokens, uint16 or int32 [n, seq_len], and documents, uint8 or uint16 [n, seq_len], in the order of
+            `indices`.
         """
         order = np.argsort(indices)  # so that each shard is read once, forward
         ordered = indices[order]
-        homes = np.searchsorted(self._ends, ordered, side="right")
+        shard_numbers = np.searchsorted(self._ends, ordered, side="right")
         tokens, documents = (np.empty((len(indices), self.seq_len), dtype) for dtype in self._dtypes)
-        for begin, end in pairwise([*np.flatnonzero(np.diff(homes, prepend=-1)).tolist(), len(homes)]):
-            shard = self._shards[homes[begin]]
-            rows = ordered[begin:end] - (self._ends[homes[begin]] - len(shard[0]))
-            for stored, found in zip(shard, (tokens, documents), strict=True):
-                if stored.dtype == found.dtype:
-                    # Without `clip`, take would fill a buffer of its own first; rows are in range by searchsorted.
-                    np.take(stored, rows, axis=0, out=found[begin:end], mode="clip")
-                else:  # narrower than in another shard
-                    found[begin:end] = stored[rows]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return tokens[back], documents[back]
+        starts = np.flatnonzero(np.diff(shard_numbers, prepend=-1)).tolist()
+        for begin, end in pairwise([*starts, len(shard_numbers)]):
+            number = shard_numbers[begin]
+            shard = self._shards[number]
+            rows = ordered[begin:end] - (self._ends[number] - len(shard[0]))
+            for stored, result in zip(shard, (tokens, documents), strict=True):
+                if stored.dtype == result.dtype:
+                    # mode="clip" because take would fill a buffer of its own first; searchsorted keeps rows in range.
+                    np.take(stored, rows, axis=0, out=result[begin:end], mode="clip")
+                else:  # this shard stores a narrower type than another one
+                    result[begin:end] = stored[rows]
+        inverse = np.empty_like(order)
+        inverse[order] = np.arange(len(order))
+        return tokens[inverse], documents[inverse]
 
     def blocks(self) -> Iterator[tuple[Path, npt.NDArray[np.integer], npt.NDArray[np.integer]]]:
-        """All rows, some at a time: the shard they are in, tokens and documents as stored.
+        """Yields all rows in blocks: the path of their shard, tokens and documents as they are stored.
 
-        A shard is mapped only while it is read: the pages of maps that are kept would fill the memory.
+        A shard is mapped only while it is read, because the pages of maps that stay open would fill the memory.
         """
         step = max(1, TOKENS_AT_ONCE // self.seq_len)
         for shard in self.manifest["shards"]:
@@ -202,39 +253,47 @@ class ShardSet:
                 yield self.folder / shard["file"], tokens[start : start + step], documents[start : start + step]
 
     def verify(self) -> None:
-        """Compare every file with its sha256; CramError naming the first that differs."""
-        for name in self.manifest["files"]:
-            self.file(name)
+        """Compares every file with its checksum.
 
-    def file(self, name: str) -> Path:
-        """The path of a file that the manifest lists. Errors: CramError where its content is not what was written."""
+        Raises:
+            CramError: a file is missing or differs; the message names the first one.
+        """
+        for name in self.manifest["files"]:
+            self.checked_path(name)
+
+    def checked_path(self, name: str) -> Path:
+        """The path of a file that the manifest lists, after its content was compared with the checksum.
+
+        Raises:
+            CramError: the file is missing or its content differs.
+        """
         path = self.folder / name
         if not path.is_file():
             raise CramError(f"{path}: missing; {REMEDY}")
         if sha256_file(path) != self.manifest["files"][name]:
-            raise CramError(f"{path}: damaged, its content is not what the manifest's sha256 says; {REMEDY}")
+            raise CramError(f"{path}: damaged, its sha256 is not the one in the manifest; {REMEDY}")
         return path
 
     @property
     def tokenizer_path(self) -> Path:
-        """The tokenizer.json of the rows, as it was written."""
-        return self.file(TOKENIZER)
+        """The path of the tokenizer of the rows, after its checksum was compared."""
+        return self.checked_path(TOKENIZER)
 
     def token_counts(self) -> npt.NDArray[np.int64]:
-        """How often each token occurs in the rows, padding not counted: int64 [vocab]."""
-        return load_file(self.file(COUNTS))["counts"]
+        """How often each token occurs in the rows, padding not counted: int64 [vocab_size]."""
+        return load_file(self.checked_path(COUNTS))["counts"]
 
     def lengths(self) -> npt.NDArray[np.int64]:
-        """How many documents have each number of tokens, longer ones counted in the last place."""
-        return load_file(self.file(COUNTS))["lengths"]
+        """How many documents have each number of tokens: int64. The last element counts all longer ones too."""
+        return load_file(self.checked_path(COUNTS))["lengths"]
 
     def held_out(self) -> list[HeldOutDocument]:
         """The held-out documents in the order of their hashes."""
-        with self.file(HELD_OUT).open(encoding="utf-8") as lines:
+        with self.checked_path(HELD_OUT).open(encoding="utf-8") as lines:
             return [HeldOutDocument(**json.loads(line)) for line in lines]
 
     def _map(self, shard: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens and documents of a shard, as views of its memory map."""
+        """Maps a shard; its tokens and documents are views of the map."""
         path = self.folder / shard["file"]
         if not path.is_file():
             raise CramError(f"{path}: missing; {REMEDY}")

@@ -388,5 +388,5 @@ def test_a_full_disk_costs_the_plots_alone(
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(CramError, match=r"no shard folder, it holds no manifest.json; run cram.prepare"):
+    with pytest.raises(CramError, match=r"not a shard folder, it has no manifest.json; run cram.prepare"):
         show.print_shards(tmp_path)

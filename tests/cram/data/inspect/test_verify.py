@@ -111,7 +111,7 @@ def test_a_changed_bit_and_a_missing_file_are_found(folder: Path, name: str) -> 
     data = bytearray(path.read_bytes())
     data[-2] ^= 1
     path.write_bytes(data)
-    fails(folder, rf"{name}: damaged, its content is not what the manifest's sha256 says; delete the folder")
+    fails(folder, rf"{name}: damaged, its sha256 is not the one in the manifest; delete the folder")
     path.unlink()
     fails(folder, rf"{name}: missing; delete the folder and run the same command again")
 
@@ -153,7 +153,7 @@ def test_a_manifest_that_does_not_list_a_file(folder: Path, name: str) -> None:
         (lambda m: [one.update(fill=0.5) for one in m["packing"].values()], r"manifest.json: packing: .0.5., but .0"),
         (lambda m: m.pop("counts"), r"manifest.json: damaged \(KeyError\('counts'\)\)"),
         (lambda m: m.pop("dropped"), r"manifest.json: damaged \(KeyError\('dropped'\)\)"),
-        (lambda m: m.update(format=1), r"manifest.json: format 1, this version reads"),
+        (lambda m: m.update(format=1), r"manifest.json: format 1, this version of cram reads"),
         (lambda m: m["shards"].pop(), r"manifest.json: rows: \d+, but \d+ by its other figures"),
     ],
 )  # fmt: skip
@@ -349,4 +349,4 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    fails(tmp_path / "nowhere", r"nowhere: no shard folder, it holds no manifest.json; run cram.prepare")
+    fails(tmp_path / "nowhere", r"nowhere: not a shard folder, it has no manifest.json; run cram.prepare")

@@ -139,7 +139,7 @@ def rows_of(folder: Path, documents: list[list[int]], kind: PackingKind, seq_len
     for ids in documents:
         packer.add([2, *ids, 3])
     writer.write(*packer.finish())
-    writer.file(held_out_search.BOILERPLATE_FILE, save({"windows": np.array([], np.uint64)}))
+    writer.write_file(held_out_search.BOILERPLATE_FILE, save({"windows": np.array([], np.uint64)}))
     writer.finish(b"{}", [], {"counts": {"documents": len(documents)}, "settings": {"packing": kind}})
     return ShardSet.open(folder)
 

@@ -134,7 +134,7 @@ def test_an_order_is_made_once_and_then_mapped(
     name = "shuffled-seed3-epoch1" if kind == "shuffled" else kind
     path = shards.folder / "orders" / f"{name}.safetensors"
     assert np.array_equal(load_file(path)["order"], made)
-    monkeypatch.setattr(order, "_make", None)
+    monkeypatch.setattr(order, "_build_file", None)
     read = open_order(shards, kind, 3, 1)
     assert not read.flags.owndata and not read.flags.writeable
     assert np.array_equal(read, made) and read.dtype == np.uint32

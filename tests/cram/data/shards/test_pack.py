@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cram.data.shards import pack
-from cram.data.shards.pack import Packer, PackingKind, best_fit, fill, make_packer
+from cram.data.shards.pack import Packer, PackingKind, best_fit, make_packer, predict_fill
 
 PAD = 0
 KINDS: tuple[PackingKind, ...] = ("greedy", "best_fit")
@@ -188,7 +188,7 @@ def test_fill_tells_what_the_packer_does(kind: PackingKind, seq_len: int, length
     pack.WINDOW_TOKENS = window
     packer = make_packer(kind, seq_len, PAD)
     tokens, _ = packed(packer, numbered(lengths), set())
-    told = fill(lengths, seq_len, kind)
+    told = predict_fill(lengths, seq_len, kind)
     assert (told.rows, told.cut) == (len(tokens), packer.cut)
     assert told.share == (pytest.approx((tokens != PAD).mean()) if len(tokens) else 1.0)
 
@@ -224,7 +224,7 @@ def test_nothing_gives_no_row_and_empty_documents_leave_no_trace(kind: PackingKi
     assert packer.take()[0].shape == packer.finish()[0].shape == packer.finish()[1].shape == (0, 4)
     packer.load(packer.state())
     assert packer.pending == packer.cut == 0
-    assert fill([], 4, kind) == pack.Fill(0, 1.0, 0)
+    assert predict_fill([], 4, kind) == pack.Fill(0, 1.0, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,7 +236,7 @@ def test_what_is_pending_stays_small_and_is_the_packers_own(kind: PackingKind) -
         packer.add(ids[:length])
         packer.take()
         assert packer.pending < 1000 + 16
-        kept = [array if array.base is None else array.base for array in packer._waiting()]
+        kept = [array if array.base is None else array.base for array in packer._pending_documents()]
         assert all(array.size < 1000 + 16 for array in kept)  # a view would keep a whole book
     packer.add(ids[:5])
     before = packer.state()["tokens"].tolist()

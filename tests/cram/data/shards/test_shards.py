@@ -123,7 +123,7 @@ def test_lengths_of_documents_are_kept(tmp_path: Path) -> None:
 def test_a_file_beside_the_shards_is_listed_with_its_checksum(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, SEQ_LEN, 100, PAD)
     append(writer, *made(10))
-    writer.file("statistics.json", b"[]")
+    writer.write_file("statistics.json", b"[]")
     writer.finish(b"{}", [], COUNTS)
     ShardSet.open(tmp_path).verify()
     (tmp_path / "statistics.json").write_bytes(b"[ ]")
@@ -210,7 +210,7 @@ def test_a_file_is_compared_with_its_checksum_when_it_is_read(tmp_path: Path, re
     for name in ("counts.safetensors", "held_out.jsonl", "tokenizer.json"):
         path = tmp_path / "set" / name
         path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(CramError, match=r"damaged, its content is not what the manifest's sha256 says; delete"):
+    with pytest.raises(CramError, match=r"damaged, its sha256 is not the one in the manifest; delete"):
         value = getattr(opened, read)
         value()
 
@@ -226,13 +226,13 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_shard_folder(tmp_path: Path) -> None:
-    with pytest.raises(CramError, match=r"no shard folder, it holds no manifest.json"):
+    with pytest.raises(CramError, match=r"not a shard folder, it has no manifest.json"):
         ShardSet.open(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(CramError, match=r"manifest.json"):
         ShardSet.open(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(CramError, match=rf"format 99, this version reads {shards.FORMAT_VERSION}; delete"):
+    with pytest.raises(CramError, match=rf"format 99, this version of cram reads {shards.FORMAT_VERSION}; delete"):
         ShardSet.open(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"format": shards.FORMAT_VERSION, "rows": 1}))
     with pytest.raises(CramError, match=r"manifest.json: damaged or edited, .* own sha256 says; delete the folder"):
@@ -243,10 +243,10 @@ def test_a_folder_that_is_no_shard_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_shard_folders_names_them(tmp_path: Path) -> None:
-    with pytest.raises(CramError, match=r"no shard folder, it holds no manifest.json; run cram.prepare"):
+    with pytest.raises(CramError, match=r"not a shard folder, it has no manifest.json; run cram.prepare"):
         ShardSet.open(tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").write_text("{}")
-    with pytest.raises(CramError, match=r"it holds no manifest.json; give one that is in it: a, b$"):
+    with pytest.raises(CramError, match=r"it has no manifest.json; name one inside it: a, b$"):
         ShardSet.open(tmp_path)
