@@ -33,7 +33,7 @@ For each tokenizer, a corpus of sentences in three languages with a twin of each
 row may hold the ids of a held-out document. Then a held-out document is planted in the rows, and
 `cram.prepare verify=` must find it. Exit status 1 if one of these fails."""
 FILTERS = FilterConfig(min_words=0, symbols=None, digits=None, repetition=False, compressibility=None)
-REFUSAL = "held-out text stands in its rows, 1 whole"
+REFUSAL = "its rows contain held-out text, 1 whole"
 
 
 @dataclass

@@ -78,7 +78,7 @@ def test_damage_is_status_2_with_one_line_that_names_the_file(
     assert status([f"verify={copy}"], monkeypatch) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert re.fullmatch(rf"cram: {shard}: damaged, .* sha256 says; delete the folder and .*\n", shown.err)
+    assert re.fullmatch(rf"cram: {shard}: damaged, its sha256 is .*; delete the folder and .*\n", shown.err)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_words_that_do_not_go_together(
 
 def test_a_row_out_of_range(folder: Path) -> None:
     row = 1_000_000
-    with pytest.raises(CramError, match=rf"row={row}: {folder} has no such row; its rows are 0 to \d+$"):
+    with pytest.raises(CramError, match=rf"row={row}: {folder} does not have this row; its rows are 0 to \d+$"):
         prepare.main([f"show={folder}", f"row={row}"])
 
 

@@ -1,4 +1,4 @@
-"""Two plots of a shard folder: how long its documents are, and how often its tokens occur."""
+"""Draws two plots of a shard folder: how long its documents are, and how often its tokens occur."""
 
 import warnings
 from io import BytesIO
@@ -12,30 +12,32 @@ from cram.errors import CramError
 from cram.files.atomic import write_atomic
 
 PLOTS = "plots"
-BAR = 1.1  # the end of a bar of the histogram of lengths, over its start
-NAMED_RANKS = [4**power for power in range(10)]
+BAR = 1.1  # ratio of a bar's end to its start in the histogram of lengths
+NAMED_RANKS = [4**power for power in range(10)]  # the ranks whose tokens are written into the plot
 
 
 def draw_plots(shards: ShardSet, tokenizer: Tokenizer) -> None:
-    """Write the plots and say where; a folder that cannot be written costs the plots alone."""
+    """Writes the plots and prints their paths. If the folder cannot be written, it only prints why."""
     pictures = {"lengths.png": _plot_lengths(shards), "tokens.png": _plot_tokens(shards, tokenizer)}
     folder = shards.folder / PLOTS
     try:
         for name, picture in pictures.items():
             write_atomic(folder / name, picture)
     except (OSError, CramError) as error:
-        print(f"\nno plots: {folder} cannot be written ({error})")
+        print(f"\nno plots, because {folder} cannot be written ({error})")
     else:
         print(f"\nplots: {', '.join(str(folder / name) for name in pictures)}")
 
 
 def printable(text: str) -> str:
-    """The text with all that a terminal or a font might not show escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    """Escapes the characters of a text that a terminal or a font might not show."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def _plot_lengths(shards: ShardSet) -> bytes:
-    """Documents by their length: a histogram over a log axis, each bar as high as if it were `BAR` wide."""
+    """Plots a histogram of document lengths over a log axis; heights are scaled to bars of ratio `BAR`."""
     figure, axes = _figure()
     counts = shards.lengths()
     (lengths,) = counts.nonzero()
@@ -47,12 +49,10 @@ def _plot_lengths(shards: ShardSet) -> bytes:
     median = int(np.searchsorted(np.cumsum(counts), shards.documents / 2))
     mean, seq_len = shards.tokens / shards.documents, shards.seq_len
     fitting = counts[: seq_len + 1].sum() / shards.documents
-    for place, style, name in (
-        (mean, {"color": "C3"}, f"mean {mean:,.0f}"),
-        (median, {"color": "C2"}, f"median {median:,}"),
-        (seq_len, {"color": "0.2", "linestyle": "--"}, f"seq_len {seq_len:,} ({fitting:.0%} of the documents fit)"),
-    ):
-        axes.axvline(place, label=name, linewidth=1.2, **style)
+    axes.axvline(mean, label=f"mean {mean:,.0f}", linewidth=1.2, color="C3")
+    axes.axvline(median, label=f"median {median:,}", linewidth=1.2, color="C2")
+    label = f"seq_len {seq_len:,} ({fitting:.0%} of the documents fit)"
+    axes.axvline(seq_len, label=label, linewidth=1.2, color="0.2", linestyle="--")
     longer = f" (last bar: {len(counts) - 1:,} and more)" if counts[-1] else ""
     axes.set(xscale="log", xlim=(min(low, seq_len) / BAR, max(high, seq_len) * BAR))
     axes.set(xlabel=f"tokens of a document{longer}", ylabel=f"documents per {BAR - 1:.0%} of length")
@@ -60,7 +60,7 @@ def _plot_lengths(shards: ShardSet) -> bytes:
 
 
 def _plot_tokens(shards: ShardSet, tokenizer: Tokenizer) -> bytes:
-    """How often each token occurs, by its rank, both axes log; some tokens are named."""
+    """Plots how often each token occurs by its rank, with log axes; the tokens of `NAMED_RANKS` are named."""
     figure, axes = _figure()
     counts = shards.token_counts()
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
@@ -69,15 +69,19 @@ def _plot_tokens(shards: ShardSet, tokenizer: Tokenizer) -> bytes:
     axes.plot(ranks, counts[order[0]] / ranks, "--", color="0.6", linewidth=1, label="1 / rank")
     for rank in [*(rank for rank in NAMED_RANKS if rank < len(order)), len(order)]:
         token = int(order[rank - 1])
-        place, last = (rank, counts[token]), rank == len(order)
-        axes.plot(*place, "o", color="C0", markersize=4)
-        axes.annotate(
-            f'"{printable(tokenizer.id_to_token(token) or str(token))}"', place, (-6, 0) if last else (5, 4),
-            textcoords="offset points", ha="right" if last else "left", parse_math=False,
-        )  # fmt: skip
+        axes.plot(rank, counts[token], "o", color="C0", markersize=4)
+        name = f'"{printable(tokenizer.id_to_token(token) or str(token))}"'
+        _annotate(axes, name, (rank, counts[token]), left=rank == len(order))
     axes.margins(x=0.1, y=0.08)
     axes.set(xscale="log", yscale="log", xlabel="rank of a token", ylabel="how often it occurs")
     return _png(figure, axes, f"{shards.folder.name}: {shards.tokens:,} tokens")
+
+
+def _annotate(axes: Any, text: str, point: tuple[int, int], left: bool) -> None:
+    """Writes a text beside a point: to its left, or to the right and a little above."""
+    offset = (-6, 0) if left else (5, 4)
+    alignment = "right" if left else "left"
+    axes.annotate(text, point, offset, textcoords="offset points", ha=alignment, parse_math=False)
 
 
 def _figure() -> tuple[Any, Any]:
@@ -90,7 +94,7 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _png(figure: Any, axes: Any, title: str) -> bytes:
-    """The picture, its legend below it, with plain numbers along its axes."""
+    """Renders a figure as PNG, with a title, a legend below it and plain numbers along its axes."""
     from matplotlib import pyplot
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -105,7 +109,7 @@ def _png(figure: Any, axes: Any, title: str) -> bytes:
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     picture = BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a token in a script that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph")  # characters that the font lacks are drawn as boxes
         figure.savefig(picture, dpi=130, format="png")
     pyplot.close(figure)
     return picture.getvalue()

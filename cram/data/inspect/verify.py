@@ -1,14 +1,14 @@
-"""Is a shard folder what its manifest says? Checksums first, then what must hold of its contents.
+"""Checks that a shard folder is what its manifest says: first the checksums, then these rules for its contents.
 
-manifest.json       lists every file; its rows, documents and tokens add up, and are those of the files below
-every file in it    is there with its sha256
-shard-*             token ids of the vocabulary; documents numbered 0, 1, 2 ... along a row, a separator before each
-                    border; padding at the ends of rows alone, a document of its own
-counts.safetensors  is what the rows hold
-held_out.jsonl      every hash is the sha256 of its text, in ascending order, none twice
-rows                hold none of the held-out documents, nor 64 ids in a row of one but for known boilerplate; see
-                    `leaks.check_rows` for what cannot be told where best fit has cut a document
-orders/*            each with the sha256 in their list, of these shards, each row once
+manifest.json       It lists every file. Its rows, documents and tokens add up and agree with the other files.
+every listed file   It exists and has its sha256.
+shard-*             Token ids are in the vocabulary. Documents are numbered 0, 1, 2 ... along a row, and each ends with
+                    a separator. Padding is only at the end of a row and counts as a document.
+counts.safetensors  It agrees with the rows.
+held_out.jsonl      Every hash is the sha256 of its text. Hashes are ascending, and none is there twice.
+rows                They contain no held-out document, nor 64 consecutive ids of one, except known boilerplate.
+                    `held_out_search.check_rows` says what is not found if best-fit packing has cut a document.
+orders/*            Each has the sha256 in their list, belongs to these shards, and gives each row once.
 """
 
 from collections.abc import Iterator
@@ -34,22 +34,26 @@ from cram.errors import CramError
 from cram.files.atomic import sha256_file
 from cram.files.sealed import read_checksums
 
-ORDER_REMEDY = "delete the file, it is made again"
+ORDER_REMEDY = "delete the file, it will be made again"
 
 
 def verify_shards(folder: str | Path) -> ShardSet:
-    """Check every file and every row of a shard folder, and return it open; nothing is written.
+    """Checks every file and every row of a shard folder. It writes nothing.
 
-    Errors: CramError naming the first file that is not as it should be, and what is wrong with it.
+    Returns:
+        The shard folder, open for reading.
+
+    Raises:
+        CramError: a file is missing, damaged or contradicts another; the message names the first such file.
     """
     try:
         shards = ShardSet.open(folder)
         _verify_manifest(shards)
         shards.verify()
-        found = _verify_rows(shards)
+        totals = _verify_rows(shards)
         _verify_held_out(shards)
         _verify_unseen(shards)
-        _verify_counts(shards, found)
+        _verify_counts(shards, totals)
         _verify_orders(shards)
     except OSError as error:
         raise CramError(f"{error.filename or folder}: cannot be read ({error.strerror}); {REMEDY}") from error
@@ -57,95 +61,109 @@ def verify_shards(folder: str | Path) -> ShardSet:
 
 
 def _verify_manifest(shards: ShardSet) -> None:
-    """That it lists what it must, and that its figures fit each other."""
+    """Checks that the manifest lists the files that every folder has, and that its figures agree."""
     manifest, path = shards.manifest, shards.folder / MANIFEST
     for name in (TOKENIZER, HELD_OUT, COUNTS, STATISTICS, BOILERPLATE_FILE):
         if name not in manifest["files"]:
             raise CramError(f"{path}: {name} is not among its files; {REMEDY}")
-    with _reading(path):
+    with _damage_reported(path):
         counts = manifest["counts"]
-        taken = [counts[name] for name in ("documents", "held_out_documents", "not_needed_documents")]
-        taken += [found["documents"] for found in manifest["dropped"].values()]
+        documents = [counts[name] for name in ("documents", "held_out_documents", "not_needed_documents")]
+        documents += [dropped["documents"] for dropped in manifest["dropped"].values()]
         sources = [source["documents"] for source in manifest["sources"]]
-        sums = {
+        figures = {
             "rows": (shards.rows, sum(shard["rows"] for shard in manifest["shards"])),
-            "counts.documents_in": (counts["documents_in"], sum(taken)),
+            "counts.documents_in": (counts["documents_in"], sum(documents)),
             "documents of the sources": (sum(sources), counts["documents_in"]),
             "tokenizer.sha256": (manifest["tokenizer"]["sha256"], manifest["files"][TOKENIZER]),
         }
-    for name, (said, expected) in sums.items():
-        if said != expected:
-            raise CramError(f"{path}: {name}: {said}, but {expected} by its other figures; {REMEDY}")
+    for name, (value, expected) in figures.items():
+        if value != expected:
+            raise CramError(f"{path}: {name}: {value}, but its other figures give {expected}; {REMEDY}")
 
 
 @dataclass
-class _Found:
-    """What the rows hold."""
+class _RowTotals:
+    """Counted in the rows.
 
-    counts: npt.NDArray[np.int64]  # [vocab], padding not counted
+    Attributes:
+        token_counts: int64 [vocab_size], padding not counted.
+        documents: how many end in the rows.
+    """
+
+    token_counts: npt.NDArray[np.int64]
     documents: int = 0
 
 
-def _verify_rows(shards: ShardSet) -> _Found:
+def _verify_rows(shards: ShardSet) -> _RowTotals:
+    """Checks every row and counts its tokens and documents."""
     tokenizer = load_tokenizer(shards.tokenizer_path)
     if (size := vocabulary_size(tokenizer)) != shards.vocab_size:
         path = shards.folder / MANIFEST
         raise CramError(f"{path}: vocab_size: {shards.vocab_size}, but the tokenizer needs {size}; {REMEDY}")
     special = SpecialTokens.of(tokenizer)
-    found = _Found(np.zeros(size, np.int64))
+    totals = _RowTotals(np.zeros(size, np.int64))
     for path, tokens, documents in shards.blocks():
-        if problem := _problem(tokens, documents, special, size):
+        if problem := _find_problem(tokens, documents, special, size):
             raise CramError(f"{path}: {problem}; {REMEDY}")
-        found.counts += np.bincount(tokens.ravel(), minlength=size)
-        found.documents += int(np.count_nonzero(tokens == special.sep))  # it ends a document, and stands nowhere else
-    found.counts[special.pad] = 0
-    return found
+        totals.token_counts += np.bincount(tokens.ravel(), minlength=size)
+        totals.documents += int(np.count_nonzero(tokens == special.sep))  # a separator only ends documents
+    totals.token_counts[special.pad] = 0
+    return totals
 
 
-def _problem(tokens: np.ndarray, documents: np.ndarray, special: SpecialTokens, size: int) -> str | None:
-    """The first thing that cannot be so in rows that were packed, tokens and documents [rows, seq_len]."""
+def _find_problem(tokens: np.ndarray, documents: np.ndarray, special: SpecialTokens, size: int) -> str | None:
+    """The first rule that rows break, as a message; None if they keep all.
+
+    Args:
+        tokens, documents: int [rows, seq_len], as stored.
+        special: the special tokens of the tokenizer.
+        size: of the vocabulary.
+    """
     for token in (tokens.min(), tokens.max()):
         if not 0 <= token < size:
-            return f"it holds token {token}, the vocabulary has 0 to {size - 1}"
+            return f"it contains token {token}, but the vocabulary has 0 to {size - 1}"
     borders = documents[:, 1:] != documents[:, :-1]
     if documents[:, 0].any() or (documents[:, 1:] - documents[:, :-1] != borders).any():
         return "documents are not numbered 0, 1, 2 ... along a row"
     padding = tokens == special.pad
     if padding[:, 0].any() or (padding[:, :-1] & ~padding[:, 1:]).any():
-        return "padding lies before the end of a row"
-    # Where padding begins, and there alone within it, a new document does.
+        return "padding is followed by other tokens"
+    # A new document must begin where padding begins, and nowhere within it.
     if (borders != ~padding[:, :-1])[padding[:, 1:]].any():
-        return "padding is not a document of its own"
+        return "padding is not a separate document"
     if (tokens[:, :-1][borders] != special.sep).any():
         return "a document ends without a separator before the next one"
     return None
 
 
-def _verify_counts(shards: ShardSet, found: _Found) -> None:
-    """That the rows hold what the manifest and the counts say."""
-    manifest, tokens = shards.manifest, int(found.counts.sum())
+def _verify_counts(shards: ShardSet, totals: _RowTotals) -> None:
+    """Checks that the manifest and counts.safetensors agree with the rows."""
+    manifest, tokens = shards.manifest, int(totals.token_counts.sum())
     fill = [packing["fill"] for packing in manifest["packing"].values() if packing["measured"]]
-    for name, said, held in (
+    for name, value, counted in (
         ("tokens", shards.tokens, tokens),
-        ("counts.documents", shards.documents, found.documents),
+        ("counts.documents", shards.documents, totals.documents),
         ("packing", fill, [tokens / (shards.rows * shards.seq_len)]),
     ):
-        if said != held:
-            raise CramError(f"{shards.folder / MANIFEST}: {name}: {said}, but {held} in the rows; {REMEDY}")
+        if value != counted:
+            raise CramError(f"{shards.folder / MANIFEST}: {name}: {value}, but {counted} in the rows; {REMEDY}")
     path = shards.folder / COUNTS
-    with _reading(path):
-        counts, lengths = shards.token_counts(), shards.lengths()
-        documents, least = int(lengths.sum()), int(lengths @ np.arange(len(lengths)))
-    if not np.array_equal(counts, found.counts):
+    with _damage_reported(path):
+        token_counts, lengths = shards.token_counts(), shards.lengths()
+        documents, least_tokens = int(lengths.sum()), int(lengths @ np.arange(len(lengths)))
+    if not np.array_equal(token_counts, totals.token_counts):
         raise CramError(f"{path}: its counts of tokens are not those of the rows; {REMEDY}")
-    # The last place stands for all longer documents.
-    if documents != found.documents or least > tokens or (least < tokens and not lengths[-1]):
+    # The last element counts all longer documents too, so with it the lengths give only a lower bound of the tokens.
+    lengths_agree = least_tokens == tokens or (least_tokens < tokens and lengths[-1] > 0)
+    if documents != totals.documents or not lengths_agree:
         raise CramError(f"{path}: its lengths of documents are not those of the rows; {REMEDY}")
 
 
 def _verify_held_out(shards: ShardSet) -> None:
+    """Checks the hashes of the stored held-out documents and their number."""
     path = shards.folder / HELD_OUT
-    with _reading(path):
+    with _damage_reported(path):
         documents = shards.held_out()
         hashes = [document.hash for document in documents]
         digests = [sha256(document.text.encode()).hexdigest() for document in documents]
@@ -153,40 +171,40 @@ def _verify_held_out(shards: ShardSet) -> None:
         if hash != digest:
             raise CramError(f"{path}:{line}: its hash is not the sha256 of its text; {REMEDY}")
     if hashes != sorted(set(hashes)):
-        raise CramError(f"{path}: its documents are not in the order of their hashes, each once; {REMEDY}")
-    if not 0 < len(hashes) <= shards.manifest["counts"]["held_out_documents"]:
-        raise CramError(f"{path}: {len(hashes)} documents, not as many as the manifest says; {REMEDY}")
+        raise CramError(f"{path}: its documents are repeated or not in the order of their hashes; {REMEDY}")
+    if not 0 < len(hashes) <= (counted := shards.manifest["counts"]["held_out_documents"]):
+        raise CramError(f"{path}: {len(hashes)} documents, but the manifest counts {counted}; {REMEDY}")
 
 
 def _verify_unseen(shards: ShardSet) -> None:
-    """That nothing of the held-out documents is in the rows, and that the manifest says what a search finds."""
+    """Checks that no held-out text is in the rows, and that the manifest has the result of this search."""
     path = shards.folder / MANIFEST
     definition = shards.tokenizer_path.read_text(encoding="utf-8")
-    with _reading(shards.folder / BOILERPLATE_FILE):
-        found = check_rows(shards, index_held_out((one.text for one in shards.held_out()), definition))
-    if found.sequences_found or found.windows_found:
+    with _damage_reported(shards.folder / BOILERPLATE_FILE):
+        check = check_rows(shards, index_held_out((document.text for document in shards.held_out()), definition))
+    if check.leaks:
         raise CramError(
-            f"{shards.folder}: held-out text stands in its rows, {found.sequences_found} whole document(s) and "
-            f"{found.windows_found} window(s) of {WINDOW} tokens; {REMEDY}"
+            f"{shards.folder}: its rows contain held-out text, {check.sequences_found} whole document(s) and "
+            f"{check.windows_found} window(s) of {WINDOW} tokens; {REMEDY}"
         )
-    if (said := shards.manifest.get("held_out_check")) != asdict(found):
-        raise CramError(f"{path}: held_out_check: {said}, but {asdict(found)} in the rows; {REMEDY}")
+    if (listed := shards.manifest.get("held_out_check")) != asdict(check):
+        raise CramError(f"{path}: held_out_check: {listed}, but {asdict(check)} in the rows; {REMEDY}")
 
 
 def _verify_orders(shards: ShardSet) -> None:
-    """That each order that is there gives each row once; one that is not is made when it is needed."""
+    """Checks that each existing order gives each row once. Missing orders are made when they are needed."""
     folder = shards.folder / FOLDER
     paths = sorted(folder.glob("*.safetensors"))
     try:
         files = read_checksums(folder) if paths else {}
     except CramError as error:
-        raise CramError(f"{error} Delete {folder}, it is made again.") from None
+        raise CramError(f"{error} Delete {folder}, it will be made again.") from None
     for path in paths:
-        with _reading(path, ORDER_REMEDY):
+        with _damage_reported(path, ORDER_REMEDY):
             arrays, metadata = map_arrays(path)
             order, data = arrays[ARRAY], metadata["data"]
         if sha256_file(path) != files.get(path.name) or data != shards.hash:
-            raise CramError(f"{path}: damaged, or the order of other shards; {ORDER_REMEDY}")
+            raise CramError(f"{path}: damaged, or it belongs to other shards; {ORDER_REMEDY}")
         if not _is_permutation(order, shards.rows):
             raise CramError(f"{path}: it does not give each of the {shards.rows} rows once; {ORDER_REMEDY}")
 
@@ -200,8 +218,8 @@ def _is_permutation(order: npt.NDArray[Any], rows: int) -> bool:
 
 
 @contextmanager
-def _reading(path: Path, remedy: str = REMEDY) -> Iterator[None]:
-    """Turn what a file of wrong content raises into a CramError that names it."""
+def _damage_reported(path: Path, remedy: str = REMEDY) -> Iterator[None]:
+    """Turns the errors that wrong content of a file raises in the `with` block into a CramError that names the file."""
     try:
         yield
     except CramError:

@@ -1,11 +1,12 @@
-"""Held-out text in the training rows, looked for by token ids: what the words of a text cannot tell.
+"""Searches the training rows for held-out text by token ids, because comparing words does not find everything.
 
-Two things must not stand there: all ids of a held-out document as a whole document, and any `WINDOW` ids in a row of
-one, wherever they begin. What many documents share is no leak but boilerplate: a window that `BOILERPLATE` documents of
-the second pass have held is let through in those behind them. That depends on the order of the documents alone.
+Two things must not be in the rows: a document with exactly the ids of a held-out document, and any `WINDOW` consecutive
+ids of a held-out document, wherever they begin. Text that many documents share is boilerplate and not a leak: after
+`BOILERPLATE` documents of the second pass contained a window, later documents may contain it. This depends only on the
+order of the documents.
 
-Source: the idea of comparing ids in windows is that of Lee et al. 2021, arXiv:2107.06499 (exact substrings of 50
-tokens). Changed: hashes of windows instead of a suffix array, against the held-out documents alone.
+Source: comparing windows of ids is the idea of Lee et al. 2021, arXiv:2107.06499 (exact substrings of 50 tokens).
+Changed: hashes of windows instead of a suffix array, and only the held-out documents are searched for.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,13 +22,13 @@ from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 
-WINDOW = 64  # ids: about 50 words, longer than any quotation or title that documents share by right
-BLOCK = WINDOW // 2  # wherever 64 ids in a row begin, they hold 32 that begin at a multiple of 32
-# Documents that a window drops before it is taken for boilerplate. A licence, a menu or a notice is in dozens of a
-# corpus that holds it at all; copies of one document that deduplication has left are fewer.
+WINDOW = 64  # ids, about 50 words: longer than quotations and titles that independent documents share
+BLOCK = WINDOW // 2  # wherever 64 consecutive ids begin, they contain 32 that begin at a multiple of 32
+# How many documents with a window are dropped before the window counts as boilerplate. A licence, a menu or a notice
+# is in dozens of documents of a corpus; copies of one document that deduplication missed are fewer.
 BOILERPLATE = 10
-BORDER = -1  # stands behind each row where rows do not go on in the next one
-BOILERPLATE_FILE = "boilerplate.safetensors"  # windows: uint64, the hashes of those let through, sorted
+BORDER = -1  # follows each row where documents do not continue in the next row
+BOILERPLATE_FILE = "boilerplate.safetensors"  # windows: uint64, sorted hashes of the windows that are boilerplate
 
 Ids = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -35,10 +36,13 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class HeldOutIndex:
-    """Hashes of the ids of held-out documents, without the tokens that frame them; all sorted, none twice.
+    """Hashes of the ids of held-out documents, without [CLS] and [SEP]. All arrays are sorted and without repeats.
 
-    wholes: of a document. lengths: ids that a document may have. windows, blocks: of `WINDOW` and of `BLOCK` ids in
-    a row. uint64 [...], but lengths int64.
+    Attributes:
+        wholes: uint64, a hash of all ids of each document.
+        lengths: int64, the numbers of ids that the documents have.
+        windows: uint64, a hash of each `WINDOW` consecutive ids.
+        blocks: uint64, a hash of each `BLOCK` consecutive ids.
     """
 
     wholes: Hashes
@@ -48,65 +52,89 @@ class HeldOutIndex:
 
     @classmethod
     def of(cls, documents: Iterable[npt.NDArray[np.integer]]) -> "HeldOutIndex":
-        """Of the ids of documents, the empty ones left out."""
-        some = [ids.astype(np.uint64) for ids in documents if len(ids)]
-        lengths = np.array([len(ids) for ids in some], np.int64)
+        """Builds the index of documents, each given by its ids; empty documents are left out."""
+        nonempty = [ids.astype(np.uint64) for ids in documents if len(ids)]
+        lengths = np.array([len(ids) for ids in nonempty], np.int64)
         ends = np.cumsum(lengths)
-        together = np.concatenate([*some, np.empty(0, np.uint64)])
+        joined = np.concatenate([*nonempty, np.empty(0, np.uint64)])
+
+        def hash_ngrams(length: int) -> Hashes:
+            hashes = [ngram_hashes(ids, length) for ids in nonempty]
+            return np.unique(np.concatenate([np.empty(0, np.uint64), *hashes]))
+
         return cls(
-            np.unique(_whole_hashes(together, ends - lengths, ends, int(lengths.max(initial=0)))),
+            np.unique(_hash_wholes(joined, ends - lengths, ends, int(lengths.max(initial=0)))),
             np.unique(lengths),
-            *(
-                np.unique(np.concatenate([np.empty(0, np.uint64), *(ngram_hashes(ids, size) for ids in some)]))
-                for size in (WINDOW, BLOCK)
-            ),
+            hash_ngrams(WINDOW),
+            hash_ngrams(BLOCK),
         )
 
     def save(self, path: Path) -> None:
-        """Write them to a file."""
+        """Writes the index to a file."""
         write_sealed_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "HeldOutIndex":
-        """Map the file that `save` wrote. Errors: CramError where it is damaged."""
+        """Maps a file of `save`.
+
+        Raises:
+            CramError: the file is damaged.
+        """
         return cls(**map_sealed_arrays(path)[0])
 
-    def equal(self, ids: npt.NDArray[np.integer], starts: Ids, ends: Ids) -> Bools:
-        """Which of the documents `ids[starts:ends]`, without their frames, have all ids of a held-out one."""
-        found = np.isin(ends - starts, self.lengths)
-        hashes = _whole_hashes(ids.astype(np.uint64), starts[found], ends[found], int(self.lengths.max(initial=0)))
-        found[found] = _is_in(hashes, self.wholes)[0]
-        return found
+    def match_documents(self, ids: npt.NDArray[np.integer], starts: Ids, ends: Ids) -> Bools:
+        """Finds documents with exactly the ids of a held-out one.
 
-    def windows_in(self, ids: npt.NDArray[np.integer]) -> tuple[Ids, Ids]:
-        """Where windows of the held-out documents begin in `ids`, ascending, and their numbers in `windows`."""
-        # Few texts share even one block, and these are a thirty-second of the windows there would be to look up.
+        Args:
+            ids: of all documents.
+            starts, ends: int64 [n]; document i is `ids[starts[i]:ends[i]]`, without [CLS] and [SEP].
+
+        Returns:
+            bool [n], whether each document equals a held-out one.
+        """
+        equal = np.isin(ends - starts, self.lengths)
+        hashes = _hash_wholes(ids.astype(np.uint64), starts[equal], ends[equal], int(self.lengths.max(initial=0)))
+        equal[equal] = _search(hashes, self.wholes)[0]
+        return equal
+
+    def find_windows(self, ids: npt.NDArray[np.integer]) -> tuple[Ids, Ids]:
+        """Finds the windows of held-out documents in some ids.
+
+        Returns:
+            Where the windows begin in `ids`, ascending, and their indices in `windows`; both int64 [n].
+        """
+        # Few texts share even one block, and there are 32 times fewer blocks to look up than windows. So windows are
+        # only looked up near a block that is in the index.
         values = ids.astype(np.uint64)
-        blocks = np.flatnonzero(_is_in(ngram_hashes(values, BLOCK, step=BLOCK), self.blocks)[0])
+        blocks = np.flatnonzero(_search(ngram_hashes(values, BLOCK, step=BLOCK), self.blocks)[0])
         begins = np.unique((blocks[:, None] * BLOCK + np.arange(-BLOCK, 1)).ravel())
         begins = begins[(begins >= 0) & (begins + WINDOW <= len(ids))]
-        places, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        places, windows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for run in np.split(begins, np.flatnonzero(np.diff(begins) > 1) + 1):
             if len(run):
                 hashes = ngram_hashes(values[run[0] : run[-1] + WINDOW], WINDOW)
-                found, where = _is_in(hashes, self.windows)
-                places.append(run[found])
-                numbers.append(where[found])
-        return np.concatenate(places), np.concatenate(numbers)
+                matches, indices = _search(hashes, self.windows)
+                places.append(run[matches])
+                windows.append(indices[matches])
+        return np.concatenate(places), np.concatenate(windows)
 
 
-def content(ids: npt.NDArray[np.integer], special: SpecialTokens) -> npt.NDArray[np.integer]:
-    """The ids of a document without those that frame it."""
+def strip_frame(ids: npt.NDArray[np.integer], special: SpecialTokens) -> npt.NDArray[np.integer]:
+    """The ids of a document without [CLS], if the tokenizer has it, and [SEP]."""
     return ids[special.frame - 1 : -1]
 
 
 @dataclass(frozen=True)
-class Check:
-    """What a search of the rows for held-out documents came to.
+class HeldOutCheck:
+    """The result of a search of all rows for held-out text, as the manifest keeps it.
 
-    documents: held-out ones that are stored. sequences_found: how often all ids of one stand in the rows as a whole
-    document. windows: different ones of `WINDOW` ids. windows_found: of these those in the rows that are no
-    boilerplate. boilerplate_windows: those in the rows that are; boilerplate_documents: pieces of documents with one.
+    Attributes:
+        documents: held-out documents that are stored.
+        sequences_found: documents in the rows with exactly the ids of a held-out one.
+        windows: distinct windows of the held-out documents.
+        windows_found: windows in the rows that are not boilerplate.
+        boilerplate_windows: windows in the rows that are boilerplate.
+        boilerplate_documents: pieces of documents in the rows that contain boilerplate windows.
     """
 
     documents: int
@@ -118,77 +146,93 @@ class Check:
 
     @property
     def leaks(self) -> int:
-        """What must not be in the rows."""
+        """How many sequences and windows are in the rows and must not be."""
         return self.sequences_found + self.windows_found
 
 
-def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> Check:
-    """Search all rows for the ids of the stored held-out documents.
+def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> HeldOutCheck:
+    """Searches all rows for the ids of the stored held-out documents.
 
-    Where rows are filled greedily a document goes on in the next row, and so does the search. Best fit cuts a document
-    that is longer than a row into whole rows and a rest elsewhere: windows are found within each of these, none across
-    them, and such a document cannot be told as a whole; nor can any where no token begins a document.
+    With greedy packing a document continues in the next row, and so does the search. Best-fit packing cuts a document
+    that is longer than a row into whole rows and a rest in some other row. Windows are then found within each piece but
+    not across pieces, and such a document is not recognized as a whole. If the tokenizer has no token that begins a
+    document, best-fit rows are searched for windows only.
     """
     special = SpecialTokens.of(load_tokenizer(shards.tokenizer_path))
     boilerplate = map_arrays(shards.folder / BOILERPLATE_FILE)[0]["windows"]
     sequences = 0
-    windows: set[int] = set()
-    pieces: set[int] = set()
-    joined = shards.manifest["settings"]["packing"] == "greedy"
-    for stream, before in _streams(shards, special, joined, int(held_out.lengths.max(initial=0))):
-        places, numbers = held_out.windows_in(stream)
-        windows.update(numbers.tolist())
-        usual = _is_in(held_out.windows[numbers], boilerplate)[0]
+    windows_found: set[int] = set()
+    boilerplate_pieces: set[int] = set()
+    continued = shards.manifest["settings"]["packing"] == "greedy"
+    for stream, pieces_before in _read_streams(shards, special, continued, int(held_out.lengths.max(initial=0))):
+        places, windows = held_out.find_windows(stream)
+        windows_found.update(windows.tolist())
+        is_boilerplate = _search(held_out.windows[windows], boilerplate)[0]
         ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
-        pieces.update((before + np.searchsorted(ends, places[usual])).tolist())
-        if joined or special.cls is not None:
+        boilerplate_pieces.update((pieces_before + np.searchsorted(ends, places[is_boilerplate])).tolist())
+        if continued or special.cls is not None:
             sequences += _count_sequences(stream, held_out, special)
-    known = _is_in(held_out.windows[sorted(windows)], boilerplate)[0]
-    found = int(np.count_nonzero(~known))
-    return Check(len(shards.held_out()), sequences, len(held_out.windows), found, len(known) - found, len(pieces))
+    is_boilerplate = _search(held_out.windows[sorted(windows_found)], boilerplate)[0]
+    return HeldOutCheck(
+        documents=len(shards.held_out()),
+        sequences_found=sequences,
+        windows=len(held_out.windows),
+        windows_found=int(np.count_nonzero(~is_boilerplate)),
+        boilerplate_windows=int(np.count_nonzero(is_boilerplate)),
+        boilerplate_documents=len(boilerplate_pieces),
+    )
 
 
-def _streams(shards: ShardSet, special: SpecialTokens, joined: bool, longest: int) -> Iterator[tuple[Ids, int]]:
-    """The rows as streams of ids, a document that goes on again in the next stream; ended pieces before each."""
-    rest, before = np.empty(0, np.int64), 0
+def _read_streams(shards: ShardSet, special: SpecialTokens, continued: bool, longest: int) -> Iterator[tuple[Ids, int]]:
+    """Yields the rows as streams of ids, and the number of pieces of documents that ended before each stream.
+
+    A document that does not end in a stream is repeated at the start of the next one.
+
+    Args:
+        shards: whose rows are read.
+        special: the tokens that end documents.
+        continued: whether documents continue in the next row; if not, `BORDER` follows each row.
+        longest: ids of the longest held-out document.
+    """
+    rest, pieces_before = np.empty(0, np.int64), 0
     for _, tokens, _ in shards.blocks():
         rows = tokens.astype(np.int64)
-        if not joined:
+        if not continued:
             rows = np.pad(rows, ((0, 0), (0, 1)), constant_values=BORDER)
         stream = np.concatenate([rest, rows.ravel()])
-        yield stream, before
-        ended = (stream == special.sep) | (stream == BORDER)
-        last = int(np.flatnonzero(ended)[-1]) + 1 if ended.any() else 0
-        # Of a document that is longer than every held-out one its end is enough, for windows.
-        kept = max(last, len(stream) - longest - 2 * WINDOW)
-        rest = stream[kept:]
-        before += int(np.count_nonzero(ended[:kept]))
+        yield stream, pieces_before
+        is_end = (stream == special.sep) | (stream == BORDER)
+        after_last_end = int(np.flatnonzero(is_end)[-1]) + 1 if is_end.any() else 0
+        # A document longer than every held-out one cannot equal one, so its last windows suffice.
+        rest_start = max(after_last_end, len(stream) - longest - 2 * WINDOW)
+        rest = stream[rest_start:]
+        pieces_before += int(np.count_nonzero(is_end[:rest_start]))
 
 
 def _count_sequences(stream: Ids, held_out: HeldOutIndex, special: SpecialTokens) -> int:
-    """How many documents that begin and end in a stream have all ids of a held-out one."""
+    """Counts the documents that begin and end in a stream and have exactly the ids of a held-out one."""
     stream = stream[stream != special.pad]
     ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    whole = stream[ends] == special.sep
+    is_whole = stream[ends] == special.sep
     if special.cls is not None:
-        whole &= stream[starts] == special.cls
-    return int(held_out.equal(stream, starts[whole] + special.frame - 1, ends[whole]).sum())
+        is_whole &= stream[starts] == special.cls
+    return int(held_out.match_documents(stream, starts[is_whole] + special.frame - 1, ends[is_whole]).sum())
 
 
-def _whole_hashes(ids: Hashes, starts: Ids, ends: Ids, longest: int) -> Hashes:
-    """A hash of each `ids[start:end]`, none of them empty or longer than `longest`."""
+def _hash_wholes(ids: Hashes, starts: Ids, ends: Ids, longest: int) -> Hashes:
+    """Hashes each `ids[start:end]`; none of them may be empty or longer than `longest`."""
     if not len(starts):
         return np.empty(0, np.uint64)
     lengths = ends - starts
-    borders = np.cumsum(lengths) - lengths
-    within = np.arange(int(lengths.sum())) - np.repeat(borders, lengths)
-    values = ids[within + np.repeat(starts, lengths)] * powers(longest)[within]
-    sums = np.add.reduceat(values, borders) + lengths.astype(np.uint64)
+    offsets = np.cumsum(lengths) - lengths
+    positions = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)  # of each id within its document
+    values = ids[positions + np.repeat(starts, lengths)] * powers(longest)[positions]
+    sums = np.add.reduceat(values, offsets) + lengths.astype(np.uint64)
     return ngram_hashes(sums, 1)  # mixes the bits
 
 
-def _is_in(hashes: Hashes, sorted_hashes: Hashes) -> tuple[Bools, Ids]:
-    """Which hashes are among sorted ones, and where they are or would be."""
-    places = np.searchsorted(sorted_hashes, hashes)
-    return (sorted_hashes.take(places, mode="clip") == hashes) if len(sorted_hashes) else places < 0, places
+def _search(hashes: Hashes, sorted_hashes: Hashes) -> tuple[Bools, Ids]:
+    """Looks hashes up among sorted ones: whether each is there, and its index or where it would be inserted."""
+    indices = np.searchsorted(sorted_hashes, hashes)
+    return (sorted_hashes.take(indices, mode="clip") == hashes) if len(sorted_hashes) else indices < 0, indices

@@ -29,7 +29,7 @@ from cram.data.preparation.held_out_search import BOILERPLATE_FILE, HeldOutIndex
 from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import BROKEN, EMPTY, HELD_OUT, KEPT, Scanned, Scanner
 from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader, index_held_out
-from cram.data.preparation.statistics import STATISTICS, account
+from cram.data.preparation.statistics import STATISTICS, collect_samples, summarize_documents
 from cram.data.preparation.stopwatch import TIMING
 from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
 from cram.data.preparation.workers import Workers
@@ -237,8 +237,9 @@ class _Preparation:
         writer: ShardWriter,
     ) -> None:
         """Writes the statistics, the tokenizer, the held-out documents and the manifest."""
-        documents, statistics = account(self._source, segments, decision, scanned, rows, self._data)
-        writer.write_file(STATISTICS, to_json(statistics, indent=1).encode())
+        documents = summarize_documents(self._source, segments, decision, scanned, rows, self._data)
+        samples = collect_samples(decision, scanned, rows.counts)
+        writer.write_file(STATISTICS, to_json(samples, indent=1).encode())
         definition = vocabulary.definition.encode()
         tokenizer = {
             "sha256": sha256_bytes(definition),

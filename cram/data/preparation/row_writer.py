@@ -1,4 +1,7 @@
-"""Tokenized documents become packed rows in shards; after every shard a state from which another process can go on."""
+"""Packs tokenized documents into rows and writes them as shards.
+
+After every shard the state is saved, so that another process can continue after it.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -18,53 +21,74 @@ from cram.data.text.document import Location
 from cram.files.atomic import to_json
 
 TOKENS_PER_SHARD = 1 << 24  # ten seconds of work for two cores
-FILE_BYTES = 1_000_000  # input files with less text share rows, so that a folder of letters is not mostly padding
-LONGEST = 1 << 16  # tokens: longer documents share the last place of the histogram of lengths
+# Parts with less text share rows with the next part, so that a folder of small files does not become mostly padding.
+PART_BYTES = 1_000_000
+LONGEST = 1 << 16  # tokens; longer documents are counted as this long
 STATE = "rows.safetensors"
 
 
 @dataclass
 class Counts:
-    """What the second pass came to."""
+    """The totals of the second pass.
+
+    Attributes:
+        documents, bytes, tokens: of the documents in the rows.
+        not_needed: documents after the token limit.
+        dropped: documents and bytes by the reason they were dropped for in this pass.
+        samples: of the documents dropped in this pass, by reason.
+        excerpts: of the documents in pairs of duplicates, by document number.
+        seconds: by activity, of all processes.
+    """
 
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
-    not_needed: int = 0  # documents behind the token limit
-    dropped: dict[str, list[int]] = field(default_factory=dict)  # reason -> documents, bytes
+    not_needed: int = 0
+    dropped: dict[str, list[int]] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
     excerpts: dict[int, Sample] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, encoded: TokenizedDocuments, excerpts: dict[int, Sample]) -> None:
-        """Take in drops, samples and excerpts of a chunk."""
-        for reason, sizes in encoded.dropped.items():
+    def add(self, chunk: TokenizedDocuments, excerpts: dict[int, Sample]) -> None:
+        """Adds the dropped documents, samples, excerpts and seconds of a chunk."""
+        for reason, sizes in chunk.dropped.items():
             self.drop(reason, sizes)
-        add_samples(self.samples, encoded.samples)
+        add_samples(self.samples, chunk.samples)
         self.excerpts |= excerpts
-        add_seconds(self.seconds, encoded.seconds)
+        add_seconds(self.seconds, chunk.seconds)
 
     def drop(self, reason: str, sizes: list[int], *samples: Sample) -> None:
-        """Count documents of these bytes as dropped."""
+        """Counts documents of these bytes as dropped, and takes samples of them."""
         documents, total = self.dropped.get(reason, [0, 0])
         self.dropped[reason] = [documents + len(sizes), total + sum(sizes)]
         add_samples(self.samples, {reason: list(samples)} if samples else {})
 
     @classmethod
     def from_json(cls, text: str) -> "Counts":
-        """The counts that `to_json(asdict(counts))` wrote."""
-        found = json.loads(text)
-        found["samples"] = {name: [Sample(**one) for one in some] for name, some in found["samples"].items()}
-        found["excerpts"] = {int(number): Sample(**one) for number, one in found["excerpts"].items()}
-        return cls(**found)
+        """Reads what `to_json(asdict(counts))` wrote."""
+        fields = json.loads(text)
+        fields["samples"] = {name: [Sample(**one) for one in named] for name, named in fields["samples"].items()}
+        fields["excerpts"] = {int(number): Sample(**one) for number, one in fields["excerpts"].items()}
+        return cls(**fields)
 
 
 class RowWriter:
-    """Packs encoded documents and writes a shard when enough rows are there.
+    """Packs tokenized documents and writes a shard whenever it has enough rows.
+
+    If the folder holds a state of an earlier process, the writer continues from it; `cursor` says where.
 
     Args:
-        shares: for each part the share of the kept documents' bytes in it and the parts before it.
-        limit: tokens; a part takes no more documents when its share of them is reached. None: no limit.
+        folder: where the state is kept.
+        writer: writes the shards.
+        packer: packs the documents.
+        seq_len: tokens of a row.
+        shares: for each part, the share of the kept documents' bytes that is in it and the parts before it.
+        limit: tokens; a part takes no more documents when its share of the limit is reached. None means no limit.
+
+    Attributes:
+        cursor: the location of the last document that was added.
+        counts: totals so far.
+        lengths: int64, how many documents have each number of tokens.
     """
 
     def __init__(
@@ -77,23 +101,28 @@ class RowWriter:
         self._shares = shares
         self._limit = limit
         self._part = 0
-        self._file_bytes = 0  # in rows since the last input file that ended with a padded row
+        self._part_bytes = 0  # bytes of text since the last part that ended with a padded row
         self.cursor = Location(0, -1)  # of the last document
         self.counts = Counts()
         self.lengths = np.zeros(LONGEST + 1, np.int64)  # documents by their number of tokens
-        self._seen: dict[int, int] = {}  # documents that have held a window of the held-out ones, by its number
+        # How many documents contained each window of held-out text so far, by the index of the window.
+        self._window_counts: dict[int, int] = {}
         self._load()
 
-    def add(self, encoded: TokenizedDocuments, note: ChunkNote) -> None:
-        """Take a chunk of documents; CramError when the disk is full."""
+    def add(self, chunk: TokenizedDocuments, note: ChunkNote) -> None:
+        """Adds a chunk of documents.
+
+        Raises:
+            CramError: the disk is full.
+        """
         stopwatch = Stopwatch()
-        ends = np.cumsum(encoded.lengths)
-        documents = zip(note.parts, ends, encoded.lengths, encoded.bytes, strict=True)
+        ends = np.cumsum(chunk.lengths)
+        documents = zip(note.parts, ends, chunk.lengths, chunk.bytes, strict=True)
         for number, (part, end, length, size) in enumerate(documents):
             if length:
-                self._document(part, encoded.ids[end - length : end], int(size), encoded.touching.get(number))
+                self._add_document(part, chunk.ids[end - length : end], int(size), chunk.overlaps.get(number))
         self.cursor = note.cursor
-        self.counts.add(encoded, note.excerpts)
+        self.counts.add(chunk, note.excerpts)
         self._writer.write(*self._packer.take())
         stopwatch.lap("packing")
         full = self._writer.buffered * self._seq_len >= TOKENS_PER_SHARD
@@ -105,7 +134,7 @@ class RowWriter:
             self._save()
 
     def finish(self) -> None:
-        """Write what is left, the last row padded."""
+        """Writes the remaining rows; the last one is padded."""
         stopwatch = Stopwatch()
         self._writer.write(*self._packer.finish())
         stopwatch.lap("packing")
@@ -115,73 +144,73 @@ class RowWriter:
 
     @property
     def fill(self) -> float:
-        """Share of the rows' positions that hold tokens of documents."""
+        """The share of the positions in the rows that are not padding."""
         return self.counts.tokens / max(1, self._writer.rows * self._seq_len)
 
     @property
     def cut(self) -> int:
-        """Documents that would have fitted in one row and are in two."""
+        """Documents that are in two rows although they would fit into one."""
         return self._packer.cut
 
     @property
     def boilerplate(self) -> list[int]:
-        """The numbers of the held-out windows that are in rows, because many documents hold them; ascending."""
-        return sorted(window for window, documents in self._seen.items() if documents > BOILERPLATE)
+        """The indices of the held-out windows that may be in rows because many documents contain them; ascending."""
+        return sorted(window for window, documents in self._window_counts.items() if documents > BOILERPLATE)
 
-    def _document(self, part: int, ids: npt.NDArray[np.int32], size: int, touching: Overlap | None) -> None:
-        if part != self._part and self._file_bytes >= FILE_BYTES:
+    def _add_document(self, part: int, ids: npt.NDArray[np.int32], size: int, overlap: Overlap | None) -> None:
+        if part != self._part and self._part_bytes >= PART_BYTES:
             self._writer.write(*self._packer.finish())
-            self._file_bytes = 0
+            self._part_bytes = 0
         self._part = part
         if self._limit is not None and self.counts.tokens >= self._limit * self._shares[part]:
             self.counts.not_needed += 1
             return
-        if touching and self._leaks(touching):
-            self.counts.drop("window_held_out", [touching.bytes], touching.sample)
+        if overlap and self._leaks(overlap):
+            self.counts.drop("window_held_out", [overlap.bytes], overlap.sample)
             return
         self._packer.add(ids)
-        self._file_bytes += size
+        self._part_bytes += size
         self.lengths[min(len(ids), LONGEST)] += 1
         self.counts.documents += 1
         self.counts.bytes += size
         self.counts.tokens += len(ids)
 
-    def _leaks(self, touching: Overlap) -> bool:
-        """Whether a document holds a window that few before it have held; it counts as one of these."""
-        leaks = any(self._seen.get(window, 0) < BOILERPLATE for window in touching.windows)
-        for window in touching.windows:
-            self._seen[window] = self._seen.get(window, 0) + 1
+    def _leaks(self, overlap: Overlap) -> bool:
+        """Whether a document contains a window that few earlier documents contain; counts its windows."""
+        leaks = any(self._window_counts.get(window, 0) < BOILERPLATE for window in overlap.windows)
+        for window in overlap.windows:
+            self._window_counts[window] = self._window_counts.get(window, 0) + 1
         return leaks
 
     def _save(self) -> None:
         token_counts, written = self._writer.state()
         pending = {f"pending.{name}": array for name, array in self._packer.state().items()}
-        seen = np.array(sorted(self._seen.items()), np.int64).reshape(-1, 2)
-        here = {"part": self._part, "file_bytes": self._file_bytes, "cursor": self.cursor}
-        metadata = {"counts": to_json(asdict(self.counts)), "written": to_json(written), "here": to_json(here)}
+        window_counts = np.array(sorted(self._window_counts.items()), np.int64).reshape(-1, 2)
+        position = {"part": self._part, "file_bytes": self._part_bytes, "cursor": self.cursor}
+        metadata = {"counts": to_json(asdict(self.counts)), "written": to_json(written), "here": to_json(position)}
         arrays: dict[str, np.ndarray] = {
             "token_counts": token_counts,
             "lengths": self.lengths,
-            "seen": seen,
+            "seen": window_counts,
             **pending,
         }
         write_sealed_arrays(self._path, arrays, metadata)
 
     def _load(self) -> None:
-        """Go on behind the last shard, or start anew when its files are not what they were."""
-        found = read_kept(self._path, map_sealed_arrays)
-        if found is None:
+        """Continues after the last shard; starts anew if there is no state or its shards are damaged."""
+        kept = read_kept(self._path, map_sealed_arrays)
+        if kept is None:
             return
         try:
-            mapped, metadata = found
+            mapped, metadata = kept
             arrays = {name: np.array(array) for name, array in mapped.items()}
             self._writer.load(arrays["token_counts"], json.loads(metadata["written"]))
         except ValueError:
             return
         self._packer.load({name[8:]: array for name, array in arrays.items() if name.startswith("pending.")})
-        here = json.loads(metadata["here"])
-        self._part, self._file_bytes = here["part"], here["file_bytes"]
-        self.cursor = Location(*here["cursor"])
+        position = json.loads(metadata["here"])
+        self._part, self._part_bytes = position["part"], position["file_bytes"]
+        self.cursor = Location(*position["cursor"])
         self.lengths = arrays["lengths"]
-        self._seen = dict(arrays["seen"].tolist())
+        self._window_counts = dict(arrays["seen"].tolist())
         self.counts = Counts.from_json(metadata["counts"])

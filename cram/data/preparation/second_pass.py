@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from cram.config.data import FilterConfig
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
-from cram.data.preparation.held_out_search import HeldOutIndex, content
+from cram.data.preparation.held_out_search import HeldOutIndex, strip_frame
 from cram.data.preparation.scan import Sample, Samples, add_samples, chunks, sample
 from cram.data.preparation.stopwatch import Stopwatch
 from cram.data.special import SpecialTokens, text_places, written_controls
@@ -31,7 +31,7 @@ class TokenizedDocuments:
     dropped: dict[str, list[int]]  # reason -> bytes of each dropped document
     samples: Samples
     seconds: dict[str, float]
-    touching: dict[int, "Overlap"] = field(default_factory=dict)  # by the number of the document
+    overlaps: dict[int, "Overlap"] = field(default_factory=dict)  # by the number of the document
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ class DocumentTokenizer:
         starts = ends - found.lengths
         (there,) = found.lengths.nonzero()
         equal = np.zeros(len(ends), bool)
-        equal[there] = held_out.equal(found.ids, starts[there] + self._frame - 1, ends[there] - 1)
+        equal[there] = held_out.match_documents(found.ids, starts[there] + self._frame - 1, ends[there] - 1)
         for i in np.flatnonzero(equal).tolist():
             found.dropped.setdefault("ids_held_out", []).append(byte_size(documents[i].text))
             add_samples(found.samples, {"ids_held_out": [sample(documents[i], texts[i])]})
-        places, numbers = held_out.windows_in(found.ids)
+        places, numbers = held_out.find_windows(found.ids)
         owners = np.searchsorted(ends, places, side="right")
         for i in np.unique(owners[~equal[owners]]).tolist():
             windows = np.unique(numbers[owners == i]).tolist()
-            found.touching[i] = Overlap(windows, byte_size(documents[i].text), sample(documents[i], texts[i]))
+            found.overlaps[i] = Overlap(windows, byte_size(documents[i].text), sample(documents[i], texts[i]))
         found.ids = found.ids[np.repeat(~equal, found.lengths)]
         found.lengths[equal] = 0
 
@@ -125,7 +125,7 @@ def index_held_out(texts: Iterable[str], tokenizer: str) -> HeldOutIndex:
     encoder = DocumentTokenizer(tokenizer, FilterConfig())
     special = SpecialTokens.of(Tokenizer.from_str(tokenizer))
     encoded = (ids for chunk in chunks((text, text) for text in texts) for ids in encoder.encode(chunk))
-    return HeldOutIndex.of([content(np.array(ids, np.int32), special) for ids in encoded])
+    return HeldOutIndex.of([strip_frame(np.array(ids, np.int32), special) for ids in encoded])
 
 
 @dataclass(frozen=True)

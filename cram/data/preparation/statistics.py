@@ -1,4 +1,4 @@
-"""What became of the documents: entries of the manifest, and samples of what was dropped to look at."""
+"""What became of the documents: figures for the manifest, and samples of dropped documents to look at."""
 
 from pathlib import Path
 from typing import Any, get_args
@@ -8,7 +8,7 @@ import numpy as np
 from cram.config.data import DataConfig
 from cram.data.preparation.decision import Decision
 from cram.data.preparation.first_pass import Segments
-from cram.data.preparation.row_writer import RowWriter
+from cram.data.preparation.row_writer import Counts, RowWriter
 from cram.data.preparation.scan import FATES, HELD_OUT, Sample, Samples, Scanned, add_samples
 from cram.data.shards.pack import PackingKind, predict_fill
 from cram.data.text.source import Source
@@ -16,10 +16,19 @@ from cram.data.text.source import Source
 STATISTICS = "statistics.json"
 
 
-def account(
-    source: Source, segments: Segments, decision: Decision, found: Scanned, rows: RowWriter, data: DataConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The manifest's account of the documents, and the content of statistics.json."""
+def summarize_documents(
+    source: Source, segments: Segments, decision: Decision, scanned: Scanned, rows: RowWriter, data: DataConfig
+) -> dict[str, Any]:
+    """The manifest's entries on the documents: `sources`, `counts`, `packing` and `dropped`.
+
+    Args:
+        source: whose parts are listed.
+        segments: the results of the first pass for each document.
+        decision: the fates of the documents after the first pass.
+        scanned: the totals of the first pass.
+        rows: the totals of the second pass.
+        data: how the rows were packed.
+    """
     counts, sizes = rows.counts, segments.joined("bytes")
     documents, totals = (np.bincount(decision.fates, weights, len(FATES)).astype(int) for weights in (None, sizes))
     dropped = {
@@ -29,7 +38,7 @@ def account(
     }
     for name, (number, size) in counts.dropped.items():
         dropped[name] = {"documents": dropped[name]["documents"] + number, "bytes": dropped[name]["bytes"] + size}
-    manifest = {
+    return {
         "sources": [
             {"name": Path(part.name).name, "bytes": part.size, "documents": taken}
             for part, taken in zip(source.parts, segments.taken, strict=True)
@@ -42,43 +51,52 @@ def account(
             "documents_in": len(decision.fates),
             "bytes_in": int(sizes.sum()),
             "not_needed_documents": counts.not_needed,
-            "boilerplate_documents": found.cut_documents,
-            "boilerplate_bytes": found.cut_bytes,
+            "boilerplate_documents": scanned.cut_documents,
+            "boilerplate_bytes": scanned.cut_bytes,
         },
-        "packing": _packing(rows, data),
+        "packing": _compare_packings(rows, data),
         "dropped": {name: figures for name, figures in dropped.items() if figures["documents"]},
     }
+
+
+def collect_samples(decision: Decision, scanned: Scanned, counts: Counts) -> dict[str, Any]:
+    """The content of statistics.json: samples by the reason they were dropped for, and pairs of duplicates.
+
+    Args:
+        decision: names the pairs of duplicates.
+        scanned: the totals of the first pass, with samples.
+        counts: the totals of the second pass, with samples and with excerpts of the pairs.
+    """
     samples: Samples = {}
-    for some in (found.samples, counts.samples):
-        add_samples(samples, some)
-    statistics = {
-        "samples": {name: [_shown(one) for one in some] for name, some in sorted(samples.items())},
+    for more in (scanned.samples, counts.samples):
+        add_samples(samples, more)
+    return {
+        "samples": {name: [_to_json(sample) for sample in named] for name, named in sorted(samples.items())},
         "duplicates": [
             {
-                "reason": FATES[decision.fates[one]],
-                "dropped": _shown(counts.excerpts[one]),
-                "kept": _shown(counts.excerpts[other]),
+                "reason": FATES[decision.fates[dropped]],
+                "dropped": _to_json(counts.excerpts[dropped]),
+                "kept": _to_json(counts.excerpts[kept]),
                 "similarity": similarity,
             }
-            for one, other, similarity in decision.pairs
-            if one in counts.excerpts and other in counts.excerpts
+            for dropped, kept, similarity in decision.pairs
+            if dropped in counts.excerpts and kept in counts.excerpts
         ],
     }
-    return manifest, statistics
 
 
-def _packing(rows: RowWriter, data: DataConfig) -> dict[str, Any]:
-    """Fill rate and documents cut of both packings: the one that was done, and the other told from the lengths."""
+def _compare_packings(rows: RowWriter, data: DataConfig) -> dict[str, Any]:
+    """Fill and documents cut of both packings: measured of the one that was done, computed for the other one."""
     lengths = np.repeat(np.arange(len(rows.lengths), dtype=np.uint32), rows.lengths)
-    # A histogram is sorted, and documents of one length do not fit together.
+    # The histogram gives sorted lengths, and documents of equal length fill rows badly.
     np.random.RandomState(0).shuffle(lengths)
     (other,) = set(get_args(PackingKind)) - {data.packing}
-    told = predict_fill(lengths, data.seq_len, other)
+    predicted = predict_fill(lengths, data.seq_len, other)
     return {
         data.packing: {"fill": rows.fill, "cut_documents": rows.cut, "measured": True},
-        other: {"fill": told.share, "cut_documents": told.cut, "measured": False},
+        other: {"fill": predicted.share, "cut_documents": predicted.cut, "measured": False},
     }
 
 
-def _shown(sample: Sample) -> dict[str, str]:
+def _to_json(sample: Sample) -> dict[str, str]:
     return {"origin": sample.origin, "text": sample.text}

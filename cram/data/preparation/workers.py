@@ -1,4 +1,4 @@
-"""One function over many pieces of work on several processes, the results in order."""
+"""Applies one function to many pieces of work in several processes; the results come in order."""
 
 import multiprocessing
 import os
@@ -18,15 +18,20 @@ Work = TypeVar("Work")
 Note = TypeVar("Note")
 Result = TypeVar("Result")
 
-GRACE = 0.5  # seconds: a signal that ended the workers may still be on its way to this process
-AHEAD = 2  # pieces of work that wait or are done for each process: bounds the memory
+# Seconds to wait before a dead worker is reported: a signal that ended the workers may be about to reach this process.
+GRACE = 0.5
+AHEAD = 2  # pieces of work for each process that are waiting or done; this bounds the memory
 
 
 class Workers(Generic[Work, Result]):
-    """A pool whose every process holds one copy of `function`; with one process it runs here instead.
+    """A pool of processes that each hold one copy of a function. With one process, the function runs in this one.
 
-    `function` must be picklable and so must the work and the results. The processes are new ones (spawned: threads
-    of the tokenizers would not survive a fork), use one thread each and end with this process, however it ends.
+    The processes are spawned, because the threads of the tokenizers library do not survive a fork. Each uses one
+    thread, and ends when this process ends, for whatever reason.
+
+    Args:
+        function: applied to each piece of work; the function, the work and the results must be picklable.
+        processes: how many.
     """
 
     def __init__(self, function: Callable[[Work], Result], processes: int):
@@ -36,9 +41,9 @@ class Workers(Generic[Work, Result]):
 
     def __enter__(self) -> "Workers[Work, Result]":
         if self._processes > 1:
-            _begin_tracker()
+            _start_resource_tracker()
             self._pool = ProcessPoolExecutor(
-                self._processes, multiprocessing.get_context("spawn"), _begin, (self._function,)
+                self._processes, multiprocessing.get_context("spawn"), _start_worker, (self._function,)
             )
         return self
 
@@ -47,9 +52,16 @@ class Workers(Generic[Work, Result]):
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, work: Iterable[tuple[Work, Note]]) -> Iterator[tuple[Note, Result]]:
-        """The result for each piece of work, in order, with the piece's note, which stays here.
+        """Applies the function to each piece of work.
 
-        `work` is read a few pieces ahead. Raises what the function raises; CramError when a process dies.
+        Args:
+            work: pieces of work, each with a note that is not sent to the processes; read a few pieces ahead.
+
+        Yields:
+            The note and the result of each piece, in order.
+
+        Raises:
+            CramError: a process has died. Errors of the function are raised as they are.
         """
         if not self._pool:
             for piece, note in work:
@@ -72,31 +84,31 @@ class Workers(Generic[Work, Result]):
             ) from None
 
 
-def _begin_tracker() -> None:
-    """Begin the process that multiprocessing keeps for its semaphores, deaf to what its parent alone must hear.
+def _start_resource_tracker() -> None:
+    """Starts the process that multiprocessing keeps for its semaphores with the stop signals blocked.
 
-    By itself it would ignore two of these signals, and die of the others with complaints.
+    Otherwise it would ignore two of these signals and die of the others with error messages.
     """
-    if hasattr(signal, "pthread_sigmask"):  # Windows has neither
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # as a child inherits it
+    if hasattr(signal, "pthread_sigmask"):  # Windows has neither the mask nor the process
+        old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # a child inherits the mask
         try:
             resource_tracker.ensure_running()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 _function: Callable[[Any], Any]
 
 
-def _begin(function: Callable[[Any], Any]) -> None:
-    global _function  # noqa: PLW0603  # one copy for each process, where its heavy parts stay loaded
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    global _function  # noqa: PLW0603  # one copy in each process, where its tokenizer stays loaded
     _function = function
-    for name in STOP_SIGNALS:  # what reaches all of a terminal or a job; the parent alone decides
-        signal.signal(name, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what ends a pool, or follows the end of the parent
+    for number in STOP_SIGNALS:  # these reach every process of a terminal or a job; the parent decides what to do
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends the workers of a pool, also when the parent has ended
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
-    end_with_parent()  # left alone it would wait for work forever
+    end_with_parent()  # without its parent it would wait for work forever
 
 
 def _run(piece: Any) -> Any:

@@ -124,9 +124,9 @@ def test_the_account_says_how_rows_are_filled(made: ShardSet, capsys: pytest.Cap
     fill, cut, how = figures(out, "greedy")
     assert fill == f"{made.tokens / made.rows / 32:.3%}" and how == "measured"
     assert int(cut) == made.manifest["packing"]["greedy"]["cut_documents"] > 0
-    assert figures(out, "best_fit")[1:] == ["0", "told from the lengths"]
+    assert figures(out, "best_fit")[1:] == ["0", "computed from the lengths"]
     short = account(made, capsys, short=True)
-    assert re.search(rf"^packing greedy: [\d.]+% filled, {cut} documents cut that fit a row$", short, re.MULTILINE)
+    assert re.search(rf"^packing greedy: [\d.]+% filled, {cut} documents cut that fit into a row$", short, re.MULTILINE)
     assert re.search(r"^packing best_fit instead: [\d.]+% filled, 0 documents cut", short, re.MULTILINE)
 
 
@@ -211,7 +211,7 @@ def test_duplicates_stand_beside_what_they_duplicate(made: ShardSet, whole: str)
     assert [float(found) for found in re.findall(r"similarity ([\d.]+), dropped: corpus", part)] == pytest.approx(
         [pairs[0]["similarity"], pairs[(len(pairs) - 1) // 2]["similarity"], pairs[-1]["similarity"]], abs=5e-4
     )
-    assert part.count("  of which this was kept: corpus.jsonl:") == 3
+    assert part.count("  a duplicate of: corpus.jsonl:") == 3
     assert len(texts) == 6
     assert texts[0] == texts[1] and texts[4][:190] == texts[5][:190]
     assert all(len(found) <= 200 for found in texts)
@@ -264,7 +264,7 @@ def test_rows_are_shown_from_all_over(made: ShardSet, whole: str) -> None:
 
 @pytest.mark.parametrize("row", [-1, 10**6])
 def test_a_row_that_is_not_there(made: ShardSet, row: int) -> None:
-    with pytest.raises(CramError, match=rf"row={row}: .* has no such row; its rows are 0 to {made.rows - 1}$"):
+    with pytest.raises(CramError, match=rf"row={row}: .* does not have this row; its rows are 0 to {made.rows - 1}$"):
         show.print_shards(made.folder, row)
 
 
@@ -374,7 +374,7 @@ def test_a_folder_that_cannot_be_written_costs_the_plots_alone(
     (shards.folder / "plots").write_text("in the way")
     out = shown(shards, capsys)
     assert "\nrow " in out
-    assert re.search(r"\nno plots: .*/set/plots cannot be written \(.*\)\n$", out)
+    assert re.search(r"\nno plots, because .*/set/plots cannot be written \(.*\)\n$", out)
 
 
 def test_a_full_disk_costs_the_plots_alone(

@@ -141,7 +141,7 @@ def test_a_manifest_that_does_not_list_a_file(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(rows=m["rows"] + 1), r"manifest.json: rows: \d+, but \d+ by its other figures"),
+        (lambda m: m.update(rows=m["rows"] + 1), r"manifest.json: rows: \d+, but its other figures give \d+"),
         (lambda m: m["shards"][1].update(rows=7), r"shard-00001.safetensors: shape .*, expected \(7, 32\)"),
         (lambda m: m.update(tokens=m["tokens"] - 1), r"manifest.json: tokens: \d+, but \d+ in the rows"),
         (lambda m: m.update(seq_len=16), r"shard-00000.safetensors: shape"),
@@ -154,7 +154,7 @@ def test_a_manifest_that_does_not_list_a_file(folder: Path, name: str) -> None:
         (lambda m: m.pop("counts"), r"manifest.json: damaged \(KeyError\('counts'\)\)"),
         (lambda m: m.pop("dropped"), r"manifest.json: damaged \(KeyError\('dropped'\)\)"),
         (lambda m: m.update(format=1), r"manifest.json: format 1, this version of cram reads"),
-        (lambda m: m["shards"].pop(), r"manifest.json: rows: \d+, but \d+ by its other figures"),
+        (lambda m: m["shards"].pop(), r"manifest.json: rows: \d+, but its other figures give \d+"),
     ],
 )  # fmt: skip
 def test_a_manifest_edited_by_hand(folder: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -226,16 +226,16 @@ def border_in_mid_document(arrays: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (token_beyond_the_vocabulary, "it holds token 192, the vocabulary has 0 to 191"),
-        (negative_token, "it holds token -1, the vocabulary has 0 to 191"),
+        (token_beyond_the_vocabulary, "it contains token 192, but the vocabulary has 0 to 191"),
+        (negative_token, "it contains token -1, but the vocabulary has 0 to 191"),
         (first_document_is_not_0, "documents are not numbered 0, 1, 2 ... along a row"),
         (document_left_out, "documents are not numbered 0, 1, 2 ... along a row"),
         (documents_backwards, "documents are not numbered 0, 1, 2 ... along a row"),
         (documents_backwards_with_a_sign, "documents are not numbered 0, 1, 2 ... along a row"),
-        (padding_in_mid_row, "padding lies before the end of a row"),
-        (row_of_padding, "padding lies before the end of a row"),
-        (padding_in_a_document, "padding is not a document of its own"),
-        (padding_of_two_documents, "padding is not a document of its own"),
+        (padding_in_mid_row, "padding is followed by other tokens"),
+        (row_of_padding, "padding is followed by other tokens"),
+        (padding_in_a_document, "padding is not a separate document"),
+        (padding_of_two_documents, "padding is not a separate document"),
         (border_in_mid_document, r"a document ends without a separator before the next one"),
     ],
 )
@@ -301,9 +301,9 @@ def hold_out(folder: Path, change: Callable[[list[dict[str, str]]], object]) -> 
     ("change", "message"),
     [
         (lambda all: all[1].update(text=all[1]["text"] + " "), ":2: its hash is not the sha256 of its text"),
-        (lambda all: all.reverse(), ": its documents are not in the order of their hashes, each once"),
-        (lambda all: all.insert(1, all[0]), ": its documents are not in the order of their hashes, each once"),
-        (lambda all: all.clear(), ": 0 documents, not as many as the manifest says"),
+        (lambda all: all.reverse(), ": its documents are repeated or not in the order of their hashes"),
+        (lambda all: all.insert(1, all[0]), ": its documents are repeated or not in the order of their hashes"),
+        (lambda all: all.clear(), ": 0 documents, but the manifest counts"),
         (lambda all: all[0].pop("hash"), r": damaged \(TypeError"),
         (lambda all: all[0].update(text=5), r": damaged \(AttributeError"),
     ],
@@ -331,7 +331,7 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     others = [other.name for other in path.parent.glob("*.safetensors")]
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + bytes(4))
-    fails(folder, rf"{name}.safetensors: damaged, or the order of other shards; delete the file, it is made again")
+    fails(folder, rf"{name}.safetensors: damaged, or it belongs to other shards; delete the file, it will be made again")
     numbers = np.arange(shards.rows, dtype=np.uint32)
     for order in (numbers * 0, numbers[::-1] + np.uint32(1), numbers[1:].copy(), np.append(numbers, numbers[:1])):
         save_file({"order": order}, path, {"data": shards.hash})
@@ -340,7 +340,7 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     save_file({"rows": numbers}, path)
     fails(folder, rf"{name}.safetensors: damaged \(KeyError\('order'\)\); delete the file")
     (path.parent / "checksums.json").unlink()
-    fails(folder, r"orders/checksums.json: there is no such file. Delete .*orders, it is made again.")
+    fails(folder, r"orders/checksums.json: there is no such file. Delete .*orders, it will be made again.")
     path.unlink()
     others.remove(path.name)
     write_checksums(path.parent, others)

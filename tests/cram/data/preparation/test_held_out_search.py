@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data.inspect.verify import verify_shards
 from cram.data.preparation import held_out_search
-from cram.data.preparation.held_out_search import BOILERPLATE, WINDOW, HeldOutIndex, content
+from cram.data.preparation.held_out_search import BOILERPLATE, WINDOW, HeldOutIndex, strip_frame
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import Sample
@@ -68,7 +68,7 @@ def test_what_is_found_against_a_plain_search(
     known = {run for ids in held for run in runs(ids, 6)}
     assert len(held_out.windows) == len(known)
     framed = [2, *[number for ids in texts for number in [*ids, 3, 2]]]
-    places, numbers = held_out.windows_in(np.array(framed, np.int32))
+    places, numbers = held_out.find_windows(np.array(framed, np.int32))
     found = runs(framed, 6)
     assert places.tolist() == [place for place, run in enumerate(found) if run in known]
     pairs = {(found[place], number) for place, number in zip(places.tolist(), numbers.tolist(), strict=True)}
@@ -76,7 +76,7 @@ def test_what_is_found_against_a_plain_search(
     lengths = np.array([len(ids) + 2 for ids in texts], np.int64)
     starts = np.cumsum(lengths) - lengths
     there = lengths > 2
-    equal = held_out.equal(np.array(framed), starts[there] + 1, (starts + lengths - 1)[there])
+    equal = held_out.match_documents(np.array(framed), starts[there] + 1, (starts + lengths - 1)[there])
     assert equal.tolist() == [ids in held for ids in texts if ids]
 
 
@@ -86,8 +86,8 @@ def test_they_are_written_and_mapped(tmp_path: Path) -> None:
     again = HeldOutIndex.load(tmp_path / "ids")
     assert all((vars(made)[name] == vars(again)[name]).all() for name in vars(made))
     assert made.lengths.tolist() == [9, 195] and len(made.windows) == 195 - WINDOW + 1
-    assert content(np.array([2, 7, 8, 3]), SPECIAL).tolist() == [7, 8]
-    assert content(np.array([7, 8, 3]), replace(SPECIAL, cls=None)).tolist() == [7, 8]
+    assert strip_frame(np.array([2, 7, 8, 3]), SPECIAL).tolist() == [7, 8]
+    assert strip_frame(np.array([7, 8, 3]), replace(SPECIAL, cls=None)).tolist() == [7, 8]
 
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus"]
@@ -121,7 +121,7 @@ def test_verify_finds_what_was_planted(tmp_path: Path, cls: bool) -> None:
         plant_document(folder, ids, least)
         windows = max(0, len(ids) - (2 if cls else 1) - WINDOW + 1)
         found = rf"{int(ids in held_out)} whole document\(s\) and {windows} window\(s\) of 64 tokens; delete the folder"
-        with pytest.raises(CramError, match=rf"{number}: held-out text stands in its rows, {found}"):
+        with pytest.raises(CramError, match=rf"{number}: its rows contain held-out text, {found}"):
             verify_shards(folder)
 
 

@@ -104,7 +104,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 16)
     monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 64)
     monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 64 * 32)
-    monkeypatch.setattr(row_writer, "FILE_BYTES", 5_000)
+    monkeypatch.setattr(row_writer, "PART_BYTES", 5_000)
 
 
 def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_what_is_finished_is_not_done_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare, "account", die)
+        patch.setattr(prepare, "summarize_documents", die)
         make(data)
     for stage in ("train_tokenizer", "signatures", "find_duplicates"):
         for module in ("vocabulary", "scan", "decision"):

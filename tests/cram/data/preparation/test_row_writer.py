@@ -37,7 +37,7 @@ small_shards = st.integers(1, 9)
 def _constants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests set some of these otherwise; what they were comes back."""
     monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 3 * 8)
-    monkeypatch.setattr(row_writer, "FILE_BYTES", 10**9)
+    monkeypatch.setattr(row_writer, "PART_BYTES", 10**9)
     monkeypatch.setattr(row_writer, "LONGEST", 50)
     monkeypatch.setattr(pack, "WINDOW_TOKENS", 60)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # most of the time of these tests
@@ -147,7 +147,7 @@ MIXED = sorted(MIXED, key=lambda document: document[0])
 def test_killed_after_any_chunk_it_goes_on_to_the_same_files(
     tmp_path: Path, kind: PackingKind, settings: dict[str, Any]
 ) -> None:
-    row_writer.FILE_BYTES = 500
+    row_writer.PART_BYTES = 500
     whole = straight(tmp_path / "whole", MIXED, kind=kind, **settings).outcome()
     assert len(whole["files"]) > 5 and whole["counts"]["dropped"] and whole["counts"]["excerpts"]
     for adds in range(1, 16):
@@ -217,7 +217,7 @@ def test_a_damaged_shard_starts_it_anew(tmp_path: Path, damage: str) -> None:
 def test_every_token_of_every_document_is_there_once_in_order(
     folder: Path, kind: PackingKind, corpus: Corpus, seq_len: int, shard: int, file_bytes: int
 ) -> None:
-    row_writer.TOKENS_PER_SHARD, row_writer.FILE_BYTES = shard * seq_len, file_bytes
+    row_writer.TOKENS_PER_SHARD, row_writer.PART_BYTES = shard * seq_len, file_bytes
     run = straight(emptied(folder), corpus, kind=kind, seq_len=seq_len)
     opened = run.opened()
     tokens, documents = opened.read(np.arange(opened.rows))
@@ -248,7 +248,7 @@ def test_every_token_of_every_document_is_there_once_in_order(
 def test_a_part_takes_no_more_when_its_share_of_the_limit_is_reached(
     folder: Path, kind: PackingKind, corpus: Corpus, limit: int, shares: list[float]
 ) -> None:
-    row_writer.TOKENS_PER_SHARD, row_writer.FILE_BYTES = 3 * 8, 10**9
+    row_writer.TOKENS_PER_SHARD, row_writer.PART_BYTES = 3 * 8, 10**9
     shares = [*shares, 1.0]
     run = straight(emptied(folder), corpus, kind=kind, limit=limit, shares=shares)
     taken: list[int] = []
@@ -277,7 +277,7 @@ def test_a_limit_is_spread_over_the_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: Path, kind: PackingKind) -> None:
-    row_writer.FILE_BYTES = 2 * size(5)
+    row_writer.PART_BYTES = 2 * size(5)
     corpus = [(0, 5), (1, 5), (2, 5), (2, 5), (2, 5), (3, 5)]  # full behind 1 and behind 2, in mid-chunk and at its end
     run = straight(tmp_path / "set", corpus, kind=kind)
     tokens, documents = run.opened().read(np.arange(run.writer.rows))
@@ -289,7 +289,7 @@ def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: P
 
 @given(corpora, st.integers(0, 300))
 def test_a_row_has_padding_only_where_enough_text_has_been(folder: Path, corpus: Corpus, file_bytes: int) -> None:
-    row_writer.TOKENS_PER_SHARD, row_writer.FILE_BYTES = 3 * 8, file_bytes
+    row_writer.TOKENS_PER_SHARD, row_writer.PART_BYTES = 3 * 8, file_bytes
     run = straight(emptied(folder), corpus)
     opened = run.opened()
     tokens, _ = opened.read(np.arange(opened.rows))

@@ -17,7 +17,7 @@ from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
 from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader
-from cram.data.preparation.statistics import account
+from cram.data.preparation.statistics import collect_samples, summarize_documents
 from cram.data.shards import pack
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import ShardWriter
@@ -57,7 +57,7 @@ def mixed() -> list[list[str]]:
 
 @dataclass
 class Prepared:
-    """What `account` made, and what it made it from."""
+    """What was summarized, and what it was made from."""
 
     manifest: dict[str, Any]
     statistics: dict[str, Any]
@@ -85,7 +85,9 @@ def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared
         rows.add(encoder(chunk), note)
     rows.counts.excerpts |= documents.excerpts
     rows.finish()
-    manifest, statistics = account(source, segments, decision, segments.found(), rows, data)
+    scanned = segments.found()
+    manifest = summarize_documents(source, segments, decision, scanned, rows, data)
+    statistics = collect_samples(decision, scanned, rows.counts)
     return Prepared(manifest, statistics, flat, decision, rows)
 
 
@@ -170,7 +172,7 @@ def test_the_other_packing_is_told_from_the_lengths(tmp_path: Path) -> None:
 def test_the_other_packing_is_told_of_documents_in_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "WINDOW_TOKENS", 400)
     lengths = np.bincount([12, 20] * 200)  # each fills a row with one of the other, and with its own kind none does
-    told = account_module._packing(SimpleNamespace(lengths=lengths, fill=0.9, cut=7), DATA)  # type: ignore[arg-type]
+    told = account_module._compare_packings(SimpleNamespace(lengths=lengths, fill=0.9, cut=7), DATA)  # type: ignore[arg-type]
     assert told["greedy"] == {"fill": 0.9, "cut_documents": 7, "measured": True}
     assert told["best_fit"]["fill"] > 0.85
 
@@ -185,7 +187,9 @@ def test_what_is_broken_counts_too(tmp_path: Path) -> None:
     decision = decide(segments, DATA, folder, REPORT)
     packer = make_packer("greedy", 32, 0)
     rows = RowWriter(folder, ShardWriter(folder, 32, 64, 0), packer, 32, [1.0] * len(segments.taken), None)
-    manifest, statistics = account(source, segments, decision, segments.found(), rows, DATA)
+    scanned = segments.found()
+    manifest = summarize_documents(source, segments, decision, scanned, rows, DATA)
+    statistics = collect_samples(decision, scanned, rows.counts)
     assert manifest["dropped"]["broken"] == {"documents": 2, "bytes": 0}
     assert manifest["counts"]["documents_in"] == 42
     assert {one["origin"] for one in statistics["samples"]["broken"]} == {"a.jsonl:41", "a.jsonl:42"}
