@@ -172,7 +172,8 @@ def _verify_held_out(shards: ShardSet) -> None:
             raise CramError(f"{path}:{line}: its hash is not the sha256 of its text; {REMEDY}")
     if hashes != sorted(set(hashes)):
         raise CramError(f"{path}: its documents are repeated or not in the order of their hashes; {REMEDY}")
-    if not 0 < len(hashes) <= (counted := shards.manifest["counts"]["held_out_documents"]):
+    counted = shards.manifest["counts"]["held_out_documents"]
+    if not 0 < len(hashes) <= counted:
         raise CramError(f"{path}: {len(hashes)} documents, but the manifest counts {counted}; {REMEDY}")
 
 

@@ -293,7 +293,7 @@ def test_on_a_terminal_a_document_wraps_beside_its_number(
 def test_any_text_can_be_printed(text: str) -> None:
     for encoding in ("utf-8", "ascii", "latin-1"):
         console = Console(file=TextIOWrapper(BytesIO(), encoding), highlight=False)
-        seen = show._visible(text, console).plain
+        seen = show._printable_text(text, console).plain
         assert seen.isprintable()
         assert seen.encode(encoding).count(b"?") == text.count("?")
         assert not (text.isascii() and text.isprintable()) or seen == text

@@ -91,13 +91,13 @@ def test_a_set_that_is_as_it_was_made(made: Path) -> None:
 
 def test_shards_are_read_some_rows_at_a_time(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = verify._problem
+    real = verify._find_problem
 
     def problem(tokens: np.ndarray, *others: Any) -> str | None:
         seen.append(len(tokens))
         return real(tokens, *others)
 
-    monkeypatch.setattr(verify, "_problem", problem)
+    monkeypatch.setattr(verify, "_find_problem", problem)
     monkeypatch.setattr("cram.data.shards.shards.TOKENS_AT_ONCE", 32 * 50)
     shards = verify.verify_shards(made)
     assert max(seen) == 50 and sum(seen) == shards.rows
@@ -147,9 +147,9 @@ def test_a_manifest_that_does_not_list_a_file(folder: Path, name: str) -> None:
         (lambda m: m.update(seq_len=16), r"shard-00000.safetensors: shape"),
         (lambda m: m.update(vocab_size=256), r"manifest.json: vocab_size: 256, but the tokenizer needs 192"),
         (lambda m: m["files"].update({LAST_SHARD: "0" * 64}), rf"{LAST_SHARD}: damaged, .* sha256"),
-        (lambda m: m["counts"].update(documents=1), r"manifest.json: counts.documents_in: \d+, but \d+ by its other"),
-        (lambda m: m["sources"][0].update(documents=1), r"manifest.json: documents of the sources: 1, but \d+"),
-        (lambda m: m["tokenizer"].update(sha256="00"), r"manifest.json: tokenizer.sha256: 00, but [0-9a-f]{64} by"),
+        (lambda m: m["counts"].update(documents=1), r"manifest.json: counts.documents_in: \d+, but its other figures"),
+        (lambda m: m["sources"][0].update(documents=1), r"manifest.json: documents of the sources: 1, but its other"),
+        (lambda m: m["tokenizer"].update(sha256="00"), r"manifest.json: tokenizer.sha256: 00, but its other figures"),
         (lambda m: [one.update(fill=0.5) for one in m["packing"].values()], r"manifest.json: packing: .0.5., but .0"),
         (lambda m: m.pop("counts"), r"manifest.json: damaged \(KeyError\('counts'\)\)"),
         (lambda m: m.pop("dropped"), r"manifest.json: damaged \(KeyError\('dropped'\)\)"),
@@ -331,7 +331,9 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     others = [other.name for other in path.parent.glob("*.safetensors")]
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + bytes(4))
-    fails(folder, rf"{name}.safetensors: damaged, or it belongs to other shards; delete the file, it will be made again")
+    fails(
+        folder, rf"{name}.safetensors: damaged, or it belongs to other shards; delete the file, it will be made again"
+    )
     numbers = np.arange(shards.rows, dtype=np.uint32)
     for order in (numbers * 0, numbers[::-1] + np.uint32(1), numbers[1:].copy(), np.append(numbers, numbers[:1])):
         save_file({"order": order}, path, {"data": shards.hash})
