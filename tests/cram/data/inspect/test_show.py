@@ -115,7 +115,7 @@ def test_the_account_says_what_became_of_the_documents(made: ShardSet, capsys: p
     assert f"{made.tokens:,} tokens ({each:.2f} bytes each) in {made.rows:,} rows x 32 tokens, 1 shard(s)" in out
     about = made.manifest["tokenizer"]
     unknown, lost = (f"{about[name]:.2%}" for name in ("unknown_tokens", "lost_characters"))
-    assert f"{unknown} of the tokens are unknown; of a sample's characters {lost} are lost" in out
+    assert f"{unknown} of the tokens are unknown; {lost} of a sample's characters are lost" in out
     assert int(read[2].replace(",", "")) > int(kept[2].replace(",", "")) == made.manifest["counts"]["bytes"]
 
 
