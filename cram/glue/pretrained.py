@@ -194,15 +194,15 @@ def _stock_folder(folder: Path) -> Path:
 def _exported(run: Path) -> Path:
     """The export of a run, which is made if it does not exist."""
     from cram.hub.export import export_run
-    from cram.hub.stock import no_stock_class
+    from cram.hub.kinds import stock_model, why_not_exported
     from cram.hub.trained import result
     from cram.run.checksums import read_run_config
 
     kind = read_run_config(run).model.kind
-    if reason := no_stock_class(kind):
+    if reason := why_not_exported(kind):
         raise CramError(f"run={run} cannot be fine-tuned: {reason}. Train model.kind=encoder for GLUE.")
-    if kind == "decoder":
-        raise CramError(f"run={run} is a decoder; GLUE is for encoders. Train model.kind=encoder.")
+    if (task := stock_model(kind).task).pipeline != "fill-mask":
+        raise CramError(f"run={run} is a {task.noun}; GLUE is for encoders. Train model.kind=encoder.")
     result(run, "model.safetensors")
     if not (run / "export").is_dir():
         return export_run(run, run / "export")

@@ -8,13 +8,15 @@ from cram.config.config import Config
 from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.files.atomic import to_json
-from cram.hub.stock import AUTO_CLASSES, PIPELINES, STOCK_CLASSES
+from cram.hub.kinds import stock_model
+from cram.hub.stock import StockModel
 
+# The unit of each clock's budget, as the card names it.
 UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
 
-# What Markdown and HTML take for markup; `_` within a word is not markup.
+# Characters that begin markup in Markdown or HTML; `_` inside a word does not.
 MARKUP = re.compile(r"[\\`*\[\]<>|#&~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# As the Hub writes them: licences by an identifier of its list, languages by ISO 639 codes, a region or script behind.
+# As the Hub writes them: licences by an identifier of its list; languages by ISO 639 codes, with a region or script.
 LICENSE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*|multilingual|code")
 
@@ -26,7 +28,7 @@ tags: [{architecture}, {task}, cram]
 
 # {name}
 
-A {what} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), {origin}
+A {noun} of {parameters:.1f} M parameters ({layers} layers of {width}, vocabulary {vocab_size}), {origin}
 by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class}`, no remote code.
 {unfinished}{unstated}
 
@@ -46,14 +48,14 @@ by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class
 ```python
 from transformers import pipeline
 
-{use}
+{usage}
 ```
 
-Texts longer than {seq_len} tokens are longer than anything the model has seen. {further}
+Texts longer than {seq_len} tokens are longer than anything the model has seen. {advice}
 
 ## The held-out loss, repeated by `transformers` alone
 
-{how}
+{held_out_text}
 Run this in the folder:
 
 ```python
@@ -79,40 +81,21 @@ print(f"{{nats / predicted:.4f}} nats per token")
 {rules}
 """
 
-# What a card says of each kind of model.
-KINDS = {
-    "encoder": {
-        "architecture": "modernbert",
-        "what": "BERT",
-        "use": """fill = pipeline("fill-mask", "path/to/this/folder")
-print(fill({prompt}))""",
-        "further": """For classification, load the folder
-with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)` and fine-tune.""",
-        "how": "{share:.0%} of the tokens of the rows in held_out.safetensors are shown as {mask}, "
-        "one document or window a row.",
-    },
-    "decoder": {
-        "architecture": "qwen3",
-        "what": "decoder",
-        "use": """write = pipeline("text-generation", "path/to/this/folder")
-print(write("The capital of France is", max_new_tokens=40, do_sample=True, temperature=0.7))""",
-        "further": "A text{begins} ends with\n{sep}.",
-        "how": "Every ordinary token of the rows in held_out.safetensors but a row's first is predicted from those "
-        "before it,\none document or window a row; `labels` are the tokens that follow.",
-    },
-}
-
 
 def public_source(source: str) -> str:
-    """What may be published of `data.source`: a folder of this machine is left out, a glob or a name remains."""
+    """Remove the folders of this machine from `data.source`; a glob or a name may be published and remains."""
     hub, name = ("hf:", source[3:]) if source.startswith("hf:") else ("", source)
     steps = re.split(r"[/\\]", name)
-    of_machine = re.match(r"[/\\~]|[A-Za-z]:[/\\]", name) or ".." in steps
-    return hub + (steps[-1] if of_machine else name)
+    is_local = re.match(r"[/\\~]|[A-Za-z]:[/\\]", name) or ".." in steps
+    return hub + (steps[-1] if is_local else name)
 
 
 def check_card(card: CardConfig) -> None:
-    """Errors: CramError for what the Hub would refuse in a card's front matter."""
+    """Check licence and language of a model card.
+
+    Raises:
+        CramError: for a value that the Hub would refuse in a card's front matter.
+    """
     if card.license is not None and not LICENSE.fullmatch(card.license):
         raise CramError(
             f"card.license={card.license} is not a licence identifier. Give one of the Hub's list in lower case, "
@@ -127,12 +110,15 @@ def check_card(card: CardConfig) -> None:
 
 
 def languages(card: CardConfig) -> list[str]:
-    """The codes in `card.language`."""
+    """Split `card.language` into its codes."""
     return [] if card.language is None else [code.strip() for code in card.language.split(",")]
 
 
 def _metadata(card: CardConfig) -> str:
-    """The lines of the front matter that only the user can know. Quoted: `no`, Norwegian, is a truth value in YAML."""
+    """The lines of the front matter that only the user can know.
+
+    Language codes are quoted, because `no` (Norwegian) is a truth value in YAML.
+    """
     codes = languages(card)
     lines = [f"language: {to_json(codes)}"] if codes else []
     lines += [f"license: {card.license}"] if card.license else []
@@ -140,7 +126,7 @@ def _metadata(card: CardConfig) -> str:
 
 
 def _unfinished(receipt: dict[str, Any]) -> str:
-    """A paragraph on the weights of a checkpoint."""
+    """A paragraph for the weights of a checkpoint; empty for those of a finished run."""
     if not receipt.get("unfinished"):
         return ""
     return (
@@ -151,24 +137,24 @@ def _unfinished(receipt: dict[str, Any]) -> str:
 
 
 def _unstated(card: CardConfig) -> str:
-    """A paragraph on what the front matter lacks."""
-    lacking = [name for name, said in (("licence", card.license), ("language", card.language)) if not said]
-    if not lacking:
+    """A paragraph that names what the user has not stated; empty if both licence and language are stated."""
+    missing = [name for name, value in (("licence", card.license), ("language", card.language)) if not value]
+    if not missing:
         return ""
-    return f"\nIts {' and '.join(lacking)} {'have' if len(lacking) > 1 else 'has'} not been stated.\n"
+    return f"\nIts {' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} not been stated.\n"
 
 
 def plain(text: str) -> str:
-    """A text as one line of Markdown that shows it: no markup, no HTML, no cell of a table begins in it."""
+    """Write a text as one line of Markdown that shows it: it begins no markup, no HTML and no cell of a table."""
     return MARKUP.sub(r"\\\g<0>", _one_line(text))
 
 
 def code(text: str) -> str:
-    """A text as code in one line of Markdown; a table may hold it."""
+    """Write a text as code in one line of Markdown, also inside a table."""
     text = _one_line(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""
-    if not text or "|" in text:  # which a table would take for the end of a cell, and code cannot escape
+    if not text or "|" in text:  # a table reads "|" as the end of a cell, and code has no escape for it
         return plain(text)
     return f"{fence}{space}{text}{space}{fence}"
 
@@ -179,63 +165,88 @@ def _one_line(text: str) -> str:
 
 
 def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
-    """README.md of the exported folder, every figure from the receipt, licence and language as the user said.
+    """README.md of the exported folder: every figure is from the receipt, licence and language are the user's.
 
     Args:
-        tokens: special ones by their roles.
+        name: title of the card.
+        config: the run's config.
+        receipt: the run's receipt, or the same figures of a checkpoint.
+        tokens: special tokens by role.
     """
-    budget, data, held_out = receipt["budget"], receipt["data"], receipt["held_out"]
-    kind = config.model.kind
-    filled = {
+    origin = (
+        f"trained on from the weights of {code(receipt['init'])}" if receipt.get("init") else "trained from scratch"
+    )
+    return CARD.format(
+        name=plain(name),
+        metadata=_metadata(config.card),
+        origin=origin,
+        unfinished=_unfinished(receipt),
+        unstated=_unstated(config.card),
+        layers=config.model.layers,
+        width=config.model.width,
+        rules=_rules(receipt),
+        **_stock_texts(stock_model(config.model.kind), receipt["held_out"], tokens),
+        **_figures(receipt),
+    )
+
+
+def _stock_texts(stock: StockModel, held_out: dict[str, Any], tokens: dict[str, str]) -> dict[str, str]:
+    """The fields of the card that depend on the stock model."""
+    task = stock.task
+    fields = {
         "share": held_out.get("mask_rate"),
         "mask": code(tokens.get("mask", "")),
         "prompt": json.dumps(f"The capital of France is the city of {tokens.get('mask')}.", ensure_ascii=False),
         "sep": code(tokens["sep"]),
         "begins": f" begins with {code(tokens['cls'])}, which the tokenizer adds, and" if "cls" in tokens else "",
     }
-    said = {part: text.format(**filled) for part, text in KINDS[kind].items()}
-    rules = [
+    return {
+        "task": task.pipeline,
+        "stock_class": stock.class_name,
+        "auto_class": task.auto_class,
+        "architecture": stock.model_type,
+        "noun": task.noun,
+        "usage": task.usage.format(**fields),
+        "advice": task.advice.format(**fields),
+        "held_out_text": task.held_out_text.format(**fields),
+    }
+
+
+def _figures(receipt: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the card that are figures and names from the receipt."""
+    budget, data, held_out = receipt["budget"], receipt["data"], receipt["held_out"]
+    return {
+        "parameters": receipt["model"]["parameters"] / 1e6,
+        "vocab_size": data["vocab_size"],
+        "seq_len": data["seq_len"],
+        "limit": budget["limit"],
+        "unit": UNITS[budget["clock"]],
+        "spent": budget["spent"],
+        "device": plain(receipt["device"]),
+        "nats": held_out["nats_per_token"],
+        "bits": _bits(held_out),
+        "accuracy": held_out["accuracy"],
+        "unigram": held_out["unigram_nats_per_token"],
+        "positions": receipt["positions"],
+        "predicted": receipt["predicted_tokens"],
+        "updates": receipt["updates"],
+        "epochs": receipt["epochs"],
+        "source": code(public_source(data["source"])),
+        "data_tokens": data["tokens"],
+        "data_hash": code(data["hash"]),
+        "precision": plain(receipt["precision"]),
+        "seed": receipt["seed"],
+        "versions": ", ".join(plain(f"{package} {version}") for package, version in receipt["versions"].items()),
+        "commit": plain(receipt["commit"] or "unknown"),
+    }
+
+
+def _rules(receipt: dict[str, Any]) -> str:
+    lines = [
         f"- [{'x' if line['passed'] else ' '}] {plain(line['rule'])}: {plain(line['found'])}"
         for line in receipt["rules"]
     ]
-    return CARD.format(
-        metadata=_metadata(config.card),
-        origin=f"trained on from the weights of {code(receipt['init'])}"
-        if receipt.get("init")
-        else "trained from scratch",
-        unfinished=_unfinished(receipt),
-        unstated=_unstated(config.card),
-        name=plain(name),
-        task=PIPELINES[kind],
-        stock_class=STOCK_CLASSES[kind],
-        auto_class=AUTO_CLASSES[kind],
-        **said,
-        parameters=receipt["model"]["parameters"] / 1e6,
-        layers=config.model.layers,
-        width=config.model.width,
-        vocab_size=data["vocab_size"],
-        seq_len=data["seq_len"],
-        limit=budget["limit"],
-        unit=UNITS[budget["clock"]],
-        spent=budget["spent"],
-        device=plain(receipt["device"]),
-        nats=held_out["nats_per_token"],
-        bits=_bits(held_out),
-        accuracy=held_out["accuracy"],
-        unigram=held_out["unigram_nats_per_token"],
-        positions=receipt["positions"],
-        predicted=receipt["predicted_tokens"],
-        updates=receipt["updates"],
-        epochs=receipt["epochs"],
-        source=code(public_source(data["source"])),
-        data_tokens=data["tokens"],
-        data_hash=code(data["hash"]),
-        precision=plain(receipt["precision"]),
-        seed=receipt["seed"],
-        versions=", ".join(plain(f"{package} {version}") for package, version in receipt["versions"].items()),
-        commit=plain(receipt["commit"] or "unknown"),
-        rules="\n".join(rules) or "They are judged when a run is finished.",
-    )
+    return "\n".join(lines) or "They are judged when a run is finished."
 
 
 def _bits(held_out: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A checkpoint of a run as a model that can be used: its weights, held-out rows, and what is known of it so far."""
+"""A checkpoint of a run as a model that can be used: its weights, held-out rows, and figures so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,11 @@ class Snapshot:
     tokenizer: Tokenizer
 
     def shards(self) -> ShardSet:
-        """The shards that the run learns from. Errors: CramError where they are gone."""
+        """Open the shards that the run learns from.
+
+        Raises:
+            CramError: if they are gone.
+        """
         folder = read_shard_folder(self.run)
         if not folder.is_dir():
             raise CramError(
@@ -45,15 +49,20 @@ class Snapshot:
         return ShardSet.open(folder)
 
     def held_out(self) -> HeldOutSet:
-        """The held-out rows that the run is evaluated on when it is finished."""
+        """The held-out rows on which the run is evaluated at its end."""
         if is_finished(self.run):
             return load_held_out(self.run, self.model.vocab_size)
         config = self.config
         documents, objective = self.shards().held_out(), config.objective.held_out
         return build_held_out(documents, self.tokenizer, config.data.seq_len, config.evaluation, objective=objective)
 
-    def account(self, rows: HeldOutSet, device: torch.device) -> dict[str, Any]:
-        """What a receipt says, as far as it is known at the checkpoint, under the same names; no rule is judged yet."""
+    def receipt(self, rows: HeldOutSet, device: torch.device) -> dict[str, Any]:
+        """The entries of a receipt that are known at the checkpoint; no rule is judged yet.
+
+        Args:
+            rows: the held-out rows.
+            device: where to evaluate.
+        """
         state, config, shards = self.state, self.config, self.shards()
         clock, budget, process = state["clock"], state["budget"], state["processes"][-1]
         charged = sum(clock["booked"][name] for name in CHARGED)
@@ -101,9 +110,19 @@ class Snapshot:
         }
 
 
-def open_snapshot(run: Path, config: Config, said: str, device: torch.device) -> Snapshot:
-    """The checkpoint `newest` or of a step. Errors: CramError that lists those that are there."""
-    checkpoint = open_checkpoints(run).choose(said)
+def open_snapshot(run: Path, config: Config, checkpoint_name: str, device: torch.device) -> Snapshot:
+    """Open a checkpoint of a run.
+
+    Args:
+        run: the run folder.
+        config: the run's config.
+        checkpoint_name: `newest`, or the number of its update.
+        device: where the model is put.
+
+    Raises:
+        CramError: if there is no such checkpoint; the message lists those that exist.
+    """
+    checkpoint = open_checkpoints(run).choose(checkpoint_name)
     tokenizer = load_tokenizer(check_file(run, TOKENIZER))
     where = f"{run / 'checkpoints' / str(checkpoint.step) / 'model.safetensors'}: "
     model = filled_model(config.model, checkpoint.model, tokenizer, where)

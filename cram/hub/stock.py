@@ -1,9 +1,12 @@
-"""The stock classes of `transformers` that compute our models: weights under their names, their config, the tokenizer.
+"""The contract of a model that stock classes of `transformers` load: names of weights, config, tokenizer, card.
 
-An encoder is a `ModernBertForMaskedLM`, a decoder a `Qwen3ForCausalLM`. Nothing is computed here but names: a
-decoder's fused weights are cut into the matrices that they are made of.
+A `StockModel` says what one of our model kinds is there. It belongs to a `StockTask`, which says what all models of one
+pipeline have in common. Nothing is computed here but names: a fused weight is cut into the matrices it is made of.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cram.config.model import ModelConfig
@@ -14,208 +17,142 @@ if TYPE_CHECKING:
 
     from cram.data.special import SpecialTokens
 
-STOCK_CLASSES = {"encoder": "ModernBertForMaskedLM", "decoder": "Qwen3ForCausalLM"}
-# The class that loads each kind of model, whatever its architecture, and the pipeline for it.
-AUTO_CLASSES = {"encoder": "AutoModelForMaskedLM", "decoder": "AutoModelForCausalLM"}
-PIPELINES = {"encoder": "fill-mask", "decoder": "text-generation"}
-
-# Ours first; a name's beginning and its inner parts are renamed apart, so that each rule stands once.
-STOCK_BEGINNINGS = {
-    "encoder": {
-        "embedding.": "model.embeddings.tok_embeddings.",
-        "embedding_norm.": "model.embeddings.norm.",
-        "blocks.": "model.layers.",
-        "final_norm.": "model.final_norm.",
-    },
-    "decoder": {"embedding.": "model.embed_tokens.", "blocks.": "model.layers.", "final_norm.": "model.norm."},
-}
-# A fused weight's parts, in the order of its rows.
-STOCK_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "encoder": {
-        ".attention_norm.": (".attn_norm.",),
-        ".attention.qkv.": (".attn.Wqkv.",),
-        ".attention.out.": (".attn.Wo.",),
-        ".mlp.up.": (".mlp.Wi.",),
-        ".mlp.down.": (".mlp.Wo.",),
-    },
-    "decoder": {
-        ".attention_norm.": (".input_layernorm.",),
-        ".attention.qkv.": (".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj."),
-        ".attention.q_norm.": (".self_attn.q_norm.",),
-        ".attention.k_norm.": (".self_attn.k_norm.",),
-        ".attention.out.": (".self_attn.o_proj.",),
-        ".mlp_norm.": (".post_attention_layernorm.",),
-        ".mlp.up.": (".mlp.gate_proj.", ".mlp.up_proj."),
-        ".mlp.down.": (".mlp.down_proj.",),
-    },
-}
-
-# What a decoder's tokenizer makes of each WordPiece, and of the spaces in the text that they give: patterns and what
-# replaces them. They look at a piece and the one before it: what was written never changes when more follows, as
-# streaming needs. An apostrophe stands at the word before it; a piece that may end a contraction gets a mark instead of
-# a space, which goes behind an apostrophe.
-MARK = "\x01"
-DECODED_PIECES = (
-    (r"^(?=[.,!?;:)\]}%'-]$)", "##"),
-    (r"^(?=(s|t|d|m|re?|ve?|ll?)$)", f"##{MARK}"),
-    (r"^(?!##)", " "),
-    (r"^##", ""),
-)
-DECODED_SPACES = (
-    (rf"(?<=[(\[{{-])[ {MARK}]|(?<='){MARK}", ""),
-    (MARK, " "),
-)
+JsonFiles = dict[str, dict[str, Any]]
 
 
-def no_stock_class(kind: str) -> str | None:
-    """Why a model of this `model.kind` is not exported, or None."""
-    return None if kind in STOCK_CLASSES else f"transformers has no class that computes model.kind={kind}"
+class StockTask:
+    """What all exported models of one pipeline have in common, whatever their architecture.
 
+    The texts for the card are templates of `str.format`. Their fields are `prompt`, a sentence with a mask as a Python
+    string, `mask`, `sep` and `begins`, special tokens in Markdown, and `share`, the share of held-out tokens predicted.
 
-def to_stock_names(state: "dict[str, torch.Tensor]", kind: str = "encoder") -> "dict[str, torch.Tensor]":
-    """The tensors of a model's state under the names of its kind's stock class; the tied decoder has none."""
-    renamed: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        names = _stock_names(name, kind)
-        renamed.update(zip(names, tensor.chunk(len(names)), strict=True))
-    return renamed
-
-
-def from_stock_names(stock: "dict[str, torch.Tensor]", names: list[str], kind: str) -> "dict[str, torch.Tensor]":
-    """The inverse: tensors of a stock class under our `names`, parts joined. Errors: KeyError for an absent one."""
-    import torch
-
-    return {name: torch.cat([stock[part] for part in _stock_names(name, kind)]) for name in names}
-
-
-def _stock_names(name: str, kind: str) -> list[str]:
-    for ours, stock in STOCK_BEGINNINGS[kind].items():
-        if name.startswith(ours):
-            name = stock + name.removeprefix(ours)
-    for ours, parts in STOCK_PARTS[kind].items():
-        if ours in name:
-            return [name.replace(ours, part) for part in parts]
-    return [name]
-
-
-def stock_config(config: ModelConfig, vocab_size: int, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
-    """config.json of the exported folder, read alike by versions 4 and 5 of `transformers`."""
-    shared = {
-        "architectures": [STOCK_CLASSES[config.kind]],
-        "dtype": "float32",
-        "vocab_size": vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "max_position_embeddings": seq_len,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "tie_word_embeddings": True,
-        "layer_types": ["full_attention"] * config.layers,
-        "initializer_range": config.init_std,
-        "pad_token_id": special.pad,
-        "bos_token_id": special.cls,
-        "eos_token_id": special.sep,
-    }
-    return shared | (_qwen3(config) if config.kind == "decoder" else _modernbert(config, seq_len, special))
-
-
-def _modernbert(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
-    """What is ModernBERT's own.
-
-    Version 5 reads `layer_types` and `rope_parameters`; version 4 ignores these, would take local attention and
-    another theta without a word, and so gets its own keys too. text-embeddings-inference and candle have no defaults:
-    `local_attention`, `layer_norm_eps` and `initializer_cutoff_factor` are there for them, and change nothing here.
+    Attributes:
+        pipeline: name of the pipeline of `transformers`.
+        auto_class: the class that loads every architecture for this task.
+        noun: what the card calls the model.
+        usage: Python lines of the card that use the model.
+        advice: what the card says behind its sentence on long texts.
+        held_out_text: what the card says about the rows in held_out.safetensors.
+        examples_label: what the summary of a run calls the examples.
     """
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    return {
-        "model_type": "modernbert",
-        "hidden_activation": "gelu",
-        "norm_eps": config.norm_eps,
-        "layer_norm_eps": config.norm_eps,
-        "norm_bias": False,
-        "mlp_bias": False,
-        "decoder_bias": False,
-        "rope_parameters": {"full_attention": rope, "sliding_attention": rope},
-        "global_attn_every_n_layers": 1,
-        "global_rope_theta": config.rope_theta,
-        "local_rope_theta": config.rope_theta,
-        "local_attention": seq_len,
-        "initializer_cutoff_factor": 2.0,
-        "reference_compile": False,
-        "embedding_dropout": 0.0,
-        "mlp_dropout": 0.0,
-        "classifier_dropout": 0.0,
-        "classifier_activation": "gelu",
-        "classifier_bias": False,
-        "classifier_pooling": "cls",
-        "cls_token_id": special.cls,
-        "sep_token_id": special.sep,
-    }
+
+    pipeline: str
+    auto_class: str
+    noun: str
+    usage: str
+    advice: str
+    held_out_text: str
+    examples_label: str
+
+    def tokenizer(self, tokenizer: "Tokenizer", special: "SpecialTokens") -> "Tokenizer":
+        """Copy the tokenizer in the form that the model needs. A text has the same ids, up to special tokens."""
+        raise NotImplementedError
+
+    def examples(self, folder: Path) -> list[str]:
+        """Lines that show what the exported model in a folder says; the same each time."""
+        raise NotImplementedError
+
+    def token_names(self, names: dict[str, str]) -> dict[str, str]:
+        """Special tokens as `AutoTokenizer` reads them; `names` has those of the tokenizer by role."""
+        return {f"{role}_token": name for role, name in names.items()}
+
+    def tokenizer_settings(self) -> dict[str, Any]:
+        """Settings of tokenizer_config.json beyond the common ones."""
+        return {}
+
+    def generation_config(self, seq_len: int, special: "SpecialTokens") -> dict[str, Any] | None:
+        """generation_config.json; None for a model that does not write text."""
+        return None
+
+    def tokenizer_files(self, seq_len: int, names: dict[str, str]) -> JsonFiles:
+        """What `AutoTokenizer` reads beside tokenizer.json, by file name; the class is one that every version has.
+
+        Args:
+            seq_len: longest text that the model has seen.
+            names: the special tokens by role, as `SpecialTokens.names` gives them.
+        """
+        tokens = self.token_names(names)
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": seq_len,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "clean_up_tokenization_spaces": False,
+        }
+        return {
+            "tokenizer_config.json": settings | self.tokenizer_settings() | tokens,
+            "special_tokens_map.json": tokens,
+        }
 
 
-def _qwen3(config: ModelConfig) -> dict[str, Any]:
-    """What is Qwen3's own: version 5 reads `rope_parameters`, version 4 `rope_theta`."""
-    return {
-        "model_type": "qwen3",
-        "hidden_act": "silu",
-        "num_key_value_heads": config.heads,
-        "head_dim": config.width // config.heads,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "max_window_layers": config.layers,
-        "use_cache": True,
-    }
+@dataclass(frozen=True)
+class StockModel:
+    """What one of our model kinds is to `transformers`.
 
+    A new one is a file of its own, named in the kind's line in `MODELS` of `cram.config.choices`.
 
-def generation_config(seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
-    """generation_config.json: a text ends at a separator, or with half of a row, whose other half is for the prompt."""
-    return {
-        "bos_token_id": special.cls,
-        "eos_token_id": special.sep,
-        "pad_token_id": special.pad,
-        "max_new_tokens": seq_len // 2,
-    }
-
-
-def stock_tokenizer(tokenizer: "Tokenizer", kind: str, special: "SpecialTokens") -> "Tokenizer":
-    """The tokenizer as the model of a kind needs it; texts have the same ids.
-
-    A decoder continues a text: its end gets no separator, and WordPieces are decoded as what follows a text, a space
-    before each that begins a word, where the usual decoder leaves out the first one's.
+    Attributes:
+        class_name: the class that computes exactly what our model computes.
+        model_type: its `model_type`, which is also a tag on the card.
+        task: what it shares with other models of its pipeline.
+        beginnings: beginnings of our weights' names, and theirs.
+        parts: inner parts of our weights' names, and theirs: several for a fused weight, in the order of its rows.
+        own_config: makes the keys of config.json that only this class has, from the keys `model.*`, the row length and
+            the special tokens.
     """
-    from tokenizers import Regex, Tokenizer, decoders
 
-    from cram.data.special import set_frame
+    class_name: str
+    model_type: str
+    task: StockTask
+    beginnings: dict[str, str]
+    parts: dict[str, tuple[str, ...]]
+    own_config: "Callable[[ModelConfig, int, SpecialTokens], dict[str, Any]]"
 
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    names = special.names(tokenizer)
-    if kind == "decoder" and isinstance(copy.decoder, decoders.WordPiece):
-        pieces = [decoders.Replace(Regex(pattern), text) for pattern, text in DECODED_PIECES]
-        spaces = [decoders.Replace(Regex(pattern), text) for pattern, text in DECODED_SPACES]
-        copy.decoder = decoders.Sequence([*pieces, decoders.Fuse(), *spaces])
-    set_frame(copy, names.get("cls"), None if kind == "decoder" else names["sep"])
-    return copy
+    def rename(self, state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+        """Give our tensors their stock names; the tied output weight has none."""
+        renamed: dict[str, torch.Tensor] = {}
+        for name, tensor in state.items():
+            names = self._stock_names(name)
+            renamed.update(zip(names, tensor.chunk(len(names)), strict=True))
+        return renamed
 
+    def restore(self, stock: "dict[str, torch.Tensor]", names: list[str]) -> "dict[str, torch.Tensor]":
+        """Give tensors of the stock class our `names`, fused weights joined again.
 
-def tokenizer_files(seq_len: int, kind: str, names: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """What `AutoTokenizer` reads beside tokenizer.json, by file name; the class is one that every version has.
+        Raises:
+            KeyError: for a tensor that is missing.
+        """
+        import torch
 
-    names: the special tokens by their roles, as `SpecialTokens.names` gives them.
-    """
-    tokens = {f"{role}_token": name for role, name in names.items()}
-    if kind == "decoder":
-        tokens |= {"eos_token": names["sep"]} | ({"bos_token": names["cls"]} if "cls" in names else {})
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": seq_len,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": False,
-    }
-    if kind == "decoder":
-        settings["padding_side"] = "left"  # what is written follows the text, not its padding
-    return {"tokenizer_config.json": settings | tokens, "special_tokens_map.json": tokens}
+        return {name: torch.cat([stock[part] for part in self._stock_names(name)]) for name in names}
+
+    def config(self, config: ModelConfig, vocab_size: int, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
+        """config.json of the exported folder, which versions 4 and 5 of `transformers` read alike."""
+        shared = {
+            "architectures": [self.class_name],
+            "dtype": "float32",
+            "vocab_size": vocab_size,
+            "hidden_size": config.width,
+            "intermediate_size": config.mlp_width,
+            "num_hidden_layers": config.layers,
+            "num_attention_heads": config.heads,
+            "max_position_embeddings": seq_len,
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": True,
+            "layer_types": ["full_attention"] * config.layers,
+            "initializer_range": config.init_std,
+            "pad_token_id": special.pad,
+            "bos_token_id": special.cls,
+            "eos_token_id": special.sep,
+            "model_type": self.model_type,
+        }
+        return shared | self.own_config(config, seq_len, special)
+
+    def _stock_names(self, name: str) -> list[str]:
+        for ours, stock in self.beginnings.items():
+            if name.startswith(ours):
+                name = stock + name.removeprefix(ours)
+        for ours, parts in self.parts.items():
+            if ours in name:
+                return [name.replace(ours, part) for part in parts]
+        return [name]

@@ -6,8 +6,7 @@ from typing import Any
 
 from cram.evaluation.held_out import BITS, unknown_text
 from cram.files.sealed import check_folder
-from cram.hub.examples import EXAMPLES
-from cram.hub.stock import PIPELINES
+from cram.hub.kinds import stock_model
 from cram.run.history import describe_extension
 from cram.terminal.progress import format_duration, format_tokens
 
@@ -89,10 +88,9 @@ def _result_lines(run: Path, receipt: dict[str, Any]) -> list[tuple[str, str]]:
         use = [] if receipt.get("failed") else [("use it", f"python -m cram.evaluate run={run}")]
         return [("files", files), ("export", receipt["export"]), *use]
     check_folder(run / "export", "Remove the folder: the same command makes it again.")
-    task = PIPELINES[kind]
-    label, examples = EXAMPLES[task]
+    task = stock_model(kind).task
     return [
-        *((label, line) for line in examples(run / "export")),
+        *((task.examples_label, line) for line in task.examples(run / "export")),
         ("files", f"{files}, export/"),
-        ("use it", f"transformers.pipeline('{task}', '{run}/export')"),
+        ("use it", f"transformers.pipeline('{task.pipeline}', '{run}/export')"),
     ]

@@ -15,7 +15,7 @@ from cram.evaluation.held_out import held_out_figures
 from cram.files.sealed import hash_files
 from cram.hub.card import public_source
 from cram.hub.initial import initial_name
-from cram.hub.stock import no_stock_class
+from cram.hub.kinds import why_not_exported
 from cram.machine.device import device_name, environment, peak_flops, peak_memory
 from cram.model.count import model_figures
 from cram.model.kinds import build_model
@@ -46,7 +46,7 @@ def make_receipt(
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
     repeated = max(0, loader.rows_taken - shards.rows)
     machine = environment(session.parts.device)
-    no_export = "the run failed" if failed else no_stock_class(config.model.kind)
+    no_export = "the run failed" if failed else why_not_exported(config.model.kind)
     return {
         "failed": failed,
         **_spent(clock, session.state.last_progress),

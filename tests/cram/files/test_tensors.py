@@ -17,7 +17,7 @@ from cram.config.training import AveragingConfig, OptimizerConfig
 from cram.errors import CramError
 from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.hub.initial import check_tokenizer, read_initial
-from cram.hub.stock import to_stock_names
+from cram.hub.modernbert import MODERNBERT
 from cram.methods.averaging import Averaging
 from cram.model.kinds import new_model
 from cram.run.checkpoint import Checkpoint, Checkpoints
@@ -140,7 +140,7 @@ SMALL = ModelConfig(layers=1, width=8, heads=2, mlp_width=8)
     ],
 )
 def test_weights_to_begin_with_that_do_not_fit_are_named(tmp_path: Path, fault: str, message: str) -> None:
-    state = to_stock_names(new_model(SMALL, 64).state_dict())
+    state = MODERNBERT.rename(new_model(SMALL, 64).state_dict())
     name = "model.layers.0.attn.Wo.weight"
     if fault in FAULTS:
         state = faulty(state, name, fault)

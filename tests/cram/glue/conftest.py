@@ -20,7 +20,7 @@ from cram.evaluation.held_out import build_held_out, evaluate
 from cram.files.atomic import write_json
 from cram.glue.results_file import Job, ResultsFile
 from cram.glue.tasks import NINE, find_tasks
-from cram.hub.stock import stock_config, tokenizer_files
+from cram.hub.modernbert import MODERNBERT
 from cram.model.kinds import new_model
 from cram.run.checksums import register_results, write_start_files
 
@@ -162,10 +162,10 @@ def make_encoder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(corpus(), CONFIG.wordpiece)
     special = SpecialTokens.of(tokenizer)
-    config = stock_config(CONFIG.model, tokenizer.get_vocab_size(), CONFIG.data.seq_len, special)
+    config = MODERNBERT.config(CONFIG.model, tokenizer.get_vocab_size(), CONFIG.data.seq_len, special)
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer.save(str(folder / "tokenizer.json"))
-    for name, content in tokenizer_files(CONFIG.data.seq_len, "encoder", special.names(tokenizer)).items():
+    for name, content in MODERNBERT.task.tokenizer_files(CONFIG.data.seq_len, special.names(tokenizer)).items():
         (folder / name).write_text(json.dumps(content))
     torch.manual_seed(11)
     model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder))

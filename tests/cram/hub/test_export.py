@@ -28,9 +28,11 @@ from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate
 from cram.export import main
 from cram.files.atomic import write_json
 from cram.files.sealed import hash_files, read_checksums
-from cram.hub.examples import EXAMPLES
 from cram.hub.export import export_run
-from cram.hub.stock import to_stock_names
+from cram.hub.kinds import stock_model
+from cram.hub.modernbert import MODERNBERT
+from cram.hub.qwen3 import QWEN3
+from cram.hub.stock import StockModel
 from cram.model.kinds import new_model
 from cram.run.checksums import RESULT_FILES, register_results, unregister_results, write_start_files
 
@@ -112,7 +114,7 @@ def test_stock_names_are_all_there(run: Path, exported: Path) -> None:
     stock = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(exported))
     names = set(load_file(exported / "model.safetensors"))
     assert names == set(stock.state_dict()) - {"decoder.weight"}
-    assert names == set(to_stock_names(load_file(run / "model.safetensors")))
+    assert names == set(MODERNBERT.rename(load_file(run / "model.safetensors")))
 
 
 def test_config_says_the_same_to_version_4_and_5(exported: Path) -> None:
@@ -180,7 +182,7 @@ def test_stock_names_of_a_decoder_are_all_there(decoder_run: Path, decoder: Path
     names = set(load_file(decoder / "model.safetensors"))
     assert type(stock).__name__ == "Qwen3ForCausalLM"
     assert names == set(stock.state_dict()) - {"lm_head.weight"}
-    assert names == set(to_stock_names(load_file(decoder_run / "model.safetensors"), "decoder"))
+    assert names == set(QWEN3.rename(load_file(decoder_run / "model.safetensors")))
 
 
 def test_config_of_a_decoder_says_the_same_to_version_4_and_5(decoder: Path) -> None:
@@ -253,7 +255,7 @@ def test_examples_are_the_same_each_time_and_leave_the_generators_alone(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue("decoder" if kind == "decoder" else "exported")
-    _, examples = EXAMPLES["text-generation" if kind == "decoder" else "fill-mask"]
+    examples = stock_model(kind).task.examples
     before = torch.random.get_rng_state()
     lines = examples(folder)
     assert len(lines) >= 2
@@ -292,11 +294,9 @@ def test_the_same_folder_again_is_left_and_another_is_not_overwritten(run: Path,
 def test_wrong_logits_fail_and_leave_nothing(
     fixture: str, key: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    import cram.hub.export
-
     run = request.getfixturevalue(fixture)
-    right = cram.hub.export.stock_config
-    monkeypatch.setattr(cram.hub.export, "stock_config", lambda *a: right(*a) | {key: 0.1})
+    right = StockModel.config
+    monkeypatch.setattr(StockModel, "config", lambda *arguments: right(*arguments) | {key: 0.1})
     with pytest.raises(RuntimeError, match="logits differ"):
         export_run(run, run.parent / "wrong")
     assert not (run.parent / "wrong").exists()

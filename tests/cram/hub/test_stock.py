@@ -1,6 +1,4 @@
-"""What our models are called in the stock classes, piece by piece; `test_export` loads the whole."""
-
-from typing import Literal
+"""Names of weights and tokenizers in the stock classes, piece by piece; `test_export` loads whole folders."""
 
 import pytest
 import torch
@@ -12,15 +10,10 @@ from tokenizers.decoders import DecodeStream
 from cram.config.data import WordPieceConfig
 from cram.config.model import ModelConfig
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
-from cram.hub.stock import (
-    AUTO_CLASSES,
-    PIPELINES,
-    STOCK_CLASSES,
-    from_stock_names,
-    no_stock_class,
-    stock_tokenizer,
-    to_stock_names,
-)
+from cram.hub.fill_mask import FILL_MASK
+from cram.hub.kinds import exported_kinds, find_stock_model, stock_model, why_not_exported
+from cram.hub.qwen3 import QWEN3
+from cram.hub.text_generation import TEXT_GENERATION
 from cram.model.kinds import new_model
 
 TEXT = "The state-of-the-art cat (see [1] and {2}) isn't bad: it's 50% of what you'd want! We've slept; they're old."
@@ -34,10 +27,12 @@ def tokenizer() -> Tokenizer:
     )
 
 
-def test_every_class_has_a_loader_and_a_pipeline() -> None:
-    assert STOCK_CLASSES.keys() == AUTO_CLASSES.keys() == PIPELINES.keys()
-    assert no_stock_class("crammed") == "transformers has no class that computes model.kind=crammed"
-    assert no_stock_class("decoder") is None
+def test_every_kind_but_crammed_has_a_stock_class() -> None:
+    assert exported_kinds() == ["encoder", "decoder"]
+    assert [stock_model(kind).class_name for kind in exported_kinds()] == ["ModernBertForMaskedLM", "Qwen3ForCausalLM"]
+    assert find_stock_model("crammed") is None
+    assert why_not_exported("crammed") == "transformers has no class that computes model.kind=crammed"
+    assert why_not_exported("decoder") is None
 
 
 def test_fused_weights_of_a_decoder_are_cut_in_the_order_of_their_rows() -> None:
@@ -47,7 +42,7 @@ def test_fused_weights_of_a_decoder_are_cut_in_the_order_of_their_rows() -> None
         "blocks.11.mlp.down.weight": torch.zeros(2, 2),
         "final_norm.weight": torch.ones(2),
     }
-    found = to_stock_names(state, "decoder")
+    found = QWEN3.rename(state)
     layer = "model.layers.11"
     assert [found[f"{layer}.self_attn.{name}_proj.weight"][0, 0].item() for name in "qkv"] == [0.0, 4.0, 8.0]
     assert found[f"{layer}.mlp.gate_proj.weight"].tolist() == [[0.0, 1.0], [2.0, 3.0]]
@@ -61,13 +56,13 @@ def test_fused_weights_of_a_decoder_are_cut_in_the_order_of_their_rows() -> None
 
 def test_a_decoders_tokenizer_writes_text_as_people_do(tokenizer: Tokenizer) -> None:
     before = tokenizer.to_str()
-    decoder = stock_tokenizer(tokenizer, "decoder", SpecialTokens.of(tokenizer))
+    decoder = TEXT_GENERATION.tokenizer(tokenizer, SpecialTokens.of(tokenizer))
     ids = tokenizer.encode(TEXT).ids
     assert decoder.encode(TEXT).ids == ids[:-1]
     assert decoder.decode(ids) == " " + TEXT.lower()
     assert Tokenizer.from_str(decoder.to_str()).decode(ids) == " " + TEXT.lower()
     assert tokenizer.to_str() == before
-    encoder = stock_tokenizer(tokenizer, "encoder", SpecialTokens.of(tokenizer))
+    encoder = FILL_MASK.tokenizer(tokenizer, SpecialTokens.of(tokenizer))
     assert (encoder.encode(TEXT).ids, encoder.decode(ids)) == (ids, tokenizer.decode(ids))
     assert "role:" not in encoder.to_str() + decoder.to_str()  # what is ours alone stays at home
 
@@ -75,7 +70,7 @@ def test_a_decoders_tokenizer_writes_text_as_people_do(tokenizer: Tokenizer) -> 
 def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> None:
     other = Tokenizer(models.WordLevel(tokenizer.get_vocab(), unk_token="[UNK]"))
     other.decoder = decoders.Fuse()
-    decoder = stock_tokenizer(other, "decoder", SpecialTokens.of(tokenizer))
+    decoder = TEXT_GENERATION.tokenizer(other, SpecialTokens.of(tokenizer))
     assert isinstance(decoder.decoder, decoders.Fuse)
 
 
@@ -83,17 +78,18 @@ def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> No
     st.lists(st.sampled_from([*TEXT.split(), "x ' y ' z", "3 - 2", "- 1", "the 's", "(t", "they'read"]), max_size=12)
 )
 def test_what_a_decoder_has_written_does_not_change_when_more_follows(tokenizer: Tokenizer, words: list[str]) -> None:
-    decoder = stock_tokenizer(tokenizer, "decoder", SpecialTokens.of(tokenizer))
+    decoder = TEXT_GENERATION.tokenizer(tokenizer, SpecialTokens.of(tokenizer))
     ids = decoder.encode(" ".join(words)).ids
     stream = DecodeStream(skip_special_tokens=True)
     assert "".join(stream.step(decoder, number) or "" for number in ids) == decoder.decode(ids)
 
 
-@pytest.mark.parametrize("kind", ["encoder", "decoder"])
-def test_stock_names_are_ours_again(kind: Literal["encoder", "decoder"]) -> None:
+@pytest.mark.parametrize("kind", exported_kinds())
+def test_stock_names_are_ours_again(kind: str) -> None:
+    stock = stock_model(kind)
     state = new_model(ModelConfig(kind=kind, layers=2, width=32, heads=2, mlp_width=48), 64).state_dict()
-    back = from_stock_names(to_stock_names(state, kind), list(state), kind)
+    back = stock.restore(stock.rename(state), list(state))
     assert list(back) == list(state)
     assert all(torch.equal(back[name], state[name]) for name in state)
     with pytest.raises(KeyError):
-        from_stock_names({}, list(state), kind)
+        stock.restore({}, list(state))

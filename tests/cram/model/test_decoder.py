@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
 from cram.config.training import OptimizerConfig
-from cram.hub.stock import to_stock_names
+from cram.hub.qwen3 import QWEN3
 from cram.model.decoder import Decoder
 from cram.model.layers import RMSNorm
 from cram.optim.groups import parameter_groups
@@ -60,7 +60,7 @@ def stock(model: Decoder) -> nn.Module:
         attn_implementation="eager",
     )
     twin = Qwen3ForCausalLM(config)
-    missing, unexpected = twin.load_state_dict(to_stock_names(model.state_dict(), "decoder"), strict=False)
+    missing, unexpected = twin.load_state_dict(QWEN3.rename(model.state_dict()), strict=False)
     assert set(missing) == {"lm_head.weight"}
     assert not unexpected
     return twin.double()
@@ -84,7 +84,7 @@ def test_logits_and_gradients_equal_the_stock_class(attention: str) -> None:
     torch.testing.assert_close(loss, answer.loss, atol=1e-6, rtol=1e-6, check_dtype=False)
     loss.backward()
     answer.loss.backward()
-    gradients = to_stock_names({name: parameter.grad for name, parameter in model.named_parameters()}, "decoder")
+    gradients = QWEN3.rename({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, parameter in twin.named_parameters():
         torch.testing.assert_close(
             gradients[name], parameter.grad, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cram.config.model import ModelConfig
 from cram.errors import CramError
-from cram.hub.export import to_stock_names
+from cram.hub.modernbert import MODERNBERT
 from cram.model.encoder import Encoder
 
 VOCAB = 96
@@ -55,7 +55,7 @@ def stock(model: Encoder) -> torch.nn.Module:
         attn_implementation="sdpa",
     )
     twin = ModernBertForMaskedLM(config)
-    missing, unexpected = twin.load_state_dict(to_stock_names(model.state_dict()), strict=False)
+    missing, unexpected = twin.load_state_dict(MODERNBERT.rename(model.state_dict()), strict=False)
     assert set(missing) == {"decoder.weight"}
     assert not unexpected
     return twin
@@ -77,7 +77,7 @@ def test_logits_and_gradients_equal_the_stock_class() -> None:
     answer.loss.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name, parameter in twin.named_parameters():
-        ours = to_stock_names(gradients)[name]
+        ours = MODERNBERT.rename(gradients)[name]
         torch.testing.assert_close(ours, parameter.grad, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
