@@ -1,11 +1,11 @@
-"""From a config to objects: the one file that knows every choice."""
+"""From a config to objects. This is the one file that puts the chosen parts together."""
 
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
-from cram.config.choices import OBJECTIVES, OPTIMIZERS
+from cram.config.choices import METHODS, OBJECTIVES, OPTIMIZERS
 from cram.config.config import Config
 from cram.config.training import OptimizerConfig
 from cram.data.shards.loader import Loader
@@ -15,7 +15,6 @@ from cram.data.tokenizer import check_mask, load_tokenizer
 from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate
 from cram.hub.card import check_card
 from cram.machine.device import pick_device, pick_precision
-from cram.methods.averaging import Averaging
 from cram.methods.method import Methods
 from cram.model.backends.choose import choose_backend
 from cram.model.kinds import build_model, new_model
@@ -32,22 +31,23 @@ from cram.training.session import Parts
 
 
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The update rule of `optimizer.kind` for a model's parameters."""
+    """Make the update rule of `optimizer.kind` for the parameters of a model."""
     optimizer: Optimizer = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
     return optimizer
 
 
 def build_methods(config: Config) -> Methods:
-    """Make the methods that the config asks for.
+    """Make the methods whose group of keys in the config is enabled.
 
     Raises:
         CramError: for two methods that change the same point of an update.
     """
-    return Methods([] if config.averaging.start is None else [Averaging(config.averaging)])
+    groups = {name: getattr(config, name) for name in METHODS}
+    return Methods([METHODS[name].load()(group) for name, group in groups.items() if group.enabled])
 
 
 def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> Objective:
-    """The objective of `objective.kind`; only a GPU is given batches of a static shape."""
+    """Make the objective of `objective.kind`. Only a GPU gets batches of a static shape."""
     special = SpecialTokens.of(tokenizer)
     setting = Setting(
         special=special.ids(),
@@ -63,7 +63,11 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
 
 
 def check(config: Config) -> None:
-    """Refuse what this machine cannot do before any work is done. Errors: CramError naming the key."""
+    """Check, before any work is done, that this machine can train a config.
+
+    Raises:
+        CramError: naming the key that is impossible here.
+    """
     device = pick_device(config.device)
     check_card(config.card)
     check_compile(config.compile, device)

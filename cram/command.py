@@ -1,4 +1,4 @@
-"""What every door shares: help, errors, signals and exit status."""
+"""What all commands share: help, messages, signals and the exit status."""
 
 import signal
 import sys
@@ -15,8 +15,8 @@ from cram.machine.processes import STOP_SIGNALS, end_with_parent
 from cram.terminal.output import output_failed, protect_output
 
 INTERRUPTED = 130
-# Twice means at once. The others come again by themselves, a limit of processor time each second.
-INSISTING = (signal.SIGINT, signal.SIGTERM)
+# The second one of these stops at once. Other signals are repeated by the system, SIGXCPU each second.
+URGENT = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_door(
@@ -26,13 +26,18 @@ def run_door(
     instead: type | None = None,
     only_prints: bool = False,
 ) -> None:
-    """Run a command on the words of the command line and leave with its exit status.
+    """Run a command on the words of the command line and exit with its status.
 
-    `--help` lists the keys of `schema`, and those of `instead`, which a command may take in their place.
+    The status is 0 for success, 2 where the user's words or files are at fault (one or two lines, no traceback), 1 for
+    a failure of cram itself (with a traceback), and 130 after an interruption.
 
-    0 done; 2 the user's words or files are at fault (one or two lines, no traceback);
-    1 a failure of ours (traceback); 130 interrupted. Standard output that cannot be written changes none of these, but
-    where a command `only_prints`: what it is called for is lost then, and its status is 2.
+    Args:
+        main: takes the words and returns the status; None counts as 0.
+        schema: the dataclass whose keys `--help` lists.
+        about: what `--help` prints first.
+        instead: another dataclass whose keys the command takes in place of those of `schema`.
+        only_prints: whether the command does nothing but print. Only then does standard output that cannot be written
+            make the status 2.
     """
     protect_output()
     raise_open_files()
@@ -57,7 +62,11 @@ def run_door(
 
 
 def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) -> int | None:
-    """Run a command. Errors: CramError where it wants more open files or memory than it may have."""
+    """Run a command, and name a limit of the system that it meets.
+
+    Raises:
+        CramError: where it needs more open files or memory than it may have.
+    """
     try:
         return main(words)
     except OSError as error:
@@ -70,7 +79,11 @@ def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) ->
 
 
 def refuse_repeats(words: list[str]) -> None:
-    """Errors: CramError for a key that is given twice, of which one is a slip."""
+    """Check that no key is given twice.
+
+    Raises:
+        CramError: naming the key.
+    """
     names = [word.partition("=")[0] for word in words]
     for name in names:
         if names.count(name) > 1:
@@ -78,12 +91,12 @@ def refuse_repeats(words: list[str]) -> None:
 
 
 def dry_run_words(words: list[str]) -> list[str]:
-    """The words with `--print` as `dry_run=true`."""
+    """Replace the word `--print` by `dry_run=true`."""
     return ["dry_run=true" if word == "--print" else word for word in words]
 
 
 def print_help(schema: type, about: str, instead: type | None, recipe: list[str]) -> None:
-    """Print what a command does and its keys; with `recipe=NAME` the recipe's values beside the defaults."""
+    """Print what a command does, and its keys: with `recipe=NAME` the values of the recipe beside the defaults."""
     try:
         config = read_config(recipe) if recipe and schema is Config else None
     except CramError as error:
@@ -95,39 +108,42 @@ def print_help(schema: type, about: str, instead: type | None, recipe: list[str]
 
 
 class StopSignals:
-    """Turns a signal that asks to end into a wish, so that the state can be saved.
+    """While it is entered, the first signal to stop is a request, so that the state can be saved.
 
-    A second SIGINT or SIGTERM interrupts at once.
+    A second SIGINT or SIGTERM stops at once. Attribute `asked`: whether there was a request.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._insisted = False
-        self._before: dict[signal.Signals, object] = {}
+        self._urgent = False
+        self._handlers_before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._before = _handle(self._ask)
+        self._handlers_before = _handle(self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, handler in self._before.items():
+        for name, handler in self._handlers_before.items():
             signal.signal(name, handler)  # type: ignore[arg-type]
 
     def _ask(self, number: int, _: object) -> None:
-        if number in INSISTING:
-            if self._insisted:
+        if number in URGENT:
+            if self._urgent:
                 raise KeyboardInterrupt
-            self._insisted = True
+            self._urgent = True
         if not self.asked:
             self.asked = True
-            with suppress(RuntimeError):  # the signal came in the middle of another line
+            with suppress(RuntimeError):  # the signal may come while another line is printed
                 print("\nstopping after this update; the state will be saved (once more: stop at once)", flush=True)
 
 
 def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]:
-    """Give the signals that ask to end to a handler, and return the handlers of before.
+    """Set the handler of all signals that ask a process to stop.
 
-    A SIGHUP that is ignored stays so: that is what nohup is for.
+    A SIGHUP that is ignored stays ignored, because that is what nohup is for.
+
+    Returns:
+        the handlers that were set before.
     """
     names = [name for name in STOP_SIGNALS if name.name != "SIGHUP" or signal.getsignal(name) != signal.SIG_IGN]
     return {name: signal.signal(name, handler) for name in names}
@@ -135,6 +151,6 @@ def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]
 
 def _interrupt(*_: object) -> None:
     for name in STOP_SIGNALS:
-        if name not in INSISTING:
+        if name not in URGENT:
             signal.signal(name, signal.SIG_IGN)
     raise KeyboardInterrupt

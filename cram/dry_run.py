@@ -1,4 +1,4 @@
-"""What a command would do, said without doing it: the resolved recipe, sizes, data, and what this machine chooses."""
+"""What `--print` shows: the resolved recipe, the sizes, the data it needs, and what this machine would choose."""
 
 import torch
 
@@ -15,9 +15,13 @@ from cram.training.compilation import kinds_to_try
 
 
 def print_dry_run(config: Config) -> int:
-    """Print the recipe as yaml, and what follows from it here. Nothing is written; returns the exit status 0.
+    """Print the recipe as yaml, and what follows from it on this machine. Nothing is written.
 
-    Errors: CramError for what this machine cannot do.
+    Returns:
+        the exit status 0.
+
+    Raises:
+        CramError: for a recipe that this machine cannot train.
     """
     check(config)
     print(format_config(config))
@@ -27,16 +31,16 @@ def print_dry_run(config: Config) -> int:
 
 
 def _sizes(config: Config) -> list[tuple[str, str]]:
-    counted = count_parameters(config.model, config.wordpiece.vocab_size)
-    kept = training_bytes(counted.total)
+    parameters = count_parameters(config.model, config.wordpiece.vocab_size)
+    memory = training_bytes(parameters.total)
     vocabulary = "of the tokenizer given" if config.tokenizer else f"{config.wordpiece.vocab_size:,}"
     return [
         (
             "model",
             f"{config.model.kind}, {config.model.layers} layers of {config.model.width}, vocabulary {vocabulary}: "
-            f"{counted.total:,} parameters, {counted.without_embedding:,} of them not in the embedding",
+            f"{parameters.total:,} parameters, {parameters.without_embedding:,} of them not in the embedding",
         ),
-        ("memory", f"{kept / 1e9:.2f} GB for weights, gradients and optimizer; activations come on top"),
+        ("memory", f"{memory / 1e9:.2f} GB for weights, gradients and optimizer; activations come on top"),
         ("update", _update(config)),
         ("data", f"{config.data.source}, rows of {config.data.seq_len}: {_data(config)}"),
     ]
@@ -50,17 +54,17 @@ def _update(config: Config) -> str:
 
 
 def _data(config: Config) -> str:
-    """What the budget will need, where it can be told before the speed is known."""
+    """Say how much data the budget needs, where that does not depend on the speed."""
     budget = config.parse_budget()
     if budget.clock == "tokens":
         return f"{format_tokens(budget.limit)} are needed"
     if budget.clock == "steps":
         size = batch_tokens(config.batch)
         steps = int(budget.limit)
-        # The mean batch over the schedule, at no more than a thousand places.
-        places = [place / min(steps, 1000) for place in range(min(steps, 1000))]
-        return f"about {format_tokens(steps * sum(map(size, places)) / len(places))} are needed for {steps:,} updates"
-    return f"what {config.budget} need depends on the speed, which is measured when training begins"
+        # The mean batch over the schedule, sampled at a thousand values of progress at most.
+        samples = [sample / min(steps, 1000) for sample in range(min(steps, 1000))]
+        return f"about {format_tokens(steps * sum(map(size, samples)) / len(samples))} are needed for {steps:,} updates"
+    return f"how much {config.budget} need depends on the speed, which is measured when training begins"
 
 
 def _machine(config: Config) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ ABOUT = """Train a language model from scratch inside a fixed budget.
     python -m cram.train recipe=bert_24h data.source='texts/*.jsonl.zst' run=runs/mine
     python -m cram.train recipe=gpt_demo
 
-The same command on an unfinished run resumes it. With --print it says what would run, and ends."""
+The same command on an unfinished run resumes it. With --print it shows what it would do, and stops."""
 
 
 def main(words: list[str]) -> int:

@@ -9,6 +9,7 @@ the tables. Nothing is imported before it is chosen, so this file needs no torch
 | `ATTENTION`  | `model.attention`   | an instance of `cram.model.backends.backend.AttentionBackend`              |
 | `OBJECTIVES` | `objective.kind`    | a subclass of `cram.objectives.objective.Objective`                         |
 | `OPTIMIZERS` | `optimizer.kind`    | a subclass of `cram.optim.optimizer.Optimizer`                             |
+| `METHODS`    | the group of keys   | a subclass of `cram.methods.method.Method`; it takes the group of its name |
 """
 
 import importlib
@@ -88,6 +89,11 @@ OBJECTIVES: dict[str, ObjectiveChoice] = {
 OPTIMIZERS: dict[str, Choice] = {
     "adamw": Choice("cram.optim.adamw:AdamW", "for all parameters"),
     "muon": Choice("cram.optim.muon:Muon", "for the hidden matrices, with AdamW for embedding and gains"),
+}
+
+# Each has a group of keys of the same name in `cram.config.config.Config`, whose `enabled` says whether it is used.
+METHODS: dict[str, Choice] = {
+    "averaging": Choice("cram.methods.averaging:Averaging", "the mean of the last weights is the result"),
 }
 
 

@@ -121,6 +121,11 @@ class AveragingConfig:
         None, "weight of the old average at each update (null: all updates count alike)", above=0, below=1
     )
 
+    @property
+    def enabled(self) -> bool:
+        """Whether the weights are averaged."""
+        return self.start is not None
+
 
 @dataclass
 class FaultsConfig:

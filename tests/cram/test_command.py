@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cram.command import INSISTING, STOP_SIGNALS, StopSignals, run_door
+from cram.command import STOP_SIGNALS, URGENT, StopSignals, run_door
 from cram.config.commands import ExportConfig
 from cram.errors import CramError
 
@@ -74,7 +74,7 @@ def test_an_interrupt_is_130(
         try:
             signal.raise_signal(name)
         finally:  # what comes again by itself does not disturb the end
-            if name not in INSISTING:
+            if name not in URGENT:
                 signal.raise_signal(name)
         return 0
 
@@ -144,8 +144,8 @@ def test_help_shows_the_keys_and_does_nothing(
     assert "  run " in out and "  to " in out
 
 
-@pytest.mark.parametrize("name", INSISTING)
-@pytest.mark.parametrize("second", INSISTING)
+@pytest.mark.parametrize("name", URGENT)
+@pytest.mark.parametrize("second", URGENT)
 def test_the_first_signal_asks_and_the_second_interrupts(
     name: signal.Signals, second: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +158,7 @@ def test_the_first_signal_asks_and_the_second_interrupts(
             signal.raise_signal(second)
 
 
-@pytest.mark.parametrize("name", [name for name in STOP_SIGNALS if name not in INSISTING])
+@pytest.mark.parametrize("name", [name for name in STOP_SIGNALS if name not in URGENT])
 def test_signals_that_come_again_by_themselves_interrupt_nothing(
     name: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ def test_every_recipe_says_what_would_run_and_writes_nothing(
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        ("75s", "what 75s need depends on the speed"),
+        ("75s", "how much 75s need depends on the speed"),
         ("2.5e6tokens", "2.50 M are needed"),
         ("500steps", "about 1.02 M are needed for 500 updates"),
     ],

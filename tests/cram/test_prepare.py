@@ -84,11 +84,11 @@ def test_damage_is_status_2_with_one_line_that_names_the_file(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["verify=D", "recipe=bert_demo"], r"recipe= prepares shards; verify=, show= and row= look at some that are"),
-        (["data.seq_len=9", "show=D"], r"data.seq_len= prepares shards; .* Say one or the other."),
+        (["verify=D", "recipe=bert_demo"], r"recipe= prepares shards, but verify=, show= and row= look at finished"),
+        (["data.seq_len=9", "show=D"], r"data.seq_len= prepares shards, .* Use one or the other."),
         (["row=3", "recipe=bert_demo"], r"recipe= prepares shards"),
-        (["row=3"], r"row=3 is a row of which shards\? Say show=DIR row=3."),
-        (["row=0", "verify=D"], r"row=0 is a row of which shards\? Say show=DIR row=0."),
+        (["row=3"], r"row=3 needs show=DIR"),
+        (["row=0", "verify=D"], r"row=0 needs show=DIR"),
         (["show="], r"show= is empty: give a path, or leave the word out."),
         (["verify=null"], r"verify= and show= name no shard folder."),
         (["show=D", "rwo=3"], r"unknown key 'rwo' .* Nearest: row"),

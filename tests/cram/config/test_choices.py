@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-from cram.config.choices import ATTENTION, MODELS, OBJECTIVES, OPTIMIZERS, Choice, ModelChoice, ObjectiveChoice
+from cram.config.choices import ATTENTION, METHODS, MODELS, OBJECTIVES, OPTIMIZERS, Choice, ModelChoice, ObjectiveChoice
 from cram.config.config import Config
 from cram.config.help import help_text
 from cram.config.recipe import read_config
@@ -60,6 +61,25 @@ class Headless(Transformer):
 """
 
 
+METHOD = """
+import torch
+
+from cram.methods.method import Method
+
+
+class Zeroing(Method):
+    name = "zeroing"
+
+    def __init__(self, config):
+        self.start = config.start
+
+    @torch.no_grad()
+    def finish(self, model):
+        for parameter in model.parameters():
+            parameter.zero_()
+"""
+
+
 @pytest.fixture
 def add_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Writes the one file of a new choice where Python finds it."""
@@ -74,7 +94,7 @@ def add_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     return add
 
 
-@pytest.mark.parametrize("table", [MODELS, OBJECTIVES, OPTIMIZERS, ATTENTION])
+@pytest.mark.parametrize("table", [MODELS, OBJECTIVES, OPTIMIZERS, ATTENTION, METHODS])
 def test_every_choice_has_a_target_and_a_phrase(table: dict[str, Choice]) -> None:
     for name, choice in table.items():
         assert choice.help
@@ -119,6 +139,16 @@ def test_a_new_objective_is_one_file_and_one_line(
     assert main([*tiny_words, "objective.kind=copying", "objective.causal_share=0", "budget=2steps"]) == 0
     receipt = read_json(tmp_path / "run" / "receipt.json")
     assert receipt["predicted_tokens"] == receipt["positions"]
+
+
+def test_a_new_method_is_one_file_and_one_line(
+    add_module: Callable[[str, str], None], tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_module("zeroing", METHOD)
+    monkeypatch.setitem(METHODS, "averaging", Choice("zeroing:Zeroing", "the result is zero"))  # with these keys
+    assert main([*tiny_words, "model.kind=crammed", "averaging.start=0.5", "budget=2steps"]) == 0
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert not any(tensor.any() for tensor in weights.values())
 
 
 def test_a_new_model_kind_is_one_file_and_one_line(
