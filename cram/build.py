@@ -12,7 +12,9 @@ from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.data.tokenizer import check_mask, load_tokenizer
-from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate
+from cram.evaluation.held_out import HeldOutSet
+from cram.evaluation.held_out_rows import build_held_out
+from cram.evaluation.scores import evaluate
 from cram.hub.card import check_card
 from cram.machine.device import pick_device, pick_precision
 from cram.methods.method import Methods

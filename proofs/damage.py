@@ -22,7 +22,7 @@ from cram.data.inspect.verify import verify_shards
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from cram.evaluation.held_out import evaluate
+from cram.evaluation.scores import evaluate
 from cram.files.atomic import sha256_bytes
 from cram.hub.trained import load_held_out, load_trained
 from cram.run.checksums import open_checkpoints, read_receipt, read_run_config, read_shard_folder

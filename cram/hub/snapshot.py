@@ -13,8 +13,10 @@ from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
-from cram.evaluation.baselines import bigram_bits_per_byte
-from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate, unigram_nats
+from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
+from cram.evaluation.held_out import HeldOutSet
+from cram.evaluation.held_out_rows import build_held_out
+from cram.evaluation.scores import evaluate
 from cram.hub.card import public_source
 from cram.hub.initial import initial_name
 from cram.hub.trained import filled_model, load_held_out

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cram.evaluation.held_out import BITS, unknown_text
+from cram.evaluation.scores import BITS_NAMES, unknown_note
 from cram.files.sealed import check_folder
 from cram.hub.kinds import stock_model
 from cram.run.history import describe_extension
@@ -73,10 +73,10 @@ def _lost_time(receipt: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _bits_line(held_out: dict[str, Any]) -> str:
     """Of a summary: bits per byte under their own name, a baseline where there is one, and accuracy."""
-    (name,) = (name for name in BITS.values() if name in held_out)
+    (name,) = (name for name in BITS_NAMES.values() if name in held_out)
     bigram = held_out.get("bigram_bits_per_byte")
     baseline = "" if bigram is None else f" (bytes' bigram baseline {bigram:.3f})"
-    left_out = unknown_text(held_out.get("unknown_share", 0.0))  # receipts did not have it always
+    left_out = unknown_note(held_out.get("unknown_share", 0.0))  # receipts did not have it always
     return f"{held_out[name]:.3f} {name.replace('_', ' ')}{baseline}, accuracy {held_out['accuracy']:.1%}{left_out}"
 
 

@@ -11,8 +11,8 @@ from cram.config.training import OptimizerConfig
 from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
-from cram.evaluation.baselines import bigram_bits_per_byte
-from cram.evaluation.held_out import CRAMMING_RULE, build_held_out, unigram_nats
+from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
+from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out
 from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
 from cram.reporting.curves import plot_loss

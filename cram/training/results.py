@@ -11,7 +11,7 @@ from cram.config.config import Config
 from cram.config.training import ObjectiveConfig
 from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.shards.shards import ShardSet
-from cram.evaluation.held_out import held_out_figures
+from cram.evaluation.scores import score_names
 from cram.files.sealed import hash_files
 from cram.hub.card import public_source
 from cram.hub.initial import initial_name
@@ -59,7 +59,7 @@ def make_receipt(
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {no_export}" if no_export else "export/",
         "held_out": {
-            **{name: held_out[name] for name in held_out_figures(config.objective.held_out)},
+            **{name: held_out[name] for name in score_names(config.objective.held_out)},
             "unigram_nats_per_token": unigram,
             "too_few": describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),

@@ -1,4 +1,4 @@
-"""The bigram baseline against counting by hand."""
+"""The unigram and bigram baselines against counting by hand."""
 
 import math
 from collections import Counter
@@ -13,10 +13,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from cram.config.data import WordPieceConfig
+from cram.config.training import EvaluationConfig
+from cram.data.shards.shards import HeldOutDocument
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
-from cram.evaluate import TextDocument
-from cram.evaluation.baselines import Spelling, bigram_bits_per_byte, count_pairs
-from cram.evaluation.held_out import HeldOutSet, make_causal_held_out
+from cram.evaluation.baselines import VocabularyBytes, bigram_bits_per_byte, count_byte_pairs, unigram_nats
+from cram.evaluation.held_out import HeldOutSet
+from cram.evaluation.held_out_rows import build_held_out
+from cram.objectives.batch import IGNORED
 
 TEXTS = [
     "The café is old, and the river is wide. Over the bridge a painter walks, while rain falls.",
@@ -26,8 +29,8 @@ SEQ_LEN = 8
 
 
 @dataclass
-class Rows:
-    """Rows of a shard folder, and which of them were read."""
+class FakeShards:
+    """FakeShards of a shard folder, and which of them were read."""
 
     tokens: npt.NDArray[np.int64]
     seen: list[int] = field(default_factory=list)
@@ -48,71 +51,70 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def rows(tokenizer: Tokenizer) -> Rows:
+def rows(tokenizer: Tokenizer) -> FakeShards:
     """Packed rows whose last one is padded."""
     ids = [token for text in TEXTS for token in tokenizer.encode(text).ids]
     ids += [SpecialTokens.of(tokenizer).pad] * (-len(ids) % SEQ_LEN + 3 * SEQ_LEN)
-    return Rows(np.array(ids).reshape(-1, SEQ_LEN))
+    return FakeShards(np.array(ids).reshape(-1, SEQ_LEN))
 
 
 def spell(tokenizer: Tokenizer, ids: list[int]) -> list[bytes]:
-    """What each token of a row is written as, found by decoding longer and longer rows."""
+    """The bytes of each token of a row, by the rules of WordPiece."""
     special = SpecialTokens.of(tokenizer)
-    spelled = []
+    parts = []
     for token in ids:
         if token in special.ids():
-            spelled.append(b"\0")
+            parts.append(b"\0")
         else:
             piece = tokenizer.id_to_token(token)
             space = "" if piece.startswith("##") or piece in ".,!?" else " "
-            spelled.append((space + piece.removeprefix("##")).encode())
-    return spelled
+            parts.append((space + piece.removeprefix("##")).encode())
+    return parts
 
 
 def held_out(tokenizer: Tokenizer) -> HeldOutSet:
-    special = SpecialTokens.of(tokenizer)
-    document = TextDocument("The old cat is in a café, wide!", "0" * 64)
-    return make_causal_held_out([document], tokenizer, special.ids(), special.pad, SEQ_LEN, 1000)
+    document = HeldOutDocument("The old cat is in a café, wide!", "0" * 64)
+    return build_held_out([document], tokenizer, SEQ_LEN, EvaluationConfig(tokens=1000), objective="causal")
 
 
-def test_tokens_are_spelled_as_they_are_decoded(tokenizer: Tokenizer, rows: Rows) -> None:
+def test_tokens_are_spelled_as_they_are_decoded(tokenizer: Tokenizer, rows: FakeShards) -> None:
     special = SpecialTokens.of(tokenizer).ids()
-    spelling = Spelling(tokenizer, special)
+    vocabulary = VocabularyBytes(tokenizer, special)
     ids = rows.tokens.ravel()
-    text, owner = spelling.spell(ids)
+    text, owner = vocabulary.spell(ids)
     parts = spell(tokenizer, ids.tolist())
     assert text.tobytes() == b"".join(parts)
     assert owner.tolist() == [number for number, part in enumerate(parts) for _ in part]
     whole = tokenizer.encode(TEXTS[0]).ids
-    assert spelling.spell(np.array(whole))[0].tobytes().decode() == "\0 " + tokenizer.decode(whole) + "\0"
+    assert vocabulary.spell(np.array(whole))[0].tobytes().decode() == "\0 " + tokenizer.decode(whole) + "\0"
 
 
 @pytest.mark.parametrize("at_once", [1, 3 * SEQ_LEN, 1 << 18])
 def test_pairs_are_counted_as_by_hand(
-    tokenizer: Tokenizer, rows: Rows, at_once: int, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Tokenizer, rows: FakeShards, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cram.evaluation.baselines.TOKENS_AT_ONCE", at_once)
-    counts = count_pairs(rows, Spelling(tokenizer, SpecialTokens.of(tokenizer).ids()))
+    counts = count_byte_pairs(rows, VocabularyBytes(tokenizer, SpecialTokens.of(tokenizer).ids()))
     step = max(1, at_once // SEQ_LEN)
     wanted: Counter[tuple[int, int]] = Counter()
-    for begin in range(0, rows.rows, step):  # what is read apart is no pair
+    for begin in range(0, rows.rows, step):  # bytes of two separate reads are not a pair
         ids = rows.tokens[begin : begin + step].ravel().tolist()
         wanted.update(pairwise(b"".join(spell(tokenizer, ids))))
     del wanted[0, 0]
     assert {(int(a), int(b)): int(counts[a, b]) for a, b in zip(*counts.nonzero(), strict=True)} == dict(wanted)
 
 
-def test_a_large_corpus_is_read_in_part_from_its_beginning_to_its_end(tokenizer: Tokenizer, rows: Rows) -> None:
-    spelling = Spelling(tokenizer, SpecialTokens.of(tokenizer).ids())
-    count_pairs(rows, spelling, most_tokens=4 * SEQ_LEN)
+def test_a_large_corpus_is_read_in_part_from_its_beginning_to_its_end(tokenizer: Tokenizer, rows: FakeShards) -> None:
+    vocabulary = VocabularyBytes(tokenizer, SpecialTokens.of(tokenizer).ids())
+    count_byte_pairs(rows, vocabulary, most_tokens=4 * SEQ_LEN)
     assert len(rows.seen) == 4
     assert (rows.seen[0], rows.seen[-1]) == (0, rows.rows - 1)
     rows.seen.clear()
-    count_pairs(rows, spelling)
+    count_byte_pairs(rows, vocabulary)
     assert rows.seen == list(range(rows.rows))
 
 
-def test_bits_per_byte_are_those_of_the_smoothed_counts(tokenizer: Tokenizer, rows: Rows) -> None:
+def test_bits_per_byte_are_those_of_the_smoothed_counts(tokenizer: Tokenizer, rows: FakeShards) -> None:
     special = SpecialTokens.of(tokenizer).ids()
     evaluated = held_out(tokenizer)
     pairs: Counter[tuple[int, int]] = Counter(pairwise(b"".join(spell(tokenizer, rows.tokens.ravel().tolist()))))
@@ -132,7 +134,7 @@ def test_bits_per_byte_are_those_of_the_smoothed_counts(tokenizer: Tokenizer, ro
     assert 2.0 < found < 8.0
 
 
-def test_text_that_is_like_the_training_rows_costs_less(tokenizer: Tokenizer, rows: Rows) -> None:
+def test_text_that_is_like_the_training_rows_costs_less(tokenizer: Tokenizer, rows: FakeShards) -> None:
     special = SpecialTokens.of(tokenizer).ids()
     evaluated = held_out(tokenizer)
     ordinary = (evaluated.tokens >= len(special)).nonzero()
@@ -171,7 +173,13 @@ def byte_fallback() -> Tokenizer:
 @pytest.mark.parametrize("make", [byte_level, byte_fallback])
 def test_parts_of_characters_are_spelled_as_their_bytes(make: Callable[[], Tokenizer]) -> None:
     tokenizer = make()
-    spelling = Spelling(tokenizer, [0])
+    vocabulary = VocabularyBytes(tokenizer, [0])
     for text in BYTEWISE:
         ids = tokenizer.encode(text).ids
-        assert spelling.spell(np.array(ids))[0].tobytes() == text.encode()
+        assert vocabulary.spell(np.array(ids))[0].tobytes() == text.encode()
+
+
+def test_the_unigram_baseline_is_that_of_smoothed_frequencies() -> None:
+    labels = torch.tensor([[0, IGNORED, 1], [2, 0, IGNORED]])
+    expected = -(2 * math.log(4 / 8) + math.log(1 / 8) + math.log(3 / 8)) / 4
+    assert unigram_nats(np.array([3, 0, 2]), labels) == pytest.approx(expected)

@@ -14,9 +14,10 @@ from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
 from cram.config.training import EvaluationConfig, ObjectiveConfig
+from cram.data.shards.shards import HeldOutDocument
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
-from cram.evaluate import TextDocument
-from cram.evaluation.held_out import build_held_out, evaluate
+from cram.evaluation.held_out_rows import build_held_out
+from cram.evaluation.scores import evaluate
 from cram.files.atomic import write_json
 from cram.glue.results_file import Job, ResultsFile
 from cram.glue.tasks import NINE, find_tasks
@@ -182,7 +183,7 @@ def make_run(folder: Path, kind: str = "encoder") -> Path:
     folder.mkdir(parents=True)
     tokenizer = train_tokenizer(corpus(), config.wordpiece)
     write_start_files(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
-    documents = [TextDocument(text, f"{number:064x}") for number, text in enumerate(corpus()[:20])]
+    documents = [HeldOutDocument(text, f"{number:064x}") for number, text in enumerate(corpus()[:20])]
     rows = build_held_out(documents, tokenizer, 32, EvaluationConfig(), objective=objective.kind)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
     model = new_model(config.model, tokenizer.get_vocab_size())

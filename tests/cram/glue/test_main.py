@@ -42,8 +42,9 @@ def test_wrong_words_are_refused(command: list[str], message: str) -> None:
         main(command)
 
 
-def test_the_commands_of_the_readme_are_understood() -> None:
-    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python -m cram.glue ")]
+def test_the_commands_of_readme_and_docs_are_accepted() -> None:
+    text = "\n".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
+    lines = [line for line in text.splitlines() if line.startswith("python -m cram.glue ")]
     assert len(lines) >= 4
     for line in lines:
         config = read_words(GlueConfig, shlex.split(line)[3:])

@@ -20,11 +20,13 @@ from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
 from cram.config.training import CardConfig, EvaluationConfig, ObjectiveConfig
+from cram.data.shards.shards import HeldOutDocument
 from cram.data.tokenizer import train_tokenizer
 from cram.errors import CramError
-from cram.evaluate import TextDocument
 from cram.evaluate import main as evaluate_door
-from cram.evaluation.held_out import HeldOutSet, build_held_out, evaluate
+from cram.evaluation.held_out import HeldOutSet
+from cram.evaluation.held_out_rows import build_held_out
+from cram.evaluation.scores import evaluate
 from cram.export import main
 from cram.files.atomic import write_json
 from cram.files.sealed import hash_files, read_checksums
@@ -71,7 +73,7 @@ def make_run(folder: Path, config: Config = CONFIG) -> Path:
     folder.mkdir()
     tokenizer = train_tokenizer([text(number) for number in range(60)], config.wordpiece)
     write_start_files(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
-    documents = [TextDocument(text(number), f"{number:064x}") for number in range(40)]
+    documents = [HeldOutDocument(text(number), f"{number:064x}") for number in range(40)]
     objective = config.objective.kind
     rows = build_held_out(documents, tokenizer, config.data.seq_len, EvaluationConfig(), objective=objective)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())

@@ -1,0 +1,67 @@
+"""Scores of a model against a plain cross-entropy."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional as F
+
+from cram.config.model import ModelConfig
+from cram.data.tokenizer import SpecialTokens
+from cram.evaluation import scores
+from cram.evaluation.held_out import HeldOutSet
+from cram.evaluation.scores import evaluate
+from cram.model.decoder import Decoder
+from cram.model.encoder import Encoder
+from cram.objectives.batch import IGNORED
+
+SEQ_LEN = 16
+VOCAB = 64
+
+
+def test_scores_are_those_of_a_plain_cross_entropy(rows: HeldOutSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Encoder(ModelConfig(layers=2, width=16, heads=2, mlp_width=16, init_std=0.3, zero_init=False), VOCAB)
+    model.initialise(0)
+    with torch.no_grad():
+        logits = model.head(model(rows.inputs, rows.documents)).double()
+    slots = (rows.labels.flatten() != IGNORED).nonzero().squeeze(1)
+    labels = rows.labels.flatten().scatter(0, slots[::3], logits.argmax(-1)[slots[::3]])  # a third is predicted well
+    rows = replace(rows, labels=labels.view_as(rows.labels))
+    nats = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum").item()
+    # Two rows at a time: some batches have nothing to predict.
+    monkeypatch.setattr(scores, "BATCH_ROWS", 2)
+    assert any(not (batch != IGNORED).any() for batch in rows.labels.split(2))
+    values = evaluate(model, rows, torch.device("cpu"))
+    assert values["nats_per_token"] == pytest.approx(nats / len(slots), rel=1e-5)
+    assert values["bits_per_masked_byte"] == pytest.approx(nats / math.log(2) / rows.predicted_bytes, rel=1e-5)
+    assert values["accuracy"] == (logits.argmax(-1) == labels).sum().item() / len(slots) > 0.3
+    assert values["predicted_tokens"] == len(slots)
+
+
+def test_scores_of_a_causal_model_are_those_of_a_plain_cross_entropy(
+    causal_rows: HeldOutSet, tokenizer: Tokenizer
+) -> None:
+    model = Decoder(
+        ModelConfig(kind="decoder", layers=2, width=16, heads=2, mlp_width=16, init_std=0.3, zero_init=False), VOCAB
+    )
+    model.initialise(0)
+    nats, correct, count = 0.0, 0, 0
+    for tokens in causal_rows.tokens:
+        for place in range(1, SEQ_LEN):
+            if int(tokens[place]) in SpecialTokens.of(tokenizer).ids():
+                continue
+            with torch.no_grad():  # it reads the tokens before the predicted one, and nothing else
+                before = tokens[None, :place]
+                logits = model.head(model(before, torch.zeros_like(before)))[-1].double()
+            nats -= float(logits.log_softmax(-1)[tokens[place]])
+            correct += int(logits.argmax() == tokens[place])
+            count += 1
+    values = evaluate(model, causal_rows, torch.device("cpu"))
+    assert values == {
+        "nats_per_token": pytest.approx(nats / count, rel=1e-5),
+        "bits_per_byte": pytest.approx(nats / math.log(2) / causal_rows.predicted_bytes, rel=1e-5),
+        "accuracy": correct / count,
+        "predicted_tokens": count,
+    }
