@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(path for room in ("cram", "kernels", "bench", "proofs") for path in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(
+    path for room in ("cram", "kernels", "bench", "proofs", "examples") for path in (ROOT / room).rglob("*.py")
+)
 
 # Floors, the lowest first; a module imports from its own floor and below. A room stands for all in it.
 GROUND = ["errors", "clock", "machine", "files", "config", "terminal", "command", "run"]
@@ -77,6 +79,29 @@ def test_there_is_no_import_circle() -> None:
 
     for module in graph:
         visit(module, ())
+
+
+def folder_of(module: str) -> str:
+    """`cram.data.shards.loader` -> `data/shards`, `cram.clock` -> `clock`: what counts as one room of the map."""
+    names = module.split(".")[1:]
+    folder = ROOT.joinpath("cram", *names)
+    return "/".join(names if folder.is_dir() or len(names) == 1 else names[:-1])
+
+
+def test_there_is_no_circle_between_rooms() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in (ROOT / "cram").rglob("*.py"):
+        modules = {name for name in imported(path) if name.startswith("cram.")}
+        folder = folder_of(module_name(path))
+        graph.setdefault(folder, set()).update({folder_of(name) for name in modules} - {folder})
+
+    def reachable(folder: str, visited: set[str]) -> set[str]:
+        for below in graph.get(folder, set()) - visited:
+            visited.add(below)
+            reachable(below, visited)
+        return visited
+
+    assert [folder for folder in graph if folder in reachable(folder, set())] == []
 
 
 def test_the_kernels_know_only_torch_and_triton() -> None:
