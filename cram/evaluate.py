@@ -14,7 +14,7 @@ ABOUT = """Evaluate a finished run: on its held-out documents, or on any text.
 def main(words: list[str]) -> int:
     """Print nats per token, bits per byte and accuracy."""
     config = read_words(EvaluateConfig, words)
-    from cram.evaluation.run_scores import score_run
+    from cram.hub.run_scores import score_run
 
     print(score_run(config).line())
     return 0

@@ -1,1 +1,1 @@
-"""The way to and from the Hugging Face ecosystem."""
+"""Trained models: out of runs and checkpoints, and to and from the Hugging Face ecosystem."""
