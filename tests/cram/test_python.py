@@ -1,0 +1,84 @@
+"""`cram.fit` and `cram.load`: training and loading from Python."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import cram
+from cram.errors import CramError
+from cram.files.atomic import read_json
+
+
+def as_values(words: list[str]) -> dict[str, Any]:
+    """`key=value` words as keyword arguments, without the recipe."""
+    pairs = (word.partition("=")[::2] for word in words)
+    return {name: value for name, value in pairs if name != "recipe"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[[Path], list[str]]) -> cram.FinishedRun:
+    values = as_values(tiny_run(tmp_path_factory.mktemp("python")))
+    return cram.fit("bert_demo", **values, budget="4steps", checkpoint={"interval": "1s"})
+
+
+def test_fit_returns_the_folder_and_the_receipt(finished: cram.FinishedRun) -> None:
+    assert finished.receipt == read_json(finished.folder / "receipt.json")
+    assert finished.receipt["updates"] == 4
+    assert (finished.folder / "export" / "config.json").is_file()
+
+
+def test_fit_on_a_finished_run_returns_it(finished: cram.FinishedRun, tiny_run: Callable[[Path], list[str]]) -> None:
+    values = as_values(tiny_run(finished.folder.parent))
+    assert cram.fit("bert_demo", **values, budget="4steps", checkpoint={"interval": "1s"}) == finished
+
+
+def test_load_gives_the_weights_and_the_tokenizer(finished: cram.FinishedRun) -> None:
+    model, tokenizer = cram.load(finished.folder)
+    weights = load_file(finished.folder / "model.safetensors")
+    assert not model.training
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in weights.items())
+    encoding = tokenizer.encode("The river crosses the garden.")
+    assert (encoding.tokens[0], encoding.tokens[-1]) == ("[CLS]", "[SEP]")
+
+
+def test_tokens_give_hidden_states_and_logits(finished: cram.FinishedRun) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    model, tokenizer = cram.load(str(finished.folder))
+    tokens = torch.tensor([tokenizer.encode("The river crosses the garden.").ids] * 2)
+    rows, seq_len = tokens.shape
+    with torch.no_grad():
+        hidden = model(tokens)
+        logits = model.head(hidden)
+        stock = AutoModelForMaskedLM.from_pretrained(finished.folder / "export")(tokens).logits
+    assert hidden.shape == (rows * seq_len, model.config.width)
+    torch.testing.assert_close(logits.view(rows, seq_len, -1), stock, rtol=0, atol=1e-4)
+
+
+def test_load_takes_a_checkpoint(finished: cram.FinishedRun) -> None:
+    numbers = [int(path.name) for path in (finished.folder / "checkpoints").iterdir() if path.name.isdigit()]
+    newest, _ = cram.load(finished.folder, checkpoint="newest")
+    by_number, _ = cram.load(finished.folder, checkpoint=max(numbers))
+    assert not newest.training
+    assert all(torch.equal(a, b) for a, b in zip(newest.parameters(), by_number.parameters(), strict=True))
+
+
+def test_mistakes_are_told_as_on_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(CramError, match=r"unknown key 'model.layer' .* Nearest: model.layers"):
+        cram.fit("bert_demo", model={"layer": 2})
+    with pytest.raises(CramError, match="dry_run=true trains nothing"):
+        cram.fit("bert_demo", dry_run=True)
+    with pytest.raises(CramError, match="is not a run folder"):
+        cram.load(tmp_path)
+
+
+def test_importing_cram_imports_nothing_large() -> None:
+    code = "import sys, cram; print({'torch', 'transformers', 'numpy', 'tokenizers'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"
