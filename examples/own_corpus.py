@@ -14,17 +14,25 @@ import cram
 
 SUBJECTS = ["river", "castle", "teacher", "garden", "letter", "window", "doctor", "island"]
 VERBS = ["crosses", "guards", "teaches", "feeds", "reaches", "opens", "heals", "hides"]
+PLACES = ["north", "south", "valley", "harbour", "village", "forest", "library", "station", "mountain", "meadow"]
+ADJECTIVES = ["old", "young", "bright", "quiet", "distant", "heavy", "gentle", "narrow", "golden", "silver"]
 FOLDER = Path("own_corpus")
 
 
 def write_corpus(path: Path) -> None:
-    """600 documents of one to nine sentences, in which the verb follows from the subject."""
+    """600 documents of one to nine sentences, as JSON lines."""
     source = random.Random(0)
     with path.open("w") as file:
         for _ in range(600):
             numbers = [source.randrange(len(SUBJECTS)) for _ in range(source.randrange(1, 10))]
-            text = " ".join(f"The {SUBJECTS[n]} {VERBS[n]} the {source.choice(SUBJECTS)}." for n in numbers)
+            text = " ".join(write_sentence(number, source) for number in numbers)
             file.write(json.dumps({"text": text}) + "\n")
+
+
+def write_sentence(number: int, source: random.Random) -> str:
+    """A sentence whose verb follows from its subject."""
+    adjective, place, other = (source.choice(words) for words in (ADJECTIVES, PLACES, SUBJECTS))
+    return f"The {adjective} {SUBJECTS[number]} {VERBS[number]} the {other} in the {place}."
 
 
 def main() -> None:
@@ -41,6 +49,7 @@ def main() -> None:
             "dir": FOLDER / "shards",
             "seq_len": 32,
             "held_out": 0.05,
+            "processes": 1,  # more would take longer to start than these texts need
             # These texts repeat a few words only, which the filters would take for trash.
             "filters": {"repetition": False, "min_words": 0, "compressibility": None},
             "dedupe": {"near": None},
@@ -52,11 +61,11 @@ def main() -> None:
     print(f"held-out loss {run.receipt['held_out']['nats_per_token']:.3f} nats per token")
 
     model, tokenizer = cram.load(run.folder)
-    text = tokenizer.encode("The river [MASK] the garden.")
+    text = tokenizer.encode("The old river [MASK] the garden in the valley.")
     with torch.no_grad():
         logits = model.head(model(torch.tensor([text.ids])))  # (seq_len, vocab_size)
     place = text.ids.index(tokenizer.token_to_id("[MASK]"))
-    print("The river ... the garden:", tokenizer.id_to_token(int(logits[place].argmax())))
+    print("The old river ... the garden in the valley:", tokenizer.id_to_token(int(logits[place].argmax())))
 
 
 if __name__ == "__main__":

@@ -71,9 +71,11 @@ class Shell:
         return self.run(self._small(words))
 
     def run_source(self, source: str) -> str:
-        """Run a Python block of a page, with a budget of a few updates. Returns what it prints."""
+        """Run a Python block of a page, with a budget of a few updates and a small vocabulary. Returns its output."""
         script = self.folder / "block.py"
-        script.write_text(source.replace('budget="75s"', 'budget="3steps", device="cpu"'))
+        tiny = 'budget="3steps", device="cpu", wordpiece={"vocab_size": 192}'
+        small = source.replace('budget="75s"', tiny).replace("data={", 'data={"processes": 1, ')
+        script.write_text(small)
         return self.run([str(script)], source)
 
     def run(self, words: list[str], shown: str | None = None) -> str:
@@ -115,7 +117,7 @@ class Shell:
         ]
         # The page on resuming extends the run of three updates.
         budget = "budget=6steps" if "budget=3m" in words else "budget=3steps"
-        return keep_last_words([*words, *tiny, "batch.start_tokens=null", budget])
+        return keep_last_words([*words, *tiny, "data.processes=1", "batch.start_tokens=null", budget])
 
 
 @pytest.fixture(scope="module")
