@@ -57,24 +57,21 @@ def fit(recipe: str | Path, /, **words: Any) -> FinishedRun:
         KeyboardInterrupt: if the run was stopped by a signal; its state is saved.
         RuntimeError: if the weights or the held-out loss are not finite at the end.
     """
-    from cram.command import INTERRUPTED
     from cram.config.recipe import read_config
     from cram.config.words import to_words
     from cram.errors import CramError
-    from cram.run.files import read_receipt
-    from cram.train import main
 
-    config_words = to_words({"recipe": recipe, **words})
-    config = read_config(config_words)
+    config = read_config(to_words({"recipe": recipe, **words}))
     if config.dry_run:
         raise CramError("dry_run=true trains nothing. Use python -m cram.train for it.")
-    if main(config_words) == INTERRUPTED:
+    from cram.fitting import fit_config
+
+    outcome = fit_config(config)
+    if outcome.receipt is None:
         raise KeyboardInterrupt
-    folder = Path(config.run or "")
-    receipt = read_receipt(folder)
-    if failure := receipt.get("failed"):
-        raise RuntimeError(f"{folder}: {failure}")
-    return FinishedRun(folder, receipt)
+    if failure := outcome.receipt.get("failed"):
+        raise RuntimeError(f"{outcome.folder}: {failure}")
+    return FinishedRun(outcome.folder, outcome.receipt)
 
 
 def load(
@@ -97,8 +94,8 @@ def load(
     Raises:
         CramError: if the run does not exist, is not finished, or one of its files is damaged.
     """
-    from cram.build import load_trained
     from cram.hub.snapshot import open_snapshot
+    from cram.hub.trained import load_trained
     from cram.machine.device import pick_device
     from cram.run.files import run_config
     from cram.run.folder import existing_run
