@@ -73,7 +73,7 @@ class Shell:
     def run_source(self, source: str) -> str:
         """Run a Python block of a page, with a budget of a few updates and a small vocabulary. Returns its output."""
         script = self.folder / "block.py"
-        tiny = 'budget="3steps", device="cpu", wordpiece={"vocab_size": 192}'
+        tiny = 'budget="3steps", device="cpu", threads=1, wordpiece={"vocab_size": 192}'
         small = source.replace('budget="75s"', tiny).replace("data={", 'data={"processes": 1, ')
         script.write_text(small)
         return self.run([str(script)], source)
