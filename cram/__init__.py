@@ -97,11 +97,11 @@ def load(
     from cram.hub.snapshot import open_snapshot
     from cram.hub.trained import load_trained
     from cram.machine.device import pick_device
-    from cram.run.files import run_config
-    from cram.run.folder import existing_run
+    from cram.run.checksums import read_run_config
+    from cram.run.folder import find_run
 
-    folder, torch_device = existing_run(str(run)), pick_device(device)
-    config = run_config(folder)
+    folder, torch_device = find_run(str(run)), pick_device(device)
+    config = read_run_config(folder)
     if checkpoint is not None:
         snapshot = open_snapshot(folder, config, str(checkpoint), torch_device)
         return snapshot.model, snapshot.tokenizer
