@@ -69,7 +69,7 @@ def make_shards(folder: Path, seq_len: int, tokens: int) -> None:
 class Passes:
     """The contenders: passes over the rows of one folder in one order."""
 
-    def __init__(self, folder: Path, order: OrderKind):
+    def __init__(self, folder: Path, order: OrderKind) -> None:
         self._folder, self._order = folder, order
         shards = ShardSet.open(folder)
         special = SpecialTokens.of(load_tokenizer(shards.tokenizer_path))

@@ -8,6 +8,8 @@ from cram.config.schema import group, key
 
 @dataclass
 class FilterConfig:
+    """Which documents are dropped for their content."""
+
     min_words: int = key(10, "shortest document kept (0: any)", "words", least=0, most=10**9)
     max_words: int | None = key(None, "longest document kept (null: any)", "words", least=1, most=10**9)
     symbols: float | None = key(
@@ -32,6 +34,8 @@ class FilterConfig:
 
 @dataclass
 class DedupeConfig:
+    """Which documents are dropped because another one is equal or similar."""
+
     exact: bool = key(True, "drop documents whose words have occurred in the same order before")
     near: float | None = key(
         0.8,
@@ -47,6 +51,8 @@ class DedupeConfig:
 
 @dataclass
 class DataConfig:
+    """Where the text comes from, and how it becomes shards."""
+
     source: str = key(
         "pydocs",
         "file, folder or glob of text, JSON lines (packed or not) or .parquet; hf:NAME[:CONFIG[:SPLIT]]; or pydocs",
@@ -79,6 +85,8 @@ class DataConfig:
 
 @dataclass
 class WordPieceConfig:
+    """The WordPiece tokenizer that is trained when no tokenizer is given."""
+
     vocab_size: int = key(32768, "vocabulary, a multiple of 64", "tokens", least=64, most=2**22)
     lowercase: bool = key(True, "lower-case the text")
     strip_accents: bool = key(True, "drop accents")

@@ -9,6 +9,8 @@ from cram.config.schema import group, key
 
 @dataclass
 class ObjectiveConfig:
+    """What the model learns to predict."""
+
     kind: str = key("masked", "what is learned", choices=OBJECTIVES)
     mask_rate: float = key(0.30, "share of the tokens predicted when masking begins", "share", above=0, most=1)
     final_mask_rate: float | None = key(
@@ -34,6 +36,8 @@ class ObjectiveConfig:
 
 @dataclass
 class MuonConfig:
+    """Keys of Muon, which updates the matrices; AdamW updates all other parameters."""
+
     lr: float = key(
         0.02, "peak learning rate, times the root of rows/columns for a matrix with more rows", least=0, most=1e9
     )
@@ -50,6 +54,8 @@ class MuonConfig:
 
 @dataclass
 class OptimizerConfig:
+    """How gradients change the weights."""
+
     kind: str = key("adamw", "update rule", choices=OPTIMIZERS)
     lr: float = key(1e-3, "peak learning rate of AdamW", least=0)
     embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: lr)", least=0)
@@ -71,6 +77,8 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
+    """The learning rate over progress."""
+
     kind: Literal["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"] = key(
         "linear", "learning rate over progress; each lands at zero when the budget is spent"
     )
@@ -81,6 +89,8 @@ class ScheduleConfig:
 
 @dataclass
 class BatchConfig:
+    """How many tokens an update sees."""
+
     tokens: int = key(131_072, "batch of one update, reached by accumulation", "tokens", least=1, most=10**12)
     start_tokens: int | None = key(None, "batch at the start of a ramp (null: no ramp)", "tokens", least=1, most=10**12)
     ramp: float = key(0.5, "where a ramp ends", "share of the budget", least=0, most=1)
@@ -89,11 +99,15 @@ class BatchConfig:
 
 @dataclass
 class CheckpointConfig:
+    """When the state of a run is saved."""
+
     interval: str = key("10m", "time between checkpoints, as 90s, 10m or 1h", identifies=False)
 
 
 @dataclass
 class CompileConfig:
+    """How much of the model `torch.compile` compiles."""
+
     kind: Literal["auto", "eager", "blocks", "model"] = key(
         "auto",
         "what torch compiles; auto: nothing on a CPU or below 10m, else each block, from 2h on the whole model",
@@ -114,6 +128,8 @@ class CompileConfig:
 
 @dataclass
 class AveragingConfig:
+    """Averaging of the weights over updates."""
+
     start: float | None = key(
         None, "where averaging of the weights begins (null: none)", "share of the budget", least=0, below=1
     )
@@ -129,6 +145,8 @@ class AveragingConfig:
 
 @dataclass
 class FaultsConfig:
+    """What happens when an update is not finite, or the loss jumps."""
+
     patience: int = key(
         10,
         "updates in a row that are not finite before a rollback to the last checkpoint",
@@ -143,6 +161,8 @@ class FaultsConfig:
 
 @dataclass
 class EvaluationConfig:
+    """Evaluation on held-out text."""
+
     interval: float | None = key(
         None,
         "held-out evaluation each such share (null: at the end only)",
@@ -159,6 +179,8 @@ class EvaluationConfig:
 
 @dataclass
 class CardConfig:
+    """What the model card of an export says beyond what the run knows."""
+
     license: str | None = key(
         None, "licence on the model card, as the Hub names it, such as mit (null: not stated)", identifies=False
     )

@@ -37,7 +37,7 @@ class Cleaner:
         split: makes the words that documents are judged by.
     """
 
-    def __init__(self, config: FilterConfig, split: WordSplitter = split_words):
+    def __init__(self, config: FilterConfig, split: WordSplitter = split_words) -> None:
         self._split = split
         self._line_filters: list[LineFilter] = []
         self._text_filters: list[tuple[TextFilter, Any]] = []

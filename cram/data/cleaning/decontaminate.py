@@ -29,7 +29,7 @@ class BenchmarkNgrams:
     Raises CramError when `pattern` matches no file, a file cannot be read or is not UTF-8, or no field has 13 words.
     """
 
-    def __init__(self, pattern: str, split: WordSplitter = split_words):
+    def __init__(self, pattern: str, split: WordSplitter = split_words) -> None:
         paths = [path for path in find_files(pattern, (".tsv",)) if path.is_file()]
         if not paths:
             raise CramError(

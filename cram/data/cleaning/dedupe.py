@@ -132,7 +132,7 @@ def find_duplicates(
 class _Table:
     """The rows of segments, by document number."""
 
-    def __init__(self, segments: Sequence[np.ndarray], order: Numbers | None):
+    def __init__(self, segments: Sequence[np.ndarray], order: Numbers | None) -> None:
         self._segments = [np.asarray(segment) for segment in segments]
         self._begins = np.cumsum([0, *map(len, segments)])
         self._order = order
@@ -155,7 +155,7 @@ class _Table:
 class _Clusters:
     """Which document stands for which: a forest whose roots are kept, held-out before others, then the lowest."""
 
-    def __init__(self, held_out: Mask):
+    def __init__(self, held_out: Mask) -> None:
         self._held_out = held_out
         self._parent = np.arange(len(held_out), dtype=np.int32 if len(held_out) < 2**31 else np.int64)
 

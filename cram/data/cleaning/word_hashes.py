@@ -57,7 +57,7 @@ class WordSplitter:
         normalizer: that of the tokenizer, as `serialize_normalizer` gives it. It is applied to each word by itself.
     """
 
-    def __init__(self, normalizer: str | None = None):
+    def __init__(self, normalizer: str | None = None) -> None:
         self._definition = normalizer
         self._forms: dict[str, str] = {}
         self._normalizer: Normalizer | None = None

@@ -30,7 +30,7 @@ SEGMENT_DOCUMENTS = 100_000  # a signature takes half a kilobyte
 class Segments:
     """The segment files of a folder; `scan` adds those that are missing."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._notes: list[dict[str, Any]] = []
         self._maps: list[dict[str, np.ndarray]] = []
@@ -142,7 +142,7 @@ class Segments:
 class _Pieces:
     """Chunks of documents, each with where the pass stands after it and by how much the progress bar moves."""
 
-    def __init__(self, plan: ReadingPlan, parts: list[SourcePart], limit: int | None):
+    def __init__(self, plan: ReadingPlan, parts: list[SourcePart], limit: int | None) -> None:
         self._plan = plan
         self._limit = limit
         self._disk = sum(part.size for part in parts)

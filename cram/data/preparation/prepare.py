@@ -105,7 +105,7 @@ class _Preparation:
         content: dict[str, Any],
         folder: Path,
         progress: Progress,
-    ):
+    ) -> None:
         self._source = source
         self._data = data
         self._tokenizer = tokenizer

@@ -93,7 +93,7 @@ class RowWriter:
 
     def __init__(
         self, folder: Path, writer: ShardWriter, packer: Packer, seq_len: int, shares: list[float], limit: int | None
-    ):
+    ) -> None:
         self._path = folder / STATE
         self._writer = writer
         self._packer = packer

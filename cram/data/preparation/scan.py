@@ -95,7 +95,7 @@ class Scanner:
     `split` makes the words by which texts are judged and compared.
     """
 
-    def __init__(self, config: DataConfig, split: WordSplitter = split_words):
+    def __init__(self, config: DataConfig, split: WordSplitter = split_words) -> None:
         self._config = config
         self._split = split
         self._cleaner = Cleaner(config.filters, split)

@@ -50,7 +50,7 @@ class DocumentTokenizer:
     that hold some of them.
     """
 
-    def __init__(self, tokenizer: str, filters: FilterConfig, held_out: Path | None = None):
+    def __init__(self, tokenizer: str, filters: FilterConfig, held_out: Path | None = None) -> None:
         self._definition = tokenizer
         self._cleaner = Cleaner(filters)
         self._held_out = held_out

@@ -34,7 +34,7 @@ class Workers(Generic[Work, Result]):
         processes: how many.
     """
 
-    def __init__(self, function: Callable[[Work], Result], processes: int):
+    def __init__(self, function: Callable[[Work], Result], processes: int) -> None:
         self._function = function
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None

@@ -65,7 +65,7 @@ class Loader:
         order: `data.order`.
     """
 
-    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: OrderKind = "shuffled"):
+    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: OrderKind = "shuffled") -> None:
         self._shards = shards
         self._seed = seed
         self._order: OrderKind = order
@@ -181,7 +181,7 @@ class _BackgroundReader:
     that shuts down while a thread reads inside numpy aborts.
     """
 
-    def __init__(self, blocks: Iterator[_RowBlock]):
+    def __init__(self, blocks: Iterator[_RowBlock]) -> None:
         self._queue: queue.Queue[_RowBlock | BaseException] = queue.Queue(BLOCKS_AHEAD)
         stop = threading.Event()
         thread = threading.Thread(target=_fill, args=(blocks, self._queue, stop), name="cram-loader", daemon=True)

@@ -59,7 +59,7 @@ def make_packer(kind: PackingKind, seq_len: int, pad_id: int) -> Packer:
 class _Collector:
     """The base of the packers: collects copies of the documents."""
 
-    def __init__(self, seq_len: int, pad_id: int):
+    def __init__(self, seq_len: int, pad_id: int) -> None:
         self._seq_len = seq_len
         self._padding = np.full(seq_len, pad_id, np.int32)
         self._documents: list[Array] = []
@@ -126,7 +126,7 @@ class BestFitPacker(_Collector):
     Source: arXiv:2404.10830 (best-fit decreasing). Changed: documents are packed in windows, so memory is bounded.
     """
 
-    def __init__(self, seq_len: int, pad_id: int):
+    def __init__(self, seq_len: int, pad_id: int) -> None:
         super().__init__(seq_len, pad_id)
         self._window: list[Array] = []
         self._window_tokens = 0

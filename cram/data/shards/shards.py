@@ -60,7 +60,7 @@ class ShardWriter:
         pad_id: the id of padding, which is not counted as a token.
     """
 
-    def __init__(self, folder: Path, seq_len: int, vocab_size: int, pad_id: int):
+    def __init__(self, folder: Path, seq_len: int, vocab_size: int, pad_id: int) -> None:
         self._folder = folder
         self._seq_len = seq_len
         self._pad_id = pad_id
@@ -172,7 +172,7 @@ class ShardSet:
         hash: identifies the rows and the tokenizer; runs and orders name the shards by it.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Maps the shards of `folder`, whose manifest has been read."""
         self.folder = folder
         self.manifest = manifest

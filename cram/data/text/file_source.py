@@ -14,7 +14,7 @@ from cram.errors import CramError
 class FilePart(SourcePart):
     """A file."""
 
-    def __init__(self, path: Path, text_field: str, document_rule: DocumentRule, on_error: OnError):
+    def __init__(self, path: Path, text_field: str, document_rule: DocumentRule, on_error: OnError) -> None:
         # If the name is not UTF-8, its bytes are escaped in messages and in the manifest.
         super().__init__(os.fsencode(path).decode(errors="backslashreplace"), _size_on_disk(path))
         self._path = path
@@ -43,7 +43,7 @@ class FileSource(Source):
             a link to a disk that is not there, is reported when its part is read.
     """
 
-    def __init__(self, pattern: str, text_field: str, document_rule: DocumentRule, on_error: OnError):
+    def __init__(self, pattern: str, text_field: str, document_rule: DocumentRule, on_error: OnError) -> None:
         paths = find_files(pattern, EXTENSIONS)
         if not paths:
             raise CramError(

@@ -24,7 +24,7 @@ class HubSource(Source):
         CramError: if the name is malformed.
     """
 
-    def __init__(self, name: str, text_field: str, on_error: OnError):
+    def __init__(self, name: str, text_field: str, on_error: OnError) -> None:
         dataset, *rest = name.removeprefix(PREFIX).split(":")
         if not dataset or len(rest) > 2 or not name.isprintable():  # bytes that are not UTF-8 are not printable
             raise CramError(f"data.source={name!r}: expected hf:NAME[:CONFIG[:SPLIT]]")
@@ -107,7 +107,9 @@ class HubSource(Source):
 class HubPart(SourcePart):
     """A shard of a streamed Hugging Face data set; its size is unknown."""
 
-    def __init__(self, source_name: str, stream: Any, index: int, shards: int, text_field: str, on_error: OnError):
+    def __init__(
+        self, source_name: str, stream: Any, index: int, shards: int, text_field: str, on_error: OnError
+    ) -> None:
         super().__init__(f"{source_name} shard {index + 1}/{shards}", 0)
         self._stream = stream
         self._index = index

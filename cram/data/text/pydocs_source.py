@@ -12,7 +12,7 @@ from cram.data.text.source import Source, SourcePart, hash_content
 class PydocsPart(SourcePart):
     """The prose of one package of the Python installation. Its size is counted in characters."""
 
-    def __init__(self, name: str, documents: list[Document], on_error: OnError):
+    def __init__(self, name: str, documents: list[Document], on_error: OnError) -> None:
         super().__init__(name, sum(len(document.text) for document in documents))
         self._documents = documents
         self._on_error: OnError = on_error

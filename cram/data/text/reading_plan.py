@@ -52,7 +52,7 @@ class ReadingPlan:
         positions: for each part, how many of its `size` bytes were read, for showing progress.
     """
 
-    def __init__(self, source: Source, limit: int | None, state: ReadingState | None = None):
+    def __init__(self, source: Source, limit: int | None, state: ReadingState | None = None) -> None:
         self._parts = source.parts
         self._limit = inf if limit is None else limit
         count = len(self._parts)

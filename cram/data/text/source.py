@@ -27,7 +27,7 @@ class SourcePart(ABC):
         size: bytes on the disk (compressed bytes of a compressed file); 0 if unknown.
     """
 
-    def __init__(self, name: str, size: int):
+    def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
 

@@ -34,7 +34,7 @@ class Killed(BaseException):
 class Report:
     """Tells of each advance, and adds them up."""
 
-    def __init__(self, event: Event = lambda name: None):
+    def __init__(self, event: Event = lambda name: None) -> None:
         self.done = 0
         self.total: int | None = None
         self._event = event

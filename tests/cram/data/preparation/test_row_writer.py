@@ -97,7 +97,7 @@ class Run:
         seq_len: int = 8,
         limit: int | None = None,
         shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
-    ):
+    ) -> None:
         folder.mkdir(exist_ok=True, parents=True)
         self.corpus, self.folder = corpus, folder
         self.writer = ShardWriter(folder, seq_len, max(64, sum(length for _, length in corpus) + 1), PAD)

@@ -130,7 +130,7 @@ def test_bytes_per_token_told_from_a_part_of_it(tmp_path: Path, monkeypatch: pyt
     plans: list[ReadingPlan] = []
 
     class WatchedPlan(ReadingPlan):
-        def __init__(self, *args: Any):
+        def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             plans.append(self)
 

@@ -16,7 +16,7 @@ class ListPart(SourcePart):
 
     open_now = 0
 
-    def __init__(self, name: str, texts: list[str | None], size: int):
+    def __init__(self, name: str, texts: list[str | None], size: int) -> None:
         super().__init__(name, size)
         self.texts = texts
         self.opened = self.documents_read = 0
@@ -39,7 +39,7 @@ class ListPart(SourcePart):
 
 
 class ListSource(Source):
-    def __init__(self, *parts: ListPart):
+    def __init__(self, *parts: ListPart) -> None:
         self.lists = list(parts)
 
     @property
