@@ -17,10 +17,10 @@ from cram.config.recipe import (
     keep_last_words,
     read_config,
     read_mapping,
-    read_yaml,
     suggest_nearest,
 )
 from cram.config.schema import key
+from cram.config.yaml_texts import read_yaml
 from cram.errors import CramError
 from cram.run.checksums import is_finished, read_receipt, read_run_config
 from cram.run.folder import list_differences

@@ -1,7 +1,7 @@
-"""From words to a config: the schema's defaults, then a recipe file, then `key=value` words.
+"""From words to a config: the defaults of a schema, then a recipe file, then `key=value` words.
 
-A recipe and a word are data: a text key takes what is written as it is written, and nothing in it is ever looked up or
-computed. `cram.config.schema` turns a text into a value of the key's type and range, for words and files alike.
+Each later source replaces values of the earlier ones. Words and recipes are data: no variable, command or tag in them is
+ever expanded. `cram.config.schema` turns a text into a value of the key's type and range, for words and files alike.
 """
 
 import difflib
@@ -15,10 +15,11 @@ import yaml
 from cram.config.config import Config
 from cram.config.consistency import check_config
 from cram.config.schema import build_config, collect_keys, get_type, parse_list, parse_value
+from cram.config.yaml_texts import YamlText, describe_content, read_yaml
 from cram.errors import CramError
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# An installed package has the recipes inside of it, a clone beside it.
+# An installed package contains the recipes; in a clone they lie beside the package.
 RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent / "recipes"
 YAML_ENDINGS = (".yaml", ".yml")
 OUTPUT_KEYS = ("run", "data.dir")  # keys that name a place where a command writes
@@ -26,33 +27,35 @@ Schema = TypeVar("Schema")
 
 
 def read_words(schema: type[Schema], words: list[str]) -> Schema:
-    """The schema's defaults with `key=value` words on top.
+    """Return the defaults of a schema, with the values of `key=value` words in their place.
 
-    Errors: CramError for a word that is not `key=value`, an unknown key, and a value of the wrong type or out of range.
+    Raises:
+        CramError: a word is not `key=value`, a key is unknown, or a value has the wrong type or is out of range.
     """
-    config: Schema = build_config(schema, _from_words(schema, words))
+    config: Schema = build_config(schema, _parse_words(schema, words))
     return config
 
 
 def read_config(words: list[str]) -> Config:
-    """A training config: defaults, then `recipe=` (a name in recipes/ or a path to a yaml file), then the words.
+    """Return the config of a training: the defaults, then the recipe that `recipe=` names, then the other words.
 
-    Errors: CramError as `read_words`, for a recipe that is missing, unknown or broken or chooses a place outside of the
-    working folder, and for keys that contradict each other.
+    Raises:
+        CramError: as in `read_words`; the recipe is missing, unknown, broken or chooses a place outside of the working
+            folder; or the values of several keys contradict each other.
     """
-    said = _from_words(Config, words)
-    name = said.get("recipe")
+    word_values = _parse_words(Config, words)
+    name = word_values.get("recipe")
     if not name:
         raise CramError(f"recipe= is missing. Say recipe=NAME with one of: {', '.join(recipe_names())}.")
     path = find_recipe(name)
     if not path.stem.strip("."):
-        raise CramError(f"recipe={name}: the file needs a name, which its run folder gets too. Rename it.")
+        raise CramError(f"recipe={name}: the file needs a name, because the run folder is named after it. Rename it.")
     mapping = read_yaml(path)
-    values = _from_mapping(Config, mapping, path)
-    for key, _, line in _flat(collect_keys(Config), mapping, ""):
-        if key in OUTPUT_KEYS and key not in said:
-            check_inside_working_folder(values[key], f"{path}, line {line}: {key}: ", key)
-    config: Config = build_config(Config, values | said)
+    recipe_values = _parse_mapping(Config, mapping, path)
+    for key, _, line in _flatten(collect_keys(Config), mapping):
+        if key in OUTPUT_KEYS and key not in word_values:
+            check_inside_working_folder(recipe_values[key], f"{path}, line {line}: {key}: ", key)
+    config: Config = build_config(Config, recipe_values | word_values)
     config.recipe = path.stem
     config.run = config.run or f"runs/{path.stem}"
     check_config(config)
@@ -60,17 +63,19 @@ def read_config(words: list[str]) -> Config:
 
 
 def check_inside_working_folder(place: str | None, where: str, key: str) -> None:
-    """A file that somebody else wrote says nothing about places outside of the folder in which a command is given.
+    """Refuse a place outside of the working folder. A file that somebody else wrote must not choose where cram writes.
 
     Args:
-        where: the beginning of the message: the file, and the line or key in it.
-        key: the word that may name any place.
+        place: path in the file.
+        where: beginning of the message: the file, and the line or key in it.
+        key: the key that may name any place in a word of the user.
 
-    Errors: CramError for a path that is absolute, goes up, or is or crosses a link that leads out.
+    Raises:
+        CramError: the path is absolute, goes up, or is or crosses a link that leads out of the working folder.
     """
-    path, here = Path(place or ""), Path.cwd().resolve()
-    inside = not path.is_absolute() and ".." not in path.parts
-    if not inside or not path.resolve().is_relative_to(here):
+    path, working_folder = Path(place or ""), Path.cwd().resolve()
+    goes_down = not path.is_absolute() and ".." not in path.parts
+    if not goes_down or not path.resolve().is_relative_to(working_folder):
         raise CramError(
             f"{where}{place} is not inside the working folder, and a file may not choose other places.\n"
             f"Say {key}={place} on the command line if you want it."
@@ -78,33 +83,49 @@ def check_inside_working_folder(place: str | None, where: str, key: str) -> None
 
 
 def keep_last_words(words: Iterable[str]) -> list[str]:
-    """Of words with the same key the last one alone, so that later words stand above earlier ones."""
+    """Keep only the last of the words with the same key."""
     return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def load_config(path: Path) -> Config:
-    """The resolved config that a run folder keeps as recipe.yaml."""
+    """Read the recipe.yaml of a run folder, which holds every key."""
     return read_mapping(Config, read_yaml(path), path)
 
 
 def read_mapping(schema: type[Schema], mapping: dict[str, Any], path: Path) -> Schema:
-    """The schema's defaults with what a yaml file says on top. Errors: CramError naming the file and the key."""
-    config: Schema = build_config(schema, _from_mapping(schema, mapping, path))
+    """Return the defaults of a schema, with the values of a yaml mapping in their place.
+
+    Args:
+        schema: a dataclass made of `key` and `group`.
+        mapping: as `read_yaml` returns it.
+        path: of the file, for messages.
+
+    Raises:
+        CramError: a key is unknown or repeated, or a value does not fit. The message names file, line and key.
+    """
+    config: Schema = build_config(schema, _parse_mapping(schema, mapping, path))
     return config
 
 
 def format_config(config: Config) -> str:
-    """The yaml text from which `load_config` makes an equal config."""
+    """Return the yaml text from which `load_config` makes an equal config."""
     return yaml.safe_dump(asdict(config), sort_keys=False, width=10_000)
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with cram."""
+    """Return the names of the recipes that come with cram."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name or path."""
+    """Return the file of a recipe.
+
+    Args:
+        name: one of `recipe_names()`, or a path that ends in .yaml or .yml.
+
+    Raises:
+        CramError: there is no such recipe or file.
+    """
     if name.endswith(YAML_ENDINGS):
         path = Path(name)
         if not path.is_file():
@@ -112,143 +133,78 @@ def find_recipe(name: str) -> Path:
         return path
     path = RECIPES / f"{name}.yaml"
     if not path.is_file():
-        near = suggest_nearest(name, recipe_names())
+        names = recipe_names()
         raise CramError(
-            f"recipe={name} is unknown.{near} Recipes: {', '.join(recipe_names())}, or a path to a yaml file."
+            f"recipe={name} is unknown.{suggest_nearest(name, names)} Recipes: {', '.join(names)}, "
+            "or a path to a yaml file."
         )
     return path
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A yaml file as mappings, lists and texts: every value is the text that stands in the file.
-
-    Errors: CramError naming file and line for what is not readable, no mapping, has a key twice or a tag.
-    """
-    try:
-        loaded = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise CramError(f"{path}: not a readable yaml file ({_reason(error)}).") from None
-    if not isinstance(loaded, dict):
-        raise CramError(f"{path}: must be a yaml mapping of keys, found {_what(loaded)}.")
-    return loaded
+def suggest_nearest(name: str, names: list[str]) -> str:
+    """Return ` Nearest: NAME.` with the valid name that is most like an unknown one, or an empty text."""
+    # The most frequent mistake is a key without its group: `lr=` for `optimizer.lr=`.
+    without_group = [key for key in names if key.rpartition(".")[2] == name]
+    nearest = without_group or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" Nearest: {nearest[0]}." if nearest else ""
 
 
-def suggest_nearest(name: str, known: list[str]) -> str:
-    """` Nearest: NAME.` with the known name that was probably meant; nothing where none is near."""
-    # A bare last part is the commonest slip: `lr=` for `optimizer.lr=`.
-    tails = [key for key in known if key.rpartition(".")[2] == name]
-    near = tails or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Nearest: {near[0]}." if near else ""
-
-
-def _from_words(schema: type, words: list[str]) -> dict[str, Any]:
-    """The values of some words by the names of their keys; of a repeated key the last one."""
-    known, found = collect_keys(schema), {}
+def _parse_words(schema: type, words: list[str]) -> dict[str, Any]:
+    """Return the values of `key=value` words by key. The last word of a repeated key counts."""
+    specs, values = collect_keys(schema), {}
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
             raise CramError(f"'{word}' is not of the form key=value. --help lists the keys.")
-        if name not in known:
-            raise CramError(_unknown(name, list(known), "the command line"))
-        empty = text == "null" and get_type(known[name])[1]
-        found[name] = None if empty else parse_value(name, known[name], text)
-    return found
+        if name not in specs:
+            raise CramError(_describe_unknown(name, list(specs), "the command line"))
+        is_null = text == "null" and get_type(specs[name])[1]
+        values[name] = None if is_null else parse_value(name, specs[name], text)
+    return values
 
 
-def _from_mapping(schema: type, mapping: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The values of a yaml mapping by the dotted names of their keys."""
-    known, found = collect_keys(schema), {}
-    for name, value, line in _flat(known, mapping, ""):
-        if name not in known:
-            raise CramError(_unknown(name, list(known), f"{path}, line {line}"))
-        if name in found:
+def _parse_mapping(schema: type, mapping: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the values of a yaml mapping by full name of key."""
+    specs, values = collect_keys(schema), {}
+    for name, content, line in _flatten(specs, mapping):
+        if name not in specs:
+            raise CramError(_describe_unknown(name, list(specs), f"{path}, line {line}"))
+        if name in values:
             raise CramError(f"{name}: is there twice (in {path}, line {line})")
         try:
-            found[name] = _value(name, known[name], value)
+            values[name] = _parse_content(name, specs[name], content)
         except CramError as error:
             raise CramError(f"{error} (in {path}, line {line})") from None
-    return found
+    return values
 
 
-def _flat(known: Iterable[str], mapping: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any, int]]:
-    """Dotted name, value and line of what stands in a mapping."""
-    for part, value in mapping.items():
+def _flatten(names: Iterable[str], mapping: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any, int]]:
+    """Yield full name, content and line of every key in a yaml mapping.
+
+    A nested mapping is entered only if its name is a group of keys; else the caller refuses it as a value.
+    """
+    for part, content in mapping.items():
         name = f"{prefix}{part}"
-        if isinstance(value, dict) and any(key.startswith(f"{name}.") for key in known):
-            yield from _flat(known, value, f"{name}.")
+        if isinstance(content, dict) and any(key.startswith(f"{name}.") for key in names):
+            yield from _flatten(names, content, f"{name}.")
         else:
-            yield name, value, part.line
+            yield name, content, part.line
 
 
-def _value(name: str, item: Field[Any], value: Any) -> Any:
-    if isinstance(value, _Text) and value.plain and value in NULLS and get_type(item)[1]:
+def _parse_content(name: str, spec: Field[Any], content: Any) -> Any:
+    if isinstance(content, YamlText) and content.is_null and get_type(spec)[1]:
         return None
-    if isinstance(value, list):
-        return parse_list(name, item, value)
-    if isinstance(value, _Text) and (value or not value.plain):
-        return parse_value(name, item, value)
-    raise CramError(f"{name}: a value is needed, found {_what(value)}")
+    if isinstance(content, list):
+        return parse_list(name, spec, content)
+    # An empty text counts only in quotes: `layers:` alone has no value.
+    if isinstance(content, YamlText) and (content or not content.plain):
+        return parse_value(name, spec, content)
+    raise CramError(f"{name}: a value is needed, found {describe_content(content)}")
 
 
-def _unknown(name: str, known: list[str], where: str) -> str:
-    groups = sorted({key.rpartition(".")[0] for key in known} - {""})
+def _describe_unknown(name: str, names: list[str], where: str) -> str:
+    groups = {key.rpartition(".")[0] for key in names} - {""}
     if name in groups:
-        inside = ", ".join(key for key in known if key.startswith(name + "."))
-        return f"'{name}' (in {where}) is a group of keys. Set one of: {inside}."
-    return f"unknown key '{name}' (in {where}).{suggest_nearest(name, known)} --help lists the keys."
-
-
-def _what(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return f"'{value}'" if value else "nothing"
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong with a yaml file, and in which line."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return " ".join(str(error).split())
-
-
-class _Text(str):
-    """A key or value with its line in the file; `plain` without quotes, so that it may stand for null."""
-
-    line: int
-    plain: bool
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads every value as a text. Merge keys work; tags and repeated keys are refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
-                if key.value in names:
-                    what = f"the key '{key.value}' is there twice"
-                    raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
-                names.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def text(self, node: yaml.ScalarNode) -> str:
-        text = _Text(node.value)
-        text.line, text.plain = node.start_mark.line + 1, node.style is None
-        return text
-
-    def refuse(self, node: yaml.Node) -> None:
-        raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag} is not allowed", node.start_mark)
-
-
-TAG = "tag:yaml.org,2002:"
-MERGE = TAG + "merge"
-NULLS = ("null", "~", "")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag == MERGE]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.yaml_constructors = {
-    tag: maker for tag, maker in yaml.SafeLoader.yaml_constructors.items() if tag in (TAG + "seq", TAG + "map")
-}
-_Loader.add_constructor(TAG + "str", _Loader.text)
-_Loader.add_constructor(None, _Loader.refuse)
+        keys = ", ".join(key for key in names if key.startswith(name + "."))
+        return f"'{name}' (in {where}) is a group of keys. Set one of: {keys}."
+    return f"unknown key '{name}' (in {where}).{suggest_nearest(name, names)} --help lists the keys."

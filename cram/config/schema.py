@@ -1,7 +1,20 @@
-"""How a key is declared, and how the text of a word or of a yaml scalar becomes a value of its type and range.
+"""How a key is declared, and how its text becomes a value of its type and range.
 
-Each key is made by `key(default, help, ...)`, so that its meaning, unit and range stand once: `--help` prints them and
-`parse` holds them. No torch here: `--help` must be quick.
+A schema is a dataclass whose fields are made by `key` or `group`:
+
+    @dataclass
+    class ScheduleConfig:
+        warmup: float = key(0.02, "rise from zero", "share of the budget", least=0, below=1)
+
+    @dataclass
+    class Config:
+        schedule: ScheduleConfig = group(ScheduleConfig)
+
+The key is named `schedule.warmup` in words and in recipes. `--help` prints what `key` was told, and `parse_value` checks
+it. A field may be `str`, `int`, `float`, `bool`, a `Literal` of texts, a `list` of one of the first four, or any of
+these `| None`, which adds the value `null`.
+
+This package imports no torch, so that `--help` is quick.
 """
 
 import os
@@ -19,24 +32,33 @@ from cram.errors import CramError
 
 _INTEGER = re.compile(r"[+-]?\d+(_\d+)*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(_\d+)*(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
-_WRITTEN = {"int": "a whole number such as 12, 131_072 or 2e9", "float": "a number such as 0.1 or 2e-3"}
+_NUMBER_FORMS = {"int": "a whole number such as 12, 131_072 or 2e9", "float": "a number such as 0.1 or 2e-3"}
 _BOOLEANS = {"true": True, "false": False}
+_TYPE_NAMES = {str: "text", int: "int", float: "float", bool: "true | false"}
 LARGEST = sys.float_info.max
 LONGEST_SHOWN = 60  # characters of a value in a message
-LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes of a file name, characters of a path: what file systems take
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # limits of file systems: bytes of a file name, characters of a path
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers that a key takes: `least` and `most` are among them, `above` and `below` are not."""
+    """The numbers that a key accepts. Infinity and NaN are always outside.
+
+    Attributes:
+        least: smallest number inside.
+        above: largest number outside, at the lower end.
+        most: largest number inside.
+        below: smallest number outside, at the upper end.
+    """
 
     least: float | None = None
     above: float | None = None
     most: float | None = None
     below: float | None = None
 
-    def holds(self, value: float) -> bool:
-        """Whether the value is a finite number within the range; NaN is not."""
+    def contains(self, value: float) -> bool:
+        """Whether the value is a finite number within the bounds."""
+        # A comparison with NaN is false.
         return (
             abs(value) <= LARGEST
             and (self.least is None or value >= self.least)
@@ -50,9 +72,9 @@ class Range:
         return bool(str(self))
 
     def __str__(self) -> str:
-        """`above 0, at most 1`, for help and messages."""
-        words = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return ", ".join(f"{word} {_short(bound)}" for word, bound in words.items() if bound is not None)
+        """The bounds as text for help and messages, such as `above 0, at most 1`."""
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return ", ".join(f"{words} {_format_bound(bound)}" for words, bound in bounds.items() if bound is not None)
 
 
 def key(
@@ -68,172 +90,207 @@ def key(
     identifies: bool = True,
     choices: Mapping[str, Choice] | None = None,
 ) -> Any:
-    """A dataclass field with its line of help, its unit and, if it is a number, its range.
+    """Declare a key: make a dataclass field that carries the help, unit and range of the key.
 
     Args:
-        choices: the table that a text key takes its words from; `--help` prints the phrase of each choice.
-        path: whether the text is a path or a glob, in which a leading `~` is the home folder.
-        identifies: whether the key changes what a run computes, so that another value makes another run.
+        default: value of the key where neither words nor recipe set it. It is not checked against the range.
+        help: meaning of the key, one phrase for `--help`.
+        unit: of a number, such as `tokens`. Empty for a number without a unit.
+        least: smallest value that is accepted.
+        above: the value must be larger than this.
+        most: largest value that is accepted.
+        below: the value must be smaller than this.
+        path: whether the text is a path or a glob. A leading `~` then stands for the home folder.
+        identifies: whether the key changes the weights that a run computes. A run folder refuses to resume with
+            another value of such a key, and its checkpoints are bound to the value.
+        choices: table of the words that a text key accepts; `--help` prints the phrase of each.
     """
-    about = {"range": Range(least, above, most, below), "path": path, "identifies": identifies, "choices": choices}
-    metadata = {"help": help, "unit": unit, **about}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "range": Range(least, above, most, below),
+        "path": path,
+        "identifies": identifies,
+        "choices": choices,
+    }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def group(kind: type) -> Any:
-    """A nested dataclass, made with its defaults."""
-    return field(default_factory=kind)
+def group(schema: type) -> Any:
+    """Declare a group of keys: make a dataclass field that holds another schema with its defaults."""
+    return field(default_factory=schema)
 
 
 def collect_keys(schema: type, prefix: str = "") -> dict[str, Field[Any]]:
-    """Every settable key of a schema, nested ones dotted, with its dataclass field."""
-    found: dict[str, Field[Any]] = {}
-    for item in fields(schema):
-        if is_dataclass(item.type):
-            found |= collect_keys(typing.cast(type, item.type), f"{prefix}{item.name}.")
+    """Return the dataclass field of every key of a schema, by the full name of the key, such as `model.layers`.
+
+    Args:
+        schema: a dataclass made of `key` and `group`.
+        prefix: is put before every name; ends with a dot.
+    """
+    specs: dict[str, Field[Any]] = {}
+    for spec in fields(schema):
+        if is_dataclass(spec.type):
+            specs |= collect_keys(typing.cast(type, spec.type), f"{prefix}{spec.name}.")
         else:
-            found[prefix + item.name] = item
-    return found
+            specs[prefix + spec.name] = spec
+    return specs
 
 
 def get_value(config: Any, name: str) -> Any:
-    """The value of a dotted key in a config."""
+    """Return the value of a key in a config, by the full name of the key."""
     for part in name.split("."):
         config = getattr(config, part)
     return config
 
 
 def build_config(schema: type, values: dict[str, Any], prefix: str = "") -> Any:
-    """An instance of the schema: its defaults, and `values` by dotted name in their place."""
-    chosen = {}
-    for item in fields(schema):
-        if is_dataclass(item.type):
-            chosen[item.name] = build_config(typing.cast(type, item.type), values, f"{prefix}{item.name}.")
-        elif prefix + item.name in values:
-            chosen[item.name] = values[prefix + item.name]
-    return schema(**chosen)
+    """Make an instance of a schema.
 
-
-def get_default(item: Field[Any]) -> Any:
-    """The default of a key."""
-    return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def get_type(item: Field[Any]) -> tuple[Any, bool]:
-    """The type of a key without None, and whether None is allowed: `int | None` gives int and True.
-
-    The type of a key with a table of choices is the `Literal` of the table's words.
+    Args:
+        schema: a dataclass made of `key` and `group`.
+        values: by full name of key. Keys that are missing get their default.
+        prefix: of the full names of the schema's keys; ends with a dot.
     """
-    if item.metadata["choices"]:
+    arguments = {}
+    for spec in fields(schema):
+        if is_dataclass(spec.type):
+            arguments[spec.name] = build_config(typing.cast(type, spec.type), values, f"{prefix}{spec.name}.")
+        elif prefix + spec.name in values:
+            arguments[spec.name] = values[prefix + spec.name]
+    return schema(**arguments)
+
+
+def get_default(spec: Field[Any]) -> Any:
+    """Return the default of a key."""
+    return spec.default if spec.default_factory is MISSING else spec.default_factory()
+
+
+def get_type(spec: Field[Any]) -> tuple[Any, bool]:
+    """Return the type of a key without None, and whether the key accepts null: `int | None` gives int and True.
+
+    The type of a key with a table of choices is the `Literal` of the words in the table.
+    """
+    if spec.metadata["choices"]:
         literal: Any = Literal
-        return literal[tuple(item.metadata["choices"])], False
-    if get_origin(item.type) in (types.UnionType, typing.Union):
-        (kind,) = [part for part in get_args(item.type) if part is not type(None)]
-        return kind, True
-    return item.type, False
+        return literal[tuple(spec.metadata["choices"])], False
+    if get_origin(spec.type) in (types.UnionType, typing.Union):
+        (value_type,) = [part for part in get_args(spec.type) if part is not type(None)]
+        return value_type, True
+    return spec.type, False
 
 
-def parse_value(name: str, item: Field[Any], text: str) -> Any:
-    """The value that a text stands for: text keys take it as it is, numbers are read and held to their range.
-
-    Errors: CramError naming the key, the text and what is allowed.
-    """
-    kind, _ = get_type(item)
-    if get_origin(kind) is list:
-        (element,) = get_args(kind)
-        return [_one(name, item, element, part) for part in _elements(name, text)]
-    return _one(name, item, kind, text)
-
-
-def parse_list(name: str, item: Field[Any], texts: list[Any]) -> list[Any]:
-    """The values of a yaml list. Errors: CramError for a key that takes no list, and as `parse`."""
-    kind, _ = get_type(item)
-    if get_origin(kind) is not list:
-        raise CramError(f"{name}: a list is given, but the key takes {describe_type(item)}.")
-    if not all(isinstance(text, str) for text in texts):
-        raise CramError(f"{name}: the elements of the list must be plain values.")
-    (element,) = get_args(kind)
-    return [_one(name, item, element, text) for text in texts]
-
-
-def describe_type(item: Field[Any]) -> str:
-    """What a key takes, for help and messages: `int`, `text or null`, `a | b`, `list of float`."""
-    kind, optional = get_type(item)
-    if get_origin(kind) is Literal:
-        name = " | ".join(get_args(kind))
-    elif get_origin(kind) is list:
-        name = f"list of {_NAMES[get_args(kind)[0]]}"
+def describe_type(spec: Field[Any]) -> str:
+    """Return the type of a key as help and messages name it: `int`, `text or null`, `a | b`, `list of float`."""
+    value_type, optional = get_type(spec)
+    if get_origin(value_type) is Literal:
+        name = " | ".join(get_args(value_type))
+    elif get_origin(value_type) is list:
+        name = f"list of {_TYPE_NAMES[get_args(value_type)[0]]}"
     else:
-        name = _NAMES[kind]
+        name = _TYPE_NAMES[value_type]
     return f"{name} or null" if optional else name
 
 
-_NAMES = {str: "text", int: "int", float: "float", bool: "true | false"}
+def parse_value(name: str, spec: Field[Any], text: str) -> Any:
+    """Return the value that a text gives to a key. Null is handled by the caller.
+
+    Args:
+        name: full name of the key, for messages.
+        spec: dataclass field of the key.
+        text: what follows `=` in a word, or stands in a recipe. A key of text takes it unchanged.
+
+    Raises:
+        CramError: the text does not fit the type or the range. The message names the key and what is accepted.
+    """
+    value_type, _ = get_type(spec)
+    if get_origin(value_type) is list:
+        (element_type,) = get_args(value_type)
+        return [_parse_scalar(name, spec, element_type, part) for part in _split_list(name, text)]
+    return _parse_scalar(name, spec, value_type, text)
 
 
-def _one(name: str, item: Field[Any], kind: Any, text: str) -> Any:
-    text = str(text)  # of the words of a file, which are a class of their own
-    if get_origin(kind) is Literal:
-        if text not in get_args(kind):
-            raise CramError(f"{name}={_cut(text)} is not one of {', '.join(get_args(kind))}.")
+def parse_list(name: str, spec: Field[Any], texts: list[Any]) -> list[Any]:
+    """Return the values of a yaml list, given as texts.
+
+    Raises:
+        CramError: the key takes no list, an element is not a text, or as in `parse_value`.
+    """
+    value_type, _ = get_type(spec)
+    if get_origin(value_type) is not list:
+        raise CramError(f"{name}: the file gives a list, but the key takes {describe_type(spec)}.")
+    if not all(isinstance(text, str) for text in texts):
+        raise CramError(f"{name}: the elements of the list must be plain values.")
+    (element_type,) = get_args(value_type)
+    return [_parse_scalar(name, spec, element_type, text) for text in texts]
+
+
+def _parse_scalar(name: str, spec: Field[Any], value_type: Any, text: str) -> Any:
+    text = str(text)  # texts from a yaml file are of a subclass, which the config must not hold
+    if get_origin(value_type) is Literal:
+        if text not in get_args(value_type):
+            raise CramError(f"{name}={_shorten(text)} is not one of {', '.join(get_args(value_type))}.")
         return text
-    if item.metadata["path"] and not text and get_default(item) != "":
+    if spec.metadata["path"] and not text and get_default(spec) != "":
         raise CramError(f"{name}= is empty: give a path, or leave the word out.")
-    if kind is str:
-        return _path(name, text) if item.metadata["path"] else _text(name, text)
-    if kind is bool:
+    if value_type is str:
+        return _parse_path(name, text) if spec.metadata["path"] else _check_text(name, text)
+    if value_type is bool:
         if text not in _BOOLEANS:
-            raise CramError(f"{name}={_cut(text)} is neither true nor false.")
+            raise CramError(f"{name}={_shorten(text)} is neither true nor false.")
         return _BOOLEANS[text]
-    return _number(name, item, kind, text)
+    return _parse_number(name, spec, value_type, text)
 
 
-def _path(name: str, text: str) -> str:
-    """A path with the home folder in the place of a leading `~`; bytes that are not UTF-8 stay as they are."""
+def _parse_path(name: str, text: str) -> str:
+    """Replace a leading `~` by the home folder. Bytes that are not UTF-8 are kept, since they can be in a path."""
     try:
-        longest = max(map(len, os.fsencode(text).split(b"/")))
+        longest_name = max(map(len, os.fsencode(text).split(b"/")))
         path = str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text
     except (UnicodeEncodeError, RuntimeError) as error:
-        raise CramError(f"{name}={_cut(text)!r} is not a valid path ({error}).") from None
-    if "\0" in text or longest > LONGEST_NAME or len(path) > LONGEST_PATH:
-        raise CramError(f"{name}={_cut(text)!r} is not a valid path: it is too long, or has a zero byte.")
+        raise CramError(f"{name}={_shorten(text)!r} is not a valid path ({error}).") from None
+    if "\0" in text or longest_name > LONGEST_NAME or len(path) > LONGEST_PATH:
+        raise CramError(f"{name}={_shorten(text)!r} is not a valid path: it is too long, or has a zero byte.")
     return path
 
 
-def _text(name: str, text: str) -> str:
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise CramError(f"{name}={_cut(text)} is not valid text: it has bytes that are not UTF-8.")
+def _check_text(name: str, text: str) -> str:
+    # Python hands over bytes of the command line that are not UTF-8 as surrogates.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise CramError(f"{name}={_shorten(text)} is not valid text: it has bytes that are not UTF-8.")
     return text
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
-
-
-def _number(name: str, item: Field[Any], kind: type, text: str) -> int | float:
-    said = f"{name}={_cut(text)}"
-    _, optional = get_type(item)
-    or_null = ", or null" if optional else ""
+def _parse_number(name: str, spec: Field[Any], number_type: type, text: str) -> int | float:
+    word = f"{name}={_shorten(text)}"
+    form = _NUMBER_FORMS[number_type.__name__]
+    or_null = ", or null" if get_type(spec)[1] else ""
     if not _NUMBER.fullmatch(text):
-        raise CramError(f"{said} cannot be read: give {_WRITTEN[kind.__name__]}{or_null}.")
+        raise CramError(f"{word} cannot be read: give {form}{or_null}.")
+    # A float would round large seeds. A text of 300 digits would become inf, which no key accepts.
     value = int(text) if _INTEGER.fullmatch(text) and len(text) < 300 else float(text)
-    if kind is int and isinstance(value, float) and not value.is_integer():
-        raise CramError(f"{said} is not a whole number: give {_WRITTEN[kind.__name__]}{or_null}.")
-    allowed: Range = item.metadata["range"]
-    if not allowed.holds(value):
-        raise CramError(f"{said} is out of range: give a number {allowed or 'that is finite'}{or_null}.")
-    return kind(value)  # type: ignore[no-any-return]
+    if number_type is int and isinstance(value, float) and not value.is_integer():
+        raise CramError(f"{word} is not a whole number: give {form}{or_null}.")
+    allowed: Range = spec.metadata["range"]
+    if not allowed.contains(value):
+        raise CramError(f"{word} is out of range: give a number {allowed or 'that is finite'}{or_null}.")
+    number: int | float = number_type(value)
+    return number
 
 
-def _elements(name: str, text: str) -> list[str]:
-    """The elements of `[a,b]` or `a,b`."""
+def _split_list(name: str, text: str) -> list[str]:
+    """Split `[a,b]` or `a,b` into its elements."""
     if text.startswith("[") != text.endswith("]"):
-        raise CramError(f"{name}={_cut(text)} has one bracket alone. Write a list as [a,b].")
+        raise CramError(f"{name}={_shorten(text)} has only one of its two brackets. Write a list as [a,b].")
     inside = text.removeprefix("[").removesuffix("]").strip()
     return [part.strip() for part in inside.split(",")] if inside else []
 
 
-def _short(bound: float) -> str:
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def _format_bound(bound: float) -> str:
     return str(bound) if abs(bound) < 1e6 else f"{bound:.3g}".replace("e+", "e")

@@ -58,7 +58,7 @@ def test_bad_words_are_answered_in_one_or_two_lines(words: list[str], message: s
         ("model:\n  layers: three\n", r"model\.layers=three cannot be read: .*mine\.yaml, line 2\)"),
         ("model: 3\n", r"'model' \(in .*mine\.yaml, line 1\) is a group of keys"),
         ("model: {layers: {a: 1}}\n", r"model\.layers: a value is needed, found a mapping \(in .*mine\.yaml, line 1\)"),
-        ("model: {layers: [1]}\n", r"model\.layers: a list is given, but the key takes int\. \(in"),
+        ("model: {layers: [1]}\n", r"model\.layers: the file gives a list, but the key takes int\. \(in"),
         ("model: {layers: }\n", r"model\.layers: a value is needed, found nothing"),
         ("seed: ${oc.env:HOME}\n", r"seed=\$\{oc\.env:HOME\} cannot be read"),
         ("seed: !!int 3\n", r"mine\.yaml: not a readable yaml file .*the tag .*int is not allowed"),
