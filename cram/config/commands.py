@@ -1,4 +1,4 @@
-"""The keys of every command but `cram.train` and `cram.prepare`, whose are in `cram.config.config`."""
+"""The keys of the other commands. Those of `cram.train` and `cram.prepare` are in `cram.config.config`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,89 +6,112 @@ from typing import Literal
 from cram.config.schema import group, key
 from cram.config.training import CardConfig
 
-CHECKPOINT = "newest, or the number of a kept checkpoint (null: the finished run)"
+CHECKPOINT = "which checkpoint to use: newest, or its number (null: the finished run)"
 
 
 @dataclass
 class ShardsConfig:
-    """What `cram.prepare` takes instead of a recipe, to look at shards that are there."""
+    """The keys of `cram.prepare` that inspect existing shards; they take the place of a recipe."""
 
-    verify: str | None = key(
-        None, "shard folder: compare every checksum, and every row with what must hold of it", path=True
-    )
+    verify: str | None = key(None, "shard folder whose checksums and rows are all checked", path=True)
     show: str | None = key(
-        None, "shard folder: print its figures, what was dropped, rows as text; draw its plots", path=True
+        None, "shard folder whose figures, dropped documents and rows are printed, and whose plots are drawn", path=True
     )
     row: int | None = key(
-        None, "with show=: the row to print (null: some from all over)", "row", least=0, most=2**63 - 1
+        None, "with show=: number of the row to print (null: a few from all parts)", "row", least=0, most=2**63 - 1
     )
 
 
 @dataclass
 class EvaluateConfig:
-    """What `cram.evaluate` takes."""
+    """The keys of `cram.evaluate`."""
 
-    run: str = key("", "run folder", path=True)
+    run: str = key("", "folder of the run", path=True)
     checkpoint: str | None = key(None, CHECKPOINT)
-    text: str | None = key(None, "glob of text files to evaluate (null: the run's held-out documents)", path=True)
-    text_field: str = key("text", "field that holds the text in .jsonl and .parquet records")
-    document: Literal["file", "blank_line", "line"] = key("file", "what one document is in a .txt file")
-    tokens: int = key(262_144, "text that is evaluated, at most", "tokens", least=1, most=10**12)
-    device: str = key("auto", "where to evaluate, as in a recipe")
+    text: str | None = key(
+        None, "file or glob of text files to evaluate (null: the held-out documents of the run)", path=True
+    )
+    text_field: str = key("text", "field with the text in records of .jsonl and .parquet")
+    document: Literal["file", "blank_line", "line"] = key(
+        "file", "what a document is in a .txt file: the whole file, a block between blank lines, or a line"
+    )
+    tokens: int = key(262_144, "largest amount of text that is evaluated", "tokens", least=1, most=10**12)
+    device: str = key("auto", "device to evaluate on, as in a recipe")
 
 
 @dataclass
 class ExportConfig:
-    """What `cram.export` takes."""
+    """The keys of `cram.export`."""
 
-    run: str = key("", "run folder", path=True)
+    run: str = key("", "folder of the run", path=True)
     checkpoint: str | None = key(None, CHECKPOINT)
-    to: str | None = key(None, "folder to write (null: RUN/export, or RUN/export-STEP of a checkpoint)", path=True)
+    to: str | None = key(None, "folder to write (null: RUN/export, or RUN/export-STEP for a checkpoint)", path=True)
     card: CardConfig = group(CardConfig)
 
 
 @dataclass
 class AblateConfig:
-    """What `cram.ablate` takes; all other words are the arms'."""
+    """The keys of `cram.ablate` itself; all other words belong to the config of every arm."""
 
-    table: str = key("", "a name in recipes/ablations/ or a path to a yaml file", path=True)
-    budget: str | None = key(None, "of an arm, as in a recipe (null: the table's)")
-    seeds: int | None = key(None, "seeds of each arm (null: the table's)", "seeds", least=1, most=1000)
-    arms: list[str] = key([], "arms to run (empty: all)")
-    dir: str = key("runs/ablations", "folder that holds the arms' runs", path=True)
+    table: str = key("", "name of a table that comes with cram, or path of a yaml file", path=True)
+    budget: str | None = key(None, "budget of each arm, as in a recipe (null: as in the table)")
+    seeds: int | None = key(None, "number of seeds for each arm (null: as in the table)", "seeds", least=1, most=1000)
+    arms: list[str] = key([], "names of the arms to run (empty: all)")
+    dir: str = key("runs/ablations", "folder in which the runs of the arms are made", path=True)
 
 
 @dataclass
 class GlueConfig:
-    """What `cram.glue` takes; one setting for all tasks."""
+    """The keys of `cram.glue`; one setting holds for all tasks."""
 
-    run: str = key("", "run folder, exported folder or one of another stock encoder, or hf:NAME", path=True)
+    run: str = key(
+        "",
+        "folder of a run, of an export or of another encoder that transformers loads; or hf:NAME on the Hub",
+        path=True,
+    )
     checkpoint: str | None = key(None, CHECKPOINT)
-    data: str = key("hf:nyu-mll/glue", "folder in GLUE's layout, or hf:NAME of a data set on the Hub", path=True)
-    tasks: list[str] = key([], "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (empty: all but wnli)")
-    seeds: int = key(5, "fine-tunings of each task", "seeds", least=1, most=1000)
+    data: str = key("hf:nyu-mll/glue", "folder with the files of GLUE, or hf:NAME of a data set on the Hub", path=True)
+    tasks: list[str] = key(
+        [], "tasks to run, of cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli (empty: all but wnli)"
+    )
+    seeds: int = key(5, "number of fine-tunings of each task", "seeds", least=1, most=1000)
     to: str | None = key(
-        None, "folder for the results (null: the run folder; runs/glue-NAME for what is none)", path=True
+        None,
+        "folder for the results (null: the folder of the run, or runs/glue-NAME for a model without a run)",
+        path=True,
     )
     protocol: Literal["cramming", "bert"] = key(
-        "cramming", "cramming: learning rate 4e-5, batch 16; bert: 2e-5 and 32, of the published BERT-base row"
+        "cramming",
+        "cramming trains with learning rate 4e-5 and batch 16; bert with 2e-5 and 32, as the published row of "
+        "BERT-base",
     )
     learning_rate: list[float] = key(
         [],
-        "peak learning rate of all tasks; of several the one with the best mean is taken (empty: the protocol's)",
+        "peak learning rate for all tasks; of several, the one with the best mean score counts (empty: of the "
+        "protocol)",
         above=0,
         below=1,
     )
-    batch: int | None = key(None, "rows of an update (null: the protocol's)", "rows", least=1, most=2**20)
-    epochs: int = key(5, "passes over a task's training rows; the rules allow 5", "passes", least=1, most=1000)
-    length: int = key(128, "longest row", "tokens", least=8, most=2**16)
-    dropout: float = key(0.1, "dropout wherever the class has it", "share", least=0, below=1)
-    pooling: Literal["first", "mean"] = key("first", "what the head reads: the first token, or the mean of all")
-    limit: int | None = key(
-        None, "first N training rows of a fixed shuffle; not the protocol then (null: all)", "rows", least=1, most=10**9
+    batch: int | None = key(None, "rows of an update (null: of the protocol)", "rows", least=1, most=2**20)
+    epochs: int = key(
+        5, "passes over the training rows of a task; the rules of Cramming allow 5", "passes", least=1, most=1000
     )
-    check_counts: bool = key(True, "stop at a file whose row count is not the published one")
+    length: int = key(128, "length at which rows are cut", "tokens", least=8, most=2**16)
+    dropout: float = key(0.1, "dropout, wherever the class of the model has it", "share", least=0, below=1)
+    pooling: Literal["first", "mean"] = key(
+        "first", "input of the classifier: the first token, or the mean of all tokens"
+    )
+    limit: int | None = key(
+        None,
+        "train on this many rows only, from a fixed shuffle; departs from the protocol (null: all)",
+        "rows",
+        least=1,
+        most=10**9,
+    )
+    check_counts: bool = key(True, "stop when a file has another number of rows than was published")
     untrained: bool = key(False, "also fine-tune the same architecture with random weights, as a control")
-    device: str = key("auto", "where to fine-tune, as in a recipe")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = key("auto", "of training, as in a recipe; scoring is in fp32")
+    device: str = key("auto", "device to fine-tune on, as in a recipe")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = key(
+        "auto", "number format of the training, as in a recipe; scores are computed in fp32"
+    )
     threads: int | None = key(None, "CPU threads (null: all cores)", "threads", least=1, most=1024)

@@ -1,6 +1,6 @@
-"""The config that `cram.train` and `cram.prepare` take: the keys of a whole run, and those of its components.
+"""The config of `cram.train` and `cram.prepare`: all keys of a run.
 
-A component receives its own dataclass, never the whole. No torch here: `--help` must be quick.
+A component of the run receives only its own group of keys, such as `config.optimizer`.
 """
 
 from dataclasses import dataclass
@@ -26,26 +26,34 @@ from cram.config.training import (
 
 @dataclass
 class Config:
-    """What a recipe holds and `cram.train` and `cram.prepare` take."""
+    """All keys of a run, which recipes and the words of `cram.train` and `cram.prepare` set."""
 
-    recipe: str = key("", "a name in recipes/ or a path to a yaml file", path=True, identifies=False)
-    budget: str = key("24h", "90s, 10m, 24h (wall clock), 2.5e9tokens or 5000steps", identifies=False)
-    run: str | None = key(None, "run folder (null: runs/RECIPE)", path=True, identifies=False)
-    init: str | None = key(
-        None, "run or exported folder whose weights to begin with (null: those of the seed)", path=True
+    recipe: str = key("", "name of a recipe that comes with cram, or path of a yaml file", path=True, identifies=False)
+    budget: str = key(
+        "24h", "length of the training: 90s, 10m or 24h of wall clock, 2.5e9tokens or 5000steps", identifies=False
     )
-    seed: int = key(0, "seed of weights, masks and order", least=0, most=2**63 - 1)
+    run: str | None = key(None, "folder of the run (null: runs/RECIPE)", path=True, identifies=False)
+    init: str | None = key(
+        None, "run or exported folder with the initial weights (null: random weights from the seed)", path=True
+    )
+    seed: int = key(0, "seed of the initial weights, the masks and the order of the rows", least=0, most=2**63 - 1)
     device: str = key(
-        "auto", "where to train: auto (a GPU if there is one), cpu, cuda, or cuda:N for the GPU N", identifies=False
+        "auto",
+        "device to train on: auto (a GPU if there is one), cpu, cuda, or cuda:N for GPU number N",
+        identifies=False,
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = key(
-        "auto", "auto: bf16 autocast where the device has it, fp16 with a loss scale on older GPUs, else fp32"
+        "auto",
+        "number format of the matrix products; auto takes bf16 where the device has it, fp16 with loss scaling on "
+        "older GPUs, else fp32",
     )
     threads: int | None = key(None, "CPU threads (null: all cores)", "threads", least=1, most=1024, identifies=False)
     log_interval: int = key(
-        10, "updates between two lines of metrics.jsonl", "updates", least=1, most=10**9, identifies=False
+        10, "updates between two training records in metrics.jsonl", "updates", least=1, most=10**9, identifies=False
     )
-    tokenizer: str | None = key(None, "a tokenizer.json to use (null: WordPiece trained on the data)", path=True)
+    tokenizer: str | None = key(
+        None, "path of a tokenizer.json (null: a WordPiece tokenizer is trained on the data)", path=True
+    )
     special: SpecialConfig = group(SpecialConfig)
     wordpiece: WordPieceConfig = group(WordPieceConfig)
     data: DataConfig = group(DataConfig)
@@ -60,7 +68,11 @@ class Config:
     faults: FaultsConfig = group(FaultsConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
     card: CardConfig = group(CardConfig)
-    dry_run: bool = key(False, "say what would run, and end; the word --print does the same", identifies=False)
+    dry_run: bool = key(
+        False,
+        "print the resolved config and the sizes, and train nothing; the word --print does the same",
+        identifies=False,
+    )
 
     def parse_budget(self) -> Budget:
         """Return the budget that the key `budget` describes.

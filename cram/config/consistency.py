@@ -1,30 +1,37 @@
-"""What several keys of a config must say together. What one key may say alone is its range, in `cram.config.config`."""
+"""Rules over several keys of a config. What a single key accepts is declared with the key."""
 
 from dataclasses import asdict
 
 from cram.clock import parse_duration
 from cram.config.choices import MODELS
 from cram.config.config import Config
+from cram.config.data import VOCAB_MULTIPLE
 from cram.config.model import ModelConfig
 from cram.errors import CramError
 
-VOCAB_MULTIPLE = 64
-
 
 def check_config(config: Config) -> None:
-    """Refuse a config that cannot be trained on any machine. Errors: CramError naming the keys and what to change."""
+    """Refuse a config that no machine can train. What one machine cannot do is found later, by `cram.build.check`.
+
+    Raises:
+        CramError: some keys contradict each other. The message names them and says what to change.
+    """
     config.parse_budget()
     parse_duration(config.checkpoint.interval, "checkpoint.interval")
     _check_model(config.model)
     _check_data(config)
     _check_objective(config)
-    named = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
-    if named and config.tokenizer is None:
-        raise CramError(f"{named[0]} names a token of a given tokenizer: say tokenizer=FILE too, or leave it out.")
+    special_words = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
+    if special_words and config.tokenizer is None:
+        raise CramError(
+            f"{special_words[0]} names a token of a given tokenizer: say tokenizer=FILE too, or leave it out."
+        )
     if config.averaging.decay is not None and config.averaging.start is None:
         raise CramError(f"averaging.decay={config.averaging.decay} needs averaging.start, where averaging begins.")
     if config.compile.cuda_graphs and config.compile.kind == "eager":
-        raise CramError("compile.cuda_graphs=true replays compiled code, but compile.kind=eager has none: change one.")
+        raise CramError(
+            "compile.cuda_graphs=true replays compiled code, but compile.kind=eager compiles nothing: change one."
+        )
 
 
 def _check_model(model: ModelConfig) -> None:
@@ -33,24 +40,24 @@ def _check_model(model: ModelConfig) -> None:
     rotary = MODELS[model.kind].rotary
     if rotary and model.width // model.heads % 2:
         raise CramError(
-            f"model.heads={model.heads} gives heads of {model.width // model.heads}, which is odd: "
-            "rotary positions need an even width, change model.width or model.heads."
+            f"model.heads={model.heads} makes heads {model.width // model.heads} wide, but rotary positions need an "
+            "even width: change model.width or model.heads."
         )
     if not rotary and model.width % 2:
-        raise CramError(f"model.width={model.width} is odd: sinusoidal positions need an even one, change it.")
+        raise CramError(f"model.width={model.width} is odd, but sinusoidal positions need an even width: change it.")
 
 
 def _check_data(config: Config) -> None:
-    filters, size = config.data.filters, config.wordpiece.vocab_size
+    filters, vocab_size = config.data.filters, config.wordpiece.vocab_size
     if filters.max_words is not None and filters.max_words < filters.min_words:
         raise CramError(
             f"data.filters.max_words={filters.max_words} is less than data.filters.min_words={filters.min_words}: "
             "no document would be kept."
         )
-    if size % VOCAB_MULTIPLE:
+    if vocab_size % VOCAB_MULTIPLE:
+        nearest = max(1, round(vocab_size / VOCAB_MULTIPLE)) * VOCAB_MULTIPLE
         raise CramError(
-            f"wordpiece.vocab_size={size} is not a multiple of {VOCAB_MULTIPLE}: "
-            f"the nearest is {max(1, round(size / VOCAB_MULTIPLE)) * VOCAB_MULTIPLE}."
+            f"wordpiece.vocab_size={vocab_size} is not a multiple of {VOCAB_MULTIPLE}: the nearest is {nearest}."
         )
 
 
@@ -59,15 +66,15 @@ def _check_objective(config: Config) -> None:
     objectives = MODELS[kind].objectives
     if objective.kind not in objectives:
         models = [name for name, model in MODELS.items() if objective.kind in model.objectives]
-        change = f", or model.kind={' or '.join(models)}" if models else ""
+        other_models = f", or model.kind={' or '.join(models)}" if models else ""
         raise CramError(
             f"model.kind={kind} cannot learn objective.kind={objective.kind}: "
-            f"set objective.kind={' or '.join(objectives)}{change}."
+            f"set objective.kind={' or '.join(objectives)}{other_models}."
         )
     if objective.kind == "causal" and objective.causal_share:
         raise CramError(
             f"objective.causal_share={objective.causal_share} is for objective.kind=masked: "
-            "objective.kind=causal is causal throughout, leave it out."
+            "objective.kind=causal is causal from start to end, leave it out."
         )
     if objective.replace_mask + objective.replace_random > 1.0:
         raise CramError(

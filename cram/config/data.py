@@ -5,16 +5,21 @@ from typing import Literal
 
 from cram.config.schema import group, key
 
+VOCAB_MULTIPLE = 64  # matrix products are faster with such a number of columns
+
 
 @dataclass
 class FilterConfig:
-    """Which documents are dropped for their content."""
+    """The keys `data.filters.*`: which documents are dropped, and which lines are cut out of them."""
 
-    min_words: int = key(10, "shortest document kept (0: any)", "words", least=0, most=10**9)
-    max_words: int | None = key(None, "longest document kept (null: any)", "words", least=1, most=10**9)
+    min_words: int = key(10, "drop documents with fewer words (0: keep short ones)", "words", least=0, most=10**9)
+    max_words: int | None = key(
+        None, "drop documents with more words (null: keep long ones)", "words", least=1, most=10**9
+    )
     symbols: float | None = key(
         0.15,
-        "drop documents with a larger share of unusual signs: no letter, digit, space or punctuation (null: off)",
+        "drop documents with a larger share of characters that are not letters, digits, spaces or punctuation (null: "
+        "off)",
         "share",
         least=0,
         most=1,
@@ -22,62 +27,86 @@ class FilterConfig:
     digits: float | None = key(
         0.2, "drop documents with a larger share of digits (null: off)", "share", least=0, most=1
     )
-    repetition: bool = key(True, "drop documents that repeat lines, paragraphs or n-grams as Gopher's rules say")
-    boilerplate: bool = key(True, "cut lines of cookie, terms-of-use and script notices out of documents")
+    repetition: bool = key(True, "drop documents that repeat lines, paragraphs or n-grams, by the rules of Gopher")
+    boilerplate: bool = key(True, "cut lines about cookies, terms of use, privacy and JavaScript out of documents")
     compressibility: float | None = key(
         0.3,
-        "most tokens, Cramming's filter; 0.3 suits 32768 pieces, 0.4 suits 4096 (null: off)",
-        "tokens a character",
+        "drop documents with more tokens per character, the filter of Cramming; 0.3 suits a vocabulary of 32768, 0.4 "
+        "one of 4096 (null: off)",
+        "tokens per character",
         above=0,
     )
 
 
 @dataclass
 class DedupeConfig:
-    """Which documents are dropped because another one is equal or similar."""
+    """The keys `data.dedupe.*`: which documents are dropped because of other texts."""
 
-    exact: bool = key(True, "drop documents whose words have occurred in the same order before")
+    exact: bool = key(True, "drop documents with the same words in the same order as an earlier one")
     near: float | None = key(
         0.8,
-        "drop documents whose 5-word shingles overlap an earlier document's by as much (null: off)",
-        "Jaccard",
+        "drop documents whose 5-word shingles overlap with those of an earlier one by at least this much (null: off)",
+        "Jaccard similarity",
         above=0,
         most=1,
     )
     decontaminate: str | None = key(
-        None, "glob of GLUE .tsv files; documents that share 13 words in a row with one are dropped", path=True
+        None,
+        "glob of .tsv files of GLUE: drop documents that share 13 words in a row with one of them (null: off)",
+        path=True,
     )
 
 
 @dataclass
 class DataConfig:
-    """Where the text comes from, and how it becomes shards."""
+    """The keys `data.*`: where the text comes from, and how rows are made of it."""
 
     source: str = key(
         "pydocs",
-        "file, folder or glob of text, JSON lines (packed or not) or .parquet; hf:NAME[:CONFIG[:SPLIT]]; or pydocs",
+        "the text: a file, folder or glob of .txt, .jsonl (.zst, .gz or .xz too) or .parquet; a data set of the Hub "
+        "as hf:NAME[:CONFIG[:SPLIT]]; or pydocs, the documentation of the installed Python packages",
         path=True,
     )
-    dir: str = key("shards", "folder that holds the prepared shard folders", path=True, identifies=False)
-    text_field: str = key("text", "field that holds the text in .jsonl, .parquet and hf: records")
-    document: Literal["file", "blank_line", "line"] = key("file", "what one document is in a .txt file")
+    dir: str = key("shards", "folder in which the shard folders are made", path=True, identifies=False)
+    text_field: str = key("text", "field with the text in records of .jsonl, .parquet and hf:")
+    document: Literal["file", "blank_line", "line"] = key(
+        "file", "what a document is in a .txt file: the whole file, a block between blank lines, or a line"
+    )
     tokens: int | None = key(
-        None, "stop preparing after so many training tokens (all when null)", "tokens", least=1, most=10**15
+        None,
+        "stop preparing after this many training tokens (null: prepare all of the text)",
+        "tokens",
+        least=1,
+        most=10**15,
     )
-    seq_len: int = key(128, "length of a packed row", "tokens", least=2, most=2**16)
+    seq_len: int = key(128, "length of a row, which is packed with documents", "tokens", least=2, most=2**16)
     held_out: float = key(
-        0.005, "share of the documents held out, chosen by a hash of their text", "share", above=0, below=1
+        0.005,
+        "share of the documents that are held out for evaluation, chosen by a hash of their text",
+        "share",
+        above=0,
+        below=1,
     )
-    epochs: int = key(1, "passes over the data that are allowed before the run ends", "epochs", least=1, most=10**6)
+    epochs: int = key(
+        1,
+        "number of passes over the data, after which the run ends even if the budget is not spent",
+        "epochs",
+        least=1,
+        most=10**6,
+    )
     order: Literal["shuffled", "likely_first", "unlikely_first"] = key(
-        "shuffled", "rows at random, or sorted by the mean unigram likelihood of their tokens"
+        "shuffled", "order of the rows: random, or by the mean unigram likelihood of their tokens"
     )
     packing: Literal["greedy", "best_fit"] = key(
-        "greedy", "greedy: documents one after the other, cut at the ends of rows; best_fit: none cut that fits a row"
+        "greedy",
+        "how documents fill rows; greedy puts one after the other and cuts at the end of a row, best_fit cuts only "
+        "documents longer than a row",
     )
-    on_error: Literal["stop", "skip"] = key("stop", "what to do with broken records and files; skip counts them")
+    on_error: Literal["stop", "skip"] = key(
+        "stop", "what to do with broken records and files; skip counts and leaves them out"
+    )
     processes: int | None = key(
-        None, "processes that prepare (null: one a core)", "processes", least=1, most=1024, identifies=False
+        None, "processes that prepare the data (null: one per core)", "processes", least=1, most=1024, identifies=False
     )
     filters: FilterConfig = group(FilterConfig)
     dedupe: DedupeConfig = group(DedupeConfig)
@@ -85,24 +114,41 @@ class DataConfig:
 
 @dataclass
 class WordPieceConfig:
-    """The WordPiece tokenizer that is trained when no tokenizer is given."""
+    """The keys `wordpiece.*`: the tokenizer that is trained where `tokenizer` gives none."""
 
-    vocab_size: int = key(32768, "vocabulary, a multiple of 64", "tokens", least=64, most=2**22)
-    lowercase: bool = key(True, "lower-case the text")
-    strip_accents: bool = key(True, "drop accents")
+    vocab_size: int = key(
+        32768, f"size of the vocabulary, a multiple of {VOCAB_MULTIPLE}", "tokens", least=VOCAB_MULTIPLE, most=2**22
+    )
+    lowercase: bool = key(True, "convert the text to lower case")
+    strip_accents: bool = key(True, "remove accents")
     normalizer: Literal["bert", "cramming"] = key(
-        "bert", "bert: clean and split CJK; cramming: also quotes to ASCII and all else non-ASCII removed"
+        "bert",
+        "bert cleans the text and separates Chinese characters; cramming also writes quotation marks in ASCII and "
+        "removes all other characters outside of ASCII",
     )
     sample_bytes: int = key(
-        50_000_000, "text that the tokenizer is trained on, spread over the files", "bytes", least=1, most=10**12
+        50_000_000,
+        "size of the text that the tokenizer is trained on, taken from all parts of the source",
+        "bytes",
+        least=1,
+        most=10**12,
     )
 
 
 @dataclass
 class SpecialConfig:
-    """Names of special tokens in a given tokenizer; one that its vocabulary lacks is added behind it."""
+    """The keys `special.*`: names of the special tokens in the tokenizer that `tokenizer` gives.
 
-    cls: str | None = key(None, "with tokenizer=, the token that begins a document (null: found by its name, or none)")
-    sep: str | None = key(None, "the token that ends a document (null: found by its name)")
-    pad: str | None = key(None, "the token that fills rows (null: found by its name, or added)")
-    mask: str | None = key(None, "the token shown instead of a hidden one (null: found by its name, or none)")
+    A name that the vocabulary lacks is added at its end.
+    """
+
+    cls: str | None = key(
+        None, "with tokenizer=: token at the start of a document (null: a usual name such as [CLS], or none)"
+    )
+    sep: str | None = key(None, "with tokenizer=: token at the end of a document (null: a usual name such as [SEP])")
+    pad: str | None = key(
+        None, "with tokenizer=: token that fills rows (null: a usual name such as [PAD], added if missing)"
+    )
+    mask: str | None = key(
+        None, "with tokenizer=: token in place of a hidden one (null: a usual name such as [MASK], or none)"
+    )

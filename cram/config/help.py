@@ -1,4 +1,4 @@
-"""The text of `--help`: every key with its type, default, unit, range and meaning, by groups, 120 columns wide."""
+"""The text of `--help`: every key with its type, default and meaning, in the order of the schema."""
 
 import textwrap
 from collections.abc import Iterator
@@ -8,49 +8,58 @@ from typing import Any, Literal, get_args, get_origin
 from cram.config.schema import collect_keys, describe_type, get_default, get_type, get_value
 
 COLUMNS = 120
-LONGEST_VALUE = 24  # a longer default has a line of its own
+WIDEST_CELL = 24  # characters; a wider default would push the meanings of its whole group to the right
 
 
 def help_text(schema: type, config: Any = None) -> str:
-    """The lines of `--help`; with a config of the schema, its values where they differ from the defaults."""
+    """Return the lines of `--help`, at most 120 characters wide.
+
+    Args:
+        schema: a dataclass made of `key` and `group`.
+        config: instance of the schema. Its values are printed beside the defaults that they differ from.
+    """
+    specs = collect_keys(schema)
     groups: dict[str, list[str]] = {}
-    for name in collect_keys(schema):
+    for name in specs:
         groups.setdefault(name.rpartition(".")[0], []).append(name)
-    known = collect_keys(schema)
     lines: list[str] = []
     for title, names in groups.items():
         lines += ["", title] if title else []
-        rows = [(name, _type(known[name]), _value(name, known[name], config), _meaning(known[name])) for name in names]
-        lines += _table(rows)
+        rows = [
+            (name, _format_type(specs[name]), _format_value(name, specs[name], config), _format_meaning(specs[name]))
+            for name in names
+        ]
+        lines += _format_table(rows)
     return "\n".join(lines)
 
 
-def _table(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
-    """The rows of a group; the first three columns are as wide as they must be, the last is wrapped."""
-    widths = [max(min(len(row[column]), LONGEST_VALUE) for row in rows) for column in range(3)]
+def _format_table(rows: list[tuple[str, str, str, str]]) -> Iterator[str]:
+    """Yield the lines of a group: columns of name, type and value, and the wrapped meaning."""
+    widths = [max(min(len(row[column]), WIDEST_CELL) for row in rows) for column in range(3)]
     widths[0] = max(len(row[0]) for row in rows)
     indent = sum(widths) + 8
     for row in rows:
-        begin = "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + "  "
+        cells = "  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + "  "
         meaning = textwrap.wrap(row[3], COLUMNS - indent)
-        if len(begin) > indent:
-            yield from textwrap.wrap(begin.rstrip(), COLUMNS, subsequent_indent=" " * 4, break_on_hyphens=False)
+        if len(cells) > indent:
+            yield from textwrap.wrap(cells.rstrip(), COLUMNS, subsequent_indent=" " * 4, break_on_hyphens=False)
         else:
-            yield begin + meaning.pop(0)
+            yield cells + meaning.pop(0)
         yield from (" " * indent + line for line in meaning)
 
 
-def _type(item: Field[Any]) -> str:
-    return "choice" if get_origin(get_type(item)[0]) is Literal else describe_type(item)
+def _format_type(spec: Field[Any]) -> str:
+    # The words of a choice are listed in the column of meanings, which is wide.
+    return "choice" if get_origin(get_type(spec)[0]) is Literal else describe_type(spec)
 
 
-def _value(name: str, item: Field[Any], config: Any) -> str:
-    default = get_default(item)
+def _format_value(name: str, spec: Field[Any], config: Any) -> str:
+    default = get_default(spec)
     value = default if config is None else get_value(config, name)
-    return _shown(value) if value == default else f"{_shown(value)} (default {_shown(default)})"
+    return _format_scalar(value) if value == default else f"{_format_scalar(value)} (default {_format_scalar(default)})"
 
 
-def _shown(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -58,10 +67,11 @@ def _shown(value: Any) -> str:
     return '""' if value == "" else str(value)
 
 
-def _meaning(item: Field[Any]) -> str:
-    kind, _ = get_type(item)
-    choices = f"{' | '.join(get_args(kind))}: " if get_origin(kind) is Literal else ""
-    table = item.metadata["choices"] or {}
-    phrases = "".join(f"; {name}: {choice.help}" for name, choice in table.items())
-    notes = [text for text in (item.metadata["unit"], str(item.metadata["range"])) if text]
-    return f"{choices}{item.metadata['help']}{phrases}" + (f" [{'; '.join(notes)}]" if notes else "")
+def _format_meaning(spec: Field[Any]) -> str:
+    """Return `a | b: help; a: phrase; b: phrase [unit; range]`, with the parts that the key has."""
+    value_type, _ = get_type(spec)
+    words = f"{' | '.join(get_args(value_type))}: " if get_origin(value_type) is Literal else ""
+    table = spec.metadata["choices"] or {}
+    phrases = "".join(f"; {word}: {choice.help}" for word, choice in table.items())
+    notes = [text for text in (spec.metadata["unit"], str(spec.metadata["range"])) if text]
+    return f"{words}{spec.metadata['help']}{phrases}" + (f" [{'; '.join(notes)}]" if notes else "")

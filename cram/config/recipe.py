@@ -1,7 +1,7 @@
 """From words to a config: the defaults of a schema, then a recipe file, then `key=value` words.
 
-Each later source replaces values of the earlier ones. Words and recipes are data: no variable, command or tag in them is
-ever expanded. `cram.config.schema` turns a text into a value of the key's type and range, for words and files alike.
+Each later source replaces values of the earlier ones. Words and recipes are data: no variable, command or tag in them
+is ever expanded. `cram.config.schema` turns a text into a value of the type and range of its key, for words and files.
 """
 
 import difflib

@@ -10,9 +10,9 @@ A schema is a dataclass whose fields are made by `key` or `group`:
     class Config:
         schedule: ScheduleConfig = group(ScheduleConfig)
 
-The key is named `schedule.warmup` in words and in recipes. `--help` prints what `key` was told, and `parse_value` checks
-it. A field may be `str`, `int`, `float`, `bool`, a `Literal` of texts, a `list` of one of the first four, or any of
-these `| None`, which adds the value `null`.
+The key is named `schedule.warmup` in words and in recipes. `--help` prints the arguments of `key`, and `parse_value`
+checks values against them. A field may be `str`, `int`, `float`, `bool`, a `Literal` of texts, a `list` of one of the
+first four, or any of these `| None`, which adds the value `null`.
 
 This package imports no torch, so that `--help` is quick.
 """
@@ -293,4 +293,4 @@ def _shorten(text: str) -> str:
 
 
 def _format_bound(bound: float) -> str:
-    return str(bound) if abs(bound) < 1e6 else f"{bound:.3g}".replace("e+", "e")
+    return str(bound) if abs(bound) < 1e6 else f"{bound:.3g}".replace("e+0", "e").replace("e+", "e")

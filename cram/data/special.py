@@ -13,10 +13,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, processors
 
-from cram.config.data import SpecialConfig
+from cram.config.data import VOCAB_MULTIPLE, SpecialConfig
 from cram.errors import CramError
 
-VOCAB_MULTIPLE = 64
 # The names that are looked for where neither a key nor a file says which token has the role; the first one counts.
 NAMES = {
     "pad": ("[PAD]", "<pad>", "<|padding|>", "<|pad|>"),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from cram.config.data import SpecialConfig, WordPieceConfig
-from cram.data.special import NAMES, VOCAB_MULTIPLE, SpecialTokens, give_roles, set_roles
+from cram.config.data import VOCAB_MULTIPLE, SpecialConfig, WordPieceConfig
+from cram.data.special import NAMES, SpecialTokens, give_roles, set_roles
 from cram.errors import CramError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -10,8 +10,11 @@ from cram.errors import CramError
     ("words", "message"),
     [
         (["model.width=32"], "model.width=32 is not a multiple of model.heads=3: change either."),
-        (["model.width=9"], "model.heads=3 gives heads of 3, which is odd: rotary positions need an even width"),
-        (["model.kind=crammed", "model.width=27"], "model.width=27 is odd: sinusoidal positions need an even one"),
+        (["model.width=9"], "model.heads=3 makes heads 3 wide, but rotary positions need an even width"),
+        (
+            ["model.kind=crammed", "model.width=27"],
+            "model.width=27 is odd, but sinusoidal positions need an even width",
+        ),
         (
             ["model.kind=decoder"],
             "model.kind=decoder cannot learn objective.kind=masked: set objective.kind=causal",

@@ -28,8 +28,8 @@ def test_a_recipe_shows_its_own_values_beside_the_defaults(name: str) -> None:
 def test_types_units_ranges_and_choices_are_said() -> None:
     text = " ".join(help_text(Config).split())
     for part in (
-        "optimizer.clip float or null 1.0 largest global gradient norm (null: no clipping) [above 0]",
-        "linear | cosine | triangle | trapezoid | budget-triangle2: learning rate over progress",
+        "optimizer.clip float or null 1.0 scale gradients down to this global norm (null: no clipping) [above 0]",
+        "linear | cosine | triangle | trapezoid | budget-triangle2: shape of the learning rate",
         "[share of the budget; at least 0, below 1]",
     ):
         assert part in text
