@@ -1,15 +1,19 @@
-"""Everything that a recipe chooses by name: one table for each `kind` key, and the module that holds each choice.
+"""Everything that a recipe chooses by name, and the module that holds each choice.
 
 A new choice is one new file and one new line here. `--help`, the check of the word and the building of the object read
 the tables. Nothing is imported before it is chosen, so this file needs no torch and `--help` stays quick.
 
-| table        | key                 | the target must be                                                         |
-|--------------|---------------------|----------------------------------------------------------------------------|
-| `MODELS`     | `model.kind`        | a subclass of `cram.model.transformer.Transformer`                         |
-| `ATTENTION`  | `model.attention`   | an instance of `cram.model.backends.backend.AttentionBackend`              |
-| `OBJECTIVES` | `objective.kind`    | a subclass of `cram.objectives.objective.Objective`                         |
-| `OPTIMIZERS` | `optimizer.kind`    | a subclass of `cram.optim.optimizer.Optimizer`                             |
-| `METHODS`    | the group of keys   | a subclass of `cram.methods.method.Method`; it takes the group of its name |
+| table        | key               | what the target is                                            |
+|--------------|-------------------|---------------------------------------------------------------|
+| `MODELS`     | `model.kind`      | a subclass of `cram.model.transformer.Transformer`            |
+| `ATTENTION`  | `model.attention` | an instance of `cram.model.backends.backend.AttentionBackend` |
+| `OBJECTIVES` | `objective.kind`  | a subclass of `cram.objectives.objective.Objective`           |
+| `OPTIMIZERS` | `optimizer.kind`  | a subclass of `cram.optim.optimizer.Optimizer`                |
+| `METHODS`    | `NAME.*`          | a subclass of `cram.methods.method.Method`                    |
+
+Keys of an optimizer's own are a dataclass in `cram.config.training` and one line in `OptimizerConfig`, under the
+optimizer's name. If the dataclass has `lr` and `weight_decay`, these are for the matrices. Keys of a method are a
+dataclass with a property `enabled` and one line in `Config`, under the method's name.
 """
 
 import importlib
@@ -91,9 +95,8 @@ OPTIMIZERS: dict[str, Choice] = {
     "muon": Choice("cram.optim.muon:Muon", "for the hidden matrices, with AdamW for embedding and gains"),
 }
 
-# Each has a group of keys of the same name in `cram.config.config.Config`, whose `enabled` says whether it is used.
 METHODS: dict[str, Choice] = {
-    "averaging": Choice("cram.methods.averaging:Averaging", "the mean of the last weights is the result"),
+    "averaging": Choice("cram.methods.averaging:Averaging", "the mean of the latest weights is the result"),
 }
 
 

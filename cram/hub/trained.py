@@ -1,4 +1,4 @@
-"""The model, tokenizer and held-out rows that a finished run leaves."""
+"""Reads the model, the tokenizer and the held-out rows of a finished run."""
 
 from pathlib import Path
 
@@ -17,16 +17,32 @@ from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS, check_file, read_re
 
 
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """The model and tokenizer of a finished run. Errors: CramError where a file is missing or damaged."""
+    """Load the model and the tokenizer of a finished run.
+
+    Args:
+        run: the run folder.
+        config: the run's config.
+        device: where the model is put.
+
+    Raises:
+        CramError: if a file is missing or damaged.
+    """
     weights, tokenizer = result(run, WEIGHTS), load_tokenizer(result(run, TOKENIZER))
     model = filled_model(config.model, read_tensors(weights), tokenizer, f"{weights}: ")
     return model.to(device), tokenizer
 
 
 def filled_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer: Tokenizer, where: str) -> Transformer:
-    """The model with given weights, which must fit the recipe and the tokenizer.
+    """Make the model and fill it with weights, which must fit the recipe and the tokenizer.
 
-    Errors: CramError that begins with `where` and names a tensor that does not.
+    Args:
+        config: the keys `model.*`.
+        state: the weights by name.
+        tokenizer: the run's tokenizer.
+        where: beginning of the error message, which says where the weights are from.
+
+    Raises:
+        CramError: naming a tensor that does not fit.
     """
     name = "embedding.weight"
     rows, pieces = count_rows(state, name, where), tokenizer.get_vocab_size()
@@ -39,9 +55,10 @@ def filled_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer:
 
 
 def load_held_out(run: Path, vocab_size: int) -> HeldOutSet:
-    """The held-out rows of a finished run, for a model with so many tokens.
+    """Load the held-out rows of a finished run, for a model of this vocabulary size.
 
-    Errors: CramError where they are missing or damaged, or hold other ids.
+    Raises:
+        CramError: if they are missing or damaged, or hold ids beyond the vocabulary.
     """
     path = result(run, HELD_OUT)
     rows = HeldOutSet.from_file(path)
@@ -50,9 +67,10 @@ def load_held_out(run: Path, vocab_size: int) -> HeldOutSet:
 
 
 def result(run: Path, name: str) -> Path:
-    """The path of a file of a finished run.
+    """The path of a file of a finished run, checked.
 
-    Errors: CramError where the run is not finished, or came to nothing, or the file is not what the run wrote.
+    Raises:
+        CramError: if the run is not finished or failed, or the file is not the one that the run wrote.
     """
     if failed := read_receipt(run).get("failed"):
         raise CramError(f"run={run} has no usable model: {failed}")

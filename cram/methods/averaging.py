@@ -11,11 +11,14 @@ from cram.methods.method import Method
 
 
 class Averaging(Method):
-    """The mean of the weights after each update from `start` on, or their exponential mean, as the result.
+    """Makes the mean of the weights from `averaging.start` on the result: the plain mean, or an exponential one.
 
-    Source: arXiv:1803.05407 (all alike) and arXiv:2306.03241 (of the latest), by the functions of
-    `torch.optim.swa_utils`, changed: driven by the spent share of the budget, and counted on the host, because
-    `AveragedModel` waits for the device at each update.
+    Source: arXiv:1803.05407 (plain) and arXiv:2306.03241 (exponential), by the functions of `torch.optim.swa_utils`,
+    changed: averaging begins at a share of the budget, and updates are counted on the host, because `AveragedModel`
+    waits for the device at each update.
+
+    Args:
+        config: the keys `averaging.*`.
     """
 
     name = "averaging"
@@ -29,7 +32,7 @@ class Averaging(Method):
 
     @torch.no_grad()
     def after_step(self, model: nn.Module, progress: float) -> None:
-        """Take the weights into the average, from the start on; never waits for the device."""
+        """Take the weights into the average, once progress has reached the start; never waits for the device."""
         if progress < self._start:
             return
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
@@ -43,21 +46,25 @@ class Averaging(Method):
 
     @torch.no_grad()
     def finish(self, model: nn.Module) -> None:
-        """Put the average in the weights' place."""
+        """Replace the weights by their average."""
         for name, weight in model.named_parameters():
             if self._count:
                 weight.copy_(self._mean[name])
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The average by parameter, and how many updates are in it."""
+        """The average of each parameter by its name, and `count`, the number of updates in it."""
         return {**self._mean, "count": torch.tensor(self._count)} if self._count else {}
 
     def load_state_tensors(self, tensors: dict[str, Tensor], model: nn.Module) -> None:
-        """Put back what `state_tensors` gave. Errors: CramError naming a tensor that does not fit the model."""
+        """Put back what `state_tensors` gave.
+
+        Raises:
+            CramError: naming a tensor that does not fit the model.
+        """
         if tensors:
             check_tensors(tensors, {**dict(model.named_parameters()), "count": torch.tensor(0)})
             if tensors["count"] < 1:
-                raise CramError(f"the tensor count is {int(tensors['count'])}, and an average is of 1 update or more.")
+                raise CramError(f"the tensor count is {int(tensors['count'])}, and an average has 1 update or more.")
         self._mean = {name: value for name, value in tensors.items() if name != "count"}
         self._count = int(tensors["count"]) if tensors else 0
 

@@ -1,1 +1,1 @@
-"""Training objectives: what is hidden from the model and what it is asked."""
+"""Training objectives: how rows become batches with labels, and batches become a loss."""

@@ -1,4 +1,4 @@
-"""The contract of a training objective: what is hidden from the model, and what the model is asked."""
+"""The contract of a training objective: from packed rows to a micro-batch, and from a micro-batch to a loss."""
 
 from dataclasses import dataclass
 from typing import Any

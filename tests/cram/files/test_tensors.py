@@ -77,7 +77,7 @@ def test_an_average_that_does_not_fit_is_refused() -> None:
     method.after_step(model, 0.5)
     state = load(save(method.state_tensors()))
     refused(lambda tensors: method.load_state_tensors(tensors, model), state)
-    with pytest.raises(CramError, match=r"the tensor count is -3, and an average is of 1 update or more"):
+    with pytest.raises(CramError, match=r"the tensor count is -3, and an average has 1 update or more"):
         method.load_state_tensors({**state, "count": torch.tensor(-3)}, model)
 
 

@@ -16,14 +16,26 @@ from cram.hub.card import check_card, code, model_card, plain, public_source
 
 RECEIPT = {
     "budget": {"clock": "wall", "limit": 60.0, "spent": 60.1},
-    "held_out": {"nats_per_token": 3.0, "bits_per_masked_byte": 1.5, "accuracy": 0.25, "unigram_nats_per_token": 4.5,
-                 "mask_rate": 0.15},
+    "held_out": {
+        "nats_per_token": 3.0,
+        "bits_per_masked_byte": 1.5,
+        "accuracy": 0.25,
+        "unigram_nats_per_token": 4.5,
+        "mask_rate": 0.15,
+    },
     "model": {"parameters": 34_000},
     "data": {"source": "/home/alice/letters/*.txt", "hash": "abc", "tokens": 1000, "seq_len": 24, "vocab_size": 64},
-    "positions": 5000, "predicted_tokens": 900, "updates": 12, "epochs": 0.5, "device": "a machine",
-    "precision": "float32", "seed": 0, "versions": {"torch": "2"}, "commit": None,
+    "positions": 5000,
+    "predicted_tokens": 900,
+    "updates": 12,
+    "epochs": 0.5,
+    "device": "a machine",
+    "precision": "float32",
+    "seed": 0,
+    "versions": {"torch": "2"},
+    "commit": None,
     "rules": [],
-}  # fmt: skip
+}
 
 TOKENS = {"mask": "[MASK]", "cls": "[CLS]", "sep": "[SEP]"}
 
