@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.clock import CHARGED, NOT_CHARGED, RECENT, Budget, Clock, boot_clock, parse_duration
+from cram.clock import CHARGED, NOT_CHARGED, PACE_UPDATES, Budget, Clock, boot_clock, parse_duration
 from cram.errors import CramError
 
 
@@ -238,13 +238,13 @@ def test_what_is_known_to_be_slow_is_no_stall() -> None:
 @pytest.mark.parametrize("factor", [0.1, 2.0, 10.0, 100.0])
 def test_a_lasting_change_of_the_pace_is_learned_after_a_few_updates(factor: float) -> None:
     run = Run(1e6)
-    run.updates([1.0] * 20 + [factor] * (RECENT // 2 + 1))
+    run.updates([1.0] * 20 + [factor] * (PACE_UPDATES // 2 + 1))
     if factor > 3.0:
-        assert run.clock.stalls == RECENT // 2 + 1  # until then nothing tells it from stalls
+        assert run.clock.stalls == PACE_UPDATES // 2 + 1  # until then nothing tells it from stalls
     assert run.clock.seconds_per_position == pytest.approx(factor, rel=0.6)
-    run.updates([factor] * RECENT)
+    run.updates([factor] * PACE_UPDATES)
     assert run.clock.seconds_per_position == pytest.approx(factor)
-    assert run.clock.stalls <= RECENT // 2 + 1
+    assert run.clock.stalls <= PACE_UPDATES // 2 + 1
 
 
 def test_a_batch_that_grows_is_no_stall() -> None:
