@@ -14,7 +14,7 @@ HEADS, SEQ_LEN, SCALE = 12, 128, 0.125
 
 
 @dataclass(frozen=True)
-class Case:
+class KernelCase:
     """An op at a shape: rows of `width`; linear_cross_entropy has `width` classes and inputs of `hidden`."""
 
     op: str
@@ -30,11 +30,11 @@ class Case:
         return f"{self.op} {self.rows}{middle}x{self.width} {self.dtype}"
 
     @property
-    def numbers(self) -> int:
+    def tensor_bytes(self) -> int:
         """Bytes of one tensor of rows x width."""
         return self.rows * self.width * DTYPES[self.dtype].itemsize
 
-    def checked(self, elements: int) -> "Case":
+    def shrink(self, elements: int) -> "KernelCase":
         """This case with at most so many elements for float64: where that is fewer rows, an odd number of them."""
         if self.rows * self.width <= elements:
             return self
@@ -104,55 +104,57 @@ def rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True)
-class Op:
+class KernelOp:
     """One op: its function, its inputs, those with a gradient, and tensors of rows x width moved each way.
 
     A matrix product has no such count: `traffic` is None there and `flops` counts its operations, both ways together.
     """
 
     function: Callable[..., Tensor | tuple[Tensor, ...]]
-    make: Callable[[Case, torch.device], Tensors]
+    make: Callable[[KernelCase, torch.device], Tensors]
     leaves: tuple[str, ...]
     traffic: tuple[float, float] | None
     directions: tuple[str, ...] = ("forward", "backward", "both")
 
-    def bytes(self, case: Case, direction: str) -> int | None:
+    def bytes(self, case: KernelCase, direction: str) -> int | None:
         """Bytes that must be read and written, each tensor once; figures of a row and weights are left out."""
         if self.traffic is None:
             return None
         forward, backward = self.traffic
-        return int(case.numbers * {"forward": forward, "backward": backward, "both": forward + backward}[direction])
+        return int(
+            case.tensor_bytes * {"forward": forward, "backward": backward, "both": forward + backward}[direction]
+        )
 
 
-def _randn(case: Case, device: torch.device, *shape: int) -> Tensor:
+def _randn(case: KernelCase, device: torch.device, *shape: int) -> Tensor:
     return torch.randn(*(shape or (case.rows, case.width)), device=device, dtype=DTYPES[case.dtype])
 
 
-def _norm_inputs(case: Case, device: torch.device) -> Tensors:
+def _norm_inputs(case: KernelCase, device: torch.device) -> Tensors:
     return {"x": _randn(case, device), "weight": 1 + torch.randn(case.width, device=device) / 4}
 
 
-def _sum_inputs(case: Case, device: torch.device) -> Tensors:
+def _sum_inputs(case: KernelCase, device: torch.device) -> Tensors:
     return {"x": _randn(case, device), "residual": _randn(case, device), "weight": _norm_inputs(case, device)["weight"]}
 
 
-def _attention_inputs(case: Case, device: torch.device) -> Tensors:
+def _attention_inputs(case: KernelCase, device: torch.device) -> Tensors:
     groups, keys = case.rows // (HEADS * SEQ_LEN), case.width
     mask = torch.rand(groups, 1, SEQ_LEN, keys, device=device) < 0.75
     mask[..., 0] = True
     return {"x": 4 * _randn(case, device, groups, HEADS, SEQ_LEN, keys), "mask": mask}
 
 
-def _targets(case: Case, device: torch.device) -> Tensors:
+def _targets(case: KernelCase, device: torch.device) -> Tensors:
     return {"target": torch.randint(case.width, (case.rows,), device=device)}
 
 
-def _head_inputs(case: Case, device: torch.device) -> Tensors:
+def _head_inputs(case: KernelCase, device: torch.device) -> Tensors:
     weight = _randn(case, device, case.width, case.hidden) / case.hidden**0.5
     return {"hidden": _randn(case, device, case.rows, case.hidden), "weight": weight, **_targets(case, device)}
 
 
-def _rope_inputs(case: Case, device: torch.device) -> Tensors:
+def _rope_inputs(case: KernelCase, device: torch.device) -> Tensors:
     shape = (case.rows // SEQ_LEN, SEQ_LEN, HEADS, case.width // HEADS)
     q, k = (_randn(case, device, *shape) for _ in range(2))
     angle = torch.rand(*shape[:2], shape[3] // 2, device=device) * 6.3
@@ -160,24 +162,22 @@ def _rope_inputs(case: Case, device: torch.device) -> Tensors:
 
 
 OPS = {
-    "layer_norm": Op(layer_norm, _norm_inputs, ("x", "weight"), (2, 3)),
-    "layer_norm+residual": Op(
-        layer_norm_residual, _sum_inputs, ("x", "residual", "weight"), (4, 4)
-    ),
-    "softmax": Op(softmax, lambda c, d: {"x": 4 * _randn(c, d)}, ("x",), (2, 3)),
+    "layer_norm": KernelOp(layer_norm, _norm_inputs, ("x", "weight"), (2, 3)),
+    "layer_norm+residual": KernelOp(layer_norm_residual, _sum_inputs, ("x", "residual", "weight"), (4, 4)),
+    "softmax": KernelOp(softmax, lambda c, d: {"x": 4 * _randn(c, d)}, ("x",), (2, 3)),
     # The mask is a byte for every head's scores.
-    "softmax+mask": Op(masked_softmax, _attention_inputs, ("x",), (2 + 1 / (2 * HEADS), 3)),
-    "cross_entropy": Op(
+    "softmax+mask": KernelOp(masked_softmax, _attention_inputs, ("x",), (2 + 1 / (2 * HEADS), 3)),
+    "cross_entropy": KernelOp(
         cross_entropy, lambda c, d: {"logits": 2 * _randn(c, d), **_targets(c, d)}, ("logits",), (1, 2)
     ),
-    "linear_cross_entropy": Op(linear_cross_entropy, _head_inputs, ("hidden", "weight"), None, ("both",)),
-    "geglu": Op(geglu, lambda c, d: {"x": _randn(c, d, c.rows, 2 * c.width)}, ("x",), (3, 5)),
-    "swiglu": Op(swiglu, lambda c, d: {"x": _randn(c, d, c.rows, 2 * c.width)}, ("x",), (3, 5)),
-    "rope": Op(rope, _rope_inputs, ("q", "k"), (4, 4)),
-}  # fmt: skip
+    "linear_cross_entropy": KernelOp(linear_cross_entropy, _head_inputs, ("hidden", "weight"), None, ("both",)),
+    "geglu": KernelOp(geglu, lambda c, d: {"x": _randn(c, d, c.rows, 2 * c.width)}, ("x",), (3, 5)),
+    "swiglu": KernelOp(swiglu, lambda c, d: {"x": _randn(c, d, c.rows, 2 * c.width)}, ("x",), (3, 5)),
+    "rope": KernelOp(rope, _rope_inputs, ("q", "k"), (4, 4)),
+}
 
 
-def flops(case: Case) -> int | None:
+def count_flops(case: KernelCase) -> int | None:
     """Operations of the three matrix products of linear_cross_entropy, forward and both gradients."""
     return 6 * case.rows * case.hidden * case.width if case.hidden else None
 
@@ -188,29 +188,48 @@ K = 1024
 ATTENTION_ROWS = 64 * HEADS * SEQ_LEN
 # The first that an op has is the one of the quick table; where time runs out, the last are left out.
 QUICK = [
-    Case("layer_norm+residual", 32 * K, 768), Case("layer_norm", 32 * K, 768), Case("softmax", ATTENTION_ROWS, 128),
-    Case("softmax+mask", ATTENTION_ROWS, 128), Case("cross_entropy", 8 * K, 32_768),
-    Case("linear_cross_entropy", 8 * K, 32_768, hidden=768), Case("geglu", 32 * K, 3072), Case("rope", 32 * K, 768),
-]  # fmt: skip
+    KernelCase("layer_norm+residual", 32 * K, 768),
+    KernelCase("layer_norm", 32 * K, 768),
+    KernelCase("softmax", ATTENTION_ROWS, 128),
+    KernelCase("softmax+mask", ATTENTION_ROWS, 128),
+    KernelCase("cross_entropy", 8 * K, 32_768),
+    KernelCase("linear_cross_entropy", 8 * K, 32_768, hidden=768),
+    KernelCase("geglu", 32 * K, 3072),
+    KernelCase("rope", 32 * K, 768),
+]
 FULL = [
     *QUICK,
-    *(Case("layer_norm+residual", rows * K, width) for rows, width in ((32, 1024), (8, 768), (128, 768))),
-    Case("layer_norm", 32 * K, 1024), Case("softmax", 32 * K, 1024), Case("softmax", 8 * K, 32_768),
-    *(Case("cross_entropy", 8 * K, width) for width in (50_257, 50_304, 50_368)),
-    *(Case("linear_cross_entropy", rows * K, 32_768, hidden=768) for rows in (32, 128)),
-    Case("linear_cross_entropy", 8 * K, 50_368, hidden=1024), Case("layer_norm", 32 * K, 768, "fp32"),
-    Case("swiglu", 32 * K, 3072), Case("geglu", 32 * K, 1536),
-    *(Case("cross_entropy", rows * K, 32_768) for rows in (2, 32)),
-    *(Case("layer_norm", 32 * K, width) for width in (256, 512, 2048, 4096)),
-    *(Case("layer_norm", rows * K, width) for rows in (8, 128) for width in (768, 1024)),
-    *(Case("layer_norm+residual", rows * K, 1024) for rows in (8, 128)),
-    *(Case("softmax", 32 * K, width) for width in (256, 512, 2048, 4096)),
-    Case("cross_entropy", 8 * K, 8192), Case("cross_entropy", 32 * K, 50_368), Case("geglu", 32 * K, 768),
-    Case("linear_cross_entropy", 32 * K, 50_368, hidden=1024),
-]  # fmt: skip
+    *(KernelCase("layer_norm+residual", rows * K, width) for rows, width in ((32, 1024), (8, 768), (128, 768))),
+    KernelCase("layer_norm", 32 * K, 1024),
+    KernelCase("softmax", 32 * K, 1024),
+    KernelCase("softmax", 8 * K, 32_768),
+    *(KernelCase("cross_entropy", 8 * K, width) for width in (50_257, 50_304, 50_368)),
+    *(KernelCase("linear_cross_entropy", rows * K, 32_768, hidden=768) for rows in (32, 128)),
+    KernelCase("linear_cross_entropy", 8 * K, 50_368, hidden=1024),
+    KernelCase("layer_norm", 32 * K, 768, "fp32"),
+    KernelCase("swiglu", 32 * K, 3072),
+    KernelCase("geglu", 32 * K, 1536),
+    *(KernelCase("cross_entropy", rows * K, 32_768) for rows in (2, 32)),
+    *(KernelCase("layer_norm", 32 * K, width) for width in (256, 512, 2048, 4096)),
+    *(KernelCase("layer_norm", rows * K, width) for rows in (8, 128) for width in (768, 1024)),
+    *(KernelCase("layer_norm+residual", rows * K, 1024) for rows in (8, 128)),
+    *(KernelCase("softmax", 32 * K, width) for width in (256, 512, 2048, 4096)),
+    KernelCase("cross_entropy", 8 * K, 8192),
+    KernelCase("cross_entropy", 32 * K, 50_368),
+    KernelCase("geglu", 32 * K, 768),
+    KernelCase("linear_cross_entropy", 32 * K, 50_368, hidden=1024),
+]
 SMALL = [  # a CPU's
-    *(Case(op, 256, n, "fp32") for op in ("layer_norm+residual", "layer_norm", "softmax") for n in (128, 768, 2048)),
-    Case("softmax+mask", HEADS * SEQ_LEN, 128, "fp32"), Case("cross_entropy", 64, 8192, "fp32"),
-    Case("cross_entropy", 64, 32_768, "fp32"), Case("linear_cross_entropy", 128, 8192, "fp32", 192),
-    Case("geglu", 256, 768, "fp32"), Case("swiglu", 256, 768, "fp32"), Case("rope", 256, 768, "fp32"),
-]  # fmt: skip
+    *(
+        KernelCase(op, 256, n, "fp32")
+        for op in ("layer_norm+residual", "layer_norm", "softmax")
+        for n in (128, 768, 2048)
+    ),
+    KernelCase("softmax+mask", HEADS * SEQ_LEN, 128, "fp32"),
+    KernelCase("cross_entropy", 64, 8192, "fp32"),
+    KernelCase("cross_entropy", 64, 32_768, "fp32"),
+    KernelCase("linear_cross_entropy", 128, 8192, "fp32", 192),
+    KernelCase("geglu", 256, 768, "fp32"),
+    KernelCase("swiglu", 256, 768, "fp32"),
+    KernelCase("rope", 256, 768, "fp32"),
+]

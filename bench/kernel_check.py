@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.kernel_cases import DTYPES, OPS, Case, Tensors
+from bench.kernel_cases import DTYPES, OPS, KernelCase, Tensors
 from bench.kernel_providers import Provider
 from bench.kernel_timing import Call
 
@@ -35,7 +35,7 @@ def as_tuple(results: Any) -> tuple[Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def input_set(case: Case, provider: Provider, device: torch.device) -> InputSet:
+def make_inputs(case: KernelCase, provider: Provider, device: torch.device) -> InputSet:
     """Fresh random inputs in the provider's layout."""
     op = OPS[case.op]
     tensors = provider.adapt(op.make(case, device))
@@ -45,19 +45,20 @@ def input_set(case: Case, provider: Provider, device: torch.device) -> InputSet:
     results = as_tuple(op.function(*provider.restore(shapes).values()))
     scalar = all(part.ndim == 0 for part in results)
     upstream = tuple(
-        torch.ones((), device=device, dtype=DTYPES[case.dtype]) if scalar
+        torch.ones((), device=device, dtype=DTYPES[case.dtype])
+        if scalar
         else torch.randn(part.shape, device=device, dtype=DTYPES[case.dtype])
         for part in results
-    )  # fmt: skip
+    )
     return InputSet(tensors, leaves, upstream)
 
 
-def gradients(results: Any, inputs: InputSet, again: bool = False) -> tuple[Tensor, ...]:
+def compute_gradients(results: Any, inputs: InputSet, again: bool = False) -> tuple[Tensor, ...]:
     """Gradients of the leaves; `again` keeps what another backward pass needs."""
     return torch.autograd.grad(as_tuple(results), inputs.leaf_tensors(), inputs.upstream, retain_graph=again)
 
 
-def match_upstream(results: Any, inputs: InputSet) -> None:
+def cast_upstream(results: Any, inputs: InputSet) -> None:
     """Cast the gradients of the results to the dtypes that this provider's results have."""
     inputs.upstream = tuple(grad.to(part.dtype) for part, grad in zip(as_tuple(results), inputs.upstream, strict=True))
 
@@ -69,14 +70,14 @@ def make_call(provider: Provider, sets: list[InputSet], direction: str) -> Call:
         return lambda number: function(*sets[number].tensors.values())
     results = [function(*inputs.tensors.values()) for inputs in sets]
     for result, inputs in zip(results, sets, strict=True):
-        match_upstream(result, inputs)
+        cast_upstream(result, inputs)
     if direction == "both":
-        return lambda number: gradients(function(*sets[number].tensors.values()), sets[number])
-    return lambda number: gradients(results[number], sets[number], again=True)
+        return lambda number: compute_gradients(function(*sets[number].tensors.values()), sets[number])
+    return lambda number: compute_gradients(results[number], sets[number], again=True)
 
 
 @contextmanager
-def poisoned(device: torch.device, nbytes: int) -> Iterator[None]:
+def poisoned_memory(device: torch.device, nbytes: int) -> Iterator[None]:
     """Within the block new memory holds NaN: on a CPU torch fills it, on a GPU it is what the allocator has left."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -98,31 +99,31 @@ def poisoned(device: torch.device, nbytes: int) -> Iterator[None]:
         filling.fill_uninitialized_memory = before[1]
 
 
-def checked_elements(device: torch.device) -> int:
+def count_checked_elements(device: torch.device) -> int:
     """Elements of a tensor of which a check has several in float64."""
     return torch.cuda.get_device_properties(device).total_memory // 160 if device.type == "cuda" else 1 << 24
 
 
-def check(case: Case, provider: Provider, device: torch.device) -> dict[str, Any]:
+def check_provider(case: KernelCase, provider: Provider, device: torch.device) -> dict[str, Any]:
     """Compare results and gradients with float64, at as many of the case's rows as that has memory for."""
-    case = case.checked(checked_elements(device))
-    inputs = input_set(case, provider, device)
-    right = exact(case, provider, inputs)
-    with poisoned(device, 8 * case.numbers):
+    case = case.shrink(count_checked_elements(device))
+    inputs = make_inputs(case, provider, device)
+    right = compute_exactly(case, provider, inputs)
+    with poisoned_memory(device, 8 * case.tensor_bytes):
         results = provider.function(*inputs.tensors.values())
         found = [part.detach().clone() for part in as_tuple(results)]  # a backward pass may write there
         if not provider.forward_only:
-            match_upstream(results, inputs)
-            found += gradients(results, inputs)
+            cast_upstream(results, inputs)
+            found += compute_gradients(results, inputs)
     if len(found) != len(right):
         raise ValueError(f"{len(found)} results and gradients instead of {len(right)}")
-    errors = [error(mine, other) for mine, other in zip(found, right, strict=True)]
+    errors = [relative_errors(mine, other) for mine, other in zip(found, right, strict=True)]
     relative, largest = (max(column) for column in zip(*errors, strict=True))
     passed = relative <= RELATIVE[case.dtype] and largest <= LARGEST[case.dtype]
     return {"rows": case.rows, "relative": relative, "largest": largest, "passed": passed}
 
 
-def exact(case: Case, provider: Provider, inputs: InputSet) -> list[Tensor]:
+def compute_exactly(case: KernelCase, provider: Provider, inputs: InputSet) -> list[Tensor]:
     """Results and gradients by torch in float64, of the provider's own tensors."""
     wide = {
         name: (part.detach().double() if part.is_floating_point() else part).requires_grad_(name in inputs.leaves)
@@ -131,10 +132,10 @@ def exact(case: Case, provider: Provider, inputs: InputSet) -> list[Tensor]:
     yardstick = InputSet(wide, inputs.leaves, tuple(grad.double() for grad in inputs.upstream))
     results = as_tuple(OPS[case.op].function(*provider.restore(wide).values()))
     right = [part.detach() for part in results]
-    return right if provider.forward_only else [*right, *gradients(results, yardstick)]
+    return right if provider.forward_only else [*right, *compute_gradients(results, yardstick)]
 
 
-def error(found: Tensor, right: Tensor) -> tuple[float, float]:
+def relative_errors(found: Tensor, right: Tensor) -> tuple[float, float]:
     """The difference's norm over that of the right answer, and the same of the largest entries; infinite for NaN."""
     if found.shape != right.shape:
         raise ValueError(f"shape {tuple(found.shape)} instead of {tuple(right.shape)}")

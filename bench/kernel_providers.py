@@ -14,13 +14,19 @@ import torch
 from torch.nn import functional as F
 
 import cram_kernels as ck
-from bench.kernel_cases import OPS, SCALE, Case, Tensors
+from bench.kernel_cases import OPS, SCALE, KernelCase, Tensors
 
 # Provider -> the package it needs.
 PACKAGES = {
-    "ours": "cram_kernels", "eager": "torch", "compile": "torch", "liger": "liger_kernel", "quack": "quack",
-    "cce": "cut_cross_entropy", "cce_kahan_full_c": "cut_cross_entropy", "torch_chunked": "torch",
-}  # fmt: skip
+    "ours": "cram_kernels",
+    "eager": "torch",
+    "compile": "torch",
+    "liger": "liger_kernel",
+    "quack": "quack",
+    "cce": "cut_cross_entropy",
+    "cce_kahan_full_c": "cut_cross_entropy",
+    "torch_chunked": "torch",
+}
 DISTRIBUTIONS = ("torch", "triton", "liger-kernel", "quack-kernels", "cut-cross-entropy")
 EPS = 1e-5
 
@@ -45,12 +51,12 @@ class Provider:
     leaves: tuple[str, ...] | None = None
 
 
-def installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     """Whether a provider's package is there."""
     return find_spec(PACKAGES[name]) is not None
 
 
-def build(name: str, case: Case, device: torch.device) -> Provider | None:
+def build_provider(name: str, case: KernelCase, device: torch.device) -> Provider | None:
     """The provider of a case, or None where it has no such op or is not for such a device.
 
     Raises:
@@ -76,11 +82,11 @@ OURS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _ours(case: Case) -> Provider:
+def _ours(case: KernelCase) -> Provider:
     return Provider(OURS[case.op])
 
 
-def _eager(case: Case) -> Provider:
+def _eager(case: KernelCase) -> Provider:
     return Provider(OPS[case.op].function)
 
 
@@ -89,7 +95,7 @@ def _wide_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Ten
     return F.cross_entropy(logits.float(), target)
 
 
-def _compile(case: Case) -> Provider:
+def _compile(case: KernelCase) -> Provider:
     """torch.compile of the eager function, for this shape alone.
 
     The mode that tunes reductions, but without its search among matrix products, which takes a minute a shape.
@@ -104,7 +110,7 @@ def _compile(case: Case) -> Provider:
     return Provider(torch.compile(function, dynamic=False, fullgraph=True, mode=mode))
 
 
-def _torch_chunked(case: Case) -> Provider | None:
+def _torch_chunked(case: KernelCase) -> Provider | None:
     """torch's own linear_cross_entropy with its default chunks; torch 2.11 has none."""
     if case.op != "linear_cross_entropy" or not hasattr(torch.nn, "LinearCrossEntropyOptions"):
         return None
@@ -112,7 +118,7 @@ def _torch_chunked(case: Case) -> Provider | None:
     return Provider(lambda hidden, weight, target: F.linear_cross_entropy(hidden, weight, target, options=options))
 
 
-def _liger(case: Case) -> Provider | None:
+def _liger(case: KernelCase) -> Provider | None:
     liger = importlib.import_module("liger_kernel.transformers.functional")
     if case.op == "layer_norm":  # it wants a bias; made once
         bias = functools.cache(lambda place: torch.zeros(case.width, device=place))
@@ -123,8 +129,9 @@ def _liger(case: Case) -> Provider | None:
     if case.op == "rope":  # heads before tokens, cos and sin twice as wide
         return Provider(
             lambda q, k, cos, sin: _heads_last(liger.liger_rope(q.transpose(1, 2), k.transpose(1, 2), cos, sin)),
-            adapt=_double_angles, restore=_halve_angles,
-        )  # fmt: skip
+            adapt=_double_angles,
+            restore=_halve_angles,
+        )
     if case.op in ("softmax", "cross_entropy", "linear_cross_entropy"):
         fused = "fused_" if case.hidden else ""
         return Provider(getattr(liger, f"liger_{fused}{case.op}"))
@@ -152,7 +159,7 @@ def _heads_last(pair: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(part.transpose(1, 2) for part in pair[:2])
 
 
-def _quack(case: Case) -> Provider | None:
+def _quack(case: KernelCase) -> Provider | None:
     if case.op == "layer_norm":  # it has no backward pass
         norm = importlib.import_module("quack.rmsnorm").layernorm_fwd
         return Provider(lambda x, weight: norm(x, weight, eps=EPS), forward_only=True)
@@ -164,7 +171,7 @@ def _quack(case: Case) -> Provider | None:
     return None
 
 
-def _cce(implementation: str, case: Case) -> Provider | None:
+def _cce(implementation: str, case: KernelCase) -> Provider | None:
     if case.op != "linear_cross_entropy":
         return None
     loss = importlib.import_module("cut_cross_entropy").linear_cross_entropy

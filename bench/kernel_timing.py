@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.timing import spread
+from bench.timing import percentiles
 from cram.machine.device import synchronize
 
 Call = Callable[[int], object]  # takes the number of an input set
@@ -41,7 +41,7 @@ class Timing:
         return asdict(self)
 
 
-def input_sets(nbytes: int, device: torch.device) -> int:
+def count_input_sets(nbytes: int, device: torch.device) -> int:
     """Input sets whose calls, of `nbytes` each, together move four times the L2 cache."""
     if device.type != "cuda":
         return CPU_SETS
@@ -49,7 +49,7 @@ def input_sets(nbytes: int, device: torch.device) -> int:
     return max(1, -(-4 * cache // nbytes))
 
 
-def plan(one_call: float, sets: int, seconds: float) -> tuple[int, int]:
+def plan_launches(one_call: float, sets: int, seconds: float) -> tuple[int, int]:
     """Launches of a graph and its replays, for a measurement of about `seconds`."""
     launches = max(sets, min(MOST_LAUNCHES, int(GRAPH_SECONDS / one_call)))
     replays = int(seconds / (launches * one_call))
@@ -64,7 +64,7 @@ def time_call(call: Call, sets: int, device: torch.device, seconds: float, captu
     for _ in range(3):
         call(0)
     synchronize(device)
-    launches, replays = plan((time.perf_counter() - begin) / 3, sets, seconds)
+    launches, replays = plan_launches((time.perf_counter() - begin) / 3, sets, seconds)
     if device.type != "cuda":
         return _timing(_by_clock(call, sets, launches * replays, seconds), "clock")
     if captured and not waits_for_gpu(call):
@@ -80,7 +80,7 @@ def time_call(call: Call, sets: int, device: torch.device, seconds: float, captu
 
 
 def _timing(values: list[float], how: str) -> Timing:
-    return Timing(**spread(values), how=how)
+    return Timing(**percentiles(values), how=how)
 
 
 def rotate(call: Call, sets: int, launches: int) -> dict[int, object]:
@@ -138,13 +138,13 @@ def _by_clock(call: Call, sets: int, most: int, seconds: float) -> list[float]:
 
 
 @functools.cache
-def copy_speed(nbytes: int, device: torch.device, seconds: float) -> float:
+def measure_copy_speed(nbytes: int, device: torch.device, seconds: float) -> float:
     """Bytes a second, read and written, of copying on the device in pieces that move `nbytes`.
 
     The faster of torch's copy and an elementwise kernel.
     """
     count = max(1, nbytes // 8)
-    sets = input_sets(nbytes, device)
+    sets = count_input_sets(nbytes, device)
     pairs = [[torch.ones(count, device=device) for _ in range(2)] for _ in range(sets)]
     kinds: list[Call] = [
         lambda i: pairs[i][1].copy_(pairs[i][0]),
@@ -153,7 +153,7 @@ def copy_speed(nbytes: int, device: torch.device, seconds: float) -> float:
     return 8 * count / min(time_call(kind, sets, device, seconds).median for kind in kinds)
 
 
-def peak_bytes(call: Call, device: torch.device) -> int | None:
+def measure_peak_bytes(call: Call, device: torch.device) -> int | None:
     """Memory that a call takes beyond what was allocated before, at most; None on a CPU."""
     if device.type != "cuda":
         return None

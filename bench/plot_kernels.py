@@ -1,30 +1,46 @@
-"""Plot the bandwidth of every provider over the width of a row, from results of `bench_kernels.py`.
-
-    python -m bench.plot_kernels bench/results/kernels-*.json
-
-Writes a PNG beside each file: a row of panels for each op, forward and backward, and the copy's bandwidth as a ceiling.
-Ops that were measured at one width alone are drawn only if none has more. Of a width that was measured at several
-numbers of rows the one with the most bytes is drawn.
-"""
+"""`python -m bench.plot_kernels`: plot the bandwidth of every provider over the width of a row."""
 
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.kernels import seconds_of
+from bench.kernel_table import mean_seconds
+from cram.command import run_door
+from cram.config.recipe import read_words
+from cram.config.schema import key
+from cram.errors import CramError
+
+ABOUT = """Plot the bandwidth of every provider over the width of a row, from results of bench.kernels.
+
+    python -m bench.plot_kernels results=bench/results/kernels-cuda.json
+
+Writes a PNG beside each file. It has a row of panels for each op, forward and backward, with the bandwidth of a copy as
+the ceiling. Ops that were measured at only one width are left out, unless that holds for all of them. Where a width was
+measured at several numbers of rows, the case with the most bytes is drawn."""
 
 DIRECTIONS = ("forward", "backward")
-# Okabe and Ito's colours, which all can tell apart; ours is the one that stands out.
+# The colours of Okabe and Ito, which colour-blind readers can tell apart. Ours has the most striking one.
 COLORS = {
-    "ours": "#D55E00", "eager": "#999999", "compile": "#0072B2", "liger": "#009E73", "quack": "#CC79A7",
-}  # fmt: skip
+    "ours": "#D55E00",
+    "eager": "#999999",
+    "compile": "#0072B2",
+    "liger": "#009E73",
+    "quack": "#CC79A7",
+}
 
 Points = dict[str, list[tuple[int, float]]]
 
 
-def series(cases: list[dict[str, Any]], direction: str) -> Points:
-    """GB/s by width, of each provider and of the copy, from the cases of one op."""
+@dataclass
+class PlotKernelsConfig:
+    """What `bench.plot_kernels` takes."""
+
+    results: list[str] = key([], "files that bench.kernels wrote", path=True)
+
+
+def collect_points(cases: list[dict[str, Any]], direction: str) -> Points:
+    """Return GB/s by width, of each provider and of the copy, from the cases of one op."""
     largest: dict[int, dict[str, Any]] = {}
     for case in cases:
         nbytes = case["bytes"].get(direction)
@@ -33,15 +49,15 @@ def series(cases: list[dict[str, Any]], direction: str) -> Points:
     points: Points = {}
     for width, case in sorted(largest.items()):
         for name, result in case["providers"].items():
-            seconds = seconds_of(result, direction)
+            seconds = mean_seconds(result, direction)
             if seconds:
                 points.setdefault(name, []).append((width, case["bytes"][direction] / seconds / 1e9))
         points.setdefault("copy", []).append((width, case["copy"][direction] / 1e9))
     return points
 
 
-def by_op(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Cases of the ops that have a bandwidth, by op and dtype, at several widths if there are any."""
+def group_by_op(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the cases that have a bandwidth, by op and dtype; only ops of several widths, if there are any."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for case in results["cases"]:
         if any(case["bytes"].values()):
@@ -51,22 +67,26 @@ def by_op(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw one results file."""
+    """Draw one results file.
+
+    Raises:
+        CramError: where no case has a bandwidth.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    groups = by_op(results)
+    groups = group_by_op(results)
     if not groups:
-        raise SystemExit(f"{path.with_suffix('.json')}: no case there has a bandwidth")
+        raise CramError(f"{path.with_suffix('.json')}: no case in it has a bandwidth.")
     figure, axes = plt.subplots(
         len(groups), 2, figsize=(11, 1 + 2.6 * len(groups)), squeeze=False, layout="constrained"
     )
     lines: dict[str, Any] = {}
     for row, (title, cases) in zip(axes, groups.items(), strict=True):
         for axis, direction in zip(row, DIRECTIONS, strict=True):
-            lines |= draw_panel(axis, f"{title}, {direction}", series(cases, direction))
+            lines |= draw_panel(axis, f"{title}, {direction}", collect_points(cases, direction))
     machine = results["machine"]
     where = f"{machine['device']}, torch {machine['versions']['torch']}"
     figure.suptitle(f"{where}, commit {machine['commit']}, {machine['date'][:10]}")
@@ -76,7 +96,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def draw_panel(axis: Any, title: str, points: Points) -> dict[str, Any]:
-    """Draw one op and direction; returns the lines by what they are called."""
+    """Draw one op and direction, and return the lines by their labels."""
     lines = {}
     for name, line in points.items():
         widths, speeds = zip(*line, strict=True)
@@ -87,7 +107,7 @@ def draw_panel(axis: Any, title: str, points: Points) -> dict[str, Any]:
             (lines[name],) = axis.plot(widths, speeds, "o-", markersize=4, color=COLORS.get(name), zorder=front)
     ticks: list[int] = []
     for width in sorted({width for line in points.values() for width, _ in line}):
-        if not ticks or width > 1.3 * ticks[-1]:  # closer ones would be written over each other
+        if not ticks or width > 1.3 * ticks[-1]:  # labels of closer ticks would overlap
             ticks.append(width)
     axis.set_xscale("log", base=2)
     axis.set_xticks(ticks, [f"{width:,}" for width in ticks], fontsize=8)
@@ -101,14 +121,15 @@ def draw_panel(axis: Any, title: str, points: Points) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    """Plot each file named."""
-    if not words:
-        raise SystemExit("say which results: python -m bench.plot_kernels bench/results/kernels-cuda.json")
-    for word in words:
-        path = Path(word)
+    """Plot each file that the words name."""
+    config = read_words(PlotKernelsConfig, words)
+    if not config.results:
+        raise CramError("results= is missing. Give files of bench.kernels, such as bench/results/kernels-cuda.json.")
+    for name in config.results:
+        path = Path(name)
         draw(json.loads(path.read_text()), path.with_suffix(".png"))
         print(path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_door(main, PlotKernelsConfig, ABOUT)

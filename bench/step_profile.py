@@ -1,14 +1,15 @@
 """Where the time of one update goes, by the names that torch's profiler gives.
 
-On a GPU the kernels count: one kind for each piece of time, what overlaps an earlier kernel not twice, and what no
-kernel fills is a gap, in which the GPU waits for the host. On a CPU the operations count, each without those it calls,
-and the gap is Python.
+On a GPU the kernels are counted. Each piece of time belongs to one kind: time in which kernels overlap belongs to the
+earlier one, and time without a kernel is a gap, in which the GPU waits for the host. On a CPU the operations are
+counted, each without the operations that it calls, and the gap is Python.
 """
 
 import pkgutil
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -24,11 +25,11 @@ KINDS = ("matrix products", "attention", "our kernels", "copies and elementwise"
 MOST_NAMES = 12
 UPDATE, OPTIMIZER = "one update", "optimizer step"
 
-Chain = tuple[str, ...]  # the name of a kernel or an operation, and of what it is a part, innermost first
+Chain = tuple[str, ...]  # the name of a kernel or an operation, then the names of its callers, innermost first
 Part = tuple[str, str, float]  # kind, name, seconds
 Interval = tuple[Chain, float, float]  # with begin and end
 
-# Code that is generated names every operation in it, so it is asked for first.
+# The name of a generated kernel contains those of its operations, so it must be recognised first.
 _GENERATED = re.compile(r"triton_(poi|red|per|for)_|cpp_fused")
 _ATTENTION = re.compile(r"flash|fmha|attention|sdpa|_attn")
 _PRODUCT = re.compile(
@@ -37,16 +38,16 @@ _PRODUCT = re.compile(
 )
 
 
-def own_kernels() -> frozenset[str]:
-    """Names of the Triton kernels in `cram_kernels`."""
+def list_our_kernels() -> frozenset[str]:
+    """Return the names of the Triton kernels in `cram_kernels`."""
     names: set[str] = set()
     for module in pkgutil.iter_modules(cram_kernels.__path__, "cram_kernels."):
         names |= {name for name in vars(import_module(module.name)) if name.endswith("_kernel")}
     return frozenset(names)
 
 
-def kind_of(chain: Chain, ours: frozenset[str]) -> str:
-    """The kind of a kernel or an operation: by its own name where that says enough, else by what it is a part of."""
+def classify(chain: Chain, ours: frozenset[str]) -> str:
+    """Return the kind of a kernel or an operation: by its own name, else by the operations that called it."""
     name = chain[0].lower()
     own = tuple(kernel.lower() for kernel in ours)
     rules: tuple[tuple[str, object], ...] = (
@@ -61,8 +62,8 @@ def kind_of(chain: Chain, ours: frozenset[str]) -> str:
     return next((kind for kind, holds in rules if holds), "copies and elementwise")
 
 
-def without_overlap(intervals: Iterable[Interval]) -> list[tuple[Chain, float]]:
-    """Lengths of intervals, each counted only where no earlier one still runs."""
+def remove_overlap(intervals: Iterable[Interval]) -> list[tuple[Chain, float]]:
+    """Return the lengths of intervals, each without the time in which an earlier one still runs."""
     found, furthest = [], float("-inf")
     for chain, begin, end in sorted(intervals, key=lambda interval: interval[1]):
         alone = end - max(begin, furthest)
@@ -72,8 +73,8 @@ def without_overlap(intervals: Iterable[Interval]) -> list[tuple[Chain, float]]:
     return found
 
 
-def shares(parts: Iterable[Part], seconds: float) -> dict[str, Any]:
-    """Share of `seconds` in each of KINDS, and the names that take most of it."""
+def summarise_parts(parts: Iterable[Part], seconds: float) -> dict[str, Any]:
+    """Return the share of `seconds` in each of KINDS, and the names with the largest shares."""
     kinds, names = dict.fromkeys(KINDS, 0.0), defaultdict[tuple[str, str], float](float)
     for kind, name, length in parts:
         kinds[kind] += length / seconds
@@ -87,8 +88,8 @@ def shares(parts: Iterable[Part], seconds: float) -> dict[str, Any]:
     }
 
 
-class _Marked:
-    """An optimizer whose step stands alone in the profile: the device is waited for before and after it."""
+class _MarkedOptimizer:
+    """An optimizer whose step overlaps nothing in the profile, because the device is waited for before and after it."""
 
     def __init__(self, optimizer: Any, device: torch.device) -> None:
         self._optimizer, self._device = optimizer, device
@@ -101,10 +102,10 @@ class _Marked:
 
 
 def profile_update(session: Session, update: Callable[[Session], None]) -> dict[str, Any]:
-    """`shares` of one update; the profiler itself makes the gaps longer than they are."""
-    optimizer, device = session.parts.optimizer, session.parts.device
+    """Profile one update and summarise its parts. The profiler itself makes the gaps longer than they are."""
+    parts, device = session.parts, session.parts.device
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    session.parts.optimizer = _Marked(optimizer, device)  # type: ignore[assignment]
+    session.parts = replace(parts, optimizer=_MarkedOptimizer(parts.optimizer, device))
     try:
         with profile(activities=activities, acc_events=True) as profiled:
             synchronize(device)
@@ -112,31 +113,31 @@ def profile_update(session: Session, update: Callable[[Session], None]) -> dict[
                 update(session)
                 synchronize(device)
     finally:
-        session.parts.optimizer = optimizer
+        session.parts = parts
     events = list(profiled.events())
     spans = {e.name: e.time_range for e in events if e.name in (UPDATE, OPTIMIZER) and e.device_type == DeviceType.CPU}
-    parts = on_gpu(events, spans[OPTIMIZER]) if device.type == "cuda" else on_cpu(events)
-    return shares(parts, (spans[UPDATE].end - spans[UPDATE].start) / 1e6)
+    parts = list_gpu_parts(events, spans[OPTIMIZER]) if device.type == "cuda" else list_cpu_parts(events)
+    return summarise_parts(parts, (spans[UPDATE].end - spans[UPDATE].start) / 1e6)
 
 
-def on_gpu(events: Iterable[Any], optimizer: Any) -> list[Part]:
-    """Parts of what ran on the GPU, kernels that begin in the span `optimizer` (microseconds) being the optimizer's."""
-    ours, intervals = own_kernels(), []
+def list_gpu_parts(events: Iterable[Any], optimizer: Any) -> list[Part]:
+    """Return the parts of what ran on the GPU. `optimizer` is the span of the optimizer's kernels, in microseconds."""
+    ours, intervals = list_our_kernels(), []
     for event in events:
         span = event.time_range
-        # An annotation has a shadow on the GPU that is no kernel.
+        # The profiler also lists annotations on the GPU, which are not kernels.
         if event.device_type == DeviceType.CPU or event.is_user_annotation or event.name in (UPDATE, OPTIMIZER):
             continue
         inside = optimizer.start <= span.start <= optimizer.end
         intervals.append(((event.name, OPTIMIZER) if inside else (event.name,), span.start, span.end))
-    return [(kind_of(chain, ours), chain[0], length / 1e6) for chain, length in without_overlap(intervals)]
+    return [(classify(chain, ours), chain[0], length / 1e6) for chain, length in remove_overlap(intervals)]
 
 
-def on_cpu(events: Iterable[Any]) -> list[Part]:
-    """Parts of what the operations took themselves; the marks around them are not operations."""
-    ours = own_kernels()
+def list_cpu_parts(events: Iterable[Any]) -> list[Part]:
+    """Return the parts of what ran on the CPU: the time of each operation without the operations that it calls."""
+    ours = list_our_kernels()
     operations = [e for e in events if e.name not in (UPDATE, OPTIMIZER)]
-    return [(kind_of(_chain(e), ours), e.name, e.self_cpu_time_total / 1e6) for e in operations]
+    return [(classify(_chain(e), ours), e.name, e.self_cpu_time_total / 1e6) for e in operations]
 
 
 def _chain(event: Any) -> Chain:

@@ -1,8 +1,8 @@
-"""cram's forward and backward pass and fused AdamW beside stock `transformers` models in a plain loop.
+"""cram's forward and backward pass and fused AdamW, beside stock `transformers` models in a plain loop.
 
-Dropout off, SDPA, the same tokens, masks, shapes and dtype (bf16 by autocast, fp32 weights) for all, one document a
-row. All contenders of a case live in one process and take turns. `modernbert` computes the same function as ours with
-logits at every position, `modernbert_sparse` with its `sparse_prediction`, and `bert` has an MLP of equal size.
+All contenders have the same tokens, masks, shapes and dtype (bf16 by autocast, fp32 weights), no dropout, SDPA, and one
+document a row. Those of a case live in one process and take turns. `modernbert` computes the same function as ours with
+logits at every position, `modernbert_sparse` does so with its `sparse_prediction`, and `bert` has an MLP of equal size.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.timing import spread, time_alternating
+from bench.timing import percentiles, time_alternating
 from cram.config.model import ModelConfig
 from cram.machine.device import peak_flops
 from cram.model.count import flops_per_position
@@ -22,7 +22,7 @@ SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_i
 
 
 @dataclass(frozen=True)
-class Size:
+class StepSize:
     """One shape of model and micro-batch."""
 
     layers: int
@@ -34,24 +34,24 @@ class Size:
     seq_len: int = 128
 
 
-# With these rows a step of the large one on two CPU cores is a matter of seconds. A GPU is given GPU_ROWS.
+# With these rows, a step of the largest size takes a few seconds on two CPU cores. A GPU gets GPU_ROWS.
 SIZES = {
-    "4x256": Size(4, 256, 4, 512, 8192, 32),
-    "4x256v32k": Size(4, 256, 4, 512, 32768, 32),
-    "12x768": Size(12, 768, 12, 1536, 32768, 16),
+    "4x256": StepSize(4, 256, 4, 512, 8192, 32),
+    "4x256v32k": StepSize(4, 256, 4, 512, 32768, 32),
+    "12x768": StepSize(12, 768, 12, 1536, 32768, 16),
 }
 
 
 GPU_ROWS = 256
 
 
-def size_for(label: str, device: torch.device) -> Size:
-    """A size of SIZES with as many rows as suit the device."""
+def size_for(label: str, device: torch.device) -> StepSize:
+    """Return a size of SIZES with as many rows as suit the device."""
     return replace(SIZES[label], rows=GPU_ROWS) if device.type == "cuda" else SIZES[label]
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepBatch:
     """Tokens int64 (rows, seq_len); labels the same, -100 where nothing is predicted; slots, their flat places."""
 
     tokens: torch.Tensor
@@ -59,8 +59,8 @@ class Batch:
     slots: torch.Tensor
 
 
-def make_batch(size: Size, rate: float, device: torch.device) -> Batch:
-    """Random tokens with the same number of predicted positions in each row."""
+def make_batch(size: StepSize, rate: float, device: torch.device) -> StepBatch:
+    """Make random tokens with the same number of predicted positions in each row."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(5, size.vocab_size, (size.rows, size.seq_len), generator=generator)
     count = round(rate * size.seq_len)
@@ -69,11 +69,13 @@ def make_batch(size: Size, rate: float, device: torch.device) -> Batch:
     labels = torch.full_like(tokens, IGNORED)
     labels.view(-1)[slots] = tokens.view(-1)[slots]
     tokens.view(-1)[slots] = 4
-    return Batch(tokens.to(device), labels.to(device), slots.to(device))
+    return StepBatch(tokens.to(device), labels.to(device), slots.to(device))
 
 
-def ours(size: Size, batch: Batch, device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
-    """Our encoder, and its loss of the batch."""
+def build_ours(
+    size: StepSize, batch: StepBatch, device: torch.device
+) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
+    """Build our encoder, and a function of its loss of the batch."""
     config = ModelConfig(layers=size.layers, width=size.width, heads=size.heads, mlp_width=size.mlp_width)
     model = Encoder(config, size.vocab_size)
     model.initialise(seed=0)
@@ -87,31 +89,45 @@ def ours(size: Size, batch: Batch, device: torch.device) -> tuple[torch.nn.Modul
     return model, loss
 
 
-def modernbert(size: Size, batch: Batch, sparse: bool) -> tuple[Any, Callable[[], torch.Tensor]]:
-    """The stock class of the same function, and its loss of the batch."""
+def build_modernbert(size: StepSize, batch: StepBatch, sparse: bool) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """Build the stock class of the same function, and a function of its loss of the batch."""
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
     rope = {"rope_type": "default", "rope_theta": ModelConfig().rope_theta}
     config = ModernBertConfig(
-        vocab_size=size.vocab_size, hidden_size=size.width, intermediate_size=size.mlp_width,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads, max_position_embeddings=size.seq_len,
-        layer_types=["full_attention"] * size.layers, decoder_bias=False, sparse_prediction=sparse,
+        vocab_size=size.vocab_size,
+        hidden_size=size.width,
+        intermediate_size=size.mlp_width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        max_position_embeddings=size.seq_len,
+        layer_types=["full_attention"] * size.layers,
+        decoder_bias=False,
+        sparse_prediction=sparse,
         rope_parameters={"full_attention": rope, "sliding_attention": rope},
-        attn_implementation="sdpa", **SPECIAL,
-    )  # fmt: skip
+        attn_implementation="sdpa",
+        **SPECIAL,
+    )
     model = ModernBertForMaskedLM(config).to(batch.tokens.device)
     return model, lambda: model(input_ids=batch.tokens, labels=batch.labels).loss
 
 
-def bert(size: Size, batch: Batch) -> tuple[Any, Callable[[], torch.Tensor]]:
-    """Stock BERT without dropout, its MLP as many weights as the gated one, and its loss of the batch."""
+def build_bert(size: StepSize, batch: StepBatch) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """Build stock BERT without dropout, its MLP as large as the gated one, and a function of its loss of the batch."""
     from transformers import BertConfig, BertForMaskedLM
 
     config = BertConfig(
-        vocab_size=size.vocab_size, hidden_size=size.width, intermediate_size=size.mlp_width * 3 // 2,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads, max_position_embeddings=size.seq_len,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=0, attn_implementation="sdpa",
-    )  # fmt: skip
+        vocab_size=size.vocab_size,
+        hidden_size=size.width,
+        intermediate_size=size.mlp_width * 3 // 2,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        max_position_embeddings=size.seq_len,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+        attn_implementation="sdpa",
+    )
     model = BertForMaskedLM(config).to(batch.tokens.device)
     return model, lambda: model(input_ids=batch.tokens, labels=batch.labels).loss
 
@@ -119,7 +135,7 @@ def bert(size: Size, batch: Batch) -> tuple[Any, Callable[[], torch.Tensor]]:
 def training_step(
     model: torch.nn.Module, loss: Callable[[], torch.Tensor], dtype: str, device: torch.device
 ) -> Callable[[], None]:
-    """Forward, backward and update, the same plain loop for every contender."""
+    """Return a function that does forward, backward and update, the same plain loop for every contender."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
@@ -133,31 +149,31 @@ def training_step(
     return step
 
 
-def run_case(size: Size, dtype: str, rate: float, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Time all contenders of one case; figures in tokens a second, ratios of medians."""
+def run_case(size: StepSize, dtype: str, rate: float, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Time all contenders of one case, and return tokens a second and ratios of their medians."""
     batch = make_batch(size, rate, device)
     pairs = {
-        "cram": ours(size, batch, device),
-        "modernbert": modernbert(size, batch, sparse=False),
-        "modernbert_sparse": modernbert(size, batch, sparse=True),
-        "bert": bert(size, batch),
+        "cram": build_ours(size, batch, device),
+        "modernbert": build_modernbert(size, batch, sparse=False),
+        "modernbert_sparse": build_modernbert(size, batch, sparse=True),
+        "bert": build_bert(size, batch),
     }
     steps = {name: training_step(*pair, dtype, device) for name, pair in pairs.items()}
     seconds = time_alternating(steps, rounds, device)
     positions = batch.tokens.numel()
-    speeds = {name: spread([positions / value for value in values]) for name, values in seconds.items()}
+    speeds = {name: percentiles([positions / value for value in values]) for name, values in seconds.items()}
     medians = {name: figures["median"] for name, figures in speeds.items()}
     return {
         "parameters": {name: sum(p.numel() for p in pair[0].parameters()) for name, pair in pairs.items()},
         "tokens_per_second": speeds,
         "over_dense": medians["cram"] / max(medians["modernbert"], medians["bert"]),
         "over_sparse": medians["cram"] / medians["modernbert_sparse"],
-        "mfu": mfu(size, rate, medians["cram"], device),
+        "mfu": compute_mfu(size, rate, medians["cram"], device),
     }
 
 
-def mfu(size: Size, rate: float, tokens_per_second: float, device: torch.device) -> float | None:
-    """Share of the device's half-precision peak that our step uses; None where the peak is unknown."""
+def compute_mfu(size: StepSize, rate: float, tokens_per_second: float, device: torch.device) -> float | None:
+    """Return the share of the device's half-precision peak that our step uses, or None where the peak is unknown."""
     peak = peak_flops(device)
     if peak is None:
         return None
@@ -165,12 +181,12 @@ def mfu(size: Size, rate: float, tokens_per_second: float, device: torch.device)
     return flops_per_position(config, size.vocab_size, size.seq_len, rate) * tokens_per_second / peak
 
 
-def line(name: str, case: dict[str, Any]) -> str:
-    """One case in a line: median (20th-80th percentile) thousand tokens a second, and the two ratios."""
+def format_line(name: str, case: dict[str, Any]) -> str:
+    """Return one case as a line: median (20th-80th percentile) thousand tokens a second, and the two ratios."""
     if "error" in case:
         return f"{name}: {case['error'][:120]}"
     speeds = "  ".join(
-        f"{who} {s['median'] / 1e3:.2f}k ({s['p20'] / 1e3:.2f}-{s['p80'] / 1e3:.2f})"
-        for who, s in case["tokens_per_second"].items()
+        f"{contender} {s['median'] / 1e3:.2f}k ({s['p20'] / 1e3:.2f}-{s['p80'] / 1e3:.2f})"
+        for contender, s in case["tokens_per_second"].items()
     )
     return f"{name}: {speeds}  | {case['over_dense']:.2f}x dense, {case['over_sparse']:.2f}x sparse"

@@ -1,13 +1,12 @@
-"""cram's own training step, as the loop does it, on made rows: what is compiled and which optimizer, beside each other.
+"""cram's own training step, as the loop does it, on random rows: ways to compile and optimizers beside each other.
 
-The micro-batch is the largest that fits, found once for a setting by the probe of a real run. A contender that fails,
-for lack of memory or in the compiler, is recorded with its error.
+The micro-batch is the largest that fits. The probe of a real run finds it once for each setting.
 """
 
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,10 @@ import numpy as np
 import torch
 
 from bench.step_profile import KINDS, profile_update
-from bench.timing import spread
+from bench.timing import percentiles
 from cram.build import assemble, build_optimizer
 from cram.clock import Budget, Clock
 from cram.config.config import Config
-from cram.config.recipe import read_config
 from cram.config.training import CompileConfig
 from cram.data.shards.loader import TrainingRows
 from cram.machine.device import peak_flops, pick_precision, synchronize
@@ -41,7 +39,7 @@ from cram.training.start import loop_config
 Words = tuple[str, ...]
 Result = dict[str, Any]
 
-# Words of a training run each. An update of 262,144 tokens is several of the micro-batches that fit a GPU of 80 GB.
+# The words of each training run. An update of 262,144 tokens has several of the micro-batches that fit 80 GB.
 _LARGE = ("batch.tokens=262144", "batch.start_tokens=null")
 SETTINGS: dict[str, dict[str, Words]] = {
     "cuda": {
@@ -50,11 +48,19 @@ SETTINGS: dict[str, dict[str, Words]] = {
     },
     "cpu": {
         "encoder 4x256": (
-            "recipe=bert_demo", "model.layers=4", "model.width=256", "model.heads=4", "model.mlp_width=512",
-            "wordpiece.vocab_size=8192", "batch.tokens=4096", "batch.micro_rows=16", "objective.mask_rate=0.3",
+            "recipe=bert_demo",
+            "model.layers=4",
+            "model.width=256",
+            "model.heads=4",
+            "model.mlp_width=512",
+            "wordpiece.vocab_size=8192",
+            "batch.tokens=4096",
+            "batch.micro_rows=16",
+            "objective.mask_rate=0.3",
         ),
     },
-}  # fmt: skip
+}
+SETTING_NAMES = [name for settings in SETTINGS.values() for name in settings]
 COMPILE = {
     "eager": CompileConfig(kind="eager"),
     "blocks": CompileConfig(kind="blocks"),
@@ -63,14 +69,14 @@ COMPILE = {
     "model+graphs": CompileConfig(kind="model", cuda_graphs=True),
 }
 OPTIMIZERS = ("adamw", "muon")
-POOL = 8192  # rows that are made, and come again
+POOL = 8192  # random rows, which are repeated
 DOCUMENT = 400  # mean length of a document, in tokens
 SPECIAL, MASK = list(range(5)), 4
 WARMING_UPDATES = 2
 
 
-class MadeRows:
-    """A loader of rows of tokens as skewed as words, in documents of about DOCUMENT tokens, without end."""
+class RandomRows:
+    """An endless loader of random rows: tokens as skewed as words, in documents of about DOCUMENT tokens."""
 
     rows_total = rows_left = 10**9
 
@@ -94,11 +100,11 @@ class MadeRows:
 
 @contextmanager
 def new_session(config: Config, device: torch.device) -> Iterator[Session]:
-    """A run of the config on made rows, which leaves nothing behind."""
+    """Open a run of the config on random rows, in a temporary folder."""
     vocab, seq_len = config.wordpiece.vocab_size, config.data.seq_len
     model = build_model(config.model, vocab, config.seed, device)
     setting = Setting(SPECIAL, 0, MASK, vocab, seq_len, config.seed, static_shapes=device.type == "cuda")
-    loader: Any = MadeRows(vocab, seq_len)
+    loader: Any = RandomRows(vocab, seq_len)
     no_rows: Any = None
     objective = MaskedObjective(config.objective, setting)
     parts = assemble(config, model, objective, loader, no_rows, pick_precision(config.precision, device))
@@ -121,8 +127,8 @@ def new_session(config: Config, device: torch.device) -> Iterator[Session]:
             metrics.close()
 
 
-def clean(device: torch.device) -> None:
-    """Forget compiled code and give memory back, for the next contender."""
+def free_memory(device: torch.device) -> None:
+    """Drop compiled code and free memory, for the next contender."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
@@ -153,7 +159,7 @@ def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
         torch.cuda.reset_peak_memory_stats(device)
     seconds = time_updates(session, rounds, each)
     tokens = clock.positions / clock.updates
-    speeds = spread([tokens / value for value in seconds])
+    speeds = percentiles([tokens / value for value in seconds])
     share = session.state.predicted / clock.positions
     flops = flops_per_position(config.model, config.wordpiece.vocab_size, config.data.seq_len, share)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -168,66 +174,56 @@ def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
     }
 
 
-def run_setting(
-    words: Words, compiled: list[str], optimizers: list[str], rounds: int, device: torch.device,
-    keep: Callable[[str, Result], None], in_time: Callable[[str], bool],
-) -> None:  # fmt: skip
-    """Measure every contender of a setting and hand each result to `keep`, as soon as it is there."""
-    config = read_config(list(words))
-    for kind in compiled:
-        if not in_time(kind):
-            continue
-        names = [f"{kind} {optimizer}" for optimizer in optimizers]
+def measure_kind(
+    config: Config, kind: str, optimizers: list[str], rounds: int, device: torch.device
+) -> Iterator[tuple[str, Result]]:
+    """Measure one way to compile, with each optimizer.
 
-        def done(name: str, result: Result, names: list[str] = names) -> None:
-            names.remove(name)
-            keep(name, result)
+    Yields:
+        The name and the result of each contender, as soon as it has been measured. The result of one that failed, for
+        lack of memory or in the compiler, is its error.
+    """
+    remaining = [f"{kind} {optimizer}" for optimizer in optimizers]
+    failure = ""
+    try:
+        for name, result in _measure_optimizers(config, kind, optimizers, rounds, device):
+            remaining.remove(name)
+            yield name, result
+    except Exception as error:  # whatever a compiler or a device raises; the other contenders go on
+        failure = summarise_error(error)
+    for name in remaining:
+        yield name, {"error": failure}
+    free_memory(device)
 
-        try:
-            run_kind(config, kind, optimizers, rounds, device, done)
-        except Exception as error:  # whatever a compiler or a device raises; the others go on
-            for name in names:
-                keep(name, {"error": said(error)})
-        clean(device)
 
+def _measure_optimizers(
+    config: Config, kind: str, optimizers: list[str], rounds: int, device: torch.device
+) -> Iterator[tuple[str, Result]]:
+    """Compile a session once, and measure it with one optimizer after the other.
 
-def run_kind(
-    config: Config, kind: str, optimizers: list[str], rounds: int, device: torch.device,
-    keep: Callable[[str, Result], object],
-) -> None:  # fmt: skip
-    """Measure the contenders of one kind of compilation; nothing of them is held when it returns.
-
-    The micro-batch that the first kind found is kept in the config, so that all have the same.
+    The micro-batch that the first kind found stays in the config, so that all kinds have the same.
     """
     with new_session(config, device) as session:
         find_micro_rows(session, config.batch.micro_rows)
         config.batch.micro_rows = session.state.micro_rows
-        for name, result in contenders(session, config, kind, optimizers, rounds):
-            keep(name, result)
+        compilation = compile_session(session, COMPILE[kind])
+        if compilation["kind"] != COMPILE[kind].kind:
+            raise RuntimeError(compilation["failed"][COMPILE[kind].kind])
+        for optimizer in optimizers:
+            config.optimizer.kind = optimizer
+            built = build_optimizer(session.parts.model, config.optimizer)
+            session.parts = replace(session.parts, optimizer=built)
+            result = measure(session, config, rounds, each=2 if device.type == "cuda" else 1)
+            yield f"{kind} {optimizer}", {**result, "compilation": compilation}
 
 
-def said(error: Exception) -> str:
-    """An error in one line."""
+def summarise_error(error: Exception) -> str:
+    """Return an error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def contenders(
-    session: Session, config: Config, kind: str, optimizers: list[str], rounds: int
-) -> Iterator[tuple[str, Result]]:
-    """Compile a session once, and measure it with one optimizer after the other."""
-    compilation = compile_session(session, COMPILE[kind])
-    if compilation["kind"] != COMPILE[kind].kind:
-        raise RuntimeError(compilation["failed"][COMPILE[kind].kind])
-    for optimizer in optimizers:
-        config.optimizer.kind = optimizer  # type: ignore[assignment]
-        optimizer_of_kind = build_optimizer(session.parts.model, config.optimizer)
-        session.parts = replace(session.parts, optimizer=optimizer_of_kind)
-        result = measure(session, config, rounds, each=2 if session.parts.device.type == "cuda" else 1)
-        yield f"{kind} {optimizer}", {**result, "compilation": compilation}
-
-
-def line(name: str, result: Result) -> str:
-    """One contender in a line: thousand tokens a second, MFU, memory, and the shares of its profile."""
+def format_line(name: str, result: Result) -> str:
+    """Return one contender as a line: thousand tokens a second, MFU, memory, and the shares of its profile."""
     if "error" in result:
         return f"{name}: {result['error'][:120]}"
     speed = result["tokens_per_second"]

@@ -37,13 +37,13 @@ def time_alternating(
     return seconds
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def percentiles(values: list[float]) -> dict[str, float]:
     """Median, 20th and 80th percentile of at least two values."""
     cuts = statistics.quantiles(values, n=5, method="inclusive")
     return {"median": statistics.median(values), "p20": cuts[0], "p80": cuts[3]}
 
 
-def machine(device: torch.device, packages: Sequence[str] = ("torch", "transformers")) -> dict[str, Any]:
+def describe_machine(device: torch.device, packages: Sequence[str] = ("torch", "transformers")) -> dict[str, Any]:
     """What a figure must be read with: hardware, driver, versions of the packages that are there, commit, date."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     described = subprocess.run(git, capture_output=True, text=True, check=False)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bench import compile_kernels
-from bench.compile_cases import CALLS, DTYPES, Call, meta
+from bench.compile_cases import CALLS, DTYPES, LauncherCall, meta
 from bench.compile_kernels import (
-    Code,
-    Row,
+    KernelBuild,
+    MachineCode,
     compile_all,
     count_instructions,
     main,
@@ -20,7 +20,8 @@ from bench.compile_kernels import (
     record,
     show,
     specialise,
-)  # fmt: skip
+)
+from cram.errors import CramError
 from cram_kernels import _launch
 from cram_kernels._launch import Launch, LaunchSettings, launch
 from cram_kernels._triton import HAS_TRITON
@@ -77,7 +78,7 @@ def test_rows_that_are_not_aligned_are_read_in_small_pieces() -> None:
     codes = []
     for width in (1000, 1001):
         x = meta(64, width, dtype="fp16")
-        rows = record([Call("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))])
+        rows = record([LauncherCall("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))])
         codes.append(next(compile_all(rows, [75], jobs=1))[75])
         assert missed_bars(rows[0], 75, codes[-1]) == ["narrow loads", "narrow stores"]
         assert codes[-1].wide_load_bytes == 0
@@ -100,24 +101,35 @@ DISASSEMBLY = """
 
 def test_instructions_are_counted_by_their_width() -> None:
     assert count_instructions(DISASSEMBLY) == {
-        "spills": 2, "load_bytes": 16 + 16 + 2 + 4 + 32 + 16, "wide_load_bytes": 16 + 16 + 32 + 16,
-        "store_bytes": 24, "wide_store_bytes": 16,
-    }  # fmt: skip
+        "spills": 2,
+        "load_bytes": 16 + 16 + 2 + 4 + 32 + 16,
+        "wide_load_bytes": 16 + 16 + 32 + 16,
+        "store_bytes": 24,
+        "wide_store_bytes": 16,
+    }
 
 
 def test_each_bar_is_named_where_it_is_missed() -> None:
-    call, settings = Call("2x8", "fp32", lambda: None), LaunchSettings(1, 8, 1)
-    source = compile_kernels.Source("m", "_kernel", (), (), (), 1)
-    row = Row(call, Launch(None, (), {}, settings), source)
-    good = {"registers": 32, "stack": 0, "shared": 64 << 10, "spills": 0, "load_bytes": 20, "wide_load_bytes": 16,
-            "store_bytes": 16, "wide_store_bytes": 16}  # fmt: skip
-    assert not missed_bars(row, 75, Code(**good))
-    assert missed_bars(row, 75, Code(**good | {"shared": (64 << 10) + 1})) == ["65537 bytes of shared memory"]
-    assert missed_bars(row, 90, Code(**good | {"spills": 3})) == ["3 spills"]
-    assert missed_bars(row, 90, Code(**good | {"wide_load_bytes": 4})) == ["narrow loads"]
-    assert missed_bars(row, 90, Code(**good | {"wide_store_bytes": 4})) == ["narrow stores"]
-    unaligned = Row(Call("2x9", "fp32", lambda: None, aligned=False), row.launch, source)
-    assert not missed_bars(unaligned, 90, Code(**good | {"wide_store_bytes": 4}))
+    call, settings = LauncherCall("2x8", "fp32", lambda: None), LaunchSettings(1, 8, 1)
+    source = compile_kernels.KernelSource("m", "_kernel", (), (), (), 1)
+    row = KernelBuild(call, Launch(None, (), {}, settings), source)
+    good = {
+        "registers": 32,
+        "stack": 0,
+        "shared": 64 << 10,
+        "spills": 0,
+        "load_bytes": 20,
+        "wide_load_bytes": 16,
+        "store_bytes": 16,
+        "wide_store_bytes": 16,
+    }
+    assert not missed_bars(row, 75, MachineCode(**good))
+    assert missed_bars(row, 75, MachineCode(**good | {"shared": (64 << 10) + 1})) == ["65537 bytes of shared memory"]
+    assert missed_bars(row, 90, MachineCode(**good | {"spills": 3})) == ["3 spills"]
+    assert missed_bars(row, 90, MachineCode(**good | {"wide_load_bytes": 4})) == ["narrow loads"]
+    assert missed_bars(row, 90, MachineCode(**good | {"wide_store_bytes": 4})) == ["narrow stores"]
+    unaligned = KernelBuild(LauncherCall("2x9", "fp32", lambda: None, aligned=False), row.launch, source)
+    assert not missed_bars(unaligned, 90, MachineCode(**good | {"wide_store_bytes": 4}))
 
 
 @needs_triton
@@ -134,8 +146,10 @@ def test_the_command_prints_a_table_and_writes_what_it_is_asked_to(
 
 
 def test_unknown_word() -> None:
-    with pytest.raises(SystemExit, match="arches"):
+    with pytest.raises(CramError, match=r"unknown key 'arches' .* Nearest: archs"):
         main(["arches=90"])
+    with pytest.raises(CramError, match=r"ops=layernorm is not one of layer_norm, .* Nearest: layer_norm"):
+        main(["ops=layernorm"])
 
 
 def test_what_is_recorded_is_not_launched() -> None:
@@ -149,7 +163,7 @@ def test_one_and_nothing_become_constants() -> None:
     from cram_kernels._softmax_kernels import launch_softmax_forward
 
     x = meta(4, 1, dtype="fp16")
-    (row,) = record([Call("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))])
+    (row,) = record([LauncherCall("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))])
     assert dict(row.source.constants)["width"] == 1
     assert dict(row.source.signature)["scale"] == "fp32"
     assert specialise(row.launch) == row.source

@@ -9,14 +9,23 @@ import pytest
 import torch
 
 from bench import kernel_timing
-from bench.kernel_timing import Timing, copy_speed, input_sets, peak_bytes, plan, rotate, time_call, waits_for_gpu
+from bench.kernel_timing import (
+    Timing,
+    count_input_sets,
+    measure_copy_speed,
+    measure_peak_bytes,
+    plan_launches,
+    rotate,
+    time_call,
+    waits_for_gpu,
+)
 
 
 def test_plan_fills_a_graph_and_keeps_to_its_time() -> None:
-    assert plan(1e-5, sets=8, seconds=0.12) == (20, 30)
-    assert plan(1e-5, sets=32, seconds=0.12) == (32, 30)
-    assert plan(2e-3, sets=1, seconds=0.12) == (10, 10)
-    assert plan(4e-2, sets=1, seconds=0.12) == (1, 10)
+    assert plan_launches(1e-5, sets=8, seconds=0.12) == (20, 30)
+    assert plan_launches(1e-5, sets=32, seconds=0.12) == (32, 30)
+    assert plan_launches(2e-3, sets=1, seconds=0.12) == (10, 10)
+    assert plan_launches(4e-2, sets=1, seconds=0.12) == (1, 10)
 
 
 def test_results_are_kept_until_their_set_comes_round() -> None:
@@ -60,14 +69,17 @@ class FakeCuda:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     stand_ins = {
-        "graph": fake.graph, "Event": fake.event, "synchronize": lambda device=None: None,
-        "CUDAGraph": lambda: SimpleNamespace(replay=fake.replay), "current_stream": lambda: "side stream",
+        "graph": fake.graph,
+        "Event": fake.event,
+        "synchronize": lambda device=None: None,
+        "CUDAGraph": lambda: SimpleNamespace(replay=fake.replay),
+        "current_stream": lambda: "side stream",
         "set_sync_debug_mode": lambda mode: setattr(fake, "mode", mode),
         "get_device_properties": lambda device: SimpleNamespace(L2_cache_size=50 << 20),
-    }  # fmt: skip
+    }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(kernel_timing, "plan", lambda one_call, sets, seconds: (20, 4))
+    monkeypatch.setattr(kernel_timing, "plan_launches", lambda one_call, sets, seconds: (20, 4))
     return fake
 
 
@@ -101,9 +113,9 @@ def test_events_may_be_asked_for_and_other_errors_are_not_hidden(cuda: FakeCuda)
 
 
 def test_input_sets_are_four_times_the_cache(cuda: FakeCuda) -> None:
-    assert input_sets(50 << 20, torch.device("cuda")) == 4
-    assert input_sets(1 << 30, torch.device("cuda")) == 1
-    assert peak_bytes(lambda number: None, torch.device("cpu")) is None
+    assert count_input_sets(50 << 20, torch.device("cuda")) == 4
+    assert count_input_sets(1 << 30, torch.device("cuda")) == 1
+    assert measure_peak_bytes(lambda number: None, torch.device("cpu")) is None
 
 
 def test_what_cannot_stand_in_a_graph_is_timed_by_events(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,4 +131,4 @@ def test_a_cpu_is_timed_by_the_clock() -> None:
     timing = time_call(calls.append, 2, torch.device("cpu"), 0.001)
     assert timing.how == "clock" and timing.p20 <= timing.median <= timing.p80
     assert set(calls) == {0, 1}
-    assert 1e7 < copy_speed(1 << 20, torch.device("cpu"), 0.01) < 1e13
+    assert 1e7 < measure_copy_speed(1 << 20, torch.device("cpu"), 0.01) < 1e13

@@ -14,20 +14,26 @@ from torch.nn import functional as F
 
 from bench import kernel_cases, kernel_providers, plot_kernels
 from bench import kernels as bench_kernels
-from bench.kernel_cases import FULL, OPS, QUICK, SMALL, Case
-from bench.kernel_check import check, input_set, make_call, poisoned
-from bench.kernel_providers import PACKAGES, Provider, build
+from bench.kernel_cases import FULL, OPS, QUICK, SMALL, KernelCase
+from bench.kernel_check import check_provider, make_call, make_inputs, poisoned_memory
+from bench.kernel_providers import PACKAGES, Provider, build_provider
+from bench.kernel_table import mean_seconds, ratio_to_ours
 from bench.kernel_timing import Timing
-from bench.kernels import over_ours, run_case, seconds_of
+from bench.kernels import run_case
+from cram.errors import CramError
 
 CPU = torch.device("cpu")
 CASES = {
-    "layer_norm": Case("layer_norm", 9, 64), "layer_norm+residual": Case("layer_norm+residual", 9, 64),
-    "softmax": Case("softmax", 9, 33), "softmax+mask": Case("softmax+mask", 12 * 128, 128),
-    "cross_entropy": Case("cross_entropy", 17, 100),
-    "linear_cross_entropy": Case("linear_cross_entropy", 17, 100, hidden=32), "geglu": Case("geglu", 9, 32),
-    "swiglu": Case("swiglu", 9, 32), "rope": Case("rope", 128, 12 * 8),
-}  # fmt: skip
+    "layer_norm": KernelCase("layer_norm", 9, 64),
+    "layer_norm+residual": KernelCase("layer_norm+residual", 9, 64),
+    "softmax": KernelCase("softmax", 9, 33),
+    "softmax+mask": KernelCase("softmax+mask", 12 * 128, 128),
+    "cross_entropy": KernelCase("cross_entropy", 17, 100),
+    "linear_cross_entropy": KernelCase("linear_cross_entropy", 17, 100, hidden=32),
+    "geglu": KernelCase("geglu", 9, 32),
+    "swiglu": KernelCase("swiglu", 9, 32),
+    "rope": KernelCase("rope", 128, 12 * 8),
+}
 
 
 # --- cases and providers
@@ -43,20 +49,20 @@ def test_every_op_has_cases_and_providers() -> None:
 
 def test_bytes_count_every_tensor_once() -> None:
     for op, found in (("layer_norm+residual", (8, 8)), ("cross_entropy", (2, 4)), ("geglu", (6, 10))):
-        case = Case(op, 10, 16)
+        case = KernelCase(op, 10, 16)
         assert [OPS[op].bytes(case, way) for way in ("forward", "backward")] == [160 * n for n in found]
         assert OPS[op].bytes(case, "both") == 160 * sum(found)
     case = CASES["softmax+mask"]
     made = OPS[case.op].make(case, CPU)
-    assert OPS[case.op].bytes(case, "forward") == 2 * case.numbers + made["mask"].numel()
-    assert kernel_cases.flops(Case("linear_cross_entropy", 2, 3, hidden=5)) == 6 * 2 * 3 * 5
+    assert OPS[case.op].bytes(case, "forward") == 2 * case.tensor_bytes + made["mask"].numel()
+    assert kernel_cases.count_flops(KernelCase("linear_cross_entropy", 2, 3, hidden=5)) == 6 * 2 * 3 * 5
 
 
 def test_a_check_has_few_enough_rows_and_an_odd_number_of_them() -> None:
-    assert Case("cross_entropy", 8192, 50_257).checked(2**28).rows == 2**28 // 50_257
-    assert Case("cross_entropy", 8192, 32_768).checked(2**28 - 1).rows == 8191
+    assert KernelCase("cross_entropy", 8192, 50_257).shrink(2**28).rows == 2**28 // 50_257
+    assert KernelCase("cross_entropy", 8192, 32_768).shrink(2**28 - 1).rows == 8191
     for case in FULL:
-        few = case.checked(2**18)
+        few = case.shrink(2**18)
         assert few.rows * case.width <= 2**18 and few.rows < case.rows
         OPS[case.op].function(*OPS[case.op].make(few, torch.device("meta")).values())
 
@@ -65,25 +71,27 @@ def test_a_check_has_few_enough_rows_and_an_odd_number_of_them() -> None:
 @pytest.mark.parametrize("name", ["ours", "eager", "torch_chunked"])
 @pytest.mark.parametrize("op", OPS)
 def test_providers_are_right(op: str, name: str, dtype: str) -> None:
-    provider = build(name, replace(CASES[op], dtype=dtype), CPU)
+    provider = build_provider(name, replace(CASES[op], dtype=dtype), CPU)
     if provider is None:
         assert name == "torch_chunked"
         return
-    found = check(replace(CASES[op], dtype=dtype), provider, CPU)
+    found = check_provider(replace(CASES[op], dtype=dtype), provider, CPU)
     assert found["passed"], found
 
 
 def test_peers_are_not_asked_on_a_cpu() -> None:
     for name in set(PACKAGES) - {"ours", "eager", "torch_chunked"}:
-        assert build(name, CASES["softmax"], CPU) is None
+        assert build_provider(name, CASES["softmax"], CPU) is None
 
 
 def wide_rope(q: Any, k: Any, cos: Any, sin: Any) -> Any:
     """As Liger's: heads before tokens, whole angles, in place, and more than the pair returned."""
     half = q.shape[-1] // 2
     assert cos.shape[-1] == 2 * half
-    turned = (part.transpose(1, 2) for part in kernel_cases.rope(
-        q.transpose(1, 2), k.transpose(1, 2), cos[..., :half], sin[..., :half]))  # fmt: skip
+    turned = (
+        part.transpose(1, 2)
+        for part in kernel_cases.rope(q.transpose(1, 2), k.transpose(1, 2), cos[..., :half], sin[..., :half])
+    )
     return *turned, cos, sin
 
 
@@ -115,15 +123,19 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("op", OPS)
 def test_peers_get_the_layout_they_want(op: str) -> None:
     cuda = torch.device("cuda")
-    found = {name: build(name, CASES[op], cuda) for name in ("liger", "quack", "cce", "cce_kahan_full_c")}
+    found = {name: build_provider(name, CASES[op], cuda) for name in ("liger", "quack", "cce", "cce_kahan_full_c")}
     there = {name for name, provider in found.items() if provider is not None}
     assert there == {
-        "layer_norm": {"liger", "quack"}, "softmax": {"liger", "quack"}, "cross_entropy": {"liger", "quack"},
-        "linear_cross_entropy": {"liger", "cce", "cce_kahan_full_c"}, "geglu": {"liger"}, "swiglu": {"liger"},
+        "layer_norm": {"liger", "quack"},
+        "softmax": {"liger", "quack"},
+        "cross_entropy": {"liger", "quack"},
+        "linear_cross_entropy": {"liger", "cce", "cce_kahan_full_c"},
+        "geglu": {"liger"},
+        "swiglu": {"liger"},
         "rope": {"liger"},
-    }.get(op, set())  # fmt: skip
+    }.get(op, set())
     for name in there:
-        assert check(CASES[op], found[name], CPU)["passed"], name  # type: ignore[arg-type]
+        assert check_provider(CASES[op], found[name], CPU)["passed"], name  # type: ignore[arg-type]
 
 
 # --- the check
@@ -142,21 +154,25 @@ def test_what_is_left_unwritten_is_found() -> None:
         def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
             return torch.ops.aten._softmax_backward_data(grads[0], ctx.saved_tensors[0], -1, grads[0].dtype)
 
-    found = check(CASES["softmax"], Provider(Careless.apply), CPU)
+    found = check_provider(CASES["softmax"], Provider(Careless.apply), CPU)
     assert not found["passed"]
     assert found["relative"] == float("inf")
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda x: torch.softmax(x, -1) * 1.1, lambda x: torch.softmax(x.detach(), -1) + 0 * x,
-    lambda x: torch.softmax(x, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: torch.softmax(x, -1) * 1.1,
+        lambda x: torch.softmax(x.detach(), -1) + 0 * x,
+        lambda x: torch.softmax(x, 0),
+    ],
+)
 def test_wrong_values_and_gradients_are_found(wrong: Callable[..., Any]) -> None:
-    assert not check(CASES["softmax"], Provider(wrong), CPU)["passed"]
+    assert not check_provider(CASES["softmax"], Provider(wrong), CPU)["passed"]
 
 
 def test_poison_is_gone_afterwards() -> None:
-    with poisoned(CPU, 1024):
+    with poisoned_memory(CPU, 1024):
         assert torch.empty(64).isnan().all()
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -166,7 +182,9 @@ def test_a_provider_that_raises_or_is_wrong_is_reported_and_not_timed(monkeypatc
         raise ValueError("no such width\nand more")
 
     made = {"eager": Provider(broken), "torch_chunked": Provider(lambda x: torch.softmax(x, -1) * 2)}
-    monkeypatch.setattr(bench_kernels, "build", lambda name, case, device: made.get(name) or build(name, case, device))
+    monkeypatch.setattr(
+        bench_kernels, "build_provider", lambda name, case, device: made.get(name) or build_provider(name, case, device)
+    )
     providers = run_case(CASES["softmax"], CPU, ["ours", "eager", "torch_chunked"], 0.01)["providers"]
     assert providers["eager"] == {"error": "ValueError: no such width", "timings": {}}
     assert providers["torch_chunked"]["error"].startswith("wrong: ")
@@ -179,9 +197,9 @@ def test_a_provider_that_raises_or_is_wrong_is_reported_and_not_timed(monkeypatc
 
 @pytest.mark.parametrize("op", OPS)
 def test_calls_of_all_directions_fit_together(op: str) -> None:
-    provider = build("ours", CASES[op], CPU)
+    provider = build_provider("ours", CASES[op], CPU)
     assert provider is not None
-    inputs = [input_set(CASES[op], provider, CPU) for _ in range(2)]
+    inputs = [make_inputs(CASES[op], provider, CPU) for _ in range(2)]
     backward, both = (make_call(provider, inputs, direction) for direction in ("backward", "both"))
     make_call(provider, inputs, "forward")(1)
     first = backward(1)
@@ -199,17 +217,19 @@ def test_ours_is_timed_as_the_peer_that_cannot_be_captured(monkeypatch: pytest.M
         return Timing(value, value, value, how)
 
     monkeypatch.setattr(bench_kernels, "time_call", time_fake)
-    monkeypatch.setattr(bench_kernels, "copy_speed", lambda nbytes, device, seconds: 1.0)
+    monkeypatch.setattr(bench_kernels, "measure_copy_speed", lambda nbytes, device, seconds: 1.0)
     eager = Provider(lambda x: torch.softmax(x.double(), -1))
     monkeypatch.setattr(
-        bench_kernels, "build", lambda name, case, device: eager if name == "eager" else build(name, case, device)
+        bench_kernels,
+        "build_provider",
+        lambda name, case, device: eager if name == "eager" else build_provider(name, case, device),
     )
     found = run_case(replace(CASES["softmax"], dtype="fp32"), CPU, ["ours", "eager"], 0.01)
     ours = found["providers"]["ours"]["timings"]
     assert [turn["how"] for turn in ours["forward"]] == ["graph"] * 2
     assert [turn["how"] for turn in ours["forward by events"]] == ["events"] * 2
-    assert over_ours(found, "eager", "forward") == 4.0  # 12 over 3, not over 1
-    assert over_ours(found, "eager", "backward") == 1.0
+    assert ratio_to_ours(found, "eager", "forward") == 4.0  # 12 over 3, not over 1
+    assert ratio_to_ours(found, "eager", "backward") == 1.0
 
 
 # --- the command and the plot
@@ -220,7 +240,7 @@ def test_the_command_on_a_cpu(
 ) -> None:
     cases = [replace(CASES[op], dtype="fp32") for op in ("layer_norm", "linear_cross_entropy")]
     monkeypatch.setattr(kernel_cases, "SMALL", cases)
-    assert bench_kernels.main(["--check", "--seconds", "0.01", "--out", str(tmp_path)]) == 0
+    assert bench_kernels.main(["seconds=0.01", f"out={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("This is a CPU")
     assert "% " in printed and "TFLOP/s" in printed and "x" in printed
@@ -230,20 +250,20 @@ def test_the_command_on_a_cpu(
     norm, head = results["cases"]
     assert all(len(turns) == 2 for turns in norm["providers"]["ours"]["timings"].values())
     assert set(norm["copy"]) == {"forward", "backward", "both"} and not head["copy"]
-    assert seconds_of(head["providers"]["eager"], "both")
-    plot_kernels.main([str(tmp_path / "kernels-cpu.json")])
+    assert mean_seconds(head["providers"]["eager"], "both")
+    plot_kernels.main([f"results={tmp_path / 'kernels-cpu.json'}"])
     assert (tmp_path / "kernels-cpu.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_cases_beyond_the_limit_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench_kernels.main(["--ops", "geglu,rope", "--limit", "1e-9", "--out", str(tmp_path)]) == 0
+    assert bench_kernels.main(["ops=geglu,rope", "limit=1e-9", f"out={tmp_path}"]) == 0
     assert "left out" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
 def test_checks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(kernel_cases, "SMALL", [CASES["swiglu"]])
-    assert bench_kernels.main(["--check-only", "--out", str(tmp_path)]) == 0
+    assert bench_kernels.main(["check_only=true", f"out={tmp_path}"]) == 0
     assert "ours: right" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -251,22 +271,28 @@ def test_checks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_ours_being_wrong_is_the_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_cases, "SMALL", [CASES["softmax"]])
     monkeypatch.setitem(kernel_providers.OURS, "softmax", lambda x: x)
-    assert bench_kernels.main(["--providers", "ours", "--out", str(tmp_path)]) == 1
+    assert bench_kernels.main(["providers=ours", f"out={tmp_path}"]) == 1
 
 
-def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        bench_kernels.main(["--ops", "layernorm"])
-    assert "no layernorm; there are layer_norm," in capsys.readouterr().err
+def test_unknown_names() -> None:
+    for word in ("ops=layernorm", "providers=triton"):
+        with pytest.raises(CramError, match=f"{word} is not one of "):
+            bench_kernels.main([word])
 
 
 def test_the_plot_takes_the_case_with_the_most_bytes_of_a_width() -> None:
     def case(rows: int, width: int, seconds: float) -> dict[str, Any]:
         nbytes = {"forward": rows * width}
         ours = {"timings": {"forward": [{"median": seconds}] * 2}}
-        return {"op": "softmax", "dtype": "bf16", "width": width, "bytes": nbytes, "copy": {"forward": 5e9},
-                "providers": {"ours": ours, "quack": {"error": "absent", "timings": {}}}}  # fmt: skip
+        return {
+            "op": "softmax",
+            "dtype": "bf16",
+            "width": width,
+            "bytes": nbytes,
+            "copy": {"forward": 5e9},
+            "providers": {"ours": ours, "quack": {"error": "absent", "timings": {}}},
+        }
 
-    points = plot_kernels.series([case(8, 16, 1.0), case(32, 16, 2e-9), case(8, 8, 64e-9)], "forward")
+    points = plot_kernels.collect_points([case(8, 16, 1.0), case(32, 16, 2e-9), case(8, 8, 64e-9)], "forward")
     assert points["ours"] == [(8, pytest.approx(1.0)), (16, pytest.approx(256.0))]
     assert points["copy"] == [(8, 5.0), (16, 5.0)]

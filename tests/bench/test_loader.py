@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from bench import loader as bench_loader
-from bench.loader import ORDERS, Passes, main, make_shards
+from bench import loader_passes
+from bench.loader import main
+from bench.loader_passes import ORDERS, LoaderPasses, make_shards
 from cram.data.shards.shards import ShardSet
+from cram.errors import CramError
 
 
 @pytest.fixture(autouse=True)
 def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(bench_loader, "ROWS_PER_SHARD", 500)
+    monkeypatch.setattr(loader_passes, "ROWS_PER_SHARD", 500)
 
 
 def test_made_shards_hold_whole_documents_of_words_of_unequal_frequency(tmp_path: Path) -> None:
@@ -30,10 +32,10 @@ def test_made_shards_hold_whole_documents_of_words_of_unequal_frequency(tmp_path
 
 
 def test_a_pass_takes_every_row_once_and_hides_the_same_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_loader, "MICRO_TOKENS", 1 << 10)
+    monkeypatch.setattr(loader_passes, "MICRO_TOKENS", 1 << 10)
     make_shards(tmp_path / "set", 64, 50_000)
     for order in ORDERS:
-        passes = Passes(tmp_path / "set", order)
+        passes = LoaderPasses(tmp_path / "set", order)
         rows = np.concatenate([rows.index for rows in passes._read()])
         assert len(set(rows.tolist())) == len(rows) == passes.tokens // 64
         assert passes.tokens > 49_000
@@ -53,7 +55,7 @@ def test_writes_speeds_of_made_and_of_given_shards(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / "loader-cpu.json").read_text())["cases"]) == {f"mine {order}" for order in ORDERS}
 
 
-@pytest.mark.parametrize(("words", "message"), [(["size=3"], "unknown word 'size=3'"), ([], "data= is missing")])
+@pytest.mark.parametrize(("words", "message"), [(["size=3"], "unknown key 'size'"), ([], "data= is missing")])
 def test_words_that_are_wrong(words: list[str], message: str) -> None:
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(CramError, match=message):
         main(words)

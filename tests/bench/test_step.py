@@ -7,21 +7,27 @@ from typing import Any
 import pytest
 import torch
 
-from bench import step as bench_step
 from bench import step_stock, step_training
-from bench.step import main, parse
+from bench.step import StepBenchConfig, choose_contenders, main
 from bench.step_profile import KINDS
-from bench.step_stock import Size, make_batch, modernbert, ours
-from bench.step_training import MadeRows, line
+from bench.step_stock import StepSize, build_modernbert, build_ours, make_batch
+from bench.step_training import RandomRows, format_line
 from cram.config.training import CompileConfig
-from cram.hub.modernbert import MODERNBERT
+from cram.errors import CramError
 
 CPU = torch.device("cpu")
-SMALL = Size(layers=2, width=32, heads=2, mlp_width=48, vocab_size=64, rows=3, seq_len=20)
+SMALL = StepSize(layers=2, width=32, heads=2, mlp_width=48, vocab_size=64, rows=3, seq_len=20)
 TINY = (
-    "recipe=bert_demo", "model.layers=2", "model.width=32", "model.heads=2", "model.mlp_width=48",
-    "wordpiece.vocab_size=64", "data.seq_len=16", "batch.tokens=128", "batch.micro_rows=4",
-)  # fmt: skip
+    "recipe=bert_demo",
+    "model.layers=2",
+    "model.width=32",
+    "model.heads=2",
+    "model.mlp_width=48",
+    "wordpiece.vocab_size=64",
+    "data.seq_len=16",
+    "batch.tokens=128",
+    "batch.micro_rows=4",
+)
 
 
 @pytest.fixture
@@ -49,11 +55,11 @@ def test_batch_predicts_the_same_number_in_each_row() -> None:
 
 def test_contenders_have_the_same_loss_for_the_same_weights() -> None:
     batch = make_batch(SMALL, 0.3, CPU)
-    model, loss = ours(SMALL, batch, CPU)
+    model, loss = build_ours(SMALL, batch, CPU)
     losses = [loss()]
     for sparse in (False, True):
-        stock, stock_loss = modernbert(SMALL, batch, sparse)
-        stock.load_state_dict(MODERNBERT.rename(model.state_dict()), strict=False)
+        stock, stock_loss = build_modernbert(SMALL, batch, sparse)
+        stock.load_state_dict(to_stock_names(model.state_dict()), strict=False)
         losses.append(stock_loss())
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
@@ -61,7 +67,7 @@ def test_contenders_have_the_same_loss_for_the_same_weights() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_writes_speeds_and_ratios_beside_stock_models(tmp_path: Path) -> None:
-    run("sizes=small", "--settings", "", f"--out={tmp_path}")
+    run("parts=stock", "sizes=small", f"out={tmp_path}")
     case = results(tmp_path)["cases"]["small fp32 mask 0.30"]
     speeds = case["tokens_per_second"]
     assert set(speeds) == {"cram", "modernbert", "modernbert_sparse", "bert"}
@@ -71,7 +77,7 @@ def test_writes_speeds_and_ratios_beside_stock_models(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_measures_the_update_of_a_run_and_profiles_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("--sizes", "", "--compile", "eager", "--out", str(tmp_path))
+    run("parts=training", "compile=eager", f"out={tmp_path}")
     training = results(tmp_path)["training"]
     assert list(training) == ["tiny eager adamw", "tiny eager muon"]
     for result in training.values():
@@ -99,24 +105,24 @@ def test_a_contender_that_fails_is_recorded_and_the_others_go_on(
         return compile_session(session, config)
 
     monkeypatch.setattr(step_training, "compile_session", fail)
-    run("sizes=", "compile=model,blocks,eager", "optimizers=adamw", f"out={tmp_path}")
+    run("parts=training", "compile=model,blocks,eager", "optimizers=adamw", f"out={tmp_path}")
     training = results(tmp_path)["training"]
     assert training["tiny model adamw"] == {"error": "OutOfMemoryError: no room for this"}
     assert training["tiny blocks adamw"] == {"error": "RuntimeError: code is wrong"}
     assert training["tiny eager adamw"]["tokens_per_second"]["median"] > 0
-    assert "no room" in line("a", training["tiny model adamw"])
+    assert "no room" in format_line("a", training["tiny model adamw"])
 
 
 @pytest.mark.usefixtures("small")
 def test_what_does_not_begin_in_time_is_named(tmp_path: Path) -> None:
-    run("sizes=small", "--limit", "1e-9", f"out={tmp_path}")
+    run("sizes=small", "limit=1e-9", f"out={tmp_path}")
     found = results(tmp_path)
     assert (found["cases"], found["training"]) == ({}, {})
     assert found["left_out"] == ["small fp32 mask 0.30", "tiny eager", "tiny blocks"]
 
 
 def test_made_rows_come_again_but_have_numbers_of_their_own() -> None:
-    rows = MadeRows(vocab_size=64, seq_len=8)
+    rows = RandomRows(vocab_size=64, seq_len=8)
     first = rows.next(step_training.POOL)
     again = rows.next(2)
     assert (again.tokens == first.tokens[:2]).all()
@@ -125,25 +131,29 @@ def test_made_rows_come_again_but_have_numbers_of_their_own() -> None:
     assert first.tokens.max() < 64
 
 
-def test_words_with_and_without_dashes_mean_the_same() -> None:
-    plain = parse(["rounds=3", "sizes=4x256", "out=x"], CPU)
-    assert vars(plain) == vars(parse(["--rounds", "3", "--sizes=4x256", "--out", "x"], CPU))
-    assert plain.out == Path("x")
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("quick", [[], ["--quick"]])
-def test_what_is_measured_unless_said_is_known(device: str, quick: list[str]) -> None:
-    asked = parse(quick, torch.device(device))
-    assert set(asked.compile) <= set(step_training.COMPILE)
-    assert asked.rounds >= 2
-    assert asked.limit == (bench_step.QUICK_LIMIT if quick else bench_step.LIMIT)
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_default_contenders_exist_on_each_device(device: str, quick: bool) -> None:
+    choice = choose_contenders(StepBenchConfig(quick=quick), torch.device(device))
+    assert set(choice.compile) <= set(step_training.COMPILE)
+    assert set(choice.sizes) <= set(step_stock.SIZES)
+    assert step_training.SETTINGS[device]
+
+
+def test_a_list_that_is_given_replaces_the_default() -> None:
+    choice = choose_contenders(StepBenchConfig(rates=[0.5], optimizers=["muon"]), CPU)
+    assert (choice.rates, choice.optimizers, choice.compile) == ([0.5], ["muon"], ["eager", "blocks"])
 
 
 @pytest.mark.parametrize(
-    ("word", "message"), [("rownds=3", "rownds"), ("compile=all", "--compile: no all; there are eager")]
+    ("word", "message"),
+    [
+        ("rownds=3", "unknown key 'rownds'"),
+        ("rounds=1", "rounds=1 is out of range"),
+        ("compile=all", "compile=all is not one of eager, blocks,"),
+        ("settings=small", "settings=small is not one of encoder 4x256"),
+    ],
 )
-def test_words_that_are_unknown(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse([word], CPU)
-    assert message in capsys.readouterr().err
+def test_wrong_words_are_refused(word: str, message: str) -> None:
+    with pytest.raises(CramError, match=message):
+        main([word])

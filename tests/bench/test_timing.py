@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.timing import machine, spread, time_alternating, write_results
+from bench.timing import describe_machine, percentiles, time_alternating, write_results
 
 
 def test_contenders_take_turns_in_a_rotating_order() -> None:
@@ -19,11 +19,11 @@ def test_contenders_take_turns_in_a_rotating_order() -> None:
 
 
 def test_spread() -> None:
-    assert spread([5.0, 1.0, 2.0, 4.0, 3.0, 6.0]) == pytest.approx({"median": 3.5, "p20": 2.0, "p80": 5.0})
+    assert percentiles([5.0, 1.0, 2.0, 4.0, 3.0, 6.0]) == pytest.approx({"median": 3.5, "p20": 2.0, "p80": 5.0})
 
 
 def test_results_say_where_they_were_measured(tmp_path: Path) -> None:
-    path = write_results({"machine": machine(torch.device("cpu"))}, tmp_path / "new", "step-cpu")
+    path = write_results({"machine": describe_machine(torch.device("cpu"))}, tmp_path / "new", "step-cpu")
     found = json.loads(path.read_text())["machine"]
     assert found["versions"]["torch"] == torch.__version__
     assert found["threads"] >= 1

@@ -17,9 +17,13 @@ INFINITY, NAN = float("inf"), float("nan")
 
 
 def yardstick(
-    logits: Tensor, target: Tensor, ignore_index: int = -100, label_smoothing: float = 0.0, z_loss: float = 0.0,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     reduction: str = "mean",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     losses = F.cross_entropy(
         logits, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
     )

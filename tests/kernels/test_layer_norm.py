@@ -21,9 +21,11 @@ def yardstick(
 
 
 def check(
-    x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None,
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Values and gradients of all inputs against float64, within the dtype's tolerance of the largest entry."""
     mine = [None if part is None else part.detach().requires_grad_() for part in (x, weight, bias, residual)]
     theirs = [None if part is None else part.detach().double().requires_grad_() for part in mine]
@@ -126,8 +128,10 @@ def test_an_upstream_gradient_of_any_strides(device: torch.device) -> None:
 
 @pytest.mark.parametrize("which", ["x", "residual", "weight", "bias"])
 def test_a_gradient_for_one_input_alone(which: str, device: torch.device) -> None:
-    parts = {name: randn(*shape, device=device) for name, shape in
-             (("x", (4, 8)), ("residual", (4, 8)), ("weight", (8,)), ("bias", (8,)))}  # fmt: skip
+    parts = {
+        name: randn(*shape, device=device)
+        for name, shape in (("x", (4, 8)), ("residual", (4, 8)), ("weight", (8,)), ("bias", (8,)))
+    }
     parts[which].requires_grad_()
     ours, total = ck.layer_norm(parts["x"], parts["weight"], parts["bias"], residual=parts["residual"])
     upstream = torch.randn_like(ours)

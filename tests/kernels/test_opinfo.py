@@ -20,9 +20,12 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 # Samples that ours can express in torch 2.13; linear_cross_entropy has fewer before it, or none.
 LEAST = {
-    "nn.functional.layer_norm": 6, "native_layer_norm": 20, "softmax": 6, "nn.functional.cross_entropy": 8,
+    "nn.functional.layer_norm": 6,
+    "native_layer_norm": 20,
+    "softmax": 6,
+    "nn.functional.cross_entropy": 8,
     "nn.functional.linear_cross_entropy": 64 if torch.__version__ >= (2, 13) else 1,
-}  # fmt: skip
+}
 
 
 def opinfos() -> list[Any]:
@@ -76,9 +79,14 @@ def cross_entropy(x: torch.Tensor, target: torch.Tensor, weight: Any = None, **r
 
 
 def linear_cross_entropy(
-    hidden: torch.Tensor, layer: torch.Tensor, target: torch.Tensor, linear_bias: Any = None, weight: Any = None,
-    options: Any = None, **rest: Any,
-) -> Expressed | None:  # fmt: skip
+    hidden: torch.Tensor,
+    layer: torch.Tensor,
+    target: torch.Tensor,
+    linear_bias: Any = None,
+    weight: Any = None,
+    options: Any = None,
+    **rest: Any,
+) -> Expressed | None:
     """A single position is a row; a chunk is a chunk; the weight of the layer has two dimensions."""
     if weight is not None or target.is_floating_point() or layer.ndim != 2:
         return None
@@ -96,9 +104,12 @@ def linear_cross_entropy(
 
 
 EXPRESS: dict[str, Callable[..., Expressed | None]] = {
-    "nn.functional.layer_norm": layer_norm, "native_layer_norm": layer_norm, "softmax": softmax,
-    "nn.functional.cross_entropy": cross_entropy, "nn.functional.linear_cross_entropy": linear_cross_entropy,
-}  # fmt: skip
+    "nn.functional.layer_norm": layer_norm,
+    "native_layer_norm": layer_norm,
+    "softmax": softmax,
+    "nn.functional.cross_entropy": cross_entropy,
+    "nn.functional.linear_cross_entropy": linear_cross_entropy,
+}
 
 
 def samples(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[Expressed]:

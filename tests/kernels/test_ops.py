@@ -43,7 +43,8 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[Any], Inputs]]] = {
         lambda d: (floats(3, 8, device=d), integers(3, device=d)),
     ),
     "linear_cross_entropy": (
-        ck.linear_cross_entropy, lambda d: (floats(3, 8, device=d), floats(5, 8, device=d), integers(3, device=d)),
+        ck.linear_cross_entropy,
+        lambda d: (floats(3, 8, device=d), floats(5, 8, device=d), integers(3, device=d)),
     ),
     "linear_cross_entropy of rows": (
         lambda h, w, t: ck.linear_cross_entropy(h, w, t, reduction="none"),
@@ -52,9 +53,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[Any], Inputs]]] = {
     "geglu": (ck.geglu, lambda d: (floats(3, 8, device=d),)),
     "swiglu": (ck.swiglu, lambda d: (floats(3, 8, device=d),)),
     "rope": (
-        ck.rope, lambda d: (floats(3, 2, 4, device=d), floats(3, 1, 4, device=d), angles(d), angles(d)),
+        ck.rope,
+        lambda d: (floats(3, 2, 4, device=d), floats(3, 1, 4, device=d), angles(d), angles(d)),
     ),
-}  # fmt: skip
+}
 each = pytest.mark.parametrize("name", CASES)
 
 

@@ -107,9 +107,16 @@ def strided(kind: str, heads: int, device: torch.device) -> Tensor:
 
 @pytest.mark.parametrize(
     "kind",
-    ["a fused projection's", "heads before tokens", "part of a head", "columns apart", "expanded heads",
-     "expanded rows", "unaligned"],
-)  # fmt: skip
+    [
+        "a fused projection's",
+        "heads before tokens",
+        "part of a head",
+        "columns apart",
+        "expanded heads",
+        "expanded rows",
+        "unaligned",
+    ],
+)
 def test_any_strides(kind: str, device: torch.device) -> None:
     check(strided(kind, 6, device), strided(kind, 2, device), *angles(2, 5, 4, device=device))
 

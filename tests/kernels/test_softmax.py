@@ -101,7 +101,7 @@ def test_no_rows_and_no_columns(shape: tuple[int, ...], masked: bool, device: to
 @pytest.mark.parametrize(
     "shape",
     [(2, 3, 5, 8), (2, 1, 1, 8), (2, 1, 5, 8), (1, 3, 1, 8), (5, 8), (8,), (), (2, 3, 5, 1), (2, 1, 5, 1), (5, 1)],
-)  # fmt: skip
+)
 def test_every_broadcast_of_a_mask(shape: tuple[int, ...], device: torch.device, home: str) -> None:
     rows, heads, queries, width = (7, 12, 37, 300) if home == "gpu" else (2, 3, 5, 8)
     sizes = {2: rows, 3: heads, 5: queries, 8: width}
