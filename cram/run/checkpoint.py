@@ -1,8 +1,13 @@
-"""Checkpoints: `checkpoints/STEP/` with model.safetensors, optimizer.safetensors and state.json.
+"""Checkpoints of a run, from which it is resumed.
 
-A checkpoint is whole or absent: it is written under a temporary name and renamed. `state.json` holds
-the sha256 of both tensor files and of itself, and the identity of the run; one that does not hold is passed over,
-with a warning, for the one before it. No pickle.
+checkpoints/STEP/    a checkpoint; STEP is the number of updates before it
+    model.safetensors        weights, and what the methods add to them
+    optimizer.safetensors    state of the optimizer
+    state.json               state of everything else, SHA-256 of both files above, identity of the run; carries its own
+                             SHA-256
+
+A checkpoint is written to a folder with a temporary name, which is then renamed, so that it is complete or absent. A
+checkpoint that is damaged, or belongs to another run, is skipped with a warning, and the one before it is used.
 """
 
 import re
@@ -20,14 +25,21 @@ from cram.errors import CramError
 from cram.files.atomic import sha256_bytes, write_atomic
 from cram.files.sealed import read_sealed, write_sealed
 
-KEPT = 2
-STEP = re.compile("0|[1-9][0-9]{0,18}")  # a step as it is written
+NEWEST_KEPT = 2  # checkpoints; if the newest is damaged, the one before it is used
+STEP_NAME = re.compile("0|[1-9][0-9]{0,18}")  # name of the folder of a checkpoint
 Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back: tensors on the CPU, and the state as JSON."""
+    """The content of a checkpoint.
+
+    Attributes:
+        step: number of updates before it.
+        model: tensors of the model by name, on the CPU.
+        optimizer: tensors of the optimizer by name, on the CPU.
+        state: everything else, as JSON.
+    """
 
     step: int
     model: Tensors
@@ -36,11 +48,15 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder: the newest two, and the newest from which a longer budget can go on.
+    """The checkpoints of a run folder: the newest two, and the one that a longer budget would continue from.
+
+    A longer budget continues from the newest checkpoint before the learning rate began to fall.
 
     Args:
-        decay: progress at which the learning rate begins to fall. A longer budget goes on from before it.
-        identity: of recipe, data and tokenizer, by name; written into each, and those with another are not read.
+        run: the run folder.
+        decay: progress at which the learning rate begins to fall, from 0 to 1.
+        identity: hashes of recipe, data and tokenizer, by name. They are written into every checkpoint, and a
+            checkpoint with other hashes is refused. None accepts every checkpoint.
     """
 
     def __init__(self, run: Path, decay: float = 1.0, identity: dict[str, str] | None = None) -> None:
@@ -49,58 +65,70 @@ class Checkpoints:
         self.identity = identity
 
     def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
-        """Write checkpoint `step` and drop those not kept; later ones were passed over, so they go too.
+        """Write a checkpoint, and remove those that are no longer needed.
 
-        Errors: CramError when the disk is full; nothing half-written is left.
+        Checkpoints of later updates are removed too: the run went back behind them, because they were damaged or
+        because the budget became longer.
+
+        Raises:
+            CramError: the disk is full. The older checkpoints are still there, and nothing half-written is left.
         """
-        temporary = self.folder / f".{step}.partial"
-        self._sweep()
+        folder, temporary = self.folder / str(step), self.folder / f".{step}.partial"
+        self._remove_partial()
         try:
-            sums = {}
+            hashes = {}
             for name, tensors in (("model", model), ("optimizer", optimizer)):
                 data = save(tensors)
-                sums[f"{name}.safetensors"] = sha256_bytes(data)
+                hashes[f"{name}.safetensors"] = sha256_bytes(data)
                 write_atomic(temporary / f"{name}.safetensors", data)
-            own = {"step": step, "files": sums, "identity": self.identity}
-            write_sealed(temporary / "state.json", {**own, **state})
-            if (self.folder / str(step)).exists():
-                (self.folder / str(step)).rename(self.folder / f".{step}.replaced.partial")
-            temporary.rename(self.folder / str(step))
+            header = {"step": step, "files": hashes, "identity": self.identity}
+            write_sealed(temporary / "state.json", {**header, **state})
+            if folder.exists():
+                folder.rename(self.folder / f".{step}.replaced.partial")
+            temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._sweep()
-        before = [there for there in self.steps() if there <= step]
-        kept = before[:KEPT] + [there for there in before if self._before_decay(there)][:1]
+        self._remove_partial()
+        earlier = [other for other in self.steps() if other <= step]
+        kept = earlier[:NEWEST_KEPT] + [other for other in earlier if self._is_before_decay(other)][:1]
         for other in set(self.steps()).difference(kept):
             shutil.rmtree(self.folder / str(other))
 
-    def _sweep(self) -> None:
-        """Remove what was replaced, or left by a crash."""
-        for left in self.folder.glob(".*.partial"):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left)
+    def _remove_partial(self) -> None:
+        """Remove folders that were replaced, or that a crash left incomplete."""
+        for path in self.folder.glob(".*.partial"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
             else:
-                left.unlink()
+                path.unlink()
 
-    def _before_decay(self, step: int) -> bool:
-        """Whether the learning rate had not begun to fall at a checkpoint; False of a damaged one."""
+    def _is_before_decay(self, step: int) -> bool:
+        """Whether the learning rate had not begun to fall at a checkpoint; False for a damaged one."""
         try:
             return bool(self.read_state(step)["last_progress"] <= self.decay)
         except (CramError, KeyError):
             return False
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there, newest first. What else may lie there is not looked at."""
+        """Return the steps of all checkpoints, newest first. Files, links and folders with other names do not count."""
         if not self.folder.is_dir():
             return []
-        folders = [path for path in self.folder.iterdir() if STEP.fullmatch(path.name) and path.is_dir()]
+        folders = [path for path in self.folder.iterdir() if STEP_NAME.fullmatch(path.name) and path.is_dir()]
         return sorted((int(path.name) for path in folders if not path.is_symlink()), reverse=True)
 
-    def read_newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose checksums hold; None where there is none at all.
+    def step_before_decay(self) -> int | None:
+        """Return the step of the newest checkpoint before the learning rate began to fall, or None."""
+        return next((step for step in self.steps() if self._is_before_decay(step)), None)
 
-        Errors: CramError when there are checkpoints and all are damaged.
+    def read_newest(self) -> Checkpoint | None:
+        """Read the newest checkpoint that is intact, with a warning for each damaged one.
+
+        Returns:
+            the checkpoint; None if the run has no checkpoints.
+
+        Raises:
+            CramError: there are checkpoints, but all are damaged.
         """
         steps = self.steps()
         for step in steps:
@@ -115,53 +143,68 @@ class Checkpoints:
         return None
 
     def read_newest_state(self) -> dict[str, Any] | None:
-        """The state of the newest checkpoint whose state is readable; None where there is none."""
+        """Read the state of the newest checkpoint whose state is intact, without its tensors; None if there is none."""
         for step in self.steps():
             with suppress(CramError):
                 return self.read_state(step)
         return None
 
-    def step_before_decay(self) -> int | None:
-        """Step of the newest checkpoint at which the learning rate had not begun to fall; None where there is none."""
-        return next((step for step in self.steps() if self._before_decay(step)), None)
+    def choose(self, name: str) -> Checkpoint:
+        """Read the checkpoint that a user names.
 
-    def choose(self, said: str) -> Checkpoint:
-        """The checkpoint that `newest` or a number names. Errors: CramError that lists those that are there."""
+        Args:
+            name: `newest`, or the step of a checkpoint.
+
+        Raises:
+            CramError: there is no such checkpoint, or it is damaged. The message lists the checkpoints.
+        """
         steps = self.steps()
-        if said == "newest" and steps:
+        if name == "newest" and steps:
             newest = self.read_newest()
             assert newest is not None
             return newest
-        if STEP.fullmatch(said) and int(said) in steps:
-            return self.read(int(said))
-        there = ", ".join(map(str, sorted(steps))) or "none"
-        raise CramError(f"checkpoint={said}: there is none in {self.folder}. Say newest or one of these: {there}.")
+        if STEP_NAME.fullmatch(name) and int(name) in steps:
+            return self.read(int(name))
+        names = ", ".join(map(str, sorted(steps))) or "none"
+        raise CramError(f"checkpoint={name}: there is none in {self.folder}. Say newest or one of these: {names}.")
 
     def read_state(self, step: int) -> dict[str, Any]:
-        """The state of a checkpoint. Errors: CramError when its checksum does not hold, or it is another run's."""
+        """Read the state of a checkpoint, without its tensors.
+
+        Raises:
+            CramError: the state is damaged, or the checkpoint belongs to another update or another run.
+        """
         path = self.folder / str(step) / "state.json"
         state = read_sealed(path)
         if state["step"] != step:
-            raise CramError(f"{path}: of update {state['step']}.")
+            raise CramError(f"{path}: the checkpoint was written at update {state['step']}.")
         if self.identity and state["identity"] != self.identity:
-            there = state["identity"] or {}
-            others = [name for name, own in self.identity.items() if there.get(name) != own]
-            raise CramError(f"{path}: of another run: its {' and '.join(others)} differ.")
+            differing = list_differing_hashes(self.identity, state["identity"])
+            raise CramError(f"{path}: the checkpoint of another run: its {' and '.join(differing)} differ.")
         return state
 
     def read(self, step: int) -> Checkpoint:
-        """A checkpoint. Errors: CramError when a file is missing or its checksum does not hold."""
+        """Read a checkpoint.
+
+        Raises:
+            CramError: a file is missing or damaged, or the checkpoint belongs to another update or another run.
+        """
         folder, state = self.folder / str(step), self.read_state(step)
         tensors = {}
-        for name, expected in state["files"].items():
+        for name, digest in state["files"].items():
             try:
                 data = (folder / name).read_bytes()
             except OSError as error:
                 raise CramError(f"{folder / name}: cannot be read ({error.strerror}).") from None
-            if sha256_bytes(data) != expected:
-                raise CramError(f"{folder / name}: the checksum does not hold.")
+            if sha256_bytes(data) != digest:
+                raise CramError(f"{folder / name}: damaged or edited, its content is not what its sha256 says.")
             try:
                 tensors[name] = load(data)
             except (SafetensorError, ValueError, KeyError) as error:
                 raise CramError(f"{folder / name}: not a readable safetensors file ({error}).") from None
         return Checkpoint(step, tensors["model.safetensors"], tensors["optimizer.safetensors"], state)
+
+
+def list_differing_hashes(identity: dict[str, str], other: dict[str, str] | None) -> list[str]:
+    """Return the names, of `recipe`, `data` and `tokenizer`, whose hashes differ between two identities of runs."""
+    return [name for name, digest in identity.items() if other is None or other.get(name) != digest]

@@ -1,4 +1,4 @@
-"""The folder of one run: whose it is, whether it is finished, and that one process at a time writes to it."""
+"""The folder of a run: which config it belongs to, whether it is finished, and a lock against a second process."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from cram.errors import CramError
 from cram.files.atomic import sha256_bytes
 from cram.files.lock import take_lock
 from cram.files.sealed import CHECKSUMS
-from cram.run.checkpoint import Checkpoints
+from cram.run.checkpoint import Checkpoints, list_differing_hashes
 from cram.run.checksums import (
     RECIPE,
     RESULT_FILES,
@@ -26,111 +26,135 @@ from cram.run.checksums import (
     write_start_files,
 )
 
-# What a longer budget sets aside, beside copies of what names the run.
-OF_BUDGET = (*RESULT_FILES, "loss.png", "export", "glue.json", "glue")
-WRITTEN = ("checkpoints", "export", "tensorboard")  # folders
-OF_RUN = (*START_FILES, "metrics.jsonl")
+SUBFOLDERS = ("checkpoints", "export", "tensorboard")  # folders that a run writes into
+# What `RunFolder.set_aside` does when a run gets a longer budget: it moves the results, and copies what stays valid.
+MOVED = (*RESULT_FILES, "loss.png", "export", "glue.json", "glue")
+COPIED = (*START_FILES, "metrics.jsonl")
 
 
 class RunFolder:
-    """`runs/NAME/`, opened for the config that trains there.
+    """The folder of a run, opened and locked for a config. The lock is held until this object is deleted.
 
-    Errors: CramError when the folder belongs to another recipe, to something else, or to a process at work.
+    Args:
+        config: with the path of the folder in `config.run`. A folder that does not exist is made.
+
+    Raises:
+        CramError: the folder belongs to another recipe, holds other files, cannot be written, or is locked by another
+            process.
     """
 
     def __init__(self, config: Config) -> None:
         assert config.run is not None
         self.path = Path(config.run)
         self._config = config
-        recipe = self.path / "recipe.yaml"
-        if recipe.exists():
-            self._check_same(read_run_config(self.path))
+        if self._has_begun:
+            self._check_recipe(read_run_config(self.path))
         elif self.path.is_dir() and any(self.path.iterdir()) and not (self.path / ".lock").exists():
             raise CramError(f"run={self.path}: the folder holds other files. Choose another run=.")
         elif self.path.exists() and not self.path.is_dir():
             raise CramError(f"run={self.path} is a file. Choose another run=.")
-        for folder in (*(self.path / name for name in WRITTEN), *self.path.glob("budget-*")):
+        # A link could lead to the files of somebody else, which the run would remove or replace.
+        for folder in (*(self.path / name for name in SUBFOLDERS), *self.path.glob("budget-*")):
             if folder.is_symlink():
-                raise CramError(f"{folder} is a link, and a run writes into folders of its own. Remove it.")
+                raise CramError(f"{folder} is a link, but a run writes only into folders of its own. Remove the link.")
         self._lock = self._take_lock()
 
     @property
+    def _has_begun(self) -> bool:
+        return (self.path / RECIPE).exists()
+
+    @property
     def finished(self) -> bool:
-        """Whether everything a run leaves behind is there: its receipt, and the export that the receipt speaks of."""
+        """Whether the run has ended: its receipt exists, and so does the export if the receipt names one."""
         if not is_finished(self.path):
             return False
         return read_receipt(self.path)["export"] != "export/" or (self.path / "export").exists()
 
     @property
     def budget(self) -> Budget | None:
-        """The budget that the run has: its receipt's, or its newest readable checkpoint's. None before there is one."""
+        """The budget of the receipt, else of the newest intact checkpoint; None for a run that has neither."""
         if is_finished(self.path):
-            there = read_receipt(self.path)["budget"]
-            return Budget(there["clock"], there["limit"])
+            budget = read_receipt(self.path)["budget"]
+            return Budget(budget["clock"], budget["limit"])
         newest = self.checkpoints().read_newest_state()
         return Budget(**newest["budget"]) if newest else None
 
-    def checkpoints(self, decay: float = 1.0) -> Checkpoints:
-        """Its checkpoints; before it has begun it has none."""
-        return open_checkpoints(self.path, decay) if self._begun else Checkpoints(self.path, decay)
-
-    @property
-    def _begun(self) -> bool:
-        return (self.path / RECIPE).exists()
-
-    def set_aside(self, budget: Budget) -> Path | None:
-        """Keep the results of a budget in a folder of their own, a finished run like any other; None if there are none.
-
-        A call that was killed is finished by the next one.
-        """
-        results = [name for name in OF_BUDGET if (self.path / name).exists()]
-        if not results:
-            return None
-        kept = self.path / f"budget-{budget.words()}"
-        kept.mkdir(exist_ok=True)
-        for name in OF_RUN:
-            shutil.copyfile(self.path / name, kept / name)
-        if not (kept / CHECKSUMS).exists():  # else the one that was there has already lost its results
-            shutil.copyfile(self.path / CHECKSUMS, kept / CHECKSUMS)
-        unregister_results(self.path)
-        for name in results:
-            (self.path / name).rename(kept / name)
-        return kept
-
     @property
     def shards(self) -> Path | None:
-        """The shard folder this run began with, if it has begun and the folder is still there.
+        """The shard folder that the run began with; None if the run has not begun, or the folder is gone.
 
-        A source that changes, or a hub that is out of reach, must not keep a run from being resumed.
+        A run is resumed with these shards even if the source has changed or the Hub cannot be reached.
         """
-        folder = read_shard_folder(self.path) if self._begun else None
+        folder = read_shard_folder(self.path) if self._has_begun else None
         return folder if folder and folder.is_dir() else None
 
-    def begin(self, shards: Path, data: str, tokenizer: bytes, environment: dict[str, object]) -> dict[str, str]:
-        """Write what names the run; called when all that the user said has proved usable. Returns its identity.
+    def checkpoints(self, decay: float = 1.0) -> Checkpoints:
+        """Return the checkpoints of the run.
 
         Args:
-            shards: the shard folder, and `data` the hash of its rows.
-            tokenizer: the bytes of its tokenizer.json.
+            decay: progress at which the learning rate begins to fall.
         """
-        if not self._begun:
-            facts = {"seed": self._config.seed, "shards": str(shards.resolve())}
-            write_start_files(self.path, self._config, environment | facts, tokenizer, data)
-        own = hash_identity(self._config, data, sha256_bytes(tokenizer))
-        there = self.checkpoints().identity
-        if there != own:
-            others = [name for name in own if not there or there.get(name) != own[name]]
+        return open_checkpoints(self.path, decay) if self._has_begun else Checkpoints(self.path, decay)
+
+    def begin(self, shards: Path, data: str, tokenizer: bytes, environment: dict[str, object]) -> dict[str, str]:
+        """Write the start files of a new run, or check that a begun run has the same data and tokenizer.
+
+        Call it after every other check of the words of the user, so that a mistake leaves no run behind.
+
+        Args:
+            shards: the shard folder.
+            data: hash of its rows.
+            tokenizer: content of its tokenizer.json.
+            environment: versions and hardware, for environment.json.
+
+        Returns:
+            the identity of the run, as in `hash_identity`.
+
+        Raises:
+            CramError: the run began with other data or another tokenizer.
+        """
+        if not self._has_begun:
+            origin = {"seed": self._config.seed, "shards": str(shards.resolve())}
+            write_start_files(self.path, self._config, environment | origin, tokenizer, data)
+        identity = hash_identity(self._config, data, sha256_bytes(tokenizer))
+        if differing := list_differing_hashes(identity, self.checkpoints().identity):
             raise CramError(
-                f"run={self.path} was begun with another {' and another '.join(others)} than there is now.\n"
+                f"run={self.path} was begun with another {' and another '.join(differing)} than there is now.\n"
                 "Put it back as it was, or choose another run=."
             )
-        return own
+        return identity
 
-    def _check_same(self, there: Config) -> None:
-        different = list_differences(there, self._config)
-        if different:
+    def set_aside(self, budget: Budget) -> Path | None:
+        """Move the results of a budget into a subfolder, which then is a finished run of its own.
+
+        A call that was killed can be repeated.
+
+        Args:
+            budget: that the results were made with; it names the subfolder, such as budget-75s.
+
+        Returns:
+            the subfolder; None if there are no results.
+        """
+        results = [name for name in MOVED if (self.path / name).exists()]
+        if not results:
+            return None
+        subfolder = self.path / f"budget-{budget.words()}"
+        subfolder.mkdir(exist_ok=True)
+        for name in COPIED:
+            shutil.copyfile(self.path / name, subfolder / name)
+        # A killed call may have removed the results from the list of the run, but not from the copy.
+        if not (subfolder / CHECKSUMS).exists():
+            shutil.copyfile(self.path / CHECKSUMS, subfolder / CHECKSUMS)
+        unregister_results(self.path)
+        for name in results:
+            (self.path / name).rename(subfolder / name)
+        return subfolder
+
+    def _check_recipe(self, config: Config) -> None:
+        differences = list_differences(config, self._config)
+        if differences:
             raise CramError(
-                f"run={self.path} belongs to another recipe: {'; '.join(different[:3])}.\n"
+                f"run={self.path} belongs to another recipe: {'; '.join(differences[:3])}.\n"
                 "Choose another run=, or give the words that this run was started with."
             )
 
@@ -146,20 +170,32 @@ class RunFolder:
 
 
 def find_run(name: str) -> Path:
-    """The folder of a run that has begun, as `run=` names it. Errors: CramError for anything else, naming runs."""
+    """Return the folder of a run that has begun.
+
+    Args:
+        name: the value of `run=`.
+
+    Raises:
+        CramError: it is not the folder of a run. The message names the runs beside it.
+    """
     folder = Path(name)
-    if (folder / "recipe.yaml").is_file():
+    if (folder / RECIPE).is_file():
         return folder
-    what = "there is no recipe.yaml in it" if folder.is_dir() else "there is no such folder"
-    runs = sorted(str(path.parent) for path in folder.parent.glob("*/recipe.yaml"))
+    reason = f"there is no {RECIPE} in it" if folder.is_dir() else "there is no such folder"
+    runs = sorted(str(path.parent) for path in folder.parent.glob(f"*/{RECIPE}"))
     others = f" Runs beside it: {', '.join(runs[:5])}." if runs else ""
-    raise CramError(f"run={name} is not a run folder: {what}.{others}")
+    raise CramError(f"run={name} is not a run folder: {reason}.{others}")
 
 
 def list_differences(there: Config, here: Config) -> list[str]:
-    """What differs between two configs, of the keys that a run's result depends on."""
+    """Describe the differences between two configs, of the keys that identify a run.
+
+    Args:
+        there: config of a run folder.
+        here: config of the words of the user.
+    """
     return [
         f"{name} is {get_value(there, name)} there, {get_value(here, name)} here"
-        for name, item in collect_keys(Config).items()
-        if item.metadata["identifies"] and get_value(there, name) != get_value(here, name)
+        for name, spec in collect_keys(Config).items()
+        if spec.metadata["identifies"] and get_value(there, name) != get_value(here, name)
     ]

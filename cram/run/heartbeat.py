@@ -1,4 +1,7 @@
-"""A heartbeat each second dates a crash, so that the time it lost can be charged."""
+"""The heartbeat of a run: heartbeat.json, written each second, tells how much charged time a crash has lost.
+
+heartbeat.json has `time` (seconds since the epoch), `charged` (seconds charged to the budget) and its own SHA-256.
+"""
 
 import threading
 import time
@@ -9,11 +12,16 @@ from cram.config.schema import LARGEST
 from cram.errors import CramError
 from cram.files.sealed import read_sealed, write_sealed
 
-INTERVAL = 1.0  # seconds
+INTERVAL = 1.0  # seconds between two beats
 
 
 class Heartbeat:
-    """A thread that writes the charged seconds to `heartbeat.json` each second while a run trains."""
+    """A context in which a thread writes the charged seconds of a clock to heartbeat.json.
+
+    Args:
+        run: the run folder.
+        clock: of the run.
+    """
 
     def __init__(self, run: Path, clock: Clock) -> None:
         self._path = run / "heartbeat.json"
@@ -22,7 +30,8 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
-        self._write()  # what an earlier process wrote may be of time that is no longer counted
+        # At once: the file of an earlier process may count time that an extension of the budget has discarded.
+        self._write()
         self._thread.start()
         return self
 
@@ -36,16 +45,15 @@ class Heartbeat:
             self._write()
 
     def _write(self) -> None:
-        beat = {"time": time.time(), "charged": self._clock.charged()}
         try:
-            write_sealed(self._path, beat)
+            write_sealed(self._path, {"time": time.time(), "charged": self._clock.charged()})
         except (CramError, OSError):
-            # A full disk is the checkpoint's to report; a missed beat only dates a crash less well.
+            # The next checkpoint reports a full disk. A missing beat only makes the time of a crash less exact.
             return
 
 
 def read_heartbeat(run: Path) -> float:
-    """Charged seconds at the last heartbeat of a run; 0 where there was none, and with a warning of an edited one."""
+    """Return the charged seconds at the last beat of a run: 0 if there was none, 0 with a warning if it is damaged."""
     path = run / "heartbeat.json"
     if not path.exists():
         return 0.0
@@ -53,6 +61,7 @@ def read_heartbeat(run: Path) -> float:
         charged = read_sealed(path).get("charged")
     except CramError:
         charged = None
+    # The checksum does not prove that cram wrote the file. Anything but a number would break the clock.
     if isinstance(charged, int | float) and not isinstance(charged, bool) and 0 <= charged <= LARGEST:
         return float(charged)
     print(f"warning: {path} is damaged or edited, so the time that a crash may have lost is not charged", flush=True)

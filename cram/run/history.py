@@ -1,4 +1,4 @@
-"""What befell a run: the machine that each of its processes had, and the longer budgets that it was given."""
+"""The history of a run, for checkpoints and the receipt: its processes and the extensions of its budget."""
 
 import itertools
 from dataclasses import asdict, dataclass
@@ -7,17 +7,24 @@ from typing import Any
 from cram.clock import Budget
 from cram.config.config import Config
 
-# What decides, beside seed, data and recipe, which bytes a process writes.
-OF_BYTES = ("threads", "device", "precision", "compile", "attention", "torch")
+# Entries of a process that change the bytes of a result without changing the recipe.
+BYTE_CHANGING = ("threads", "device", "precision", "compile", "attention", "torch")
 
 
 @dataclass(frozen=True)
 class Extension:
-    """A longer budget for a run that had a shorter one.
+    """A longer budget that a run was given.
 
-    update: the one it goes on from; discarded_updates, discarded_seconds: what the run had done after that, and what
-    was charged for it. progress: at that update, under the old budget and under the new one.
-    changed: what follows progress and so steps back, as text by name.
+    Attributes:
+        clock: of both budgets: wall, tokens or steps.
+        old_limit: of the budget before, in the unit of the clock.
+        limit: of the longer budget.
+        update: number of updates at the checkpoint that the run continued from.
+        old_progress: progress at that checkpoint under the old budget.
+        progress: the same under the longer budget.
+        discarded_updates: number of updates after that checkpoint, which were thrown away.
+        discarded_seconds: seconds that had been charged for them.
+        changed: values that go back with progress, as text `old -> new` by name.
     """
 
     clock: str
@@ -31,18 +38,18 @@ class Extension:
     changed: dict[str, str]
 
     def record(self) -> dict[str, Any]:
-        """For checkpoints and the receipt, as JSON."""
+        """Return the extension as JSON, for checkpoints and the receipt."""
         return asdict(self)
 
 
-def describe_extension(facts: dict[str, Any]) -> str:
-    """One extension in a few words."""
-    old, new = (Budget(facts["clock"], facts[name]).words() for name in ("old_limit", "limit"))
-    line = f"extended from {old} to {new} at update {facts['update']}"
-    if facts["discarded_updates"]:
+def describe_extension(extension: dict[str, Any]) -> str:
+    """Describe a recorded extension in one line."""
+    old, new = (Budget(extension["clock"], extension[name]).words() for name in ("old_limit", "limit"))
+    line = f"extended from {old} to {new} at update {extension['update']}"
+    if extension["discarded_updates"]:
         line += (
-            f" ({facts['discarded_updates']} later updates, {facts['discarded_seconds']:.1f} s, were thrown away and "
-            "are outside the budget)"
+            f" ({extension['discarded_updates']} later updates, {extension['discarded_seconds']:.1f} s, were thrown "
+            "away and are outside the budget)"
         )
     return line
 
@@ -50,7 +57,15 @@ def describe_extension(facts: dict[str, Any]) -> str:
 def record_process(
     config: Config, update: int, threads: int, precision: str, environment: dict[str, Any]
 ) -> dict[str, Any]:
-    """One process of a run: the update it began at, and what of its machine and words does not name the run."""
+    """Return the record of a process of a run, as JSON.
+
+    Args:
+        config: of the process. Keys that do not identify a run may differ between its processes.
+        update: number of updates before the process.
+        threads: CPU threads.
+        precision: number format, such as bfloat16.
+        environment: versions and hardware.
+    """
     return {
         "update": update,
         "budget": config.budget,
@@ -65,12 +80,12 @@ def record_process(
 
 
 def describe_changes(processes: list[dict[str, Any]]) -> list[str]:
-    """Why a run's bytes would not repeat: what a process had that differs from the one before it."""
-    found = []
-    for before, now in itertools.pairwise(processes):
-        found += [
-            f"{name} {before[name]} until update {now['update']}, then {now[name]}"
-            for name in OF_BYTES
-            if before[name] != now[name]
+    """Describe what changed from one process to the next so that a repeated run would not give the same bytes."""
+    changes = []
+    for earlier, later in itertools.pairwise(processes):
+        changes += [
+            f"{name} {earlier[name]} until update {later['update']}, then {later[name]}"
+            for name in BYTE_CHANGING
+            if earlier[name] != later[name]
         ]
-    return found
+    return changes

@@ -1,4 +1,4 @@
-"""The receipt: what a result cost and which of Cramming's rules it kept. Every field is computed."""
+"""Parts of receipt.json that are computed from other figures: the rules of Cramming, the table of time, MFU."""
 
 import re
 from dataclasses import dataclass
@@ -6,14 +6,12 @@ from typing import Any
 
 from cram.clock import CHARGED, NOT_CHARGED, Budget
 
-DAY = 86400.0
-# What must have been spent of a wall-clock budget, stalls left out.
-USED = 0.97
-# A wall-clock budget is not kept to less than this many seconds, however short its updates are.
-RESOLUTION = 0.5
+DAY = 86400.0  # seconds
+LEAST_USED = 0.97  # share of a wall-clock budget that must be spent, without stalls
+TOLERANCE = 0.5  # seconds by which a wall-clock budget may be exceeded, however short the updates are
 MASKED_RULE = "masked language modelling"
 BUDGET_RULE = "budget kept within half an update, and used"
-# Task folders and repositories of the downstream benchmark, as a path or name part.
+# Names of the downstream benchmark and its tasks, as parts of a path or of the name of a data set.
 DOWNSTREAM = {
     "glue",
     "super_glue",
@@ -34,13 +32,25 @@ MFU_FORMULA = "flops_per_position * positions / seconds of updates / peak FLOP/s
 
 @dataclass(frozen=True)
 class RuleInputs:
-    """What the rules are judged by.
+    """The figures of a run that its rules are judged by.
 
-    devices: a name for each that took part. decontaminated: documents dropped because they share words with task files,
-    None where none were compared.
-    spent, half_update: in the budget's unit. stalls: seconds that the charged ones include.
-    extensions: of the budget, in words. init: name of the run or export that the weights were taken from.
-    initial_weights, seeded_weights: sha256 of the weights the run began with, and of those its seed gives.
+    Attributes:
+        budget: of the run.
+        charged_seconds: seconds charged to the budget, whatever its clock.
+        stalls: seconds of stalls, which `charged_seconds` includes.
+        spent: in the unit of the budget.
+        half_update: half of the latest update, in the unit of the budget.
+        devices: name of every device that took part.
+        objective: kind of the objective, or a description of its phases.
+        tokenizer_trained_here: whether the tokenizer was trained on the data of the run.
+        source: value of `data.source`.
+        repeated_rows: number of rows that were seen more than once.
+        held_out_check: counts of the search for held-out documents in the training rows, from the manifest.
+        initial_weights: SHA-256 of the weights that the run began with.
+        seeded_weights: SHA-256 of the weights that its seed gives.
+        decontaminated: documents dropped because they share words with task files; None if none were compared.
+        extensions: longer budgets that the run was given, each in words.
+        init: name of the run or export that the initial weights come from.
     """
 
     budget: Budget
@@ -61,50 +71,53 @@ class RuleInputs:
     init: str | None = None
 
 
-def judge_rules(facts: RuleInputs) -> list[dict[str, Any]]:
-    """A line for each of Cramming's rules: `rule`, `passed`, `found`. A causal model has none on masked modelling.
+# The text under `found` goes into receipts and into the model cards of exports.
+def judge_rules(inputs: RuleInputs) -> list[dict[str, Any]]:
+    """Judge the rules of Cramming. The rule on masked language modelling is left out for a causal model.
 
-    Source: arXiv:2212.14034 section 2 (the rules); added: budget kept, one epoch, held-out unseen.
+    Source: arXiv:2212.14034 section 2. Added: the rules on the budget, on repeated samples and on held-out text.
+
+    Returns:
+        for each rule its name as `rule`, whether it was kept as `passed`, and the reason as `found`.
     """
-    kept, budget = _budget_kept(facts)
-    origin = f"the weights of {facts.init}," if facts.init else "weights"
-    downstream = sorted(set(re.split("[/:.]", facts.source.lower())) & DOWNSTREAM)
-    compared = (
-        "documents were not compared with task files" if facts.decontaminated is None
-        else f"{facts.decontaminated} documents dropped that share words with data.dedupe.decontaminate"
-    )  # fmt: skip
-    longest = DAY + (_allowed(facts) if facts.budget.clock == "wall" else 0.0)
+    kept, spent = _judge_budget(inputs)
+    origin = f"the weights of {inputs.init}," if inputs.init else "weights"
+    downstream = sorted(set(re.split("[/:.]", inputs.source.lower())) & DOWNSTREAM)
+    compared = "documents were not compared with task files"
+    if inputs.decontaminated is not None:
+        compared = f"{inputs.decontaminated} documents dropped that share words with data.dedupe.decontaminate"
+    longest = DAY + (_wall_tolerance(inputs) if inputs.budget.clock == "wall" else 0.0)
     named = ", ".join(downstream) or "none named in data.source"
-    masked = [(MASKED_RULE, facts.objective == "masked", facts.objective)] if facts.objective != "causal" else []
+    masked = [(MASKED_RULE, inputs.objective == "masked", inputs.objective)] if inputs.objective != "causal" else []
     lines = [
-        ("one device", len(facts.devices) == 1, ", ".join(facts.devices)),
-        ("at most 24 hours", facts.charged_seconds <= longest, f"{facts.charged_seconds:.1f} s charged"),
-        (BUDGET_RULE, kept, "; ".join([budget, *facts.extensions])),
+        ("one device", len(inputs.devices) == 1, ", ".join(inputs.devices)),
+        ("at most 24 hours", inputs.charged_seconds <= longest, f"{inputs.charged_seconds:.1f} s charged"),
+        (BUDGET_RULE, kept, "; ".join([spent, *inputs.extensions])),
         *masked,
         (
             "no pretrained weights",
-            facts.initial_weights == facts.seeded_weights,
-            f"began with {origin} {facts.initial_weights[:12]}, the seed gives {facts.seeded_weights[:12]}",
+            inputs.initial_weights == inputs.seeded_weights,
+            f"began with {origin} {inputs.initial_weights[:12]}, the seed gives {inputs.seeded_weights[:12]}",
         ),
         (
             "no pretrained tokenizer",
-            facts.tokenizer_trained_here,
-            "trained on this corpus" if facts.tokenizer_trained_here else "given by path: its origin is unknown",
+            inputs.tokenizer_trained_here,
+            "trained on this corpus" if inputs.tokenizer_trained_here else "given by path: its origin is unknown",
         ),
         ("no downstream data by name", not downstream, f"{named}; {compared}"),
-        ("no sample repeated", facts.repeated_rows == 0, f"{facts.repeated_rows} rows repeated"),
-        ("held-out text never trained on", *_unseen(facts.held_out_check)),
+        ("no sample repeated", inputs.repeated_rows == 0, f"{inputs.repeated_rows} rows repeated"),
+        ("held-out text never trained on", *_judge_held_out(inputs.held_out_check)),
     ]
     return [{"rule": rule, "passed": passed, "found": found} for rule, passed, found in lines]
 
 
-def _allowed(facts: RuleInputs) -> float:
-    """Seconds that a wall-clock budget may be overrun by: half an update, or the resolution."""
-    return max(facts.half_update, RESOLUTION)
+def _wall_tolerance(inputs: RuleInputs) -> float:
+    """Return the seconds by which a wall-clock budget may be exceeded."""
+    return max(inputs.half_update, TOLERANCE)
 
 
-def _unseen(check: dict[str, int]) -> tuple[bool, str]:
-    """Whether a search of the rows found nothing of the held-out documents but boilerplate, and what it found."""
+def _judge_held_out(check: dict[str, int]) -> tuple[bool, str]:
+    """Return whether the training rows hold nothing of the held-out documents but boilerplate, and the counts."""
     found = (
         f"{check['documents']} documents searched for in the rows: {check['sequences_found']} stand there, and "
         f"{check['windows_found']} of their {check['windows']} runs of 64 tokens, beside "
@@ -113,24 +126,34 @@ def _unseen(check: dict[str, int]) -> tuple[bool, str]:
     return check["documents"] > 0 and check["sequences_found"] == check["windows_found"] == 0, found
 
 
-def _budget_kept(facts: RuleInputs) -> tuple[bool, str]:
-    """Whether what was spent is at most half an update too much and, stalls left out, nearly all of the budget."""
-    limit, clock = facts.budget.limit, facts.budget.clock
+def _judge_budget(inputs: RuleInputs) -> tuple[bool, str]:
+    """Return whether the budget was kept to half an update and nearly all used, and the figures.
+
+    Stalls count against the budget, but are not taken for use of it.
+    """
+    limit, clock = inputs.budget.limit, inputs.budget.clock
     if clock != "wall":
-        least, most = limit - facts.half_update, limit + facts.half_update
-        found = f"{facts.spent:.10g} of {limit:.10g} {clock}; asked are {least:.10g} to {most:.10g}"
-        return least <= facts.spent <= most, found
-    allowed = _allowed(facts)
-    least, most = min(USED * limit, limit - allowed), limit + allowed
+        least, most = limit - inputs.half_update, limit + inputs.half_update
+        found = f"{inputs.spent:.10g} of {limit:.10g} {clock}; asked are {least:.10g} to {most:.10g}"
+        return least <= inputs.spent <= most, found
+    tolerance = _wall_tolerance(inputs)
+    least, most = min(LEAST_USED * limit, limit - tolerance), limit + tolerance
     found = (
-        f"{facts.spent:.2f} of {limit:.10g} s, {facts.stalls:.2f} s of it stalls; asked are at most {most:.2f} s, and "
-        f"at least {least:.2f} s without stalls"
+        f"{inputs.spent:.2f} of {limit:.10g} s, {inputs.stalls:.2f} s of it stalls; asked are at most {most:.2f} s, "
+        f"and at least {least:.2f} s without stalls"
     )
-    return least <= facts.spent - facts.stalls and facts.spent <= most, found
+    return least <= inputs.spent - inputs.stalls and inputs.spent <= most, found
 
 
 def tabulate_time(seconds: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
-    """Where the time went, in seconds: what was charged to the budget and what was not; None where that is unknown."""
+    """Sort the accounts of a clock into those charged to the budget and those not charged.
+
+    Args:
+        seconds: of each account. A missing account has 0, None means unknown.
+
+    Returns:
+        `charged` and `not_charged`, each with seconds by account, rounded to milliseconds.
+    """
     charged, not_charged = ({name: seconds.get(name, 0.0) for name in names} for names in (CHARGED, NOT_CHARGED))
     return {
         kind: {name: None if value is None else round(value, 3) for name, value in accounts.items()}
@@ -139,7 +162,17 @@ def tabulate_time(seconds: dict[str, float | None]) -> dict[str, dict[str, float
 
 
 def compute_mfu(flops_per_position: float, positions: int, seconds: float, peak: float | None) -> float | None:
-    """Model FLOP utilisation by `MFU_FORMULA`; None for a device whose peak is unknown."""
+    """Compute the model FLOP utilisation, a share of the peak, by `MFU_FORMULA`.
+
+    Args:
+        flops_per_position: floating-point operations of the model for a position, forward and backward.
+        positions: number of positions that were trained on.
+        seconds: of the updates.
+        peak: FLOP/s of the device, or None if unknown.
+
+    Returns:
+        the share; None if the peak is unknown or no time was spent.
+    """
     if peak is None or seconds <= 0.0:
         return None
     return flops_per_position * positions / seconds / peak

@@ -78,7 +78,7 @@ def make_receipt(
         "versions": machine["packages"],
         "commit": machine["commit"],
         "files": hash_files(run, (WEIGHTS, TOKENIZER, HELD_OUT)),
-        "rules": judge_rules(_facts(config, session, shards, repeated)),
+        "rules": judge_rules(_rule_inputs(config, session, shards, repeated)),
     }
 
 
@@ -137,7 +137,7 @@ def objective_words(config: ObjectiveConfig) -> str:
     return f"causal for the first {share:.0%}, then {config.kind}" if share else config.kind
 
 
-def _facts(config: Config, session: Session, shards: ShardSet, repeated: int) -> RuleInputs:
+def _rule_inputs(config: Config, session: Session, shards: ShardSet, repeated: int) -> RuleInputs:
     clock = session.clock
     return RuleInputs(
         budget=clock.budget,

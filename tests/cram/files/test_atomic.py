@@ -222,7 +222,7 @@ def test_metrics_that_were_removed_are_gone_on_without_with_a_warning(
     second.write(record(2))
     second.close()
     assert read_metrics(second.path) == [record(2)]
-    assert f"warning: {second.path} is gone; the metrics go on without what was in it" in capsys.readouterr().out
+    assert f"warning: {second.path} is gone, so the metrics begin again without its lines" in capsys.readouterr().out
     assert Metrics(tmp_path, second.state()).lines == 1
 
 

@@ -135,11 +135,11 @@ def test_a_checkpoint_of_another_recipe_with_equal_shapes_is_passed_over(
     (other / "checkpoints" / "2").rename(run / "checkpoints" / "2")
     newest = open_checkpoints(run).read_newest()
     assert newest is not None and newest.step == 1
-    assert "state.json: of another run: its recipe and tokenizer differ." in capsys.readouterr().out
+    assert "state.json: the checkpoint of another run: its recipe and tokenizer differ." in capsys.readouterr().out
     Checkpoints(other).save(3, {}, {}, {})  # of no run at all
     (other / "checkpoints" / "3").rename(run / "checkpoints" / "3")
     with pytest.raises(CramError, match="of another run: its recipe and data and tokenizer differ"):
         open_checkpoints(run).choose("3")
     (run / "checkpoints" / "1").rename(run / "checkpoints" / "5")
-    with pytest.raises(CramError, match=r"5/state.json: of update 1\."):
+    with pytest.raises(CramError, match=r"5/state.json: the checkpoint was written at update 1\."):
         open_checkpoints(run).choose("5")

@@ -237,5 +237,5 @@ def test_a_folder_of_a_run_that_is_a_link_is_not_written_through(tmp_path: Path,
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").touch()
     (tmp_path / "run" / name).symlink_to(elsewhere)
-    with pytest.raises(CramError, match=rf"run/{name} is a link, and a run writes into folders of its own\."):
+    with pytest.raises(CramError, match=rf"run/{name} is a link, but a run writes only into folders of its own\."):
         RunFolder(Config(run=str(tmp_path / "run")))
