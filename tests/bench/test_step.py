@@ -14,6 +14,7 @@ from bench.step_stock import StepSize, build_modernbert, build_ours, make_batch
 from bench.step_training import RandomRows, format_line
 from cram.config.training import CompileConfig
 from cram.errors import CramError
+from cram.hub.modernbert import MODERNBERT
 
 CPU = torch.device("cpu")
 SMALL = StepSize(layers=2, width=32, heads=2, mlp_width=48, vocab_size=64, rows=3, seq_len=20)
@@ -59,7 +60,7 @@ def test_contenders_have_the_same_loss_for_the_same_weights() -> None:
     losses = [loss()]
     for sparse in (False, True):
         stock, stock_loss = build_modernbert(SMALL, batch, sparse)
-        stock.load_state_dict(to_stock_names(model.state_dict()), strict=False)
+        stock.load_state_dict(MODERNBERT.rename(model.state_dict()), strict=False)
         losses.append(stock_loss())
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], losses[2])
