@@ -16,7 +16,7 @@ from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out
 from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
 from cram.reporting.curves import plot_loss
-from cram.reporting.diagnosis import failure, why_not_below_unigram
+from cram.reporting.diagnosis import explain_failure, explain_loss_above_unigram
 from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, unregister_results
 from cram.run.receipt import tabulate_time
 from cram.training.records import record_evaluation
@@ -42,11 +42,11 @@ def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) ->
     weights_finite = all(bool(tensor.isfinite().all()) for tensor in weights.values())
     last_good = clock.updates - session.state.faults.in_a_row
     rates = _rates(config.optimizer)
-    failed = failure(weights_finite, nats is not None, clock.updates, last_good, rates)
+    failed = explain_failure(weights_finite, nats is not None, clock.updates, last_good, rates)
     receipt = make_receipt(config, run, session, shards, held_out, unigram, failed)
     receipt["held_out"] |= further_figures(config, parts, clock, shards)
     if nats is not None and nats >= unigram:
-        receipt["held_out"]["why_not_below_unigram"] = why_not_below_unigram(receipt, rates)
+        receipt["held_out"]["why_not_below_unigram"] = explain_loss_above_unigram(receipt, rates)
     plot_loss(run, unigram)
     _write_receipt(run, receipt)
     if receipt["export"] == "export/":

@@ -16,7 +16,7 @@ def write_metrics(run: Path, seconds: float, bits: str = "bits_per_masked_byte")
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that were drawn."""
+    """The figures that are drawn during the test."""
     from matplotlib import pyplot
 
     drawn: list[Any] = []
@@ -57,7 +57,7 @@ def test_a_held_out_loss_that_is_not_finite_is_a_gap(tmp_path: Path, figures: li
     ("bits", "label"),
     [("bits_per_masked_byte", "training (mask rate of the moment)"), ("bits_per_byte", "training")],
 )
-def test_the_mask_rate_is_spoken_of_where_there_is_one(
+def test_the_legend_names_the_mask_rate_of_a_masked_run(
     bits: str, label: str, tmp_path: Path, figures: list[Any]
 ) -> None:
     write_metrics(tmp_path, 60, bits)

@@ -2,17 +2,21 @@ from typing import Any
 
 import pytest
 
-from cram.reporting.diagnosis import failure, why_not_below_unigram
+from cram.reporting.diagnosis import explain_failure, explain_loss_above_unigram
 
 RATES = {"optimizer.lr": 0.5, "optimizer.muon.lr": 0.02}
-CALM: dict[str, Any] = {
-    "updates": 1000, "positions": 1_000_000, "faults": {"skipped": 0, "lr_factor": 1.0}, "data": {"vocab_size": 8192},
-    "stalls": {"seconds": 0.0}, "time": {"charged": {"updates": 90.0, "stalls": 0.0}},
-}  # fmt: skip
+UNREMARKABLE: dict[str, Any] = {
+    "updates": 1000,
+    "positions": 1_000_000,
+    "faults": {"skipped": 0, "lr_factor": 1.0},
+    "data": {"vocab_size": 8192},
+    "stalls": {"seconds": 0.0},
+    "time": {"charged": {"updates": 90.0, "stalls": 0.0}},
+}
 
 
 def test_a_run_with_finite_weights_and_loss_did_not_fail() -> None:
-    assert failure(True, True, 10, 3, RATES) is None
+    assert explain_failure(True, True, 10, 3, RATES) is None
 
 
 @pytest.mark.parametrize(
@@ -29,13 +33,13 @@ def test_a_run_with_finite_weights_and_loss_did_not_fail() -> None:
     ],
 )
 def test_a_failure_names_the_update_and_what_to_do(weights: bool, loss: bool, last_good: int, text: str) -> None:
-    said = failure(weights, loss, 10, last_good, RATES)
-    assert said is not None and said.startswith(text)
-    assert said.endswith("Lower optimizer.lr=0.5 and optimizer.muon.lr=0.02 and choose another run=.")
+    explanation = explain_failure(weights, loss, 10, last_good, RATES)
+    assert explanation is not None and explanation.startswith(text)
+    assert explanation.endswith("Lower optimizer.lr=0.5 and optimizer.muon.lr=0.02 and choose another run=.")
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         ({"updates": 7}, "7 updates are few"),
         ({"positions": 8192}, "8,192 tokens are few, 1.0 for each entry of the vocabulary"),
@@ -50,12 +54,12 @@ def test_a_failure_names_the_update_and_what_to_do(weights: bool, loss: bool, la
         ),
         ({}, "nothing in the receipt explains it; try lower or higher optimizer.lr=0.5 and optimizer.muon.lr=0.02"),
     ],
-)  # fmt: skip
-def test_each_reason_is_found_alone(change: dict[str, Any], why: str) -> None:
-    assert why_not_below_unigram(CALM | change, RATES) == why
+)
+def test_each_reason_is_found_alone(change: dict[str, Any], reason: str) -> None:
+    assert explain_loss_above_unigram(UNREMARKABLE | change, RATES) == reason
 
 
-def test_several_reasons_are_all_told() -> None:
-    assert why_not_below_unigram(CALM | {"updates": 3, "positions": 1536}, {"optimizer.lr": 0.0}) == (
+def test_all_reasons_are_given() -> None:
+    assert explain_loss_above_unigram(UNREMARKABLE | {"updates": 3, "positions": 1536}, {"optimizer.lr": 0.0}) == (
         "optimizer.lr=0; 3 updates are few; 1,536 tokens are few, 0.2 for each entry of the vocabulary"
     )
