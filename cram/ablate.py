@@ -1,4 +1,4 @@
-"""`python -m cram.ablate table=NAME`: train the arms of a table at equal budget and print what came out."""
+"""`python -m cram.ablate table=NAME`: train the arms of a table at equal budget and print the comparison."""
 
 from cram.command import run_door
 from cram.config.commands import AblateConfig
@@ -10,17 +10,17 @@ ABOUT = """Train the arms of a table at equal budget, seed by seed, and print he
     python -m cram.ablate table=recipe budget=10m seeds=3 data.source='texts/*.jsonl.zst'
     python -m cram.ablate table=levers arms=[cram,adamw] budget=3m
 
-Words that are not below are keys of a recipe, for every arm; what an arm sets itself stands, and is meant for the
-table's size of model. The same command again trains what is missing."""
+All other words are keys of a recipe, for every arm. The words of an arm override them: its settings are meant for the
+table's size of model. The same command again trains the runs that are missing."""
 
 
 def main(words: list[str]) -> int:
-    """Run what is missing of a table and print it; 1 where an arm failed."""
-    own = [word for word in words if word.partition("=")[0] in collect_keys(AblateConfig)]
-    said = read_words(AblateConfig, own)
+    """Train the missing runs of a table and print the comparison; 1 where an arm failed."""
+    table_words = [word for word in words if word.partition("=")[0] in collect_keys(AblateConfig)]
+    config = read_words(AblateConfig, table_words)
     from cram.ablation.runner import run_table
 
-    return run_table(said, [word for word in words if word not in own])
+    return run_table(config, [word for word in words if word not in table_words])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The door that trains tables of arms, on runs of a few updates."""
+"""The command that trains tables of arms, on runs of a few updates."""
 
 import os
 import signal
@@ -57,13 +57,15 @@ def test_a_table_is_trained_printed_and_resumed(
     assert [read_json(folder / f"{arm}-seed1" / "receipt.json")["updates"] for arm in ("low", "half")] == [4, 2]
 
 
-def test_a_failed_arm_is_named_and_the_others_are_there(
+def test_a_failed_arm_is_named_and_the_others_are_printed(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "tables" / "mine-4steps" / "high-seed0"
     write_start_files(run, Config(budget="4steps"), {}, b"{}", data="of the test")
     (run / ".lock").touch()
-    with pytest.raises(CramError, match=r"(?s)arm high: run=.* belongs to another recipe.*For a table that is dir="):
+    with pytest.raises(
+        CramError, match=r"(?s)arm high: run=.* belongs to another recipe.*The folder of a table is dir="
+    ):
         main([*words, "seeds=1"])
     assert not (run.parent / "low-seed0" / "receipt.json").exists()
     (run / "recipe.yaml").unlink()
@@ -107,15 +109,15 @@ def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], r"table= is missing\. Say table=NAME with one of: "),
+        ([], r"table= is missing\. Use table=NAME with one of: "),
         (["table=recipe", "seeds=0"], "seeds=0 is out of range: give a number at least 1, at most 1000"),
-        (["table=recipe", "seed=3"], r"seed=3: each run of a table has its own\. For more seeds say seeds=N"),
+        (["table=recipe", "seed=3"], r"seed=3: each run of a table has its own\. Use seeds=N for more seeds"),
         (["table=recipe", "run=mine"], r"run=mine: each run of a table has its own"),
         (["table=recipe", "budget=soon"], "budget=soon is not a valid budget"),
         (["table=recipe", "model.heads=5"], r"arm .*: model\.width=\d+ is not a multiple of model\.heads=5"),
     ],
 )
-def test_bad_words_are_told_before_anything_is_trained(words: list[str], message: str) -> None:
+def test_wrong_words_are_refused_before_any_training(words: list[str], message: str) -> None:
     with pytest.raises(CramError, match=message):
         main(words)
 

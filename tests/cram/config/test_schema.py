@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.ablation.table import Arm, Table
+from cram.ablation.table import AblationTable, Arm
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
 from cram.config.config import Config
 from cram.config.recipe import read_words
 from cram.config.schema import Range, collect_keys, get_default, get_type, get_value, key, parse_value
 from cram.errors import CramError
 
-SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, Table, Arm)
+SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, AblationTable, Arm)
 
 
 def number_of(item: Field[Any]) -> type | None:
