@@ -12,8 +12,8 @@ from cram.command import run_door
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.config.recipe import read_words
 from cram.config.schema import key
+from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.scan import chunks
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.text.document import byte_size
 from cram.data.text.sources import open_source
@@ -62,7 +62,7 @@ def encode_share(source: str, share: int, shares: int, tokenizer: str, barrier: 
     documents = (document.text for part in open_source(source).parts for document in part.documents())
     amount, seconds = 0, 0.0
     barrier.wait()
-    for i, chunk in enumerate(chunks((text, text) for text in documents)):
+    for i, chunk in enumerate(split_into_chunks((text, text) for text in documents)):
         if i % shares == share:
             began = time.perf_counter()
             encoder.encode_batch_fast(chunk)

@@ -12,7 +12,7 @@ from rich.text import Text
 from tokenizers import Tokenizer
 
 from cram.data.inspect.plots import draw_plots, printable
-from cram.data.preparation.scan import FATES
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.statistics import STATISTICS
 from cram.data.preparation.stopwatch import TIMING, TIMING_REMEDY
 from cram.data.shards.shards import ShardSet
@@ -110,8 +110,8 @@ def _document_table(shards: ShardSet, short: bool, console: Console) -> Table:
 
 def _sort_reasons(reasons: Iterable[str]) -> list[str]:
     """Sorts reasons in the order of the fates, followed by the names that are not fates."""
-    names = set(reasons)
-    return [*(name for name in FATES if name in names), *sorted(names - set(FATES))]
+    names, known = set(reasons), [fate.reason for fate in Fate]
+    return [*(name for name in known if name in names), *sorted(names - set(known))]
 
 
 def _packing_table(shards: ShardSet, console: Console) -> Table:

@@ -1,7 +1,7 @@
-"""The first pass over a source, kept in segment files, so that a killed one goes on behind its last segment.
+"""The first pass over a source. Its results are kept in segments, so a killed pass continues after the last one.
 
-scan-00000.safetensors   the entries of its documents, see `Scanner`
-scan-00000.json          drop samples, texts that may be held out, and where the pass stands after it
+scan-00000.safetensors   the arrays of the segment's documents, see `Scanner`
+scan-00000.json          samples, texts that may be held out, counts, and how far the pass had come after the segment
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cram.data.cleaning.held_out_split import HeldOutTexts
-from cram.data.preparation.scan import Sample, Scanned, Scanner, chunks
+from cram.data.preparation.chunks import split_into_chunks
+from cram.data.preparation.samples import Sample
+from cram.data.preparation.scan import Arrays, Scanner, ScanResult
 from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
 from cram.data.text.document import LocatedDocument, Location
@@ -28,23 +30,27 @@ SEGMENT_DOCUMENTS = 100_000  # a signature takes half a kilobyte
 
 
 class Segments:
-    """The segment files of a folder; `scan` adds those that are missing."""
+    """The segments in a folder. `scan` adds those that are missing; the other members read what there is.
+
+    Args:
+        folder: where the files are. Segments after a missing or damaged one are not used.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._notes: list[dict[str, Any]] = []
-        self._maps: list[dict[str, np.ndarray]] = []
-        while (note := read_kept(self._path(len(self._notes), "json"), read_sealed)) and self._map():
+        self._notes: list[dict[str, Any]] = []  # the content of the JSON files
+        self._maps: list[Arrays] = []
+        while (note := read_kept(self._path(len(self._notes), "json"), read_sealed)) and self._map_next():
             self._notes.append(note)
 
     @property
     def complete(self) -> bool:
         """Whether the pass has reached its end."""
-        return bool(self._notes) and self._notes[-1]["complete"]
+        return bool(self._notes) and bool(self._notes[-1]["complete"])
 
     @property
     def taken(self) -> list[int]:
-        """How many documents of each part were scanned, from its first on."""
+        """How many documents of each part were scanned, from its first one on."""
         taken: list[int] = self._notes[-1]["standing"]["taken"]
         return taken
 
@@ -54,118 +60,149 @@ class Segments:
         return all(self._notes[-1]["standing"]["exhausted"])
 
     def shares(self, kept: npt.NDArray[np.bool_]) -> list[float]:
-        """For each part the share of the kept text that is in it and the parts before; `kept`: bool [documents]."""
-        bytes = np.bincount(self.joined("part"), self.joined("bytes") * kept, len(self.taken)).cumsum()
-        return (bytes / max(1, bytes[-1])).tolist()
+        """Compute for each part the share of the kept text that is in it and in the parts before it.
+
+        Args:
+            kept: bool [documents], by document number.
+        """
+        part_bytes = np.bincount(self.joined("part"), self.joined("bytes") * kept, len(self.taken)).cumsum()
+        shares: list[float] = (part_bytes / max(1, part_bytes[-1])).tolist()
+        return shares
 
     def kept_bytes(self, kept: npt.NDArray[np.bool_], cursor: Location) -> tuple[int, int]:
-        """Bytes of the kept documents' text, and how many of them lie up to a location."""
-        bytes, part = self.joined("bytes") * kept, self.joined("part")
-        before = (part < cursor.part) | ((part == cursor.part) & (self.joined("record") <= cursor.record))
-        return int(bytes.sum()), int((bytes * before).sum())
+        """Return the bytes of the kept documents' text, and how many of them lie up to a location.
 
-    def scan(self, source: Source, limit: int | None, scanner: Scanner, processes: int, report: Progress) -> None:
-        """Scan what no segment holds yet, until the text reaches `limit` bytes."""
+        Args:
+            kept: bool [documents], by document number.
+            cursor: the location; its own document counts.
+        """
+        sizes, part = self.joined("bytes") * kept, self.joined("part")
+        is_before = (part < cursor.part) | ((part == cursor.part) & (self.joined("record") <= cursor.record))
+        return int(sizes.sum()), int((sizes * is_before).sum())
+
+    def scan(self, source: Source, limit: int | None, scanner: Scanner, processes: int, progress: Progress) -> None:
+        """Scan the documents that are in no segment yet.
+
+        Args:
+            source: what is scanned.
+            limit: bytes of text after which the pass ends; None scans everything.
+            scanner: scans chunks of documents.
+            processes: in how many processes.
+            progress: shows how far the pass is.
+        """
         if self.complete:
             return
         standing = self._notes[-1]["standing"] if self._notes else {}
         plan = ReadingPlan(source, limit, ReadingState(**standing) if standing else None)
-        pieces = _Pieces(plan, source.parts, limit)
-        begun = standing
-        segment = Scanned()
-        with report.stage("scanning", pieces.total, "bytes") as stage, Workers(scanner, processes) as workers:
-            for (standing, progress), found in workers.map(pieces):
-                segment.add(found)
-                if _full(begun, standing):
+        chunks = _Chunks(plan, source.parts, limit)
+        segment, segment_start = ScanResult(), standing
+        with progress.stage("scanning", chunks.total, "bytes") as stage, Workers(scanner, processes) as workers:
+            for (standing, advance), result in workers.map(chunks):
+                segment.add(result)
+                if _is_full(segment_start, standing):
                     self._write(segment, standing, complete=False)
-                    segment, begun = Scanned(), standing
-                stage.advance(progress)
+                    segment, segment_start = ScanResult(), standing
+                stage.advance(advance)
         self._write(segment, plan.state.to_json(), complete=True)
 
-    def found(self) -> Scanned:
-        """Samples, texts that may be held out, counts and seconds of all segments; no entries."""
-        total = Scanned()
+    def totals(self) -> ScanResult:
+        """Return samples, texts that may be held out, counts and seconds of all segments, but no arrays."""
+        totals = ScanResult()
         for note in self._notes:
-            total.add(
-                Scanned(
-                    samples={name: [Sample(**one) for one in some] for name, some in note["samples"].items()},
-                    held_out=HeldOutTexts(_by_hash(note["held_out"]), _by_hash(note["lowest"])),
+            samples = {reason: [Sample(**fields) for fields in samples] for reason, samples in note["samples"].items()}
+            totals.add(
+                ScanResult(
+                    samples=samples,
+                    held_out=HeldOutTexts(_texts_by_hash(note["held_out"]), _texts_by_hash(note["lowest"])),
                     cut_documents=note["cut_documents"],
                     cut_bytes=note["cut_bytes"],
                     seconds=note["seconds"],
                 )
             )
-        return total
+        return totals
 
-    def maps(self, name: str) -> list[np.ndarray] | None:
-        """One array of every segment, as memory maps in the order of scanning; None where it was not made."""
-        found = [arrays.get(name) for arrays in self._arrays]
-        return None if any(array is None for array in found) else found  # type: ignore[return-value]
+    def maps(self, name: str) -> list[np.ndarray[Any, Any]] | None:
+        """Return one array of every segment, as memory maps in scan order; None if it was not computed."""
+        maps = [arrays[name] for arrays in self._arrays if name in arrays]
+        return maps if len(maps) == len(self._arrays) else None
 
-    def joined(self, name: str) -> np.ndarray:
-        """One array of all documents in the order of (part, record), in memory."""
+    def joined(self, name: str) -> np.ndarray[Any, Any]:
+        """Return one array of all documents, by document number, in memory."""
         return np.concatenate([arrays[name] for arrays in self._arrays])[self.order]
 
     @cached_property
     def order(self) -> npt.NDArray[np.int64]:
-        """The numbers that the scanned documents have in the order of (part, record), int64 [documents]."""
+        """The scan index of each document, by document number: int64 [documents]."""
         part, record = (np.concatenate([arrays[name] for arrays in self._arrays]) for name in ("part", "record"))
         return np.lexsort((record, part))
 
     @property
-    def _arrays(self) -> list[dict[str, np.ndarray]]:
-        return [arrays for arrays in self._maps if arrays]  # the last segment may hold no documents
+    def _arrays(self) -> list[Arrays]:
+        return [arrays for arrays in self._maps if arrays]  # the last segment may have no documents
 
-    def _map(self) -> bool:
-        """Map the arrays of the segment behind the last one; False where they are missing or damaged."""
-        found = read_kept(self._path(len(self._notes), "safetensors"), map_sealed_arrays)
-        if found:
-            self._maps.append(found[0])
-        return bool(found)
+    def _map_next(self) -> bool:
+        """Map the arrays of the segment after the last one; False if they are missing or damaged."""
+        mapped = read_kept(self._path(len(self._notes), "safetensors"), map_sealed_arrays)
+        if mapped:
+            self._maps.append(mapped[0])
+        return bool(mapped)
 
     def _path(self, number: int, ending: str) -> Path:
         return self._folder / f"scan-{number:05}.{ending}"
 
-    def _write(self, segment: Scanned, standing: dict[str, Any], complete: bool) -> None:
+    def _write(self, segment: ScanResult, standing: dict[str, Any], complete: bool) -> None:
         arrays = {name: np.concatenate(parts) for name, parts in segment.arrays.items()}
         number = len(self._notes)
         write_sealed_arrays(self._path(number, "safetensors"), arrays)
-        samples = {name: [asdict(one) for one in some] for name, some in segment.samples.items()}
-        note = {"standing": standing, "complete": complete, "samples": samples}
-        note |= {"held_out": segment.held_out.below, "lowest": segment.held_out.lowest}
-        note |= {name: getattr(segment, name) for name in ("cut_documents", "cut_bytes", "seconds")}
+        note = {
+            "standing": standing,
+            "complete": complete,
+            "samples": {reason: [asdict(sample) for sample in samples] for reason, samples in segment.samples.items()},
+            "held_out": segment.held_out.below,
+            "lowest": segment.held_out.lowest,
+            "cut_documents": segment.cut_documents,
+            "cut_bytes": segment.cut_bytes,
+            "seconds": segment.seconds,
+        }
         write_sealed(self._path(number, "json"), note)
-        self._map()
+        self._map_next()
         self._notes.append(read_sealed(self._path(number, "json")))
 
 
-class _Pieces:
-    """Chunks of documents, each with where the pass stands after it and by how much the progress bar moves."""
+class _Chunks:
+    """Chunks of a plan's documents, each with the plan's state after it and how far the progress bar moves.
+
+    Attributes:
+        total: the length of the progress bar in bytes; None if it is not known.
+    """
 
     def __init__(self, plan: ReadingPlan, parts: list[SourcePart], limit: int | None) -> None:
         self._plan = plan
         self._limit = limit
-        self._disk = sum(part.size for part in parts)
-        self.total = min(limit or self._disk, self._disk or limit or 0) or None
+        self._disk_bytes = sum(part.size for part in parts)
+        self.total = min(limit or self._disk_bytes, self._disk_bytes or limit or 0) or None
 
     def __iter__(self) -> Iterator[tuple[list[LocatedDocument], tuple[dict[str, Any], int]]]:
         shown = 0
-        for chunk in chunks((read.document.text, read) for read in self._plan):
-            now = int(self._share() * (self.total or 0))
-            yield chunk, (self._plan.state.to_json(), max(0, now - shown))
-            shown = max(now, shown)
+        for chunk in split_into_chunks((located.document.text, located) for located in self._plan):
+            position = int(self._share_read() * (self.total or 0))
+            yield chunk, (self._plan.state.to_json(), max(0, position - shown))
+            shown = max(position, shown)
 
-    def _share(self) -> float:
-        """How much of the pass is done: it ends at the limit, or where the source does, whichever comes first."""
-        read = sum(self._plan.positions) / self._disk if self._disk else 0.0
-        return min(1.0, max(read, self._plan.state.bytes / self._limit if self._limit else 0.0))
-
-
-def _by_hash(texts: dict[str, str]) -> dict[int, str]:
-    return {int(number): text for number, text in texts.items()}
+    def _share_read(self) -> float:
+        """How much of the pass is done. It ends at the limit or at the end of the source, whichever comes first."""
+        of_source = sum(self._plan.positions) / self._disk_bytes if self._disk_bytes else 0.0
+        of_limit = self._plan.state.bytes / self._limit if self._limit else 0.0
+        return min(1.0, max(of_source, of_limit))
 
 
-def _full(begun: dict[str, Any], standing: dict[str, Any]) -> bool:
-    """Whether a segment that began at one standing is to end at another."""
-    documents = sum(standing["taken"]) - sum(begun.get("taken", []))
-    return documents >= SEGMENT_DOCUMENTS or standing["bytes"] - begun.get("bytes", 0) >= SEGMENT_BYTES
+def _texts_by_hash(texts: dict[str, str]) -> dict[int, str]:
+    """Turn the keys, which JSON makes strings, into numbers again."""
+    return {int(text_hash): text for text_hash, text in texts.items()}
+
+
+def _is_full(start: dict[str, Any], standing: dict[str, Any]) -> bool:
+    """Whether a segment that began at `start` has enough documents or bytes."""
+    documents: int = sum(standing["taken"]) - sum(start.get("taken", []))
+    size: int = standing["bytes"] - start.get("bytes", 0)
+    return documents >= SEGMENT_DOCUMENTS or size >= SEGMENT_BYTES

@@ -1,46 +1,48 @@
-"""Warnings for text that the settings for English do not suit."""
+"""Warns if a tokenizer made for English does not suit the text."""
 
 import unicodedata
 
 from cram.config.data import WordPieceConfig
 
-MOST = 0.5  # of the characters that are not ASCII
-ACCENTS = 0.005  # of the characters: German has three times as many, English a tenth
-LOST = 0.05  # of the characters
+# Shares of the characters from which on there is a warning.
+FOREIGN = 0.5  # not ASCII
+ACCENTS = 0.005  # accents: German has three times as many, English a tenth
+LOST = 0.05  # lost by the tokenizer
 SETTINGS = "wordpiece.lowercase=false wordpiece.strip_accents=false"
 
 
 def language_warnings(texts: list[str], wordpiece: WordPieceConfig | None, lost: float) -> list[str]:
-    """What a tokenizer takes away from some texts, and what to do about it; empty for English.
+    """Return warnings on what a tokenizer removes from texts, with a remedy; none for English.
 
     Args:
-        wordpiece: the settings that it was trained with; None for a tokenizer that was given.
-        lost: the share of `lost_characters`.
+        texts: a sample of the text.
+        wordpiece: the settings that the tokenizer was trained with; None if it was loaded.
+        lost: the share of characters that `lost_characters` counts.
     """
-    said = [] if wordpiece is None else _settings("".join("".join(texts).split()), wordpiece)
+    warnings = [] if wordpiece is None else _check_settings("".join("".join(texts).split()), wordpiece)
     if lost > LOST:
         remedy = "give a tokenizer made for such text"
         if wordpiece:
             remedy = f"see wordpiece.*, or {remedy} with tokenizer=FILE"
-        said.append(
-            f"{lost:.0%} of the text's characters are lost: dropped, or behind the unknown token, where no model can "
-            f"learn them; {remedy}"
+        warnings.append(
+            f"{lost:.0%} of the text's characters are lost: they are dropped or become the unknown token, so no model "
+            f"can learn them; {remedy}"
         )
-    return said
+    return warnings
 
 
-def _settings(text: str, wordpiece: WordPieceConfig) -> list[str]:
+def _check_settings(text: str, wordpiece: WordPieceConfig) -> list[str]:
     foreign = (len(text) - len(text.encode("ascii", "ignore"))) / max(1, len(text))
-    if foreign > MOST and (wordpiece.lowercase or wordpiece.strip_accents):
+    if foreign > FOREIGN and (wordpiece.lowercase or wordpiece.strip_accents):
         return [
-            f"{foreign:.0%} of the text's characters are not ASCII, and the settings are those for English: say "
-            f"{SETTINGS} to keep the text as it is, and data.filters.compressibility=null where a letter says more "
-            "than an English one\na script without spaces between words may need a tokenizer of its own, tokenizer=FILE"
+            f"{foreign:.0%} of the text's characters are not ASCII, and the settings are those for English: use "
+            f"{SETTINGS} to keep the text as it is, and data.filters.compressibility=null if a character carries more "
+            "than an English letter\na script without spaces between words may need its own tokenizer, tokenizer=FILE"
         ]
     marks = sum(unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", text))
     if wordpiece.strip_accents and marks > ACCENTS * len(text):
         return [
             f"{marks / len(text):.1%} of the text's letters have accents, which wordpiece.strip_accents=true drops: "
-            f"say {SETTINGS} to keep them and upper case"
+            f"use {SETTINGS} to keep them and upper case"
         ]
     return []

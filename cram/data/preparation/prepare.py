@@ -22,12 +22,13 @@ from tokenizers import Tokenizer
 from cram.config.data import DataConfig
 from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
-from cram.data.preparation.decision import Decision, decide
+from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.folder import describe_content, find_folder, lock_folder
 from cram.data.preparation.held_out_search import BOILERPLATE_FILE, HeldOutIndex, check_rows
 from cram.data.preparation.row_writer import RowWriter
-from cram.data.preparation.scan import BROKEN, EMPTY, HELD_OUT, KEPT, Scanned, Scanner
+from cram.data.preparation.scan import Scanner, ScanResult
 from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader, index_held_out
 from cram.data.preparation.statistics import STATISTICS, collect_samples, summarize_documents
 from cram.data.preparation.stopwatch import TIMING
@@ -132,9 +133,9 @@ class _Preparation:
         with self._timed("scan"):
             segments = self._scan_documents(vocabulary)
         with self._timed("duplicates"):
-            decision = decide(segments, self._data, self._journal, self._progress)
+            decision = decide_fates(segments, self._data, self._journal, self._progress)
         with self._timed("pack"):
-            scanned = segments.found()
+            scanned = segments.totals()
             held_out = self._index_held_out(vocabulary, scanned)
             writer, rows = self._pack_documents(vocabulary, segments, decision)
             self._check_documents_left(rows, decision)
@@ -171,7 +172,7 @@ class _Preparation:
             raise self._nothing_left(0, 0)
         return segments
 
-    def _index_held_out(self, vocabulary: Vocabulary, scanned: Scanned) -> HeldOutIndex:
+    def _index_held_out(self, vocabulary: Vocabulary, scanned: ScanResult) -> HeldOutIndex:
         """The token ids of the stored held-out texts, in a file that all processes map."""
         path = self._journal / HELD_OUT_INDEX
         index = read_kept(path, HeldOutIndex.load)
@@ -188,7 +189,7 @@ class _Preparation:
         tokenizer = Tokenizer.from_str(definition)
         pad = SpecialTokens.of(tokenizer).pad
         writer = ShardWriter(self._folder, data.seq_len, vocabulary_size(tokenizer), pad)
-        kept = decision.fates == KEPT
+        kept = decision.fates == Fate.KEPT
         packer = make_packer(data.packing, data.seq_len, pad)
         rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)
         with_excerpt = {number for pair in decision.pairs for number in pair[:2]}
@@ -215,8 +216,8 @@ class _Preparation:
 
     def _check_documents_left(self, rows: RowWriter, decision: Decision) -> None:
         if not rows.counts.documents:
-            readable = int((~np.isin(decision.fates, (EMPTY, BROKEN))).sum())
-            raise self._nothing_left(readable, int((decision.fates == HELD_OUT).sum()))
+            documents = int((~np.isin(decision.fates, (Fate.EMPTY, Fate.BROKEN))).sum())
+            raise self._nothing_left(documents, int((decision.fates == Fate.HELD_OUT).sum()))
 
     def _nothing_left(self, documents: int, held_out: int) -> CramError:
         """The error to raise; the folder is removed, because there is nothing to continue from."""
@@ -232,7 +233,7 @@ class _Preparation:
         vocabulary: Vocabulary,
         segments: Segments,
         decision: Decision,
-        scanned: Scanned,
+        scanned: ScanResult,
         rows: RowWriter,
         writer: ShardWriter,
     ) -> None:

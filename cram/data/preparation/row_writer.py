@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.held_out_search import BOILERPLATE
-from cram.data.preparation.scan import Sample, Samples, add_samples
+from cram.data.preparation.samples import Sample, Samples, add_samples
 from cram.data.preparation.second_pass import ChunkNote, Overlap, TokenizedDocuments
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
@@ -166,7 +167,7 @@ class RowWriter:
             self.counts.not_needed += 1
             return
         if overlap and self._leaks(overlap):
-            self.counts.drop("window_held_out", [overlap.bytes], overlap.sample)
+            self.counts.drop(Fate.WINDOW_HELD_OUT.reason, [overlap.bytes], overlap.sample)
             return
         self._packer.add(ids)
         self._part_bytes += size

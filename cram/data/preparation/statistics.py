@@ -7,9 +7,11 @@ import numpy as np
 
 from cram.config.data import DataConfig
 from cram.data.preparation.decision import Decision
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.row_writer import Counts, RowWriter
-from cram.data.preparation.scan import FATES, HELD_OUT, Sample, Samples, Scanned, add_samples
+from cram.data.preparation.samples import Sample, Samples, add_samples
+from cram.data.preparation.scan import ScanResult
 from cram.data.shards.pack import PackingKind, predict_fill
 from cram.data.text.source import Source
 
@@ -17,7 +19,7 @@ STATISTICS = "statistics.json"
 
 
 def summarize_documents(
-    source: Source, segments: Segments, decision: Decision, scanned: Scanned, rows: RowWriter, data: DataConfig
+    source: Source, segments: Segments, decision: Decision, scanned: ScanResult, rows: RowWriter, data: DataConfig
 ) -> dict[str, Any]:
     """The manifest's entries on the documents: `sources`, `counts`, `packing` and `dropped`.
 
@@ -30,11 +32,9 @@ def summarize_documents(
         data: how the rows were packed.
     """
     counts, sizes = rows.counts, segments.joined("bytes")
-    documents, totals = (np.bincount(decision.fates, weights, len(FATES)).astype(int) for weights in (None, sizes))
+    documents, totals = (np.bincount(decision.fates, weights, len(Fate)).astype(int) for weights in (None, sizes))
     dropped = {
-        name: {"documents": int(documents[fate]), "bytes": int(totals[fate])}
-        for fate, name in enumerate(FATES)
-        if fate > HELD_OUT
+        fate.reason: {"documents": int(documents[fate]), "bytes": int(totals[fate])} for fate in Fate if fate.is_dropped
     }
     for name, (number, size) in counts.dropped.items():
         dropped[name] = {"documents": dropped[name]["documents"] + number, "bytes": dropped[name]["bytes"] + size}
@@ -46,8 +46,8 @@ def summarize_documents(
         "counts": {
             "documents": counts.documents,
             "bytes": counts.bytes,
-            "held_out_documents": int(documents[HELD_OUT]),
-            "held_out_bytes": int(totals[HELD_OUT]),
+            "held_out_documents": int(documents[Fate.HELD_OUT]),
+            "held_out_bytes": int(totals[Fate.HELD_OUT]),
             "documents_in": len(decision.fates),
             "bytes_in": int(sizes.sum()),
             "not_needed_documents": counts.not_needed,
@@ -59,7 +59,7 @@ def summarize_documents(
     }
 
 
-def collect_samples(decision: Decision, scanned: Scanned, counts: Counts) -> dict[str, Any]:
+def collect_samples(decision: Decision, scanned: ScanResult, counts: Counts) -> dict[str, Any]:
     """The content of statistics.json: samples by the reason they were dropped for, and pairs of duplicates.
 
     Args:
@@ -74,7 +74,7 @@ def collect_samples(decision: Decision, scanned: Scanned, counts: Counts) -> dic
         "samples": {name: [_to_json(sample) for sample in named] for name, named in sorted(samples.items())},
         "duplicates": [
             {
-                "reason": FATES[decision.fates[dropped]],
+                "reason": Fate(int(decision.fates[dropped])).reason,
                 "dropped": _to_json(counts.excerpts[dropped]),
                 "kept": _to_json(counts.excerpts[kept]),
                 "similarity": similarity,

@@ -1,4 +1,4 @@
-"""The first stage: a tokenizer, given or trained on a sample of the source, and how much text makes a token."""
+"""The first stage: loads a tokenizer or trains one on a sample, and measures how much text makes a token."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -14,8 +14,8 @@ from cram.data.cleaning.dedupe import sign_texts
 from cram.data.cleaning.held_out_split import choose_held_out, hash_text
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.pieces import lost_characters
+from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.language import language_warnings
-from cram.data.preparation.scan import chunks
 from cram.data.shards.mapped_arrays import read_kept
 from cram.data.special import SpecialTokens
 from cram.data.text.document import byte_size
@@ -29,8 +29,8 @@ from cram.terminal.progress import Progress
 
 MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
 LOST_BYTES = 500_000  # text in which lost characters are counted
-# Compressibility is meant for what is no prose. A sample that loses more than the first share to it is told of the
-# value that would drop the second, which is what 0.3 drops of English at 32768 pieces, rounded up.
+# The filter of compressibility is meant for text that is not prose. If it drops more of a sample than MANY_DROPPED, a
+# warning names the value that would drop FEW_DROPPED: what 0.3 drops of English at 32768 pieces, rounded up.
 MANY_DROPPED, FEW_DROPPED = 0.05, 0.01
 NAME = "vocabulary.json"
 
@@ -50,7 +50,7 @@ class TokenizerSource:
     special: SpecialConfig = field(default_factory=SpecialConfig)
 
     def fingerprint(self) -> dict[str, Any] | str:
-        """What the shards depend on: the settings of training, or the sha256 of the loaded tokenizer.
+        """Return what the shards depend on: the settings of training, or the sha256 of the loaded tokenizer.
 
         The loaded tokenizer includes the roles of its special tokens, which files beside it may state.
         """
@@ -61,9 +61,12 @@ class TokenizerSource:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer.json and what was measured with it.
+    """A tokenizer and what was measured with it.
 
-    bytes_per_token: of the source's text, dropped documents included. lost: the share of `lost_characters`.
+    Attributes:
+        definition: the content of tokenizer.json.
+        bytes_per_token: bytes of the source's text for each token, with the text of documents that are dropped.
+        lost: the share of characters that `lost_characters` counts.
     """
 
     definition: str
@@ -78,92 +81,122 @@ def make_vocabulary(
     folder: Path,
     progress: Progress,
 ) -> Vocabulary:
-    """Loads the chosen tokenizer, or trains one on documents that are not held out; keeps the result in `folder`.
+    """Load the chosen tokenizer, or train one on documents that are not held out.
+
+    Args:
+        source: the text.
+        data: how it is cleaned, and the held-out share.
+        chosen: the tokenizer to load, or how to train one.
+        folder: where the result is kept, and read from if it is there.
+        progress: shows the training.
 
     Raises:
         CramError: there is too little text, or the tokenizer is at fault.
     """
+    if kept := read_kept(folder / NAME, read_sealed):
+        return Vocabulary(**kept)
     wordpiece = chosen.wordpiece
-    if earlier := read_kept(folder / NAME, read_sealed):
-        return Vocabulary(**earlier)
     if chosen.path is None:
         with progress.stage("training the tokenizer", None, "bytes") as stage:
             split = WordSplitter(serialize_normalizer(make_normalizer(wordpiece)))
-            texts, taken = _sample(source, wordpiece.sample_bytes, data, split)
+            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split)
             tokenizer = train_tokenizer(texts, wordpiece)
-            stage.advance(taken)
+            stage.advance(bytes_read)
     else:
         tokenizer = load_tokenizer(chosen.path, chosen.special)
-        texts, taken = _sample(source, MEASURED_BYTES, data, WordSplitter(serialize_normalizer(tokenizer.normalizer)))
-    some = texts[:: max(1, sum(map(byte_size, texts)) // LOST_BYTES)]
-    lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some)
-    for warning in language_warnings(some, wordpiece if chosen.path is None else None, lost):
+        split = WordSplitter(serialize_normalizer(tokenizer.normalizer))
+        texts, bytes_read = _sample_texts(source, MEASURED_BYTES, data, split)
+    some_texts = _thin(texts, LOST_BYTES)
+    lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some_texts)
+    for warning in language_warnings(some_texts, wordpiece if chosen.path is None else None, lost):
         print(f"warning: {warning}", flush=True)
-    pace, unfit = _measure(tokenizer, texts, taken, data.filters)
-    if unfit:
-        print(f"warning: {unfit}", flush=True)
-    found = Vocabulary(tokenizer.to_str(pretty=True), pace, lost)
-    write_sealed(folder / NAME, asdict(found))
-    return found
+    bytes_per_token, advice = _measure(tokenizer, texts, bytes_read, data.filters)
+    if advice:
+        print(f"warning: {advice}", flush=True)
+    vocabulary = Vocabulary(tokenizer.to_str(pretty=True), bytes_per_token, lost)
+    write_sealed(folder / NAME, asdict(vocabulary))
+    return vocabulary
 
 
-def _sample(source: Source, limit: int, data: DataConfig, split: WordSplitter) -> tuple[list[str], int]:
-    """Texts spread over the source that are neither held out nor filtered, and the bytes of all that were read.
+def _thin(texts: list[str], limit: int) -> list[str]:
+    """Take every n-th text, so that about `limit` bytes are left."""
+    return texts[:: max(1, sum(map(byte_size, texts)) // limit)]
 
-    A text with the letters of a held-out one counts as held out.
+
+def _sample_texts(source: Source, limit: int, data: DataConfig, split: WordSplitter) -> tuple[list[str], int]:
+    """Read a sample of the source, and take the texts that are neither held out nor dropped by a filter.
+
+    A text with the same letters as a held-out one counts as held out.
+
+    Returns:
+        The cleaned texts, and the bytes of all documents that were read.
     """
     cleaner = Cleaner(data.filters, split)
     plan = ReadingPlan(source, limit)
     texts = (document.text for _, document in plan if not document.is_blank)
-    found: list[str] = []
+    kept: list[str] = []
     hashes: list[int] = []
-    keys: list[bytes] = []
-    readable = 0
-    for chunk in chunks((text, text) for text in texts):
-        readable += len(chunk)
+    signatures: list[bytes] = []
+    documents = 0
+    for chunk in split_into_chunks((text, text) for text in texts):
+        documents += len(chunk)
         for text, judgement in zip(chunk, cleaner.judge(chunk), strict=True):
             if judgement.reason is None:
-                found.append(judgement.text)
+                kept.append(judgement.text)
                 hashes.append(hash_text(text))
-                keys.append(sign_texts([judgement.words], near=False)[0].tobytes())
-    held_out = choose_held_out(np.array(hashes, np.uint64), data.held_out)
-    twins = {key for key, out in zip(keys, held_out, strict=True) if out}
-    left = [text for text, key in zip(found, keys, strict=True) if key not in twins]
-    if not left:
-        raise nothing_left(data, readable, len(found), sampled=not all(plan.state.exhausted))
-    return left, plan.state.bytes
+                signatures.append(sign_texts([judgement.words], near=False)[0].tobytes())
+    is_held_out = choose_held_out(np.array(hashes, np.uint64), data.held_out)
+    held_out = {signature for signature, chosen in zip(signatures, is_held_out, strict=True) if chosen}
+    training_texts = [text for text, signature in zip(kept, signatures, strict=True) if signature not in held_out]
+    if not training_texts:
+        raise nothing_left(data, documents, len(kept), sampled=not all(plan.state.exhausted))
+    return training_texts, plan.state.bytes
 
 
-def _measure(tokenizer: Tokenizer, texts: list[str], taken: int, config: FilterConfig) -> tuple[float, str | None]:
-    """On texts from all over the sample: bytes per token, and a warning where compressibility drops many of them.
+def _measure(tokenizer: Tokenizer, texts: list[str], bytes_read: int, config: FilterConfig) -> tuple[float, str | None]:
+    """Measure bytes per token on texts from all over the sample.
 
-    The bytes are corrected by the share of the sample that was dropped.
+    Args:
+        tokenizer: encodes the texts.
+        texts: of the sample, without dropped and held-out documents.
+        bytes_read: of the sample, with them; the result is corrected by their share.
+        config: the filters.
+
+    Returns:
+        Bytes per token, and a warning if the filter of compressibility drops many of the texts.
     """
     cleaner = Cleaner(config)
-    total = sum(map(byte_size, texts))
-    some = texts[:: max(1, total // MEASURED_BYTES)]
-    lengths = list(map(len, tokenizer.encode_batch_fast(some)))
+    some_texts = _thin(texts, MEASURED_BYTES)
+    lengths = list(map(len, tokenizer.encode_batch_fast(some_texts)))
     frame = SpecialTokens.of(tokenizer).frame
-    pairs = list(zip(lengths, map(len, some), strict=True))
+    pairs = list(zip(lengths, map(len, some_texts), strict=True))
     kept = [length for length, characters in pairs if not cleaner.judge_tokens(length - frame, characters)]
-    pace = taken / total * sum(map(byte_size, some)) / max(1, sum(kept))
-    dropped = 1 - len(kept) / len(some)
+    bytes_kept, bytes_measured = sum(map(byte_size, texts)), sum(map(byte_size, some_texts))
+    bytes_per_token = bytes_read / bytes_kept * bytes_measured / max(1, sum(kept))
+    dropped = 1 - len(kept) / len(some_texts)
     if dropped <= MANY_DROPPED:
-        return pace, None
-    shares = np.array([(length - frame) / characters for length, characters in pairs])
-    fitting = math.ceil(float(np.quantile(shares, 1 - FEW_DROPPED)) * 100 + 1) / 100
-    return pace, (
-        f"data.filters.compressibility={config.compressibility} drops {dropped:.0%} of the documents of a sample, with "
-        f"a vocabulary of {tokenizer.get_vocab_size():,} (the smaller it is, the more tokens a character takes); "
-        f"data.filters.compressibility={fitting} would drop {FEW_DROPPED:.0%}"
+        return bytes_per_token, None
+    tokens_per_character = np.array([(length - frame) / characters for length, characters in pairs])
+    value = math.ceil(float(np.quantile(tokens_per_character, 1 - FEW_DROPPED)) * 100 + 1) / 100
+    return bytes_per_token, (
+        f"data.filters.compressibility={config.compressibility} drops {dropped:.0%} of the documents of a sample with "
+        f"a vocabulary of {tokenizer.get_vocab_size():,} (a smaller one needs more tokens for each character); "
+        f"data.filters.compressibility={value} would drop {FEW_DROPPED:.0%}"
     )
 
 
 def nothing_left(data: DataConfig, documents: int, held_out: int, sampled: bool = False) -> CramError:
-    """What to tell the user of a source without a training document; `sampled`: only some of it was looked at."""
+    """Make the error for a source without a document to train on.
+
+    Args:
+        data: names the source in the message.
+        documents: that can be read and are not blank.
+        held_out: of these, the held-out ones.
+        sampled: whether only a sample of the source was read.
+    """
     of_what = " of a sample of the source" if sampled else ""
     if not documents:
-        return CramError(f"data.source={data.source!r}: the files hold no text; give other ones")
+        return CramError(f"data.source={data.source!r}: the files contain no text; give others")
     if held_out == documents:
         return CramError(
             f"data.source={data.source!r}: nothing is left to train on, "
@@ -178,5 +211,5 @@ def nothing_left(data: DataConfig, documents: int, held_out: int, sampled: bool 
         )
     return CramError(
         f"data.source={data.source!r}: nothing is left to train on, all {documents} document(s){of_what} are dropped\n"
-        "see data.filters and data.dedupe: data.filters.min_words=0 keeps short ones, for example"
+        "see data.filters and data.dedupe; for example data.filters.min_words=0 keeps short ones"
     )

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.data.cleaning.held_out_split import hash_text
 from cram.data.inspect import plots, show
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.scan import FATES
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
@@ -168,7 +168,8 @@ def test_without_timing_the_time_is_left_out(shards: ShardSet, capsys: pytest.Ca
 def test_the_short_account_fits_a_screen(
     shards: ShardSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shards.manifest["dropped"] = {name: {"documents": 10**9, "bytes": 10**13} for name in FATES[2:]}
+    reasons = [fate.reason for fate in Fate if fate.is_dropped]
+    shards.manifest["dropped"] = {reason: {"documents": 10**9, "bytes": 10**13} for reason in reasons}
     shards.manifest["counts"] |= {"not_needed_documents": 10**9, "boilerplate_documents": 10**9}
     for forced in ("", "1"):
         monkeypatch.setenv("FORCE_COLOR", forced)

@@ -34,7 +34,7 @@ def made(
     config = read_config([*words, "data.filters.compressibility=null"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_writer, "TOKENS_PER_SHARD", 120 * 32)
-        patch.setattr("cram.data.preparation.scan.CHUNK_DOCUMENTS", 50)
+        patch.setattr("cram.data.preparation.chunks.CHUNK_DOCUMENTS", 50)
         patch.setattr("cram.data.shards.pack.WINDOW_TOKENS", 1000)
         shards = prepare_shards(config.data, TokenizerSource(wordpiece=config.wordpiece), Progress(terminal=False))
     assert len(shards.manifest["shards"]) > 2

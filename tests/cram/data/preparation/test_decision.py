@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from cram.config.data import DataConfig, DedupeConfig
 from cram.data.cleaning.held_out_split import hash_text
+from cram.data.preparation import chunks
 from cram.data.preparation import decision as module
 from cram.data.preparation import first_pass as segments
-from cram.data.preparation import scan
-from cram.data.preparation.decision import Decision, decide
+from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
-from cram.data.preparation.scan import FATES, Scanner
+from cram.data.preparation.scan import Scanner
 from cram.data.text.sources import open_source
 from cram.terminal.progress import Progress
 
@@ -29,7 +30,7 @@ REPORT = Progress(terminal=False)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 2)
+    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 2)
     monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 3)
 
 
@@ -74,11 +75,11 @@ def scanned(folder: Path, parts: list[list[str]], config: DataConfig) -> Segment
 
 
 def decided(folder: Path, parts: list[list[str]], config: DataConfig) -> Decision:
-    return decide(scanned(folder, parts, config), config, folder, REPORT)
+    return decide_fates(scanned(folder, parts, config), config, folder, REPORT)
 
 
 def fates(decision: Decision) -> list[str]:
-    return [FATES[fate] for fate in decision.fates]
+    return [Fate(int(fate)).reason for fate in decision.fates]
 
 
 def test_each_reason(tmp_path: Path) -> None:
@@ -140,10 +141,10 @@ def test_where_no_hash_is_low_enough_the_lowest_kept_one_is_held_out(tmp_path: P
     short = next(text for text in map("short {}".format, count()) if hash_text(text) < hash_text(lowest))
     config = replace(NONE, dedupe=dedupe)
     done = scanned(tmp_path / "set", [[*others[:3], short, lowest], [lowest, *others[3:], near_twin(lowest)]], config)
-    decision = decide(done, config, tmp_path / "set", REPORT)
+    decision = decide_fates(done, config, tmp_path / "set", REPORT)
     last = "near_held_out" if dedupe.near else "kept"
     assert fates(decision) == ["kept"] * 3 + ["min_words", "held_out", "held_out"] + ["kept"] * 4 + [last]
-    assert done.found().held_out.chosen() == {hash_text(lowest): lowest}, (
+    assert done.totals().held_out.chosen() == {hash_text(lowest): lowest}, (
         "the text that is stored is the one that is held out"
     )
 
@@ -158,7 +159,7 @@ def test_the_first_is_kept_though_a_later_part_was_scanned_before(tmp_path: Path
     done = Segments(tmp_path)
     done.scan(open_source(f"{tmp_path}/*.jsonl"), sum(map(len, first + later)), Scanner(HALF), 1, REPORT)
     assert not (np.diff(done.order) > 0).all()
-    assert fates(decide(done, HALF, tmp_path, REPORT)) == ["kept"] * 6 + ["near", "exact", "near", "held_out"]
+    assert fates(decide_fates(done, HALF, tmp_path, REPORT)) == ["kept"] * 6 + ["near", "exact", "near", "held_out"]
 
 
 def test_nothing_to_hold_out(tmp_path: Path) -> None:
@@ -168,9 +169,9 @@ def test_nothing_to_hold_out(tmp_path: Path) -> None:
 def test_a_decision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prose(1)
     done = scanned(tmp_path / "set", [[first, prose(3, held_out=True)], [near_twin(first)]], HALF)
-    decision = decide(done, HALF, tmp_path / "set", REPORT)
+    decision = decide_fates(done, HALF, tmp_path / "set", REPORT)
     monkeypatch.setattr(module, "find_duplicates", None)
-    again = decide(Segments(tmp_path / "set"), HALF, tmp_path / "set", REPORT)
+    again = decide_fates(Segments(tmp_path / "set"), HALF, tmp_path / "set", REPORT)
     assert decision.fates.dtype == again.fates.dtype == np.uint8
     assert np.array_equal(again.fates, decision.fates)
     assert again.pairs == decision.pairs and len(decision.pairs) == 1

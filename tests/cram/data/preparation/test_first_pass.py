@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from cram.config.data import DataConfig, DedupeConfig
+from cram.data.preparation import chunks
 from cram.data.preparation import first_pass as segments
-from cram.data.preparation import scan
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
-from cram.data.preparation.scan import FATE, HELD_OUT, KEPT, Scanner
+from cram.data.preparation.scan import Scanner
 from cram.data.text.document import Location
 from cram.data.text.source import Source
 from cram.data.text.sources import open_source
@@ -54,7 +55,7 @@ class Report:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 3)
+    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 3)
     monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 7)
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 1500)
 
@@ -84,7 +85,7 @@ def mixed(seed: int, documents: int) -> list[str]:
 
 
 def outcome(done: Segments) -> dict[str, Any]:
-    found = done.found()
+    found = done.totals()
     found.seconds.clear()
     return {name: done.joined(name).tolist() for name in NAMES} | {
         "found": found,
@@ -179,11 +180,11 @@ def test_all_is_there_once(tmp_path: Path) -> None:
     bytes = [sum(len(text.encode()) for text in some) for some in texts]
     assert done.shares(np.ones(len(done.joined("fate")), bool)) == [bytes[0] / sum(bytes), 1.0]
     fates = done.joined("fate")
-    found = done.found()
-    held_out = {text for text, fate in zip(flat, fates, strict=True) if fate == HELD_OUT}
+    found = done.totals()
+    held_out = {text for text, fate in zip(flat, fates, strict=True) if fate == Fate.HELD_OUT}
     assert set(found.held_out.chosen().values()) == held_out
     assert [sample.text for sample in found.samples["min_words"]] == ["short"] * flat.count("short")
-    assert found.cut_documents == sum(COOKIES in flat[i] for i in np.flatnonzero(fates != HELD_OUT))
+    assert found.cut_documents == sum(COOKIES in flat[i] for i in np.flatnonzero(fates != Fate.HELD_OUT))
     assert found.cut_bytes == found.cut_documents * len(COOKIES)
 
 
@@ -192,10 +193,10 @@ def test_where_none_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path) ->
     texts = [mixed(1, 15), mixed(2, 5)]
     source = corpus(tmp_path / "corpus", texts)
     done.scan(source, None, Scanner(DataConfig(held_out=0.0)), 1, Report())  # type: ignore[arg-type]
-    kept = done.joined("fate") == KEPT
+    kept = done.joined("fate") == Fate.KEPT
     hashes = done.joined("hash")[kept]
     flat = np.array([text for some in texts for text in some])[kept]
-    assert done.found().held_out.chosen() == {int(hashes.min()): flat[hashes.argmin()]}
+    assert done.totals().held_out.chosen() == {int(hashes.min()): flat[hashes.argmin()]}
 
 
 @pytest.mark.parametrize("limit", [None, 3000])
@@ -260,13 +261,13 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
     assert not done.complete
     done.scan(corpus(tmp_path / "corpus", [[], []]), None, Scanner(CONFIG), 1, Report())  # type: ignore[arg-type]
     assert done.complete and done.taken == [0, 0] and Segments(tmp_path / "none").taken == [0, 0]
-    assert not done.found().samples and not done.found().held_out.chosen()
+    assert not done.totals().samples and not done.totals().held_out.chosen()
     assert done.maps("exact") == []
 
 
 def test_only_documents_without_text(tmp_path: Path) -> None:
     done = straight(tmp_path / "none", corpus(tmp_path / "corpus", [["", ""], [""]]))
-    assert done.taken == [2, 1] and done.joined("fate").tolist() == [FATE["empty"]] * 3
+    assert done.taken == [2, 1] and done.joined("fate").tolist() == [Fate.EMPTY] * 3
     assert done.shares(done.joined("fate") == 0) == [0.0, 0.0]
 
 

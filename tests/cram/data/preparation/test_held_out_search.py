@@ -17,7 +17,7 @@ from cram.data.preparation import held_out_search
 from cram.data.preparation.held_out_search import BOILERPLATE, WINDOW, HeldOutIndex, strip_frame
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.row_writer import RowWriter
-from cram.data.preparation.scan import Sample
+from cram.data.preparation.samples import Sample
 from cram.data.preparation.second_pass import ChunkNote, Overlap, TokenizedDocuments
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.pack import PackingKind, make_packer

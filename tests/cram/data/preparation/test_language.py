@@ -39,7 +39,7 @@ def test_text_that_is_mostly_not_ascii_needs_other_settings(texts: list[str]) ->
 def test_a_large_share_of_lost_characters_is_told() -> None:
     settings = WordPieceConfig(lowercase=False, strip_accents=False)
     (said,) = language_warnings(THAI, settings, 0.7)
-    assert said.startswith("70% of the text's characters are lost: dropped, or behind the unknown token")
+    assert said.startswith("70% of the text's characters are lost: they are dropped or become the unknown token")
     assert said.endswith("see wordpiece.*, or give a tokenizer made for such text with tokenizer=FILE")
     (said,) = language_warnings(THAI, None, 0.7)
     assert said.endswith("learn them; give a tokenizer made for such text")

@@ -16,8 +16,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
+from cram.data.preparation import chunks, prepare, row_writer
 from cram.data.preparation import first_pass as segments
-from cram.data.preparation import prepare, row_writer, scan
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
@@ -101,7 +101,7 @@ def seen(folder: Path) -> list[str]:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Constants such that 300 documents make several chunks, segments and shards."""
-    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 16)
+    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 16)
     monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 64)
     monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 64 * 32)
     monkeypatch.setattr(row_writer, "PART_BYTES", 5_000)
@@ -378,7 +378,7 @@ def test_an_empty_corpus(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.jsonl").write_text(content)
     data = DataConfig(source=f"{tmp_path}/a.jsonl", dir=str(tmp_path / "shards"))
     for tokenizer in (None, str(make(write(tmp_path / "other", texts())).tokenizer_path)):
-        with pytest.raises(CramError, match=r"data.source='.*a.jsonl': the files hold no text"):
+        with pytest.raises(CramError, match=r"data.source='.*a.jsonl': the files contain no text"):
             make(data, tokenizer=tokenizer)
         assert seen(tmp_path / "shards") == []
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cram.data.preparation import row_writer
 from cram.data.preparation.row_writer import Counts, RowWriter
-from cram.data.preparation.scan import Sample
+from cram.data.preparation.samples import Sample
 from cram.data.preparation.second_pass import ChunkNote, TokenizedDocuments
 from cram.data.shards import pack
 from cram.data.shards.mapped_arrays import write_sealed_arrays

@@ -1,6 +1,5 @@
 import pickle
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -13,20 +12,10 @@ from hypothesis import strategies as st
 
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig
 from cram.data.cleaning.dedupe import HASHES
-from cram.data.cleaning.filters import REASONS
 from cram.data.cleaning.held_out_split import HeldOutTexts
-from cram.data.preparation import scan
-from cram.data.preparation.scan import (
-    EXCERPT,
-    FATE,
-    FATES,
-    SAMPLES,
-    Sample,
-    Scanned,
-    Scanner,
-    add_samples,
-    chunks,
-)
+from cram.data.preparation.fates import Fate
+from cram.data.preparation.samples import EXCERPT, SAMPLES, Sample
+from cram.data.preparation.scan import Scanner, ScanResult
 from cram.data.text.document import Document, LocatedDocument, Location, byte_size, faulty_document
 
 WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine"]
@@ -54,22 +43,16 @@ def located(texts: list[str]) -> list[LocatedDocument]:
     return [LocatedDocument(Location(0, number), Document(text, f"file:{number}")) for number, text in enumerate(texts)]
 
 
-def scanned(texts: list[str], config: DataConfig = NONE_HELD_OUT) -> Scanned:
+def scanned(texts: list[str], config: DataConfig = NONE_HELD_OUT) -> ScanResult:
     return Scanner(config)(located(texts))
 
 
-def fates(found: Scanned) -> list[str]:
-    return [FATES[fate] for array in found.arrays["fate"] for fate in array]
+def fates(found: ScanResult) -> list[str]:
+    return [Fate(int(fate)).reason for array in found.arrays["fate"] for fate in array]
 
 
 def number(text: str) -> int:
     return int(sha256(text.encode()).hexdigest()[:16], 16)
-
-
-def test_fates_are_told_apart() -> None:
-    assert len(set(FATES)) == len(FATES) < 256
-    assert set(REASONS) < set(FATES)
-    assert [FATES[FATE[name]] for name in FATES] == list(FATES)
 
 
 @pytest.mark.parametrize("reason", DROPPED)
@@ -135,7 +118,7 @@ def test_where_none_is_held_out_the_lowest_kept_one_may_be() -> None:
     assert short and set(fates(found)) == {"kept", "min_words"}
     assert found.held_out == HeldOutTexts({}, {number(lowest): lowest})
     assert scanned(short).held_out.lowest == {}
-    apart = Scanned()
+    apart = ScanResult()
     for text in texts:
         apart.add(scanned([text]))
     assert apart.held_out == found.held_out
@@ -144,7 +127,7 @@ def test_where_none_is_held_out_the_lowest_kept_one_may_be() -> None:
 def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cram.data.cleaning.held_out_split.MOST_STORED", 5)
     texts = [prose(seed) for seed in range(20)]
-    total = Scanned()
+    total = ScanResult()
     for start in range(0, 20, 4):
         total.add(scanned(texts[start : start + 4], ALL_HELD_OUT))
     assert list(total.held_out.below) == sorted(map(number, texts))[:5]
@@ -201,7 +184,7 @@ def test_what_is_not_asked_for_is_not_signed(exact: bool, near: float | None, ma
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8))
 def test_chunks_do_not_matter(lengths: list[int]) -> None:
     texts = [*DROPPED.values(), *(prose(seed) for seed in range(6)), f"{COOKIES}\n{prose(7)}", *DROPPED.values()]
-    whole, apart = (Scanned() for _ in range(2))
+    whole, apart = (ScanResult() for _ in range(2))
     documents = located(texts)
     scanner = Scanner(replace(NONE_HELD_OUT, held_out=0.3))
     whole.add(scanner(documents))
@@ -213,19 +196,6 @@ def test_chunks_do_not_matter(lengths: list[int]) -> None:
     assert (whole.cut_documents, whole.cut_bytes) == (apart.cut_documents, apart.cut_bytes)
     for name, arrays in whole.arrays.items():
         assert np.array_equal(np.concatenate(arrays), np.concatenate(apart.arrays[name])), name
-
-
-@given(st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 99)), max_size=40), max_size=6))
-def test_samples_are_those_of_the_lowest_hashes(batches: list[list[tuple[str, int]]]) -> None:
-    total: dict[str, list[Sample]] = {}
-    for batch in batches:
-        some: dict[str, list[Sample]] = {}
-        for name, serial in batch:
-            add_samples(some, {name: [Sample(serial, "", str(serial))]})
-        add_samples(total, some)
-    for name in "ab":
-        expected = sorted({serial for batch in batches for its, serial in batch if its == name})[:SAMPLES]
-        assert [one.hash for one in total.get(name, [])] == expected
 
 
 def test_no_more_samples_than_enough_each_an_excerpt() -> None:
@@ -240,31 +210,6 @@ def test_a_scanner_is_pickled_in_little() -> None:
     pickled = pickle.dumps(scanner)
     assert len(pickled) < 2000
     assert fates(pickle.loads(pickled)(located([prose(0)]))) == ["kept"]
-
-
-@pytest.fixture(scope="module")
-def _small_chunks() -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(scan, "CHUNK_BYTES", 20)
-    patch.setattr(scan, "CHUNK_DOCUMENTS", 4)
-    yield
-    patch.undo()
-
-
-@pytest.mark.usefixtures("_small_chunks")
-@given(st.lists(st.text("aé", max_size=24), max_size=40))
-def test_chunks_cut_off_behind_any_of_them_go_on_the_same(texts: list[str]) -> None:
-    items = list(enumerate(texts))
-    made = list(chunks((text, (serial, text)) for serial, text in items))
-    assert [item for chunk in made for item in chunk] == items
-    for serial, chunk in enumerate(made):
-        sizes = [len(text.encode()) for _, text in chunk]
-        assert len(chunk) <= 4 and sum(sizes[:-1]) < 20
-        assert serial == len(made) - 1 or len(chunk) == 4 or sum(sizes) >= 20
-    done = 0
-    for serial, chunk in enumerate(made):
-        assert list(chunks((text, (place, text)) for place, text in items[done:])) == made[serial:]
-        done += len(chunk)
 
 
 @given(st.text())

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cram.config.data import FilterConfig, WordPieceConfig
-from cram.data.preparation import scan
-from cram.data.preparation.scan import Sample
+from cram.data.preparation import chunks
+from cram.data.preparation.samples import Sample
 from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader, TokenizedDocuments
 from cram.data.special import set_roles
 from cram.data.text.document import Document, Location
@@ -149,7 +149,7 @@ def test_the_kept_ones_behind_a_cursor_are_read(
 ) -> None:
     expected = [place for place, keep in zip(EVERY, kept, strict=True) if keep]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "CHUNK_DOCUMENTS", 3)
+        patch.setattr(chunks, "CHUNK_DOCUMENTS", 3)
         whole = list(KeptDocumentReader(parts, np.array(kept), TAKEN, shown))
         assert [document.text for documents, _ in whole for document in documents] == [
             TEXTS[part][record] for part, record in expected
@@ -176,10 +176,11 @@ def test_the_kept_ones_behind_a_cursor_are_read(
 def test_progress_is_the_text_that_was_read(
     parts: list[SourcePart], cursor: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 3)
+    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 3)
     taken = list(map(len, TEXTS))
-    chunks = list(KeptDocumentReader(parts, np.ones(sum(taken), bool), taken, set(), cursor))
-    assert [note.progress for _, note in chunks] == [sum(len(one.text.encode()) for one in some) for some, _ in chunks]
+    pairs = list(KeptDocumentReader(parts, np.ones(sum(taken), bool), taken, set(), cursor))
+    for documents, note in pairs:
+        assert note.progress == sum(len(document.text.encode()) for document in documents)
 
 
 def test_the_names_of_special_tokens_in_a_text_of_whole_words_give_none() -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
-from cram.data.preparation import scan
+from cram.data.preparation import chunks
 from cram.data.preparation import statistics as account_module
-from cram.data.preparation.decision import Decision, decide
+from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.row_writer import RowWriter
-from cram.data.preparation.scan import EXCERPT, FATES, HELD_OUT, KEPT, Scanner
+from cram.data.preparation.samples import EXCERPT
+from cram.data.preparation.scan import Scanner
 from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader
 from cram.data.preparation.statistics import collect_samples, summarize_documents
 from cram.data.shards import pack
@@ -34,7 +36,7 @@ REPORT = Progress(terminal=False)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "CHUNK_DOCUMENTS", 20)
+    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 20)
 
 
 def prose(source: random.Random, least: int = 12) -> str:
@@ -75,17 +77,17 @@ def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared
     tokenizer = train_tokenizer(flat, WordPieceConfig(vocab_size=64))
     source, segments = open_source(f"{folder}/*.jsonl"), Segments(folder)
     segments.scan(source, None, Scanner(data), 1, REPORT)
-    decision = decide(segments, data, folder, REPORT)
+    decision = decide_fates(segments, data, folder, REPORT)
     writer, packer = ShardWriter(folder, data.seq_len, 64, 0), make_packer(data.packing, data.seq_len, 0)
     rows = RowWriter(folder, writer, packer, data.seq_len, segments.shares(decision.fates == 0), data.tokens)
     shown = {number for pair in decision.pairs for number in pair[:2]}
-    documents = KeptDocumentReader(source.parts, decision.fates == KEPT, segments.taken, shown)
+    documents = KeptDocumentReader(source.parts, decision.fates == Fate.KEPT, segments.taken, shown)
     encoder = DocumentTokenizer(tokenizer.to_str(), data.filters)
     for chunk, note in documents:
         rows.add(encoder(chunk), note)
     rows.counts.excerpts |= documents.excerpts
     rows.finish()
-    scanned = segments.found()
+    scanned = segments.totals()
     manifest = summarize_documents(source, segments, decision, scanned, rows, data)
     statistics = collect_samples(decision, scanned, rows.counts)
     return Prepared(manifest, statistics, flat, decision, rows)
@@ -109,7 +111,7 @@ def test_the_figures_add_up(tmp_path: Path, tokens: int | None, packing: Any) ->
     assert (counts["not_needed_documents"] > 0) == (tokens is not None)
     assert counts["boilerplate_bytes"] == len(COOKIES) * counts["boilerplate_documents"] > 0
 
-    held_out = sizes[made.decision.fates == HELD_OUT].sum()
+    held_out = sizes[made.decision.fates == Fate.HELD_OUT].sum()
     left = counts["bytes_in"] - held_out - sum(figures["bytes"] for figures in dropped.values())
     if tokens is None:
         assert left == counts["bytes"] + counts["boilerplate_bytes"]
@@ -122,8 +124,9 @@ def test_each_reason_has_its_documents_and_bytes(tmp_path: Path) -> None:
     made = prepared(tmp_path / "set", mixed(), DATA)
     for name, figures in made.manifest["dropped"].items():
         if name != "compressibility":
-            its = [text for text, fate in zip(made.texts, made.decision.fates, strict=True) if FATES[fate] == name]
-            assert figures == {"documents": len(its), "bytes": sum(len(text.encode()) for text in its)}
+            is_dropped = made.decision.fates == Fate.of(name)
+            sizes = [len(text.encode()) for text, dropped in zip(made.texts, is_dropped, strict=True) if dropped]
+            assert figures == {"documents": len(sizes), "bytes": sum(sizes)}
     dense = made.manifest["dropped"]["compressibility"]
     assert dense == {"documents": 1, "bytes": len(DENSE)}, "its twin was `exact`"
     sources = made.manifest["sources"]
@@ -145,7 +148,7 @@ def test_what_was_dropped_can_be_looked_at(tmp_path: Path) -> None:
         for one in some:
             number, text = by_origin[one["origin"]]
             assert one["text"] == (COOKIES.strip() if name == "boilerplate" else text.removeprefix(COOKIES)[:EXCERPT])
-            assert name in ("boilerplate", "compressibility") or FATES[made.decision.fates[number]] == name
+            assert name in ("boilerplate", "compressibility") or Fate(int(made.decision.fates[number])).reason == name
     assert len(duplicates) == len(made.decision.pairs) > 10
     for pair, (dropped, kept, similarity) in zip(duplicates, made.decision.pairs, strict=True):
         assert by_origin[pair["dropped"]["origin"]] == (dropped, made.texts[dropped])
@@ -184,10 +187,10 @@ def test_what_is_broken_counts_too(tmp_path: Path) -> None:
     (folder / "a.jsonl").write_text("\n".join([*lines, "{", json.dumps({"other": 1})]))
     source, segments = open_source(f"{folder}/*.jsonl", on_error="skip"), Segments(folder)
     segments.scan(source, None, Scanner(DATA), 1, REPORT)
-    decision = decide(segments, DATA, folder, REPORT)
+    decision = decide_fates(segments, DATA, folder, REPORT)
     packer = make_packer("greedy", 32, 0)
     rows = RowWriter(folder, ShardWriter(folder, 32, 64, 0), packer, 32, [1.0] * len(segments.taken), None)
-    scanned = segments.found()
+    scanned = segments.totals()
     manifest = summarize_documents(source, segments, decision, scanned, rows, DATA)
     statistics = collect_samples(decision, scanned, rows.counts)
     assert manifest["dropped"]["broken"] == {"documents": 2, "bytes": 0}

@@ -170,7 +170,7 @@ def test_a_given_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_it_is_kept_and_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = corpus(tmp_path, mixed())
     found = make(tmp_path, source)
-    monkeypatch.setattr(module, "_sample", None)
+    monkeypatch.setattr(module, "_sample_texts", None)
     assert make(tmp_path, source) == found
     assert make(tmp_path, source, tmp_path / "tokenizer.json") == found
 
@@ -195,7 +195,7 @@ NOTHING = "nothing is left to train on, "
 @pytest.mark.parametrize(
     ("texts", "settings", "message"),
     [
-        (["", " \n"], {}, "the files hold no text; give other ones"),
+        (["", " \n"], {}, "the files contain no text; give others"),
         (["one two", "three"], {}, NOTHING + r"all 2 document\(s\) are dropped\n.*data.filters.min_words=0 .*"),
         ([prose(random.Random(0))], {}, NOTHING + r"its 1 document\(s\) are held out\n.*"),
         ([prose(random.Random(0)), "short"], {}, NOTHING + r"of 2 documents 1 are held out and the others dropped\n.*"),
@@ -215,7 +215,7 @@ def test_what_is_said_when_nothing_is_left(
 
 def test_the_messages_themselves() -> None:
     data = DataConfig(source="a.txt")
-    assert str(nothing_left(data, 0, 0)) == "data.source='a.txt': the files hold no text; give other ones"
+    assert str(nothing_left(data, 0, 0)) == "data.source='a.txt': the files contain no text; give others"
     assert str(nothing_left(data, 3, 3)) == (
         "data.source='a.txt': nothing is left to train on, its 3 document(s) are held out\n"
         "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
@@ -226,7 +226,7 @@ def test_the_messages_themselves() -> None:
     )
     assert str(nothing_left(data, 9, 0)) == (
         "data.source='a.txt': nothing is left to train on, all 9 document(s) are dropped\n"
-        "see data.filters and data.dedupe: data.filters.min_words=0 keeps short ones, for example"
+        "see data.filters and data.dedupe; for example data.filters.min_words=0 keeps short ones"
     )
 
 
@@ -271,7 +271,7 @@ def test_a_compressibility_that_does_not_fit_the_vocabulary_is_named(
     most = 0.31
     make(tmp_path / "small", source, filters=FilterConfig(compressibility=most))
     said = re.search(
-        rf"warning: data.filters.compressibility={most} drops (\d+)% of the documents of a sample, with "
+        rf"warning: data.filters.compressibility={most} drops (\d+)% of the documents of a sample with "
         r"a vocabulary of 128 .*; data.filters.compressibility=(0.\d+) would drop 1%",
         capsys.readouterr().out,
     )
