@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from cram.config.recipe import nearest
+from cram.config.recipe import suggest_nearest
 from cram.errors import CramError
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -24,5 +24,5 @@ def choose(key: str, words: list[str], choices: Iterable[str], default: list[str
     known = list(choices)
     for word in words:
         if word not in known:
-            raise CramError(f"{key}={word} is not one of {', '.join(known)}.{nearest(word, known)}")
+            raise CramError(f"{key}={word} is not one of {', '.join(known)}.{suggest_nearest(word, known)}")
     return words or default or known
