@@ -3,13 +3,14 @@
 A new choice is one new file and one new line here. `--help`, the check of the word and the building of the object read
 the tables. Nothing is imported before it is chosen, so this file needs no torch and `--help` stays quick.
 
-| table        | key               | what the target is                                            |
-|--------------|-------------------|---------------------------------------------------------------|
-| `MODELS`     | `model.kind`      | a subclass of `cram.model.transformer.Transformer`            |
-| `ATTENTION`  | `model.attention` | an instance of `cram.model.backends.backend.AttentionBackend` |
-| `OBJECTIVES` | `objective.kind`  | a subclass of `cram.objectives.objective.Objective`           |
-| `OPTIMIZERS` | `optimizer.kind`  | a subclass of `cram.optim.optimizer.Optimizer`                |
-| `METHODS`    | `NAME.*`          | a subclass of `cram.methods.method.Method`                    |
+| table        | key               | what the target is                                              |
+|--------------|-------------------|-----------------------------------------------------------------|
+| `MODELS`     | `model.kind`      | a subclass of `cram.model.transformer.Transformer`              |
+| `ATTENTION`  | `model.attention` | an instance of `cram.model.backends.backend.AttentionBackend`   |
+| `OBJECTIVES` | `objective.kind`  | a subclass of `cram.objectives.objective.Objective`             |
+| `OPTIMIZERS` | `optimizer.kind`  | a subclass of `cram.optim.optimizer.Optimizer`                  |
+| `SCHEDULES`  | `schedule.kind`   | a function from `ScheduleConfig` to `cram.optim.schedule.Shape` |
+| `METHODS`    | `NAME.*`          | a subclass of `cram.methods.method.Method`                      |
 
 Keys of an optimizer's own are a dataclass in `cram.config.training` and one line in `OptimizerConfig`, under the
 optimizer's name. If the dataclass has `lr` and `weight_decay`, these are for the matrices. Keys of a method are a
@@ -93,6 +94,14 @@ OBJECTIVES: dict[str, ObjectiveChoice] = {
 OPTIMIZERS: dict[str, Choice] = {
     "adamw": Choice("cram.optim.adamw:AdamW", "for all parameters"),
     "muon": Choice("cram.optim.muon:Muon", "for the hidden matrices, with AdamW for embedding and gains"),
+}
+
+SCHEDULES: dict[str, Choice] = {
+    "linear": Choice("cram.optim.schedule:linear_shape", "warm-up, then down to zero"),
+    "cosine": Choice("cram.optim.schedule:cosine_shape", "warm-up, then half a cosine"),
+    "triangle": Choice("cram.optim.schedule:triangle_shape", "up to peak, then down"),
+    "trapezoid": Choice("cram.optim.schedule:trapezoid_shape", "warm-up, constant, then down from decay_start on"),
+    "budget-triangle2": Choice("cram.optim.schedule:budget_triangle2_shape", "Cramming's, with the peak at 0.75"),
 }
 
 METHODS: dict[str, Choice] = {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from cram.config.choices import OBJECTIVES, OPTIMIZERS
+from cram.config.choices import OBJECTIVES, OPTIMIZERS, SCHEDULES
 from cram.config.schema import group, key
 
 
@@ -94,9 +94,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The keys `schedule.*`: learning rate over the budget."""
 
-    kind: Literal["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"] = key(
-        "linear", "shape of the learning rate, which is zero when the budget is spent"
-    )
+    kind: str = key("linear", "shape of the learning rate, which is zero when the budget is spent", choices=SCHEDULES)
     warmup: float = key(
         0.02, "length of the rise from zero, for linear, cosine and trapezoid", "share of the budget", least=0, below=1
     )

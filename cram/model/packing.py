@@ -18,13 +18,13 @@ _SHORTEST_DOCUMENT = 3
 
 
 def document_starts(documents: Tensor) -> Tensor:
-    """bool (rows, seq_len): True at the first position of each document of `documents` int (rows, seq_len)."""
+    """Mark the first position of each document of `documents` int (rows, seq_len): bool (rows, seq_len)."""
     first = torch.ones_like(documents[:, :1], dtype=torch.bool)
     return torch.cat([first, documents[:, 1:] != documents[:, :-1]], dim=1)
 
 
 def document_positions(starts: Tensor) -> Tensor:
-    """int64 (rows, seq_len): each position counted from its document's start, given `starts` bool (rows, seq_len)."""
+    """Count each position from its document's start, given `starts` bool (rows, seq_len): int64 (rows, seq_len)."""
     places = torch.arange(starts.shape[1], device=starts.device)
     return places - torch.where(starts, places, 0).cummax(dim=1).values
 
@@ -49,7 +49,12 @@ def document_bounds(starts: Tensor) -> Tensor:
 
 
 def rotary_table(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, fp32 (rows, seq_len, head_dim / 2), of positions int64 (rows, seq_len).
+    """Look up cosines and sines of the rotary angles, fp32 (rows, seq_len, head_dim / 2).
+
+    Args:
+        positions: int64 (rows, seq_len).
+        head_dim: width of a head.
+        theta: base of the angles.
 
     Source: arXiv:2104.09864 eq. 15.
     """

@@ -1,48 +1,81 @@
 """Schedules: pure functions of progress, the spent share of the budget, in [0, 1].
 
-Every learning-rate schedule is a multiplier in [0, 1] of the peak and lands at zero when the budget is spent.
+Every learning-rate schedule is a multiplier in [0, 1] of the peak and is zero when the budget is spent. A new one is a
+function from the keys `schedule.*` to a `Shape`, and one line in `SCHEDULES` of `cram.config.choices`.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from cram.config.choices import SCHEDULES
 from cram.config.training import BatchConfig, ScheduleConfig
 
 Schedule = Callable[[float], float]
 
 
-def make_schedule(config: ScheduleConfig) -> Schedule:
-    """The learning-rate multiplier over progress.
+@dataclass(frozen=True)
+class Shape:
+    """A rise from 0 to 1, then a fall to 0; the multiplier is the smaller of the two.
 
-    `linear`, `cosine`: warm-up, then down. `triangle`: up to `peak`, then down. `trapezoid`: warm-up,
-    constant to `decay_start`, then linear to zero. `budget-triangle2`: Cramming's, from 0.25 up to 1
-    at three quarters, then down.
-
-    Source: budget-triangle2 from arXiv:2212.14034 (its code, scheduler of the final recipe); changed:
-    never below zero. Linear to zero: arXiv:2502.15938.
+    Attributes:
+        rise_ends: progress at which the rise reaches 1; 0 for no rise.
+        fall_begins: progress up to which the fall is at 1. A longer budget can be continued from there.
+        fall: the fall over progress.
     """
-    down: dict[str, Schedule] = {
-        "linear": lambda progress: _fall(progress, config.warmup),
-        "cosine": lambda progress: 0.5 - 0.5 * math.cos(math.pi * _fall(progress, config.warmup)),
-        "trapezoid": lambda progress: _fall(progress, max(config.decay_start, config.warmup)),
-        "triangle": lambda progress: _fall(progress, config.peak),
-        "budget-triangle2": lambda progress: max(0.0, min(0.25 + progress, 4.0 * (1.0 - progress))),
-    }
-    rise = {"triangle": config.peak, "budget-triangle2": 0.0}.get(config.kind, config.warmup)
-    fall = down[config.kind]
-    return lambda progress: min(_rise(progress, rise), fall(progress))
+
+    rise_ends: float
+    fall_begins: float
+    fall: Schedule
+
+
+def make_schedule(config: ScheduleConfig) -> Schedule:
+    """Make the learning-rate multiplier over progress."""
+    shape = _shape(config)
+    return lambda progress: min(_rise(progress, shape.rise_ends), shape.fall(progress))
 
 
 def decay_begins(config: ScheduleConfig) -> float:
-    """The progress up to which the learning rate has not begun to fall, as a share of the budget.
+    """Progress up to which the learning rate has not begun to fall, as a share of the budget."""
+    return _shape(config).fall_begins
 
-    Of `linear` and `cosine` the end of the warm-up, of `triangle` and `budget-triangle2` the peak.
+
+def linear_shape(config: ScheduleConfig) -> Shape:
+    """Warm-up, then linear to zero. Source: arXiv:2502.15938."""
+    return Shape(config.warmup, config.warmup, lambda progress: _fall(progress, config.warmup))
+
+
+def cosine_shape(config: ScheduleConfig) -> Shape:
+    """Warm-up, then half a cosine to zero."""
+    return Shape(
+        config.warmup,
+        config.warmup,
+        lambda progress: 0.5 - 0.5 * math.cos(math.pi * _fall(progress, config.warmup)),
+    )
+
+
+def triangle_shape(config: ScheduleConfig) -> Shape:
+    """Linear up to `peak`, then linear to zero."""
+    return Shape(config.peak, config.peak, lambda progress: _fall(progress, config.peak))
+
+
+def trapezoid_shape(config: ScheduleConfig) -> Shape:
+    """Warm-up, constant up to `decay_start`, then linear to zero."""
+    begins = max(config.decay_start, config.warmup)
+    return Shape(config.warmup, begins, lambda progress: _fall(progress, begins))
+
+
+def budget_triangle2_shape(config: ScheduleConfig) -> Shape:
+    """Cramming's: from 0.25 up to 1 at three quarters of the budget, then linear to zero.
+
+    Source: arXiv:2212.14034, the scheduler of the final recipe in its code; changed: never below zero.
     """
-    return {
-        "trapezoid": max(config.decay_start, config.warmup),
-        "triangle": config.peak,
-        "budget-triangle2": 0.75,
-    }.get(config.kind, config.warmup)
+    return Shape(0.0, 0.75, lambda progress: max(0.0, min(0.25 + progress, 4.0 * (1.0 - progress))))
+
+
+def _shape(config: ScheduleConfig) -> Shape:
+    shape: Shape = SCHEDULES[config.kind].load()(config)
+    return shape
 
 
 def _rise(progress: float, end: float) -> float:
@@ -56,12 +89,12 @@ def _fall(progress: float, start: float) -> float:
 
 
 def linear(start: float, end: float) -> Schedule:
-    """From `start` to `end` over the whole budget."""
+    """A line from `start` to `end` over the whole budget."""
     return ramp(start, end, 1.0)
 
 
 def ramp(start: float, end: float, until: float) -> Schedule:
-    """From `start` to `end`, reached at `until`, a share of the budget, and constant from there on."""
+    """A line from `start` to `end`, which is reached at `until`, a share of the budget; constant from there on."""
     return lambda progress: start + (end - start) * _rise(progress, until)
 
 

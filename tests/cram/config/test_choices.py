@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from cram.config.choices import ATTENTION, METHODS, MODELS, OBJECTIVES, OPTIMIZERS, Choice, ModelChoice, ObjectiveChoice
+from cram.config.choices import (
+    ATTENTION,
+    METHODS,
+    MODELS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    SCHEDULES,
+    Choice,
+    ModelChoice,
+    ObjectiveChoice,
+)
 from cram.config.config import Config
 from cram.config.help import help_text
 from cram.config.recipe import read_config
@@ -47,6 +57,14 @@ class Copying(Objective):
     def prepare(self, rows, progress):
         tokens = torch.from_numpy(rows.tokens).long()
         return Batch(tokens, torch.from_numpy(rows.documents), tokens.flatten(), tokens.numel())
+"""
+
+SCHEDULE = """
+from cram.optim.schedule import Shape
+
+
+def stairs(config):
+    return Shape(0.0, 0.5, lambda progress: 1.0 if progress < 0.5 else 0.5)
 """
 
 MODEL = """
@@ -94,7 +112,7 @@ def add_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     return add
 
 
-@pytest.mark.parametrize("table", [MODELS, OBJECTIVES, OPTIMIZERS, ATTENTION, METHODS])
+@pytest.mark.parametrize("table", [MODELS, OBJECTIVES, OPTIMIZERS, ATTENTION, SCHEDULES, METHODS])
 def test_every_choice_has_a_target_and_a_phrase(table: dict[str, Choice]) -> None:
     for name, choice in table.items():
         assert choice.help
@@ -160,3 +178,16 @@ def test_a_new_model_kind_is_one_file_and_one_line(
     receipt = read_json(tmp_path / "run" / "receipt.json")
     assert receipt["model"]["kind"] == "headless"
     assert receipt["export"] == "none: transformers has no class that computes model.kind=headless"
+
+
+def test_a_new_schedule_is_one_function_and_one_line(
+    add_module: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cram.config.training import ScheduleConfig
+    from cram.optim.schedule import decay_begins, make_schedule
+
+    add_module("stairs", SCHEDULE)
+    monkeypatch.setitem(SCHEDULES, "stairs", Choice("stairs:stairs", "half of the peak, then zero"))
+    config = ScheduleConfig(kind="stairs")
+    assert [make_schedule(config)(progress) for progress in (0.0, 0.4, 0.8)] == [1.0, 1.0, 0.5]
+    assert decay_begins(config) == 0.5

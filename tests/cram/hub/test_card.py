@@ -1,4 +1,4 @@
-"""What a model card publishes: what the user said of it, and nothing of the machine."""
+"""A model card publishes what the user has stated, and nothing about the machine."""
 
 import ast
 
@@ -40,9 +40,9 @@ RECEIPT = {
 TOKENS = {"mask": "[MASK]", "cls": "[CLS]", "sep": "[SEP]"}
 
 
-def card(**said: str) -> tuple[dict[str, object], str]:
+def card(**stated: str) -> tuple[dict[str, object], str]:
     """Front matter and text of a card."""
-    _, front, text = model_card("mine", Config(card=CardConfig(**said)), RECEIPT, TOKENS).split("---\n", 2)
+    _, front, text = model_card("mine", Config(card=CardConfig(**stated)), RECEIPT, TOKENS).split("---\n", 2)
     return yaml.safe_load(front), text
 
 
@@ -66,7 +66,7 @@ def test_no_folder_of_the_machine_is_published(source: str, published: str) -> N
     assert "alice" not in published
 
 
-def test_a_card_says_licence_and_languages_as_the_hub_reads_them() -> None:
+def test_a_card_has_licence_and_languages_as_the_hub_reads_them() -> None:
     front, text = card(license="cc-by-4.0", language="en, no")
     assert front["license"] == "cc-by-4.0"
     assert front["language"] == ["en", "no"]
@@ -75,16 +75,16 @@ def test_a_card_says_licence_and_languages_as_the_hub_reads_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("stated", "sentence"),
     [
         ({}, "Its licence and language have not been stated."),
         ({"license": "mit"}, "Its language has not been stated."),
         ({"language": "de"}, "Its licence has not been stated."),
     ],
 )
-def test_what_nobody_said_is_left_out_and_the_card_says_so(said: dict[str, str], sentence: str) -> None:
-    front, text = card(**said)
-    assert set(front) & {"license", "language"} == set(said)
+def test_a_card_names_what_has_not_been_stated(stated: dict[str, str], sentence: str) -> None:
+    front, text = card(**stated)
+    assert set(front) & {"license", "language"} == set(stated)
     assert sentence in text
 
 
@@ -98,14 +98,14 @@ def test_what_nobody_said_is_left_out_and_the_card_says_so(said: dict[str, str],
         (CardConfig(language="en,"), "'' is not a language code"),
     ],
 )
-def test_what_the_hub_would_refuse_is_refused(card: CardConfig, message: str) -> None:
+def test_values_that_the_hub_refuses_are_refused(card: CardConfig, message: str) -> None:
     with pytest.raises(CramError, match=message):
         check_card(card)
 
 
 def test_the_words_of_a_card_are_text() -> None:
-    said = read_config(["recipe=bert_demo", "card.language=en,de", "card.license=mit"]).card
-    assert said == CardConfig("mit", "en,de")
+    stated = read_config(["recipe=bert_demo", "card.language=en,de", "card.license=mit"]).card
+    assert stated == CardConfig("mit", "en,de")
 
 
 HOSTILE = [

@@ -1,4 +1,4 @@
-"""Writing an export: what is refused, and that nothing is left behind then."""
+"""Writing an export; a refused export leaves nothing behind."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ from cram.run.checksums import RESULT_FILES, register_results, unregister_result
 MakeRun = Callable[..., Path]
 
 
-def test_the_same_folder_again_is_left_and_another_is_not_overwritten(run: Path, exported: Path) -> None:
+def test_an_equal_folder_is_kept_and_another_is_not_overwritten(run: Path, exported: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in exported.iterdir()}
     assert export_run(run, exported) == exported
     assert before == {path.name: path.stat().st_mtime_ns for path in exported.iterdir()}
@@ -73,11 +73,11 @@ def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path, make_run: MakeR
     write_start_files(run, config, {}, (run / "tokenizer.json").read_bytes(), data="of the test")
     register_results(run)
     words = [sys.executable, "-m", "cram.export", f"run={run}", f"to={tmp_path / 'out'}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "cannot be exported: transformers has no class that computes model.kind=crammed" in done.stderr
-    assert "a run of model.kind=encoder or decoder can be exported" in done.stderr
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    assert "cannot be exported: transformers has no class that computes model.kind=crammed" in process.stderr
+    assert "a run of model.kind=encoder or decoder can be exported" in process.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -143,11 +143,11 @@ def test_large_logits_may_round_differently(
     assert export_run(run, tmp_path / "out").is_dir()
 
 
-def test_the_door(run: Path, tmp_path: Path) -> None:
+def test_the_command(run: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "cram.export", f"run={run}", f"to={tmp_path / 'mine'}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "logits equal" in done.stdout
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "logits equal" in process.stdout
     assert (tmp_path / "mine" / "model.safetensors").is_file()
 
 
@@ -164,7 +164,7 @@ def test_the_door(run: Path, tmp_path: Path) -> None:
         ("held_out", "inputs", torch.zeros(1, 2), r"the tensor inputs is \[1, 2\] of float32, and \["),
     ],
 )
-def test_tensors_that_do_not_fit_are_named_by_every_door(
+def test_tensors_that_do_not_fit_are_named_by_every_command(
     run: Path, tmp_path: Path, name: str, tensor: str, changed: Any, message: str
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("export"))
@@ -173,9 +173,9 @@ def test_tensors_that_do_not_fit_are_named_by_every_door(
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    there = tensors.pop(tensor)
+    original = tensors.pop(tensor)
     if isinstance(changed, str):
-        changed = there.half() if changed == "half" else there.index_fill(1, torch.tensor([0]), 5000)
+        changed = original.half() if changed == "half" else original.index_fill(1, torch.tensor([0]), 5000)
     save_file(tensors if changed is None else {**tensors, tensor: changed}, path, metadata)
     register_results(copy)
     for door in (lambda: main([f"run={copy}", f"to={tmp_path / 'out'}"]), lambda: evaluate_door([f"run={copy}"])):
@@ -186,7 +186,7 @@ def test_tensors_that_do_not_fit_are_named_by_every_door(
 
 
 @pytest.mark.parametrize("place", ["/", "file", "file/below", "dangling", "link", "taken"])
-def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left(run: Path, tmp_path: Path, place: str) -> None:
+def test_a_path_that_cannot_be_written_is_refused_and_nothing_is_left(run: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")

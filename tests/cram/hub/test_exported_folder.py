@@ -33,11 +33,11 @@ def test_config_says_the_same_to_version_4_and_5(exported: Path) -> None:
     assert config["global_rope_theta"] == config["local_rope_theta"] == 5000.0
     assert config["decoder_bias"] is False
     assert config["norm_eps"] == config["layer_norm_eps"] == 1e-6
-    # What loaders in other languages read without a default of their own.
+    # Keys for which loaders in other languages have no default.
     assert {"local_attention", "initializer_cutoff_factor", "pad_token_id", "classifier_activation"} <= config.keys()
 
 
-def test_everybody_may_read_every_file_that_others_may(exported: Path) -> None:
+def test_all_files_have_the_same_permissions(exported: Path) -> None:
     assert len({path.stat().st_mode for path in exported.iterdir()}) == 1
 
 
@@ -52,8 +52,8 @@ def test_the_cards_snippet_repeats_the_held_out_loss(
     printed = io.StringIO()
     with redirect_stdout(printed):
         exec(snippet, {})
-    wanted = json.loads((folder.parent / "receipt.json").read_text())["held_out"]["nats_per_token"]
-    assert float(printed.getvalue().split()[0]) == pytest.approx(wanted, abs=1e-3)
+    expected = json.loads((folder.parent / "receipt.json").read_text())["held_out"]["nats_per_token"]
+    assert float(printed.getvalue().split()[0]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_card_gives_loss_baseline_and_rules(run: Path, exported: Path) -> None:
@@ -119,7 +119,7 @@ def test_card_of_a_decoder_names_its_class_and_both_baselines(decoder_run: Path,
     assert "[MASK]" not in card
 
 
-def test_texts_of_unlike_length_are_continued_together_as_alone(decoder: Path) -> None:
+def test_texts_of_different_length_are_continued_in_a_batch_as_alone(decoder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(decoder), AutoModelForCausalLM.from_pretrained(decoder)
@@ -141,15 +141,20 @@ def test_text_generation_continues_a_prompt(decoder: Path) -> None:
     assert answers[0] == answers[1]
     answer = answers[0]["generated_text"]
     assert re.match(r"the cat sat(\w| \w)", answer), answer
-    said = write.model.generation_config
-    assert (said.bos_token_id, said.eos_token_id, said.pad_token_id, said.max_new_tokens) == (2, 3, 0, 12)
+    generation = write.model.generation_config
+    assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id, generation.max_new_tokens) == (
+        2,
+        3,
+        0,
+        12,
+    )
     ids = write("the cat sat", return_tensors=True)[0]["generated_token_ids"]
     prompt = write.tokenizer("the cat sat")["input_ids"]
     assert ids[: len(prompt)] == prompt
     assert len(prompt) < len(ids) <= len(prompt) + 12
 
 
-def test_a_decoders_tokenizer_leaves_the_end_open_and_decodes_what_follows_a_text(decoder: Path) -> None:
+def test_a_decoders_tokenizer_adds_no_separator_and_decodes_a_continuation(decoder: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(decoder)

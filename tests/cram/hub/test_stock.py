@@ -42,19 +42,19 @@ def test_fused_weights_of_a_decoder_are_cut_in_the_order_of_their_rows() -> None
         "blocks.11.mlp.down.weight": torch.zeros(2, 2),
         "final_norm.weight": torch.ones(2),
     }
-    found = QWEN3.rename(state)
+    renamed = QWEN3.rename(state)
     layer = "model.layers.11"
-    assert [found[f"{layer}.self_attn.{name}_proj.weight"][0, 0].item() for name in "qkv"] == [0.0, 4.0, 8.0]
-    assert found[f"{layer}.mlp.gate_proj.weight"].tolist() == [[0.0, 1.0], [2.0, 3.0]]
-    assert found[f"{layer}.mlp.up_proj.weight"].tolist() == [[4.0, 5.0], [6.0, 7.0]]
-    assert set(found) == {
+    assert [renamed[f"{layer}.self_attn.{name}_proj.weight"][0, 0].item() for name in "qkv"] == [0.0, 4.0, 8.0]
+    assert renamed[f"{layer}.mlp.gate_proj.weight"].tolist() == [[0.0, 1.0], [2.0, 3.0]]
+    assert renamed[f"{layer}.mlp.up_proj.weight"].tolist() == [[4.0, 5.0], [6.0, 7.0]]
+    assert set(renamed) == {
         *(f"{layer}.self_attn.{name}_proj.weight" for name in "qkv"),
         *(f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
         "model.norm.weight",
     }
 
 
-def test_a_decoders_tokenizer_writes_text_as_people_do(tokenizer: Tokenizer) -> None:
+def test_a_decoders_tokenizer_joins_pieces_to_natural_text(tokenizer: Tokenizer) -> None:
     before = tokenizer.to_str()
     decoder = TEXT_GENERATION.tokenizer(tokenizer, SpecialTokens.of(tokenizer))
     ids = tokenizer.encode(TEXT).ids
@@ -64,7 +64,7 @@ def test_a_decoders_tokenizer_writes_text_as_people_do(tokenizer: Tokenizer) -> 
     assert tokenizer.to_str() == before
     encoder = FILL_MASK.tokenizer(tokenizer, SpecialTokens.of(tokenizer))
     assert (encoder.encode(TEXT).ids, encoder.decode(ids)) == (ids, tokenizer.decode(ids))
-    assert "role:" not in encoder.to_str() + decoder.to_str()  # what is ours alone stays at home
+    assert "role:" not in encoder.to_str() + decoder.to_str()  # roles are for our own tokenizers only
 
 
 def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> None:
@@ -77,7 +77,7 @@ def test_another_kind_of_tokenizer_keeps_its_decoder(tokenizer: Tokenizer) -> No
 @given(
     st.lists(st.sampled_from([*TEXT.split(), "x ' y ' z", "3 - 2", "- 1", "the 's", "(t", "they'read"]), max_size=12)
 )
-def test_what_a_decoder_has_written_does_not_change_when_more_follows(tokenizer: Tokenizer, words: list[str]) -> None:
+def test_decoded_text_does_not_change_when_more_tokens_follow(tokenizer: Tokenizer, words: list[str]) -> None:
     decoder = TEXT_GENERATION.tokenizer(tokenizer, SpecialTokens.of(tokenizer))
     ids = decoder.encode(" ".join(words)).ids
     stream = DecodeStream(skip_special_tokens=True)

@@ -1,4 +1,4 @@
-"""Facts of a packed batch."""
+"""Positions, masks and borders of packed batches, and the back-ends that read them."""
 
 import sys
 from itertools import pairwise
@@ -30,8 +30,8 @@ def test_positions_count_from_each_documents_start(lengths: list[list[int]]) -> 
     documents = documents_of(lengths)
     positions = document_positions(document_starts(documents))
     for row, row_lengths in enumerate(lengths):
-        wanted = [place for length in row_lengths for place in range(length)]
-        assert positions[row, : len(wanted)].tolist() == wanted
+        expected = [place for length in row_lengths for place in range(length)]
+        assert positions[row, : len(expected)].tolist() == expected
 
 
 @given(st.lists(ROW, min_size=1, max_size=4))
@@ -39,14 +39,14 @@ def test_bounds_are_every_start_and_then_the_end(lengths: list[list[int]]) -> No
     documents = documents_of(lengths)
     starts = document_starts(documents)
     bounds = document_bounds(starts)
-    wanted = starts.flatten().nonzero().flatten().tolist()
+    expected = starts.flatten().nonzero().flatten().tolist()
     assert bounds.dtype == torch.int32
     assert len(bounds) == document_bounds(torch.ones_like(starts)).shape[0]
-    assert bounds[: len(wanted)].tolist() == wanted
-    assert set(bounds[len(wanted) :].tolist()) == {documents.numel()}
+    assert bounds[: len(expected)].tolist() == expected
+    assert set(bounds[len(expected) :].tolist()) == {documents.numel()}
 
 
-def test_mask_is_true_within_a_document_and_left_out_where_there_is_one() -> None:
+def test_mask_is_true_within_a_document_and_absent_for_whole_rows() -> None:
     documents = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
     mask = pack(documents, head_dim=4, theta=1e4, backend="sdpa").mask
     assert mask is not None
@@ -67,21 +67,21 @@ def test_a_causal_mask_is_true_for_what_came_before_in_the_document(backend: str
     rows, seq_len = documents.shape
     for row in range(rows):
         for place in range(seq_len):
-            wanted = [other <= place and documents[row, other] == documents[row, place] for other in range(seq_len)]
-            assert packing.mask[row, 0, place].tolist() == wanted
+            expected = [other <= place and documents[row, other] == documents[row, place] for other in range(seq_len)]
+            assert packing.mask[row, 0, place].tolist() == expected
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("backend", ["flash", "varlen"])
-def test_variable_length_kernels_are_told_of_borders_and_direction(
+def test_variable_length_kernels_are_given_borders_and_direction(
     backend: str, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch.nn.attention import varlen
 
-    def kernel(q: Tensor, k: Tensor, v: Tensor, borders: Tensor, same: Tensor, *_: int, **said: object) -> Tensor:
+    def kernel(q: Tensor, k: Tensor, v: Tensor, borders: Tensor, same: Tensor, *_: int, **options: object) -> Tensor:
         """What the real kernels compute on a GPU, document by document."""
         assert same is borders
-        triangle = {"flash": said.get("causal"), "varlen": said.get("window_size") == (-1, 0)}[backend]
+        triangle = {"flash": options.get("causal"), "varlen": options.get("window_size") == (-1, 0)}[backend]
         parts = [
             F.scaled_dot_product_attention(
                 *(x[begin:end].transpose(0, 1) for x in (q, k, v)), is_causal=bool(triangle)
@@ -95,8 +95,8 @@ def test_variable_length_kernels_are_told_of_borders_and_direction(
     monkeypatch.setitem(sys.modules, "flash_attn", SimpleNamespace(flash_attn_varlen_func=kernel))
     documents = documents_of([[4, 9, 3], [16]])
     q, k, v = torch.randn(3, *documents.shape, 2, 4, generator=torch.Generator().manual_seed(0))
-    found, wanted = (attend(q, k, v, pack(documents, 4, None, name, causal)) for name in (backend, "sdpa"))
-    torch.testing.assert_close(found, wanted)
+    result, expected = (attend(q, k, v, pack(documents, 4, None, name, causal)) for name in (backend, "sdpa"))
+    torch.testing.assert_close(result, expected)
 
 
 def test_rotary_angles_are_those_of_the_position() -> None:

@@ -1,4 +1,4 @@
-"""The yardstick model against the published forward pass, written again from its description, and against itself."""
+"""The model of Cramming against the published forward pass, rewritten from its description, and against itself."""
 
 import math
 from pathlib import Path
@@ -81,14 +81,14 @@ def published_logits(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
 def test_logits_loss_and_gradients_equal_the_published_model(attention: str) -> None:
     model, tokens = build(attention=attention), random_tokens()
     documents = torch.zeros_like(tokens)
-    theirs = published_logits(published_weights(model), tokens)
-    ours = model.head(model(tokens, documents)).view_as(theirs)
-    torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-10)
+    reference = published_logits(published_weights(model), tokens)
+    ours = model.head(model(tokens, documents)).view_as(reference)
+    torch.testing.assert_close(ours, reference, atol=1e-10, rtol=1e-10)
 
     slots = torch.arange(0, tokens.numel(), 4)
     labels = tokens.flatten().flip(0)[slots]
     loss = model.head.loss(model(tokens, documents, slots), labels) / len(slots)
-    published = F.cross_entropy(theirs.flatten(0, 1)[slots], labels)
+    published = F.cross_entropy(reference.flatten(0, 1)[slots], labels)
     # The head's loss is fp32 by contract.
     torch.testing.assert_close(loss.double(), published, atol=1e-5, rtol=1e-6)
     parameters = dict(model.named_parameters())
@@ -137,8 +137,8 @@ def test_weights_are_drawn_as_published_and_the_same_for_a_seed() -> None:
     before = torch.random.get_rng_state()
     other.initialise(seed=7)
     assert torch.equal(torch.random.get_rng_state(), before)
-    for (name, ours), theirs in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs), name
+    for (name, ours), reference in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(ours, reference), name
         if name == "position_scale":
             assert ours.tolist() == [0.125]
         elif ours.ndim == 1:
@@ -168,11 +168,11 @@ def test_a_step_is_finite_and_repeats_bit_by_bit(precision: torch.dtype) -> None
 
 def test_gains_biases_and_the_scale_of_the_positions_are_not_decayed() -> None:
     model = build()
-    found = {group.name: set(group.names) for group in parameter_groups(model, OptimizerConfig())}
+    groups = {group.name: set(group.names) for group in parameter_groups(model, OptimizerConfig())}
     norms = {name for name, module in model.named_modules() if isinstance(module, LayerNorm)}
     assert len(norms) == 2 * 3 + 2
-    assert found["gains"] == {f"{name}.{part}" for name in norms for part in ("weight", "bias")} | {"position_scale"}
-    assert found["embeddings"] == {"embedding.weight"}
+    assert groups["gains"] == {f"{name}.{part}" for name in norms for part in ("weight", "bias")} | {"position_scale"}
+    assert groups["embeddings"] == {"embedding.weight"}
 
 
 def test_a_run_resumes_to_the_same_bytes_and_ends_without_an_export(
@@ -182,8 +182,8 @@ def test_a_run_resumes_to_the_same_bytes_and_ends_without_an_export(
     words = [*tiny_words, "model.kind=crammed", "budget=12steps", "checkpoint.interval=0.001s", "optimizer.lr=1e-2"]
     run = tmp_path / "run"
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert "export        none: transformers has no class that computes model.kind=crammed" in said
+    output = capsys.readouterr().out
+    assert "export        none: transformers has no class that computes model.kind=crammed" in output
     receipt = read_json(run / "receipt.json")
     assert receipt["export"] == "none: transformers has no class that computes model.kind=crammed"
     assert receipt["model"]["kind"] == "crammed"

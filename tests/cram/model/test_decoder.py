@@ -111,7 +111,7 @@ def test_packed_documents_equal_each_document_alone(attention: str, lengths: lis
 @pytest.mark.parametrize("attention", ["sdpa", "softmax"])
 @settings(max_examples=25)
 @given(lengths=st.lists(ROW, min_size=1, max_size=2), data=st.data())
-def test_a_token_moves_itself_and_what_follows_it_in_its_document_alone(
+def test_a_token_changes_only_itself_and_later_positions_of_its_document(
     attention: str, lengths: list[list[int]], data: st.DataObject
 ) -> None:
     model = build(torch.float64, attention=attention)
@@ -160,15 +160,15 @@ def test_a_bf16_step_keeps_dtypes_repeats_and_stays_near_fp32() -> None:
     tokens = random_tokens(4, 32)
     documents = (torch.arange(32) // 10).expand(4, 32)
     labels = torch.where(tokens % 4 == 0, -100, tokens).flatten()
-    found = []
+    results = []
     for enabled in (False, True, True):
         model = build()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss = model.head.loss(model(tokens, documents), labels)
         assert loss.dtype == torch.float32
         loss.backward()
-        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
-    exact, first, second = found
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    exact, first, second = results
     assert all(bool(part.isfinite().all()) for part in first)
     assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
     assert float(first[0]) == pytest.approx(float(exact[0]), rel=0.02)
@@ -190,7 +190,7 @@ def test_the_norm_keeps_the_dtype_and_computes_in_fp32(dtype: torch.dtype) -> No
     assert torch.equal(y, norm(total))
 
 
-def test_gains_are_in_no_other_group_and_fused_weights_are_cut_into_their_matrices() -> None:
+def test_gains_are_a_group_and_fused_weights_are_split_into_their_matrices() -> None:
     model = build()
     groups = {
         group.name: {id(parameter) for parameter in group.parameters}

@@ -1,4 +1,4 @@
-"""The encoder against the stock class it must equal, and against itself under packing and slots."""
+"""The encoder against the stock class that it must equal, and against itself with packing and slots."""
 
 import pytest
 import torch
@@ -109,7 +109,7 @@ def test_tokens_alone_are_one_document_a_row(attention: str, causal: bool) -> No
 def test_slots_equal_gathering_afterwards(attention: str, packed: bool) -> None:
     tokens = random_tokens(3, 16)
     documents = (torch.arange(16) // 6).expand(3, 16) if packed else one_document(tokens)
-    # Unordered, with repeats: what unused slots may look like.
+    # Unordered and with repeats, as unused slots can be.
     slots = torch.tensor([40, 3, 17, 17, 0, 0, 0, 30])
     weights = torch.randn(len(slots), CONFIG["width"])
     results = []
@@ -134,8 +134,8 @@ def test_builds_on_the_meta_device_then_initialises_the_same() -> None:
     model.initialise(seed=7)
     other = Encoder(ModelConfig(**CONFIG), VOCAB)
     other.initialise(seed=7)
-    for (name, ours), theirs in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs), name
+    for (name, ours), reference in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(ours, reference), name
 
 
 def test_initialise_leaves_the_global_generator_alone_and_zeroes_the_output_projections() -> None:
@@ -202,5 +202,5 @@ def test_gpu_kernels_are_refused_on_a_cpu(attention: str) -> None:
 def test_a_model_trained_with_a_gpu_kernel_is_evaluated_anywhere() -> None:
     tokens = random_tokens(2, 8)
     with torch.no_grad():
-        theirs = build(attention="varlen")(tokens, one_document(tokens))
-        assert torch.equal(theirs, build(attention="auto")(tokens, one_document(tokens)))
+        reference = build(attention="varlen")(tokens, one_document(tokens))
+        assert torch.equal(reference, build(attention="auto")(tokens, one_document(tokens)))

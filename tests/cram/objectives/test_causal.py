@@ -53,8 +53,8 @@ def test_each_token_is_predicted_once_from_its_own_document(
     for row in range(len(rows.tokens)):
         for place in range(seq_len):
             label = int(labels[row, place])
-            there = place + 1 < seq_len and rows.documents[row, place + 1] == rows.documents[row, place]
-            if there and rows.tokens[row, place + 1] != PAD:
+            continues = place + 1 < seq_len and rows.documents[row, place + 1] == rows.documents[row, place]
+            if continues and rows.tokens[row, place + 1] != PAD:
                 assert label == rows.tokens[row, place + 1]
                 assert label != CLS  # it begins a document, so nothing comes before it
                 predicted += 1
@@ -64,13 +64,13 @@ def test_each_token_is_predicted_once_from_its_own_document(
     assert torch.equal(batch.inputs, torch.from_numpy(rows.tokens).long())
     assert torch.equal(batch.documents, torch.from_numpy(rows.documents))
     assert batch.inputs.dtype == batch.labels.dtype == torch.int64
-    # What no row cuts is predicted whole, its end too: all of a document but [CLS].
+    # A document that no row cuts is predicted whole, with its end and without [CLS].
     whole = sum(len(text) + 1 for text in texts)
     cuts = len(rows.tokens) - 1
     assert whole - cuts <= batch.predicted <= whole
 
 
-def test_a_document_knows_nothing_of_the_next_one() -> None:
+def test_a_document_does_not_predict_the_next_one() -> None:
     batch = OBJECTIVE.prepare(pack([[7, 8], [9], []], 12), 0.0)
     assert batch.inputs.tolist() == [[CLS, 7, 8, SEP, CLS, 9, SEP, CLS, SEP, PAD, PAD, PAD]]
     none = IGNORED

@@ -38,7 +38,7 @@ def make_objective(static_shapes: bool = True, seq_len: int = 32, seed: int = 0,
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), rate=st.floats(0.01, 1.0), specials=st.floats(0, 1), static=st.booleans())
-def test_only_ordinary_tokens_are_hidden_and_labels_hold_what_was_there(
+def test_only_ordinary_tokens_are_hidden_and_labels_hold_them(
     seed: int, rate: float, specials: float, static: bool
 ) -> None:
     rows = make_rows(seed, specials=specials)
@@ -129,8 +129,8 @@ def plain_slots(maskable: np.ndarray, keys: np.ndarray, rate: float, capacity: i
     ranks = plain_mix(keys[:, None] ^ plain_mix(np.arange(1, maskable.shape[1] + 1, dtype=np.uint64)))
     ranks[~maskable] = np.iinfo(np.uint64).max
     order = np.argsort(ranks, axis=1, kind="stable")[:, :capacity]
-    there = maskable.sum(axis=1)
-    count = np.minimum(np.floor(rate * there + plain_mix(keys) / 2.0**64), np.minimum(there, capacity))
+    available = maskable.sum(axis=1)
+    count = np.minimum(np.floor(rate * available + plain_mix(keys) / 2.0**64), np.minimum(available, capacity))
     return order, np.arange(order.shape[1]) < count[:, None]
 
 
@@ -142,8 +142,8 @@ def plain_batch(rows: Rows, config: ObjectiveConfig, static: bool) -> list[np.nd
     order, used = plain_slots(~np.isin(rows.tokens, SPECIAL), keys, config.mask_rate, capacity)
     slots, used = (order + (np.arange(len(order)) * seq_len)[:, None]).ravel(), used.ravel()
     if not static:
-        kept = min(len(slots), -(-int(used.sum()) // SLOT_MULTIPLE) * SLOT_MULTIPLE)
-        slots, used = np.concatenate([slots[used], slots[~used]])[:kept], np.arange(kept) < used.sum()
+        total = min(len(slots), -(-int(used.sum()) // SLOT_MULTIPLE) * SLOT_MULTIPLE)
+        slots, used = np.concatenate([slots[used], slots[~used]])[:total], np.arange(total) < used.sum()
     flat = rows.tokens.astype(np.int64).ravel()
     labels = np.where(used, flat[slots], IGNORED)
     hidden = slots[used]
@@ -169,7 +169,7 @@ seq_lens = st.one_of(st.integers(1, 40), st.sampled_from([127, 128, 129, 512, 10
     static=st.booleans(),
     bert=st.booleans(),
 )
-def test_masks_are_bit_for_bit_what_they_have_always_been(
+def test_masks_equal_those_of_the_first_implementation(
     seed: int, seq_len: int, rate: float, specials: float, static: bool, bert: bool
 ) -> None:
     rows = make_rows(seed, rows=seed % 20 + 1, seq_len=seq_len, specials=specials)
@@ -177,8 +177,10 @@ def test_masks_are_bit_for_bit_what_they_have_always_been(
     config = ObjectiveConfig(mask_rate=rate, **shown)
     setting = Setting(SPECIAL, 0, MASK, VOCAB, seq_len, 0, static)
     batch = MaskedObjective(config, setting).prepare(rows, 0.0)
-    for here, before in zip((batch.inputs, batch.slots, batch.labels), plain_batch(rows, config, static), strict=True):
-        assert here.dtype == torch.int64 and np.array_equal(here.numpy(), before)
+    for result, before in zip(
+        (batch.inputs, batch.slots, batch.labels), plain_batch(rows, config, static), strict=True
+    ):
+        assert result.dtype == torch.int64 and np.array_equal(result.numpy(), before)
 
 
 @pytest.mark.parametrize("seq_len", [128, 1000, 2 * CACHED_NUMBERS])
@@ -186,10 +188,10 @@ def test_rows_beyond_one_cache_full_get_their_own_masks(seq_len: int) -> None:
     maskable = make_rows(0, rows=3 * max(1, CACHED_NUMBERS // seq_len) + 1, seq_len=seq_len).tokens > MASK
     keys = row_keys(0, np.zeros(len(maskable), np.int32), np.arange(len(maskable)))
     capacity = math.ceil(0.3 * seq_len)
-    for here, before in zip(
+    for result, before in zip(
         choose_slots(maskable, keys, 0.3, capacity), plain_slots(maskable, keys, 0.3, capacity), strict=True
     ):
-        assert here.dtype == before.dtype and np.array_equal(here, before)
+        assert result.dtype == before.dtype and np.array_equal(result, before)
 
 
 # Upper halves that are often the same, and lower ones that then decide, or do not.
@@ -202,7 +204,7 @@ alike = st.builds(
 
 @settings(deadline=None)
 @given(st.integers(1, 70), st.integers(0, 80), st.data())
-def test_smallest_is_a_stable_argsort_where_values_are_alike(n: int, count: int, data: st.DataObject) -> None:
+def test_smallest_is_a_stable_argsort_even_for_equal_values(n: int, count: int, data: st.DataObject) -> None:
     values = np.array(data.draw(st.lists(st.lists(alike, min_size=n, max_size=n), min_size=1, max_size=4)), np.uint64)
     expected = np.argsort(values, axis=1, kind="stable")[:, :count]
     assert np.array_equal(smallest(values, count), expected)

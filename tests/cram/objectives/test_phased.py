@@ -1,4 +1,4 @@
-"""Two phases: which objective makes a batch at which progress, and what the encoder may see of it."""
+"""Two phases: which objective makes a batch at which progress, and which tokens the encoder sees."""
 
 import numpy as np
 import pytest

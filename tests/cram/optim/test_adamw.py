@@ -40,10 +40,10 @@ def as_bytes(model: nn.Module, optimizer: AdamW) -> tuple[bytes, bytes]:
     return save(model.state_dict()), save(optimizer.state_tensors())
 
 
-def test_it_is_torch_s_adamw_with_each_group_s_rate_times_the_multiplier() -> None:
-    ours, theirs = build(torch.float64), build(torch.float64)
+def test_updates_equal_those_of_torch_at_each_groups_rate_times_the_multiplier() -> None:
+    ours, twin = build(torch.float64), build(torch.float64)
     optimizer = optimizer_of(ours)
-    embedding, linear, norm = theirs
+    embedding, linear, norm = twin
     reference = torch.optim.AdamW(
         [
             {"params": [linear.weight], "peak": 0.02, "weight_decay": 0.3},
@@ -56,13 +56,13 @@ def test_it_is_torch_s_adamw_with_each_group_s_rate_times_the_multiplier() -> No
         foreach=False,
     )
     for step, multiplier in enumerate(MULTIPLIERS):
-        for model in (ours, theirs):
+        for model in (ours, twin):
             set_gradients(model, step)
         optimizer.step(multiplier, 1.0)
         for group in reference.param_groups:
             group["lr"] = group["peak"] * multiplier
         reference.step()
-        for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        for (name, mine), other in zip(ours.named_parameters(), twin.parameters(), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12, msg=f"{name} after update {step + 1}")
     assert not torch.equal(ours[1].weight, build(torch.float64)[1].weight)
 
@@ -94,7 +94,7 @@ def test_the_state_is_named_by_parameter() -> None:
     assert all(float(value) == 2.0 for name, value in state.items() if name.endswith("/step"))
 
 
-def test_a_state_that_is_loaded_goes_on_bit_for_bit() -> None:
+def test_a_loaded_state_continues_bit_for_bit() -> None:
     model = build()
     optimizer = optimizer_of(model)
     run(model, optimizer, range(3))
@@ -109,7 +109,7 @@ def test_a_state_that_is_loaded_goes_on_bit_for_bit() -> None:
     assert as_bytes(resumed, again) == as_bytes(model, optimizer)
 
 
-def test_a_state_replaces_the_one_there() -> None:
+def test_loading_replaces_the_state() -> None:
     model = build()
     optimizer = optimizer_of(model)
     run(model, optimizer, range(2))

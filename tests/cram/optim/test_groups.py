@@ -30,13 +30,13 @@ def test_every_parameter_of_the_encoder_is_in_one_group_and_named() -> None:
 
 def test_the_encoder_is_split_by_what_its_parameters_do() -> None:
     model = encoder()
-    found = members(parameter_groups(model, CONFIG))
-    assert found["embeddings"] == {id(model.embedding.weight)}
-    assert found["gains"] == {id(module.weight) for module in model.modules() if isinstance(module, LayerNorm)}
-    assert found["matrices"] == {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    ids = members(parameter_groups(model, CONFIG))
+    assert ids["embeddings"] == {id(model.embedding.weight)}
+    assert ids["gains"] == {id(module.weight) for module in model.modules() if isinstance(module, LayerNorm)}
+    assert ids["matrices"] == {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
 
 
-def test_names_decide_nothing() -> None:
+def test_names_of_modules_do_not_matter() -> None:
     linear, norm, embedding = nn.Linear(4, 4), nn.LayerNorm(4), nn.Embedding(4, 4)
     honest = nn.ModuleDict({"linear": linear, "norm": norm, "embedding": embedding})
     lying = nn.ModuleDict({"norm": linear, "embedding": norm, "linear_bias": embedding})
@@ -50,7 +50,7 @@ def test_names_decide_nothing() -> None:
 
 
 @pytest.mark.parametrize("first", ["embedding", "linear"])
-def test_a_tied_weight_is_there_once_with_the_module_that_comes_first(first: str) -> None:
+def test_a_tied_weight_is_listed_once_with_the_first_module(first: str) -> None:
     embedding, linear = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
     linear.weight = embedding.weight
     groups = parameter_groups(
@@ -85,9 +85,9 @@ def test_only_matrices_are_decayed_and_the_embedding_has_its_own_rate() -> None:
     }
 
 
-def test_the_embedding_takes_the_common_rate_unless_told_and_zero_is_a_rate() -> None:
-    for said, expected in ((None, 0.5), (0.0, 0.0)):
-        groups = parameter_groups(encoder(), OptimizerConfig(lr=0.5, embedding_lr=said))
+def test_the_embedding_has_the_common_rate_unless_it_has_its_own_even_zero() -> None:
+    for embedding_lr, expected in ((None, 0.5), (0.0, 0.0)):
+        groups = parameter_groups(encoder(), OptimizerConfig(lr=0.5, embedding_lr=embedding_lr))
         assert {group.name: group.peak_lr for group in groups}["embeddings"] == expected
 
 

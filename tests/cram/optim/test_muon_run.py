@@ -10,7 +10,7 @@ from cram.files.atomic import read_json
 from cram.train import main
 
 
-def test_the_door_refuses_them_before_any_work(tiny_words: list[str], tmp_path: Path) -> None:
+def test_values_out_of_range_are_refused_before_any_work(tiny_words: list[str], tmp_path: Path) -> None:
     with pytest.raises(
         CramError, match=r"optimizer\.muon\.momentum=2\.0 is out of range: give a number at least 0, below 1"
     ):

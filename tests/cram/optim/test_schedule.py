@@ -2,10 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cram.config.choices import SCHEDULES
 from cram.config.training import BatchConfig, ScheduleConfig
 from cram.optim.schedule import batch_tokens, linear, make_schedule
 
-KINDS = ["linear", "cosine", "triangle", "trapezoid", "budget-triangle2"]
+KINDS = list(SCHEDULES)
 progresses = st.floats(0, 1)
 
 

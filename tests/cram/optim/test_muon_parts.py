@@ -1,4 +1,4 @@
-"""The Newton-Schulz iteration of Muon against singular values."""
+"""The parts of Muon: the Newton-Schulz iteration against singular values, and the schedule of the momentum."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cram.optim.muon import orthogonalise, product_dtype
+from cram.config.training import MuonConfig
+from cram.optim.muon import momentum_schedule, orthogonalise, product_dtype
 
 
 def drawn(shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -49,11 +50,11 @@ def test_a_zero_matrix_stays_zero() -> None:
 
 
 @pytest.mark.parametrize("size", [1e-44, 1e-37, 1e-30, 1e-20, 1e-12, 1e-8, 1.0, 1e19, 1e37])
-def test_what_is_orthogonalised_does_not_depend_on_its_size(size: float) -> None:
+def test_the_result_does_not_depend_on_the_scale_of_the_matrix(size: float) -> None:
     matrices = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(3))
     expected = orthogonalise(matrices.double(), 5, torch.float64)
     small = (matrices.double() * size).float()
-    if size < 1e-37:  # numbers with few digits left: compared with what they are
+    if size < 1e-37:  # subnormal numbers have few digits: compared with their rounded values
         expected = orthogonalise(small.double(), 5, torch.float64)
     torch.testing.assert_close(orthogonalise(small, 5, torch.float32).double(), expected, rtol=1e-3, atol=1e-3)
 
@@ -65,3 +66,11 @@ def test_products_are_in_bf16_on_a_gpu_that_has_it(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert product_dtype(torch.device("cuda"), torch.float32) == expected
     assert product_dtype(torch.device("cuda"), torch.float64) == torch.float64
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 0.99), st.floats(0.0, 0.99), st.floats(0.0, 1.0))
+def test_momentum_rises_in_a_line_until_its_warmup_ends(start: float, end: float, until: float, at: float) -> None:
+    start = min(start, 0.99)
+    schedule = momentum_schedule(MuonConfig(momentum=end, momentum_start=start, momentum_warmup=until))
+    expected = end if at >= until else start + (end - start) * at / until
+    assert schedule(at) == pytest.approx(expected, abs=1e-12)
