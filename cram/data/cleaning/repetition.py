@@ -1,4 +1,8 @@
-"""Which documents repeat themselves: Gopher's rules, asked only where they may refuse."""
+"""Find documents that repeat themselves, by Gopher's rules.
+
+datatrove computes these rules exactly, but takes twice as long as tokenization. It is asked only about texts that it
+might drop. Upper bounds of its figures tell which texts these are, in a twentieth of that time.
+"""
 
 import re
 from functools import cache
@@ -12,27 +16,28 @@ from cram.data.cleaning.word_hashes import Hashes, Words, ngram_hashes, split_wo
 if TYPE_CHECKING:
     from datatrove.pipeline.filters import GopherRepetitionFilter
 
-# The largest shares that repetitions may have, and the shortest document whose n-grams are looked at, in words.
+# The largest shares of a text that repetitions may take up.
 LINE_SHARE, LINE_CHARACTERS = 0.3, 0.2
 TOP_NGRAMS = ((2, 0.20), (3, 0.18), (4, 0.16))
 REPEATED_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
-NGRAM_WORDS = 100
+NGRAM_WORDS = 100  # words of the shortest document whose n-grams are looked at
 
 Ends: TypeAlias = npt.NDArray[np.int64]
 
-_MARK = 0x80000  # added to a character of a word it gives one that is in no word: all of those are lower
+_MARK = 0x80000  # all letters and digits have code points below it
 
 
 def is_repetitive(text: str, words: Words) -> bool:
-    """Whether lines, paragraphs or n-grams of words repeat too much; `words` are the words of `text`.
+    """Whether lines, paragraphs or n-grams of words repeat too much.
+
+    Args:
+        text: the text after cleaning.
+        words: the words of `text`.
 
     Source: Gopher, Rae et al. 2021, arXiv:2112.11446, table A1, as datatrove's GopherRepetitionFilter has it.
-    Changed: words are in lower case and without punctuation; n-grams count from `NGRAM_WORDS` words on, because in a
-    shorter text a title and its first sentence already repeat too much; white space at the ends, which would make
-    lines, is left out.
-
-    datatrove takes twice as long as tokenization, so it is asked only where bounds of its figures, which take a
-    twentieth of that, say that it may refuse.
+    Changed: words are in lower case and without punctuation; n-grams are looked at in texts of `NGRAM_WORDS` words or
+    more, because in a shorter text a title and its first sentence already repeat too much; white space at both ends,
+    which would count as lines, is left out.
     """
     text = text.strip()
     ngrams = len(words.words) >= NGRAM_WORDS
@@ -40,17 +45,20 @@ def is_repetitive(text: str, words: Words) -> bool:
         return False
     from datatrove.data import Document
 
-    return _gopher(ngrams).filter(Document(text=text, id="")) is not True
+    return _make_gopher(ngrams).filter(Document(text=text, id="")) is not True
 
 
 @cache
-def _gopher(ngrams: bool) -> "GopherRepetitionFilter":
+def _make_gopher(ngrams: bool) -> "GopherRepetitionFilter":
+    """Make datatrove's filter with our words; without `ngrams` it has the rules of lines and paragraphs only."""
     from datatrove.pipeline.filters import GopherRepetitionFilter
     from datatrove.utils.word_tokenizers import WordTokenizer
 
-    class OurWords(WordTokenizer):
-        """Hands out our words, the first character of each marked: datatrove joins the words of an n-gram without a
-        space, and n-grams of different words must not become equal by that."""
+    class MarkedWords(WordTokenizer):  # type: ignore[misc,unused-ignore]  # datatrove has no types
+        """Gives datatrove our words, with the first character of each marked.
+
+        datatrove joins the words of an n-gram without a space. The marks keep n-grams of different words different.
+        """
 
         def word_tokenize(self, text: str) -> list[str]:
             return [chr(ord(word[0]) + _MARK) + word[1:] for word in split_words(text)]
@@ -68,43 +76,41 @@ def _gopher(ngrams: bool) -> "GopherRepetitionFilter":
         LINE_CHARACTERS,
         TOP_NGRAMS if ngrams else (),
         REPEATED_NGRAMS if ngrams else (),
-        language=OurWords(),
+        language=MarkedWords(),
     )
 
 
 def _may_repeat_lines(text: str) -> bool:
-    """False if datatrove's rules of lines and paragraphs cannot refuse a stripped text.
-
-    Where no line occurs twice, no paragraph does.
-    """
+    """Return False only if datatrove's rules of lines and paragraphs keep a stripped text."""
     lines = [line for line in text.split("\n") if line]
-    if len(set(lines)) == len(lines):
+    if len(set(lines)) == len(lines):  # then no paragraph occurs twice either
         return False
     paragraphs = re.split("\n{2,}", text)
-    return any(_repeat(parts, len(text)) for parts in (lines, paragraphs))
+    return any(_repeat_too_much(parts, len(text)) for parts in (lines, paragraphs))
 
 
-def _repeat(parts: list[str], characters: int) -> bool:
+def _repeat_too_much(parts: list[str], characters: int) -> bool:
     unique = set(parts)
     repeated = sum(map(len, parts)) - sum(map(len, unique))
     return (len(parts) - len(unique)) / len(parts) > LINE_SHARE or repeated / characters > LINE_CHARACTERS
 
 
 def _may_repeat_ngrams(characters: int, words: Words) -> bool:
-    """False if datatrove's rules of n-grams cannot refuse a text of so many `characters` and at least 10 words.
+    """Return False only if datatrove's rules of n-grams keep a text of this many characters and at least 10 words.
 
-    Equal n-grams have equal hashes. That unequal ones have, too, is too rare at 64 bits to matter.
+    Equal n-grams have equal hashes. Different n-grams with equal hashes are too rare at 64 bits to matter.
     """
-    ends = np.zeros(len(words.words) + 1, np.int64)  # characters in the words before each word, and in all
+    ends = np.zeros(len(words.words) + 1, np.int64)  # characters of the words before each word; at last of all words
     np.cumsum(np.fromiter(map(len, words.words), np.int64, len(words.words)), out=ends[1:])
     return _may_have_top_ngram(characters, words.hashes, ends) or _may_repeat_five_words(characters, words.hashes, ends)
 
 
 def _may_have_top_ngram(characters: int, hashes: Hashes, ends: Ends) -> bool:
-    """False if no n-gram of 2 to 4 words takes up more than its share: its length x how often it occurs.
+    """Return False only if no n-gram of 2 to 4 words takes up more than its share: its length times its occurrences.
 
-    None is longer than the longest 4 words in a row with their spaces, or occurs more often than its first two
-    words, or these more often than a bucket of hashes has entries. Few texts fail that and need the exact figures.
+    The bound: an n-gram is at most as long as the longest 4 words in a row with their spaces; it occurs at most as
+    often as its first two words; and these occur at most as often as their bucket of hashes has entries. Few texts
+    exceed the bound and need the exact figures.
     """
     pairs = ngram_hashes(hashes, 2)
     buckets = (pairs >> np.uint64(63 - len(pairs).bit_length())).view(np.int64)
@@ -119,24 +125,25 @@ def _may_have_top_ngram(characters: int, hashes: Hashes, ends: Ends) -> bool:
 
 
 def _may_repeat_five_words(characters: int, hashes: Hashes, ends: Ends) -> bool:
-    """False if no rule of repeated n-grams, of 5 to 10 words, can refuse.
+    """Return False only if no rule of repeated n-grams, of 5 to 10 words, drops the text.
 
-    datatrove adds up n-grams that do not overlap and have occurred before, so no more characters than those of all
-    words in such n-grams. All words of one of them lie in runs of five that have occurred before: these come first,
-    counted, then exactly, and are too few for any n in nearly all texts.
+    datatrove adds up the n-grams that have occurred before and do not overlap. The bound is the number of characters
+    of all words in n-grams that have occurred before. Every word of a longer repeated n-gram lies in a repeated run of
+    five words, so the fives are looked at first: by their number, then exactly. They are too few for any n in nearly
+    all texts.
     """
     least = min(share for _, share in REPEATED_NGRAMS)
     fives = np.sort(ngram_hashes(hashes, 5))
     repeated = int(np.count_nonzero(fives[1:] == fives[:-1]))
     if repeated * int((ends[5:] - ends[:-5]).max()) / characters <= least:
         return False
-    if _repeated_characters(hashes, ends, 5) / characters <= least:
+    if _count_repeated(hashes, ends, 5) / characters <= least:
         return False
-    return any(_repeated_characters(hashes, ends, n) / characters > share for n, share in REPEATED_NGRAMS)
+    return any(_count_repeated(hashes, ends, n) / characters > share for n, share in REPEATED_NGRAMS)
 
 
-def _repeated_characters(hashes: Hashes, ends: Ends, n: int) -> int:
-    """Characters of the words that are in an n-gram that has occurred before."""
+def _count_repeated(hashes: Hashes, ends: Ends, n: int) -> int:
+    """Count the characters of the words in n-grams that have occurred before."""
     grams = ngram_hashes(hashes, n)
     order = np.argsort(grams, kind="stable")
     again = order[1:][grams[order[1:]] == grams[order[:-1]]]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.cleaning.word_hashes import Hashes, ngram_hashes, powers
+from cram.data.cleaning.word_hashes import Hashes, hash_powers, look_up, ngram_hashes
 from cram.data.shards.mapped_arrays import map_arrays, map_sealed_arrays, write_sealed_arrays
 from cram.data.shards.shards import ShardSet
 from cram.data.special import SpecialTokens
@@ -94,7 +94,7 @@ class HeldOutIndex:
         """
         equal = np.isin(ends - starts, self.lengths)
         hashes = _hash_wholes(ids.astype(np.uint64), starts[equal], ends[equal], int(self.lengths.max(initial=0)))
-        equal[equal] = _search(hashes, self.wholes)[0]
+        equal[equal] = look_up(hashes, self.wholes)[0]
         return equal
 
     def find_windows(self, ids: npt.NDArray[np.integer]) -> tuple[Ids, Ids]:
@@ -106,14 +106,14 @@ class HeldOutIndex:
         # Few texts share even one block, and there are 32 times fewer blocks to look up than windows. So windows are
         # only looked up near a block that is in the index.
         values = ids.astype(np.uint64)
-        blocks = np.flatnonzero(_search(ngram_hashes(values, BLOCK, step=BLOCK), self.blocks)[0])
+        blocks = np.flatnonzero(look_up(ngram_hashes(values, BLOCK, step=BLOCK), self.blocks)[0])
         begins = np.unique((blocks[:, None] * BLOCK + np.arange(-BLOCK, 1)).ravel())
         begins = begins[(begins >= 0) & (begins + WINDOW <= len(ids))]
         places, windows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for run in np.split(begins, np.flatnonzero(np.diff(begins) > 1) + 1):
             if len(run):
                 hashes = ngram_hashes(values[run[0] : run[-1] + WINDOW], WINDOW)
-                matches, indices = _search(hashes, self.windows)
+                matches, indices = look_up(hashes, self.windows)
                 places.append(run[matches])
                 windows.append(indices[matches])
         return np.concatenate(places), np.concatenate(windows)
@@ -167,12 +167,12 @@ def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> HeldOutCheck:
     for stream, pieces_before in _read_streams(shards, special, continued, int(held_out.lengths.max(initial=0))):
         places, windows = held_out.find_windows(stream)
         windows_found.update(windows.tolist())
-        is_boilerplate = _search(held_out.windows[windows], boilerplate)[0]
+        is_boilerplate = look_up(held_out.windows[windows], boilerplate)[0]
         ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
         boilerplate_pieces.update((pieces_before + np.searchsorted(ends, places[is_boilerplate])).tolist())
         if continued or special.cls is not None:
             sequences += _count_sequences(stream, held_out, special)
-    is_boilerplate = _search(held_out.windows[sorted(windows_found)], boilerplate)[0]
+    is_boilerplate = look_up(held_out.windows[sorted(windows_found)], boilerplate)[0]
     return HeldOutCheck(
         documents=len(shards.held_out()),
         sequences_found=sequences,
@@ -227,12 +227,6 @@ def _hash_wholes(ids: Hashes, starts: Ids, ends: Ids, longest: int) -> Hashes:
     lengths = ends - starts
     offsets = np.cumsum(lengths) - lengths
     positions = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)  # of each id within its document
-    values = ids[positions + np.repeat(starts, lengths)] * powers(longest)[positions]
+    values = ids[positions + np.repeat(starts, lengths)] * hash_powers(longest)[positions]
     sums = np.add.reduceat(values, offsets) + lengths.astype(np.uint64)
     return ngram_hashes(sums, 1)  # mixes the bits
-
-
-def _search(hashes: Hashes, sorted_hashes: Hashes) -> tuple[Bools, Ids]:
-    """Looks hashes up among sorted ones: whether each is there, and its index or where it would be inserted."""
-    indices = np.searchsorted(sorted_hashes, hashes)
-    return (sorted_hashes.take(indices, mode="clip") == hashes) if len(sorted_hashes) else indices < 0, indices

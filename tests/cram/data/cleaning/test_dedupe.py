@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.data.cleaning import dedupe
-from cram.data.cleaning.dedupe import HASHES, SHINGLE, Duplicates, banding, find_duplicates, sign_texts
+from cram.data.cleaning.dedupe import HASHES, SHINGLE, Duplicates, choose_bands, find_duplicates, sign_texts
 from cram.data.cleaning.word_hashes import hash_words, split_words
 
 ROOT = Path(__file__).parents[4]
@@ -156,13 +156,18 @@ def test_signatures_are_the_same_in_every_process_and_for_ever() -> None:
 
 
 def test_sixteen_bands_of_eight_at_the_usual_threshold() -> None:
-    assert banding(0.8) == banding(0.9) == banding(1) == (16, 8)
-    assert (banding(0.7), banding(0.6), banding(0.5), banding(0.01)) == ((25, 5), (32, 4), (42, 3), (128, 1))
+    assert choose_bands(0.8) == choose_bands(0.9) == choose_bands(1) == (16, 8)
+    assert (choose_bands(0.7), choose_bands(0.6), choose_bands(0.5), choose_bands(0.01)) == (
+        (25, 5),
+        (32, 4),
+        (42, 3),
+        (128, 1),
+    )
 
 
 @given(st.floats(0.025, 1))
 def test_bands_find_what_is_at_the_threshold(threshold: float) -> None:
-    bands, rows = banding(threshold)
+    bands, rows = choose_bands(threshold)
     assert bands * rows <= HASHES
     assert 1 - (1 - threshold**rows) ** bands >= 0.94
     assert rows == 8 or 1 - (1 - threshold ** (rows + 1)) ** (HASHES // (rows + 1)) < 0.94
@@ -382,13 +387,13 @@ def test_one_of_each_prototype_is_left(corpus: dict[str, Any]) -> None:
 def compared(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many pairs were compared, call by call."""
     sizes: list[int] = []
-    similarity = dedupe._Table.similarity
+    similarity = dedupe._SignatureRows.similarity
 
     def counted(table: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         sizes.append(len(a))
         return similarity(table, a, b)
 
-    monkeypatch.setattr(dedupe._Table, "similarity", counted)
+    monkeypatch.setattr(dedupe._SignatureRows, "similarity", counted)
     yield sizes
 
 
