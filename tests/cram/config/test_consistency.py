@@ -1,3 +1,5 @@
+"""Rules over several keys of a config."""
+
 import re
 
 import pytest
@@ -39,14 +41,14 @@ def test_keys_that_contradict_each_other_are_refused(words: list[str], message: 
         read_config(["recipe=bert_demo", *words])
 
 
-def test_a_decoder_has_no_causal_share() -> None:
+def test_a_causal_objective_takes_no_causal_share() -> None:
     with pytest.raises(CramError, match=r"objective.causal_share=0.2 is for objective.kind=masked: .* leave it out\.$"):
         read_config(["recipe=gpt_demo", "objective.causal_share=0.2"])
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"), [("1:30:00", "90m"), ("1:30", "90s"), ("10M", "10m"), ("10 m", "10m"), ("1_0m", "10m")]
+    ("text", "correction"), [("1:30:00", "90m"), ("1:30", "90s"), ("10M", "10m"), ("10 m", "10m"), ("1_0m", "10m")]
 )
-def test_a_budget_that_is_nearly_one_is_corrected(text: str, meant: str) -> None:
-    with pytest.raises(CramError, match=f"; for {text} write {meant}\\.$"):
+def test_a_budget_in_another_notation_is_answered_with_ours(text: str, correction: str) -> None:
+    with pytest.raises(CramError, match=f"; for {text} write {correction}\\.$"):
         read_config(["recipe=bert_demo", f"budget={text}"])

@@ -1,3 +1,5 @@
+"""The text of `--help`."""
+
 import pytest
 
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
@@ -8,7 +10,7 @@ from cram.config.schema import collect_keys
 
 
 @pytest.mark.parametrize("schema", [Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig])
-def test_every_key_is_there_once_and_no_line_is_too_long(schema: type) -> None:
+def test_every_key_is_printed_once_and_no_line_is_too_long(schema: type) -> None:
     lines = help_text(schema).splitlines()
     for name in collect_keys(schema):
         assert sum(line.startswith(f"  {name} ") for line in lines) == 1
@@ -25,7 +27,7 @@ def test_a_recipe_shows_its_own_values_beside_the_defaults(name: str) -> None:
     assert ("(default 12)" in layers) == (config.model.layers != 12)
 
 
-def test_types_units_ranges_and_choices_are_said() -> None:
+def test_types_units_ranges_and_choices_are_printed() -> None:
     text = " ".join(help_text(Config).split())
     for part in (
         "optimizer.clip float or null 1.0 scale gradients down to this global norm (null: no clipping) [above 0]",

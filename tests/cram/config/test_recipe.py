@@ -1,3 +1,5 @@
+"""From words and recipe files to a config."""
+
 import re
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from cram.config.schema import build_config, get_value
 from cram.errors import CramError
 
 
-def test_words_lie_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
+def test_words_replace_the_recipe_and_the_recipe_replaces_the_defaults(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("budget: 5m\nmodel: {layers: 3, width: 64, heads: 4}\n")
     config = read_config([f"recipe={recipe}", "model.width=128", "data.source=texts/*.txt"])
@@ -23,7 +25,7 @@ def test_words_lie_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
     assert config.run == "runs/mine"
 
 
-def test_a_saved_config_loads_equal(tmp_path: Path) -> None:
+def test_a_formatted_config_loads_equal(tmp_path: Path) -> None:
     config = read_config(["recipe=bert_demo", "objective.final_mask_rate=null", "seed=3"])
     (tmp_path / "recipe.yaml").write_text(format_config(config))
     assert load_config(tmp_path / "recipe.yaml") == config
@@ -79,14 +81,14 @@ def test_bad_words_are_answered_in_one_or_two_lines(words: list[str], message: s
         ("seed: \x01\n", r"mine\.yaml: not a readable yaml file \(unacceptable character #x0001: "),
     ],
 )
-def test_bad_recipe_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_recipe_file_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(text)
     with pytest.raises(CramError, match=message):
         read_config([f"recipe={recipe}"])
 
 
-def test_other_doors_read_their_own_words() -> None:
+def test_every_command_reads_its_own_keys() -> None:
     assert read_words(ExportConfig, ["run=runs/a"]).run == "runs/a"
     with pytest.raises(CramError, match=r"unknown key 'rum'.*Nearest: run"):
         read_words(ExportConfig, ["rum=a"])
@@ -112,14 +114,14 @@ TEXTS += ["${x}", " a ", "${oc.env:HOME}", "???", "'a'", "a: b", "- a", "@x", "%
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_is_what_was_typed_and_stays_it_when_saved(tmp_path: Path, text: str) -> None:
+def test_a_text_is_not_changed_by_reading_and_saving(tmp_path: Path, text: str) -> None:
     config = read_config(["recipe=bert_demo", f"data.text_field={text}", f"run={text}"])
     assert (config.data.text_field, config.run) == (text, text)
     (tmp_path / "recipe.yaml").write_text(format_config(config), encoding="utf-8")
     assert load_config(tmp_path / "recipe.yaml") == config
 
 
-def test_null_is_a_text_in_quotes_and_where_nothing_is_no_choice(tmp_path: Path) -> None:
+def test_null_is_a_text_in_quotes_and_for_keys_that_do_not_accept_null(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("run: 'null'\nthreads: null\ndata: {text_field: null}\nspecial: {mask: }\n")
     config = load_config(recipe)
@@ -129,7 +131,7 @@ def test_null_is_a_text_in_quotes_and_where_nothing_is_no_choice(tmp_path: Path)
     assert read_config(["recipe=bert_demo", "threads=null"]).threads is None
 
 
-def test_a_file_of_plain_values_says_what_stands_in_it(tmp_path: Path) -> None:
+def test_plain_values_of_a_file_stay_texts(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("run: 007\ndata: {text_field: no}\ntokenizer: 2024-11-27\nobjective: {final_mask_rate: ~}\n")
     config = load_config(recipe)
@@ -148,40 +150,38 @@ def test_any_text_survives_being_saved(tmp_path_factory: pytest.TempPathFactory,
     assert load_config(path) == config
 
 
-def test_the_recipes_are_there() -> None:
+def test_the_recipes_come_with_the_package() -> None:
     assert {"bert_demo", "bert_10m", "bert_1h", "bert_24h"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("place", ["/tmp/other", "../other", "runs/../../other", "~/other", "~", "link", "link/below"])
 @pytest.mark.parametrize(("key", "text"), [("run", "run: {}\n"), ("data.dir", "data: {{dir: {}}}\n")])
-def test_a_recipe_file_chooses_no_place_outside_the_working_folder(
+def test_a_recipe_file_may_not_choose_a_place_outside_the_working_folder(
     key: str, text: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     Path("link").symlink_to(tmp_path)
     Path("mine.yaml").write_text(text.format(f"'{place}'"))
-    said = re.escape(str(Path(place).expanduser()))
+    path = re.escape(str(Path(place).expanduser()))
     name = re.escape(key)
-    message = rf"^mine\.yaml, line 1: {name}: {said} is not inside the working folder.*\nSay {name}={said} on"
+    message = rf"^mine\.yaml, line 1: {name}: {path} is not inside the working folder.*\nSay {name}={path} on"
     with pytest.raises(CramError, match=message):
         read_config(["recipe=mine.yaml"])
     assert get_value(read_config(["recipe=mine.yaml", f"{key}={place}"]), key) == str(Path(place).expanduser())
-    Path("mine.yaml").write_text(text.format("below/there"))
-    assert get_value(read_config(["recipe=mine.yaml"]), key) == "below/there"
+    Path("mine.yaml").write_text(text.format("below/folder"))
+    assert get_value(read_config(["recipe=mine.yaml"]), key) == "below/folder"
 
 
 @pytest.mark.parametrize("name", ["..yaml", "...yaml"])
-def test_a_recipe_without_a_name_chooses_no_run_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_recipe_file_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text("seed: 1\n")
     with pytest.raises(CramError, match="the file needs a name"):
         read_config([f"recipe={name}"])
 
 
-def test_a_character_that_no_file_name_holds_is_refused(tmp_path: Path) -> None:
+def test_a_character_that_no_path_can_hold_is_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     for text in ("\\0", "\\ud800"):
         recipe.write_text(f'run: "a{text}b"\n')

@@ -1,4 +1,4 @@
-"""Every key of every command: its range, what its text becomes, and what is refused in which words."""
+"""Keys: how they are declared, how texts become values, and which texts are refused."""
 
 import math
 import re
@@ -20,27 +20,27 @@ from cram.errors import CramError
 SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, AblationTable, Arm)
 
 
-def number_of(item: Field[Any]) -> type | None:
-    """The type of the numbers that a key takes, one or a list of them; None for a key of another type."""
-    kind, _ = get_type(item)
-    kind = get_args(kind)[0] if get_origin(kind) is list else kind
-    return kind if kind in (int, float) else None
+def number_type(spec: Field[Any]) -> type | None:
+    """Return int or float for a key of numbers or of a list of numbers, None for any other key."""
+    value_type, _ = get_type(spec)
+    value_type = get_args(value_type)[0] if get_origin(value_type) is list else value_type
+    return value_type if value_type in (int, float) else None
 
 
 NUMBERS = [
-    pytest.param(name, item, id=f"{schema.__name__}.{name}")
+    pytest.param(name, spec, id=f"{schema.__name__}.{name}")
     for schema in SCHEMAS
-    for name, item in collect_keys(schema).items()
-    if "range" in item.metadata and number_of(item)
+    for name, spec in collect_keys(schema).items()
+    if "range" in spec.metadata and number_type(spec)
 ]
 
 
-@pytest.mark.parametrize(("name", "item"), NUMBERS)
-def test_every_number_has_a_range_and_is_refused_outside(name: str, item: Field[Any]) -> None:
-    allowed: Range = item.metadata["range"]
+@pytest.mark.parametrize(("name", "spec"), NUMBERS)
+def test_every_number_has_a_range_and_is_refused_outside_of_it(name: str, spec: Field[Any]) -> None:
+    allowed: Range = spec.metadata["range"]
     assert allowed.least is not None or allowed.above is not None, "every number has a lower bound"
-    assert number_of(item) is not int or allowed.most is not None, "a whole number of any size may never end"
-    if (default := get_default(item)) not in (None, []):
+    assert number_type(spec) is not int or allowed.most is not None, "a whole number of any size may never end"
+    if (default := get_default(spec)) not in (None, []):
         assert allowed.contains(default)
     outside = [-1, -math.inf, math.inf, math.nan, *([allowed.most * 2, allowed.most + 1] if allowed.most else [])]
     outside += [bound for bound in (allowed.above, allowed.below) if bound is not None]
@@ -49,19 +49,19 @@ def test_every_number_has_a_range_and_is_refused_outside(name: str, item: Field[
         with pytest.raises(
             CramError, match=rf"^{re.escape(name)}=.* (is out of range: give a number|cannot be read: )"
         ):
-            parse_value(name, item, str(value))
+            parse_value(name, spec, str(value))
     for bound in (allowed.least, allowed.most):
         if bound is not None:
-            found = parse_value(name, item, str(bound))
-            assert found in (bound, [bound])
-            assert type(found[0] if isinstance(found, list) else found) is number_of(item)
+            value = parse_value(name, spec, str(bound))
+            assert value in (bound, [bound])
+            assert type(value[0] if isinstance(value, list) else value) is number_type(spec)
 
 
 @pytest.mark.parametrize(
     "text", ["", " 1", "1 ", "one", "0x10", "1,5", "1__0", "1_", "${x}", "nan", "inf", "1e", "--1", "١"]
 )
 @pytest.mark.parametrize("name", ["model.layers", "optimizer.lr"])
-def test_what_is_no_number_is_refused(name: str, text: str) -> None:
+def test_a_text_that_is_not_a_number_is_refused(name: str, text: str) -> None:
     with pytest.raises(CramError, match=rf"^{re.escape(f'{name}={text}')} cannot be read: give a"):
         parse_value(name, collect_keys(Config)[name], text)
 
@@ -78,8 +78,8 @@ def test_what_is_no_number_is_refused(name: str, text: str) -> None:
     ],
 )
 def test_values_are_read_by_the_type_of_the_key(name: str, text: str, value: Any) -> None:
-    found = parse_value(name, collect_keys(Config)[name], text)
-    assert (type(found), found) == (type(value), value)
+    parsed = parse_value(name, collect_keys(Config)[name], text)
+    assert (type(parsed), parsed) == (type(value), value)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_values_are_read_by_the_type_of_the_key(name: str, text: str, value: Any
         ("schedule.kind", "fast", "schedule.kind=fast is not one of linear, cosine, triangle, "),
     ],
 )
-def test_a_refusal_says_what_is_allowed(name: str, text: str, message: str) -> None:
+def test_a_refusal_says_what_is_accepted(name: str, text: str, message: str) -> None:
     with pytest.raises(CramError, match=re.escape(message)):
         parse_value(name, collect_keys(Config)[name], text)
 
 
 @given(st.text())
-def test_a_text_is_taken_as_it_stands(text: str) -> None:
+def test_a_text_is_not_changed(text: str) -> None:
     assert parse_value("data.text_field", collect_keys(Config)["data.text_field"], text) == text
     if text and not text.startswith("~") and "\0" not in text and len(text) < 60:
         assert parse_value("data.source", collect_keys(Config)["data.source"], text) == text
@@ -123,7 +123,7 @@ def test_a_path_that_no_file_system_takes_is_refused(text: str) -> None:
 
 
 def test_bytes_that_are_not_utf8_can_name_a_file_and_nothing_else() -> None:
-    word = b"\xff".decode("utf-8", "surrogateescape")  # as `sys.argv` has them
+    word = b"\xff".decode("utf-8", "surrogateescape")  # as in `sys.argv`
     assert parse_value("data.source", collect_keys(Config)["data.source"], f"{word}/*.txt") == f"{word}/*.txt"
     for name in ("data.text_field", "special.mask", "card.license", "budget", "device"):
         with pytest.raises(CramError, match=rf"^{name}=\\udcff is not valid text: it has bytes that are not UTF-8\.$"):
@@ -133,7 +133,7 @@ def test_bytes_that_are_not_utf8_can_name_a_file_and_nothing_else() -> None:
             parse_value(name, collect_keys(Config)[name], word)
 
 
-def test_a_home_folder_that_is_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_home_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -159,8 +159,8 @@ def test_lists_are_read_with_and_without_brackets() -> None:
         read_words(GlueConfig, ["learning_rate=[4e-5,2]"])
 
 
-def test_keys_that_hold_paths_are_said_to() -> None:
-    paths = {name for schema in SCHEMAS for name, item in collect_keys(schema).items() if item.metadata.get("path")}
+def test_keys_of_paths_are_declared_as_such() -> None:
+    paths = {name for schema in SCHEMAS for name, spec in collect_keys(schema).items() if spec.metadata.get("path")}
     assert {
         "run",
         "init",
@@ -176,7 +176,7 @@ def test_keys_that_hold_paths_are_said_to() -> None:
     } <= paths
 
 
-def test_a_range_reads_as_words() -> None:
+def test_a_range_is_printed_in_words() -> None:
     assert str(key(0.0, "", least=0, below=1).metadata["range"]) == "at least 0, below 1"
     assert str(key(1, "", above=0.5, most=10**12).metadata["range"]) == "above 0.5, at most 1e12"
     assert not key("", "").metadata["range"]

@@ -1,3 +1,5 @@
+"""Checkpoints: what is saved is read back, what is damaged is skipped, and which ones are kept."""
+
 import errno
 import json
 import os
@@ -17,7 +19,7 @@ STATE = {"clock": {"updates": 3, "booked": {"updates": 0.1}}, "names": ["a", Non
 
 
 def tensors(step: int) -> Tensors:
-    """Every kind of tensor a run may hold, other values for each step."""
+    """Return tensors of every dtype that a run may hold, with other values for each step."""
     generator = torch.Generator().manual_seed(step)
     drawn = torch.randn(3, 5, generator=generator)
     return {
@@ -36,7 +38,7 @@ def save_step(checkpoints: Checkpoints, step: int) -> None:
 
 
 def check(checkpoint: Checkpoint | None, step: int) -> None:
-    """Bit for bit what `save_step` saved."""
+    """Compare a checkpoint, bit for bit, with what `save_step` saved."""
     assert checkpoint is not None
     assert checkpoint.step == checkpoint.state["step"] == step
     assert save(checkpoint.model) == save(tensors(step))
@@ -50,14 +52,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    """A run with checkpoints 1 and 2."""
-    made = Checkpoints(tmp_path)
-    save_step(made, 1)
-    save_step(made, 2)
-    return made
+    """Return the checkpoints 1 and 2 of a run."""
+    checkpoints = Checkpoints(tmp_path)
+    save_step(checkpoints, 1)
+    save_step(checkpoints, 2)
+    return checkpoints
 
 
-def test_what_was_saved_is_read_back_bit_for_bit(checkpoints: Checkpoints) -> None:
+def test_a_checkpoint_is_read_back_bit_for_bit(checkpoints: Checkpoints) -> None:
     check(checkpoints.read_newest(), 2)
     check(Checkpoints(checkpoints.folder.parent).read_newest(), 2)
 
@@ -67,7 +69,7 @@ def test_a_run_without_checkpoints_has_no_newest(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path).steps() == []
 
 
-def test_the_newest_two_by_number_are_kept(tmp_path: Path) -> None:
+def test_the_two_highest_steps_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in (8, 9, 10, 11):
         save_step(checkpoints, step)
@@ -93,7 +95,7 @@ def test_only_safetensors_and_json_are_written(checkpoints: Checkpoints) -> None
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "of another step"])
-def test_a_damaged_newest_is_passed_over_with_a_warning(
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str], name: str, damage: str
 ) -> None:
     path = checkpoints.folder / "2" / name
@@ -110,21 +112,21 @@ def test_a_damaged_newest_is_passed_over_with_a_warning(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_any_flipped_bit_is_found(checkpoints: Checkpoints, name: str) -> None:
+def test_every_flipped_bit_is_detected(checkpoints: Checkpoints, name: str) -> None:
     path = checkpoints.folder / "2" / name
-    whole = path.read_bytes()
-    for place in range(0, len(whole), 7):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << place % 8
+    intact = path.read_bytes()
+    for offset in range(0, len(intact), 7):
+        flipped = bytearray(intact)
+        flipped[offset] ^= 1 << offset % 8
         path.write_bytes(flipped)
         newest = checkpoints.read_newest()
-        assert newest is not None and newest.step == 1, f"bit {place % 8} of byte {place}"
-    path.write_bytes(whole)
+        assert newest is not None and newest.step == 1, f"bit {offset % 8} of byte {offset}"
+    path.write_bytes(intact)
     check(checkpoints.read_newest(), 2)
 
 
 @pytest.mark.parametrize("edited", ['{"step": 2}', "[]", "null", "3", '{"files": {}, "sha256": "00"}'])
-def test_a_state_that_was_edited_is_passed_over(checkpoints: Checkpoints, edited: str) -> None:
+def test_an_edited_state_is_skipped(checkpoints: Checkpoints, edited: str) -> None:
     path = checkpoints.folder / "2" / "state.json"
     state = json.loads(path.read_text())
     path.write_text(edited)
@@ -134,7 +136,7 @@ def test_a_state_that_was_edited_is_passed_over(checkpoints: Checkpoints, edited
     check(checkpoints.read_newest(), 1)
 
 
-def test_a_damaged_one_makes_room_for_those_that_follow_the_one_before_it(checkpoints: Checkpoints) -> None:
+def test_a_damaged_checkpoint_is_removed_when_the_run_continues_from_an_earlier_one(checkpoints: Checkpoints) -> None:
     save_step(checkpoints, 9)
     (checkpoints.folder / "9" / "state.json").unlink()
     check(checkpoints.read_newest(), 2)
@@ -142,14 +144,14 @@ def test_a_damaged_one_makes_room_for_those_that_follow_the_one_before_it(checkp
     assert checkpoints.steps() == [5, 2]
 
 
-def test_checkpoints_that_are_all_damaged_are_an_error(checkpoints: Checkpoints) -> None:
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(checkpoints: Checkpoints) -> None:
     for step in ("1", "2"):
         (checkpoints.folder / step / "model.safetensors").unlink()
     with pytest.raises(CramError, match=r"checkpoints: every checkpoint is damaged\. .*another run="):
         checkpoints.read_newest()
 
 
-def test_a_checkpoint_that_a_crash_left_half_written_is_never_used(checkpoints: Checkpoints) -> None:
+def test_a_half_written_checkpoint_is_never_used_and_removed_at_the_next_save(checkpoints: Checkpoints) -> None:
     shutil.copytree(checkpoints.folder / "2", checkpoints.folder / ".3.partial")
     (checkpoints.folder / ".3.partial" / "optimizer.safetensors").rename(checkpoints.folder / ".3.partial" / "half")
     assert checkpoints.steps() == [2, 1]
@@ -161,28 +163,28 @@ def test_a_checkpoint_that_a_crash_left_half_written_is_never_used(checkpoints: 
     assert sorted(path.name for path in (checkpoints.folder / "3").iterdir()) == sorted(FILES)
 
 
-@pytest.mark.parametrize("written", [0, 1, 2])
+@pytest.mark.parametrize("files_written", [0, 1, 2])
 def test_a_full_disk_leaves_the_older_checkpoints_and_nothing_else(
-    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, written: int
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, files_written: int
 ) -> None:
     before, calls = content(checkpoints.folder), []
 
     def fsync(_: int) -> None:
         calls.append(1)
-        if len(calls) > written:
+        if len(calls) > files_written:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        with pytest.raises(CramError, match=rf"{FILES[written]}: the disk is full"):
+        with pytest.raises(CramError, match=rf"{FILES[files_written]}: the disk is full"):
             save_step(checkpoints, 3)
     assert content(checkpoints.folder) == before
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["1", "2"]
-    save_step(checkpoints, 3)  # once there is space again
+    save_step(checkpoints, 3)  # the patch has ended: there is space again
     check(checkpoints.read_newest(), 3)
 
 
-def test_an_interrupt_while_saving_leaves_nothing_either(
+def test_an_interrupted_save_leaves_the_older_checkpoints_and_nothing_else(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(path: Path, data: bytes) -> None:
@@ -196,7 +198,7 @@ def test_an_interrupt_while_saving_leaves_nothing_either(
     assert content(checkpoints.folder) == before
 
 
-def test_the_newest_from_before_the_decay_is_kept_too(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_before_the_decay_is_kept_too(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, decay=0.5)
     for step, progress in ((1, 0.2), (5, 0.5), (6, 0.51), (7, 0.8), (9, 1.0)):
         checkpoints.save(step, tensors(step), tensors(100 + step), {**STATE, "last_progress": progress})
@@ -209,9 +211,9 @@ def test_the_newest_from_before_the_decay_is_kept_too(tmp_path: Path) -> None:
 def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoints, tmp_path: Path) -> None:
     check(checkpoints.choose("newest"), 2)
     check(checkpoints.choose("1"), 1)
-    for said in ("7", "-1", "oldest", "1.0"):
-        with pytest.raises(CramError, match=rf"checkpoint={said}: .*checkpoints\. Say newest or one of these: 1, 2\."):
-            checkpoints.choose(said)
+    for name in ("7", "-1", "oldest", "1.0"):
+        with pytest.raises(CramError, match=rf"checkpoint={name}: .*checkpoints\. Say newest or one of these: 1, 2\."):
+            checkpoints.choose(name)
     with pytest.raises(CramError, match=r"checkpoint=newest: .*one of these: none\."):
         Checkpoints(tmp_path / "other").choose("newest")
     (checkpoints.folder / "1" / "model.safetensors").unlink()
@@ -219,7 +221,7 @@ def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoi
         checkpoints.choose("1")
 
 
-def test_a_checkpoint_that_is_written_again_is_there_throughout(
+def test_a_checkpoint_that_is_saved_again_exists_all_the_time(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renamed: list[str] = []
@@ -236,7 +238,7 @@ def test_a_checkpoint_that_is_written_again_is_there_throughout(
 
 
 @pytest.mark.parametrize("name", ["007", "²", "٣", "-1", "+7", "7_0", "7 ", "1e3", "9" * 5000, "link", "7"])
-def test_what_is_not_a_checkpoint_by_its_name_is_left_alone(checkpoints: Checkpoints, name: str) -> None:
+def test_files_and_folders_with_other_names_are_left_alone(checkpoints: Checkpoints, name: str) -> None:
     folder, steps = checkpoints.folder, checkpoints.steps()
     if name == "7":
         (folder / name).write_text("a file")

@@ -1,4 +1,4 @@
-"""The list of a run's files, and whose a checkpoint is."""
+"""The checksum list of a run: damaged files and checkpoints of other runs are refused."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ RESULTS = {"model.safetensors": b"weights", "held_out.safetensors": b"rows"}
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run, as far as the list is concerned."""
+    """Return a folder with the files of a finished run."""
     write_start_files(tmp_path, CONFIG, {"shards": "there"}, b'{"version": "1.0"}', data="d")
     for name, data in RESULTS.items():
         write_atomic(tmp_path / name, data)
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_written_is_read(run: Path) -> None:
+def test_the_files_of_a_run_are_read_back(run: Path) -> None:
     assert read_run_config(run) == CONFIG
     assert read_shard_folder(run) == Path("there")
     assert read_receipt(run) == {"held_out": {"nats_per_token": 5.0}}
@@ -49,7 +49,7 @@ def test_what_was_written_is_read(run: Path) -> None:
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "environment.json", "tokenizer.json", *RESULTS, "receipt.json"])
 @pytest.mark.parametrize("damage", ["a bit", "more", "gone", "a folder"])
-def test_a_file_that_is_not_as_it_was_written_is_refused(run: Path, name: str, damage: str) -> None:
+def test_a_damaged_or_missing_file_is_refused(run: Path, name: str, damage: str) -> None:
     path = run / name
     data = path.read_bytes()
     path.unlink()
@@ -61,7 +61,7 @@ def test_a_file_that_is_not_as_it_was_written_is_refused(run: Path, name: str, d
         check_file(run, name)
 
 
-def test_a_rule_of_the_recipe_that_was_edited_is_found(run: Path) -> None:
+def test_an_edited_value_of_the_recipe_is_detected(run: Path) -> None:
     path = run / "recipe.yaml"
     text = path.read_text()
     path.write_text(text.replace("norm_eps: 1.0e-05", "norm_eps: 1.0e-02"))
@@ -70,7 +70,7 @@ def test_a_rule_of_the_recipe_that_was_edited_is_found(run: Path) -> None:
         read_run_config(run)
 
 
-def test_a_list_that_was_edited_or_removed_is_refused(run: Path) -> None:
+def test_an_edited_or_missing_list_is_refused(run: Path) -> None:
     path = run / "checksums.json"
     content = read_json(path)
     del content["files"]["recipe.yaml"]
@@ -83,7 +83,7 @@ def test_a_list_that_was_edited_or_removed_is_refused(run: Path) -> None:
         read_run_config(run)
 
 
-def test_results_that_are_not_in_the_list_are_none(run: Path) -> None:
+def test_results_outside_of_the_list_do_not_count(run: Path) -> None:
     unregister_results(run)
     assert not is_finished(run)
     for name in ("receipt.json", "model.safetensors"):
@@ -92,13 +92,13 @@ def test_results_that_are_not_in_the_list_are_none(run: Path) -> None:
         ):
             check_file(run, name)
     assert read_run_config(run) == CONFIG
-    (run / "recipe.yaml").write_text("")  # whose checksum stays what it was
+    (run / "recipe.yaml").write_text("")  # its checksum in the list is kept
     register_results(run)
     with pytest.raises(CramError, match=r"recipe.yaml: damaged or edited"):
         read_run_config(run)
 
 
-def test_a_run_that_is_killed_between_two_writes_has_not_begun_or_is_not_finished(
+def test_a_run_killed_between_two_writes_has_not_begun_or_is_not_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
@@ -117,15 +117,15 @@ def test_a_run_that_is_killed_between_two_writes_has_not_begun_or_is_not_finishe
     assert is_finished(tmp_path)
 
 
-def test_the_identity_has_what_the_weights_depend_on() -> None:
-    own = hash_identity(CONFIG, "d", "t")
-    assert own == hash_identity(replace(CONFIG, run="b", budget="3h", threads=2, log_interval=7), "d", "t")
-    assert own["recipe"] != hash_identity(replace(CONFIG, seed=1), "d", "t")["recipe"]
-    assert own["recipe"] != hash_identity(replace(CONFIG, model=ModelConfig(norm_eps=1e-6)), "d", "t")["recipe"]
-    assert (own["data"], own["tokenizer"]) == ("d", "t")
+def test_the_identity_changes_with_keys_that_change_the_weights_only() -> None:
+    identity = hash_identity(CONFIG, "d", "t")
+    assert identity == hash_identity(replace(CONFIG, run="b", budget="3h", threads=2, log_interval=7), "d", "t")
+    assert identity["recipe"] != hash_identity(replace(CONFIG, seed=1), "d", "t")["recipe"]
+    assert identity["recipe"] != hash_identity(replace(CONFIG, model=ModelConfig(norm_eps=1e-6)), "d", "t")["recipe"]
+    assert (identity["data"], identity["tokenizer"]) == ("d", "t")
 
 
-def test_a_checkpoint_of_another_recipe_with_equal_shapes_is_passed_over(
+def test_a_checkpoint_of_another_run_with_equal_shapes_is_skipped(
     run: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path_factory.mktemp("other")
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_another_recipe_with_equal_shapes_is_passed_over(
     newest = open_checkpoints(run).read_newest()
     assert newest is not None and newest.step == 1
     assert "state.json: the checkpoint of another run: its recipe and tokenizer differ." in capsys.readouterr().out
-    Checkpoints(other).save(3, {}, {}, {})  # of no run at all
+    Checkpoints(other).save(3, {}, {}, {})  # without an identity
     (other / "checkpoints" / "3").rename(run / "checkpoints" / "3")
     with pytest.raises(CramError, match="of another run: its recipe and data and tokenizer differ"):
         open_checkpoints(run).choose("3")

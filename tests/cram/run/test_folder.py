@@ -1,3 +1,5 @@
+"""The folder of a run: which config may open it, its start files, its budget, and results that are set aside."""
+
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """A shard folder of one row."""
+    """Return a shard folder with one row."""
     folder = tmp_path / "shards"
     folder.mkdir()
     writer = ShardWriter(folder, 4, 8, 0)
@@ -47,28 +49,28 @@ def begin_in(folder: RunFolder, shards: Path, environment: dict[str, object]) ->
 
 
 def begin(config: Config, shards: Path) -> Path:
-    """A run that has begun and ended, unfinished. Its folder is given back."""
+    """Begin a run, release its lock without finishing it, and return its folder."""
     folder = RunFolder(config)
     begin_in(folder, shards, {"python": "3"})
     return folder.path
 
 
 def finish(path: Path, receipt: dict[str, object]) -> None:
-    """Leave what a finished run leaves."""
+    """Write the result files of a run."""
     for name in (WEIGHTS, HELD_OUT):
         write_atomic(path / name, b"")
     write_json(path / RECEIPT, receipt)
     register_results(path)
 
 
-def test_a_run_is_named_by_what_it_was_started_with(config: Config, shards: Path) -> None:
+def test_a_run_begins_with_its_start_files(config: Config, shards: Path) -> None:
     path = begin(config, shards)
     assert load_config(path / "recipe.yaml") == config
     assert read_json(path / "environment.json") == {"python": "3", "seed": config.seed, "shards": str(shards)}
     assert (path / "tokenizer.json").read_bytes() == (shards / "tokenizer.json").read_bytes()
 
 
-def test_a_run_that_has_begun_keeps_its_shards_while_they_are_there(config: Config, shards: Path) -> None:
+def test_a_run_keeps_its_shards_while_the_folder_exists(config: Config, shards: Path) -> None:
     assert RunFolder(config).shards is None
     begin(config, shards)
     assert RunFolder(config).shards == shards
@@ -76,16 +78,16 @@ def test_a_run_that_has_begun_keeps_its_shards_while_they_are_there(config: Conf
     assert RunFolder(config).shards is None
 
 
-def test_the_same_words_open_it_again_and_change_nothing(config: Config, shards: Path, tmp_path: Path) -> None:
+def test_the_same_config_opens_a_run_again_and_changes_nothing(config: Config, shards: Path, tmp_path: Path) -> None:
     path = begin(config, shards)
     before = {name: (path / name).read_bytes() for name in ("recipe.yaml", "environment.json", "tokenizer.json")}
-    config.run = str(tmp_path / "runs" / ".." / "runs" / "a")  # the same folder, said otherwise
+    config.run = str(tmp_path / "runs" / ".." / "runs" / "a")  # another path of the same folder
     folder = RunFolder(config)
     assert begin_in(folder, shards, {"python": "4"}) == folder.checkpoints().identity
     assert {name: (path / name).read_bytes() for name in before} == before
 
 
-def test_other_data_than_a_run_began_with_is_refused(config: Config, shards: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_continued_with_other_data(config: Config, shards: Path, tmp_path: Path) -> None:
     begin(config, shards)
     folder = tmp_path / "others"
     folder.mkdir()
@@ -115,16 +117,16 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(config: Config, tmp
     (path / "letters.txt").write_text("mine")
     with pytest.raises(CramError, match=r"run=.*runs/a: the folder holds other files"):
         RunFolder(config)
-    assert [there.name for there in path.iterdir()] == ["letters.txt"]
+    assert [file.name for file in path.iterdir()] == ["letters.txt"]
 
 
-def test_an_empty_folder_and_one_of_a_run_that_never_began_are_taken(config: Config, tmp_path: Path) -> None:
+def test_an_empty_folder_and_one_of_a_run_that_never_began_are_accepted(config: Config, tmp_path: Path) -> None:
     (tmp_path / "runs" / "a").mkdir(parents=True)
     for _ in range(2):  # the first leaves its lock file
         assert not RunFolder(config).finished
 
 
-def test_a_file_is_no_run_folder(config: Config, tmp_path: Path) -> None:
+def test_a_file_is_refused_and_left_alone(config: Config, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "a").write_text("mine")
     with pytest.raises(CramError, match=r"run=.*runs/a is a file"):
@@ -132,7 +134,7 @@ def test_a_file_is_no_run_folder(config: Config, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "a").read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_told(config: Config, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder of the runs should be")
     with pytest.raises(CramError, match=r"run=.*runs/a: cannot be written .*Choose another run="):
         RunFolder(config)
@@ -145,7 +147,7 @@ def test_a_damaged_recipe_is_named(config: Config, shards: Path) -> None:
         RunFolder(config)
 
 
-def test_one_run_at_a_time_writes_there(config: Config) -> None:
+def test_one_process_at_a_time_opens_a_run(config: Config) -> None:
     first = RunFolder(config)
     with pytest.raises(CramError, match=r"run=.*runs/a: another process is at work there"):
         RunFolder(config)
@@ -153,7 +155,7 @@ def test_one_run_at_a_time_writes_there(config: Config) -> None:
     RunFolder(config)
 
 
-def test_a_run_is_finished_once_receipt_and_export_are_there(config: Config, shards: Path) -> None:
+def test_a_run_is_finished_when_receipt_and_export_exist(config: Config, shards: Path) -> None:
     path = begin(config, shards)
     folder = RunFolder(config)
     assert not folder.finished
@@ -170,7 +172,9 @@ def test_a_run_that_is_not_exported_is_finished_with_its_receipt(config: Config,
     assert RunFolder(config).finished
 
 
-def test_what_is_no_run_folder_is_named_with_those_beside_it(config: Config, shards: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_with_the_runs_beside_it(
+    config: Config, shards: Path, tmp_path: Path
+) -> None:
     begin(config, shards)
     run = Path(str(config.run))
     assert find_run(str(run)) == run
@@ -182,7 +186,7 @@ def test_what_is_no_run_folder_is_named_with_those_beside_it(config: Config, sha
         find_run(str(run.parent / "empty"))
 
 
-def test_only_keys_that_change_the_result_name_a_run(config: Config, shards: Path) -> None:
+def test_keys_that_do_not_change_the_result_may_change(config: Config, shards: Path) -> None:
     begin(config, shards)
     config.recipe, config.threads, config.device, config.log_interval = "other", 3, "cpu", 7
     config.checkpoint.interval, config.evaluation.interval, config.budget = "7s", 0.5, "25h"
@@ -190,7 +194,7 @@ def test_only_keys_that_change_the_result_name_a_run(config: Config, shards: Pat
     RunFolder(config)
 
 
-def test_the_budget_of_a_run_is_its_receipts_or_its_newest_checkpoints(config: Config, shards: Path) -> None:
+def test_the_budget_of_a_run_is_read_from_its_receipt_or_newest_checkpoint(config: Config, shards: Path) -> None:
     begin(config, shards)
     folder = RunFolder(config)
     assert folder.budget is None
@@ -201,7 +205,7 @@ def test_the_budget_of_a_run_is_its_receipts_or_its_newest_checkpoints(config: C
     assert folder.budget == Budget("steps", 9.0)
 
 
-def test_nothing_is_set_aside_where_there_is_nothing(config: Config, shards: Path) -> None:
+def test_nothing_is_set_aside_without_results(config: Config, shards: Path) -> None:
     begin(config, shards)
     folder = RunFolder(config)
     assert folder.set_aside(Budget("wall", 75.0)) is None
@@ -212,7 +216,7 @@ def test_nothing_is_set_aside_where_there_is_nothing(config: Config, shards: Pat
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_what_is_set_aside_is_a_finished_run_with_a_list_of_its_own(
+def test_results_set_aside_are_a_finished_run_of_their_own(
     config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     path = begin(config, shards)
@@ -223,15 +227,15 @@ def test_what_is_set_aside_is_a_finished_run_with_a_list_of_its_own(
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(Path, "rename", lambda *_: 1 / 0)
             folder.set_aside(Budget("wall", 75.0))
-    kept = folder.set_aside(Budget("wall", 75.0))
-    assert kept and is_finished(kept) and not is_finished(path)
+    subfolder = folder.set_aside(Budget("wall", 75.0))
+    assert subfolder and is_finished(subfolder) and not is_finished(path)
     for name in (*START_FILES, *RESULT_FILES):
-        assert check_file(kept, name).is_file()
+        assert check_file(subfolder, name).is_file()
     assert read_run_config(path) == config
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "export", "tensorboard", "budget-3m"])
-def test_a_folder_of_a_run_that_is_a_link_is_not_written_through(tmp_path: Path, name: str) -> None:
+def test_a_subfolder_that_is_a_link_is_refused(tmp_path: Path, name: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "run").mkdir()

@@ -1,3 +1,5 @@
+"""The heartbeat: charged time on the disk each second, and what a damaged file counts for."""
+
 import json
 import threading
 import time
@@ -13,8 +15,8 @@ from cram.run import heartbeat
 from cram.run.heartbeat import Heartbeat, read_heartbeat
 
 
-class Time:
-    """A clock hand that tests move."""
+class FakeTime:
+    """A clock whose time the tests set."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,15 +30,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.005)
 
 
-def wait_for(happened: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not happened():
-        assert time.monotonic() < until, "no beat within ten seconds"
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "no beat within ten seconds"
         time.sleep(0.005)
 
 
 def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> None:
-    hand = Time()
+    hand = FakeTime()
     clock = Clock(Budget("wall", 100), now=hand)
     with clock.account("updates"), Heartbeat(tmp_path, clock):
         for hand.now in (3.0, 8.0):
@@ -44,28 +46,28 @@ def test_beats_follow_the_charged_time_while_a_run_trains(tmp_path: Path) -> Non
         with clock.account("evaluation"):
             hand.now = 50.0
         hand.now = 51.0
-    assert read_heartbeat(tmp_path) == 9.0  # the end is dated too; the evaluation is not charged
+    assert read_heartbeat(tmp_path) == 9.0  # written at the end too; the evaluation is not charged
     assert abs(json.loads((tmp_path / "heartbeat.json").read_text())["time"] - time.time()) < 60
     assert [path.name for path in tmp_path.iterdir()] == ["heartbeat.json"]
 
 
-def test_a_beat_on_its_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = threading.Event()
+def test_the_end_waits_for_a_beat_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = threading.Event()
 
     def write_slowly(path: Path, beat: dict[str, float]) -> None:
         if threading.current_thread().name == "heartbeat":
-            begun.set()
+            started.set()
             time.sleep(0.1)
         write_sealed(path, beat)
 
     monkeypatch.setattr(heartbeat, "write_sealed", write_slowly)
     with Heartbeat(tmp_path, Clock(Budget("wall", 100))):
-        assert begun.wait(10)
+        assert started.wait(10)
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("error", [CramError("full"), OSError("gone")])
-def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
+def test_a_beat_that_cannot_be_written_does_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     failed = threading.Event()
@@ -74,7 +76,7 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
         failed.set()
         raise error
 
-    hand = Time()
+    hand = FakeTime()
     clock = Clock(Budget("wall", 100), now=hand)
     with clock.account("updates"), Heartbeat(tmp_path, clock):
         with monkeypatch.context() as patch:
@@ -84,13 +86,15 @@ def test_a_beat_that_cannot_be_written_is_missed_and_no_more(
         wait_for(lambda: read_heartbeat(tmp_path) == 2.0)
 
 
+BROKEN_FILES = [b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b"[1]", b"3", b"[" * 99999]
+BROKEN_VALUES = [b"null", b"NaN", b"Infinity", b"1e999", b"-1", b'"9"', b"true", b"[1]", b"1" + b"0" * 400]
+WITHOUT_CHECKSUM = b'{"time": 1.0, "charged": 9.0}'
+
+
 @pytest.mark.parametrize(
-    "content",
-    [b"", b'{"time": 1.0, "char', b"\xff", b"{}", b"null", b"[1]", b"3", b"[" * 99999]
-    + [b'{"charged": %s}' % value for value in (b"null", b"NaN", b"Infinity", b"1e999", b"-1", b'"9"', b"true", b"[1]")]
-    + [b'{"charged": 1%s}' % (b"0" * 400), b'{"time": 1.0, "charged": 9.0}'],
-)  # fmt: skip
-def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
+    "content", [*BROKEN_FILES, *(b'{"charged": %s}' % value for value in BROKEN_VALUES), WITHOUT_CHECKSUM]
+)
+def test_a_damaged_file_counts_as_zero_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     assert read_heartbeat(tmp_path) == 0.0 and not capsys.readouterr().out
@@ -100,7 +104,7 @@ def test_a_beat_that_no_run_has_written_is_zero_with_a_warning(
 
 
 @pytest.mark.parametrize("charged", [None, "7", True, -1.0, 10**400, [1], {}])
-def test_a_beat_of_another_type_is_zero_though_its_checksum_holds(tmp_path: Path, charged: object) -> None:
+def test_a_value_of_another_type_counts_as_zero_despite_its_checksum(tmp_path: Path, charged: object) -> None:
     write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": charged})
     assert read_heartbeat(tmp_path) == 0.0
     write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": 7})

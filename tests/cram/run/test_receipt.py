@@ -1,3 +1,5 @@
+"""The rules, the table of time and the MFU of a receipt."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -48,21 +50,21 @@ BROKEN = [
 ]
 
 
-def failed(facts: RuleInputs) -> list[str]:
-    return [line["rule"] for line in judge_rules(facts) if not line["passed"]]
+def failed(inputs: RuleInputs) -> list[str]:
+    return [line["rule"] for line in judge_rules(inputs) if not line["passed"]]
 
 
-def test_a_run_that_keeps_every_rule_passes_each_line() -> None:
+def test_a_run_that_keeps_all_rules_passes_all() -> None:
     assert failed(KEPT) == []
     assert [line["rule"] for line in judge_rules(KEPT)] == [rule for rule, _, _ in BROKEN]
     assert all(line["found"] for line in judge_rules(KEPT))
 
 
 @pytest.mark.parametrize(("rule", "change", "found"), BROKEN)
-def test_each_rule_fails_alone_and_says_what_was_found(rule: str, change: dict[str, Any], found: str) -> None:
-    facts = replace(KEPT, **change)
-    assert failed(facts) == [rule]
-    assert found in next(line["found"] for line in judge_rules(facts) if line["rule"] == rule)
+def test_each_rule_fails_alone_with_its_reason(rule: str, change: dict[str, Any], found: str) -> None:
+    inputs = replace(KEPT, **change)
+    assert failed(inputs) == [rule]
+    assert found in next(line["found"] for line in judge_rules(inputs) if line["rule"] == rule)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +72,13 @@ def test_each_rule_fails_alone_and_says_what_was_found(rule: str, change: dict[s
     [
         (Budget("wall", 600), 1.0, 601.0, 0.0, True),
         (Budget("wall", 600), 1.0, 601.1, 0.0, False),
-        (Budget("wall", 600), 0.01, 600.5, 0.0, True),  # seconds are kept to half of one
+        (Budget("wall", 600), 0.01, 600.5, 0.0, True),  # the tolerance is half a second
         (Budget("wall", 600), 0.01, 600.6, 0.0, False),
         (Budget("wall", 600), 1.0, 582.0, 0.0, True),  # 97%
         (Budget("wall", 600), 1.0, 581.9, 0.0, False),
         (Budget("wall", 600), 1.0, 600.0, 18.0, True),
         (Budget("wall", 600), 1.0, 600.0, 18.1, False),
-        (Budget("wall", 30), 0.05, 44.0, 14.0, False),  # a stop over the end
+        (Budget("wall", 30), 0.05, 44.0, 14.0, False),  # a stall beyond the end
         (Budget("wall", 600), 30.0, 570.0, 0.0, True),  # half an update is more than the rest
         (Budget("wall", 600), 30.0, 569.0, 0.0, False),
         (Budget("tokens", 1_000), 64, 1_064, 0.0, True),
@@ -88,11 +90,11 @@ def test_each_rule_fails_alone_and_says_what_was_found(rule: str, change: dict[s
         (Budget("steps", 50), 0.5, 49, 0.0, False),
     ],
 )
-def test_a_budget_is_overrun_by_half_an_update_at_most_and_used(
+def test_a_budget_may_be_exceeded_by_half_an_update_and_must_be_used(
     budget: Budget, half_update: float, spent: float, stalls: float, kept: bool
 ) -> None:
-    facts = replace(KEPT, budget=budget, half_update=half_update, spent=spent, stalls=stalls)
-    assert failed(facts) == ([] if kept else [BUDGET_RULE])
+    inputs = replace(KEPT, budget=budget, half_update=half_update, spent=spent, stalls=stalls)
+    assert failed(inputs) == ([] if kept else [BUDGET_RULE])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_budget_is_overrun_by_half_an_update_at_most_and_used(
         ("/home/gluestick/coca-cola/*.txt", ""),
     ],
 )
-def test_downstream_data_is_known_by_the_parts_of_its_name(source: str, named: str) -> None:
+def test_downstream_data_is_recognised_by_the_parts_of_its_name(source: str, named: str) -> None:
     line = next(
         line for line in judge_rules(replace(KEPT, source=source)) if line["rule"] == "no downstream data by name"
     )
@@ -116,27 +118,27 @@ def test_downstream_data_is_known_by_the_parts_of_its_name(source: str, named: s
     assert line["found"] == f"{named or 'none named in data.source'}; documents were not compared with task files"
 
 
-def test_what_decontamination_dropped_is_told() -> None:
+def test_the_documents_that_decontamination_dropped_are_counted() -> None:
     found = [line["found"] for line in judge_rules(replace(KEPT, decontaminated=12)) if "downstream" in line["rule"]]
     assert found == ["none named in data.source; 12 documents dropped that share words with data.dedupe.decontaminate"]
 
 
-def test_a_causal_model_is_not_told_of_masks() -> None:
+def test_a_causal_model_has_no_rule_on_masking() -> None:
     lines = judge_rules(replace(KEPT, objective="causal"))
     assert all(line["passed"] for line in lines)
     assert MASKED_RULE not in [line["rule"] for line in lines]
     assert len(lines) == len(judge_rules(KEPT)) - 1
 
 
-def test_24_hours_leave_half_an_update_of_a_wall_clock_budget_and_nothing_of_others() -> None:
+def test_24_hours_may_be_exceeded_by_half_an_update_on_the_wall_clock_only() -> None:
     half = replace(KEPT, budget=Budget("wall", 86400), half_update=9.0, spent=86400.0)
     for clock, most in (("wall", 86409.0), ("steps", 86400.0)):
-        facts = replace(half, budget=replace(half.budget, clock=clock))  # type: ignore[arg-type]
+        inputs = replace(half, budget=replace(half.budget, clock=clock))  # type: ignore[arg-type]
         for seconds, kept in ((most, True), (most + 0.1, False)):
-            assert failed(replace(facts, charged_seconds=seconds)) == ([] if kept else ["at most 24 hours"])
+            assert failed(replace(inputs, charged_seconds=seconds)) == ([] if kept else ["at most 24 hours"])
 
 
-def test_time_is_told_by_account_charged_and_not() -> None:
+def test_time_is_sorted_into_charged_and_not_charged_accounts() -> None:
     table = tabulate_time({"updates": 12.34567, "crash": 1.0, "saving": 0.25})
     assert list(table["charged"]) == list(CHARGED)
     assert list(table["not_charged"]) == list(NOT_CHARGED)
@@ -146,16 +148,16 @@ def test_time_is_told_by_account_charged_and_not() -> None:
     assert tabulate_time({"asleep": None})["not_charged"]["asleep"] is None
 
 
-def test_mfu_is_work_done_over_work_possible_and_unknown_without_a_peak() -> None:
+def test_mfu_is_the_share_of_the_peak_and_unknown_without_one() -> None:
     assert compute_mfu(6e6, 1_000_000, 10.0, 3e12) == pytest.approx(0.2)
     assert compute_mfu(6e6, 1_000_000, 10.0, None) is None
     assert compute_mfu(6e6, 0, 0.0, 3e12) is None
 
 
 @pytest.mark.parametrize("name", ["sequences_found", "windows_found"])
-def test_held_out_text_that_stands_in_the_rows_breaks_the_rule(name: str) -> None:
-    facts = replace(KEPT, held_out_check=CHECK | {name: 3})
-    assert failed(facts) == ["held-out text never trained on"]
+def test_held_out_text_in_the_rows_breaks_the_rule(name: str) -> None:
+    inputs = replace(KEPT, held_out_check=CHECK | {name: 3})
+    assert failed(inputs) == ["held-out text never trained on"]
     found = judge_rules(KEPT)[-1]["found"]
     assert found == (
         "7 documents searched for in the rows: 0 stand there, and 0 of their 900 runs of 64 tokens, "
