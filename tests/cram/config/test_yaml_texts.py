@@ -38,7 +38,5 @@ def test_merge_keys_work(tmp_path: Path) -> None:
 
 
 def test_tags_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        CramError, match=r"file\.yaml: not a readable yaml file \(line 1: the tag .*is not allowed"
-    ):
+    with pytest.raises(CramError, match=r"file\.yaml: not a readable yaml file \(line 1: the tag .*is not allowed"):
         read_yaml(write(tmp_path, "a: !!python/object/apply:os.getcwd []\n"))
