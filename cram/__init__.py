@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokenizers import Tokenizer
 
+    from cram.methods.method import Method
     from cram.model.transformer import Transformer
 
 __version__ = "0.1.0"
@@ -38,13 +41,15 @@ class FinishedRun(NamedTuple):
     receipt: dict[str, Any]
 
 
-def fit(recipe: str | Path, /, **words: Any) -> FinishedRun:
+def fit(recipe: str | Path, /, *, methods: "Sequence[Method]" = (), **words: Any) -> FinishedRun:
     """Train a model as `python -m cram.train recipe=RECIPE key=value ...` does.
 
     The same call on an unfinished run resumes it; on a finished run it returns at once.
 
     Args:
         recipe: name of a recipe of this package, or path to a yaml file.
+        methods: methods of your own, subclasses of `cram.methods.method.Method`. The receipt has their names; their
+            code is not recorded, so give the same ones when you resume.
         words: keys of the recipe with their values. A group of keys is a mapping, or each key has its full name:
             `fit("bert_demo", model={"layers": 2})` and `fit("bert_demo", **{"model.layers": 2})` are the same.
             None stands for `null`.
@@ -66,7 +71,7 @@ def fit(recipe: str | Path, /, **words: Any) -> FinishedRun:
         raise CramError("dry_run=true trains nothing. Use python -m cram.train for it.")
     from cram.fitting import fit_config
 
-    outcome = fit_config(config)
+    outcome = fit_config(config, methods)
     if outcome.receipt is None:
         raise KeyboardInterrupt
     if failure := outcome.receipt.get("failed"):

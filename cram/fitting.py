@@ -1,6 +1,7 @@
 """One run from a config to its receipt: prepare, train, finish. `cram.train` and `cram.fit` call it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.hub.initial import check_tokenizer, read_initial
 from cram.machine.device import set_threads
+from cram.methods.method import Method, Methods
 from cram.optim.schedule import decay_begins
 from cram.run.checkpoint import Checkpoints
 from cram.run.checksums import read_receipt
@@ -34,11 +36,14 @@ class Outcome:
     progress: float
 
 
-def fit_config(config: Config) -> Outcome:
+def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
     """Prepare the data if needed, train until the budget is spent, evaluate, write the receipt, export.
 
     A run that is unfinished is resumed, one that had a shorter budget is extended, and one that is finished is left as
     it is.
+
+    Args:
+        methods: methods beside those that the config asks for.
 
     Raises:
         CramError: for what the config, the data, the run folder or this machine do not allow.
@@ -60,6 +65,7 @@ def fit_config(config: Config) -> Outcome:
         shards.verify()
         threads = set_threads(config.threads)
         parts = build_parts(config, shards)
+        parts = replace(parts, methods=Methods([*parts.methods, *methods]))
         if initial:
             check_tokenizer(config, shards.tokenizer_path)
             parts.model.load_state_dict(initial)

@@ -71,10 +71,10 @@ class Shell:
         return self.run(self._small(words))
 
     def run_source(self, source: str) -> str:
-        """Run a Python block of a page, with a budget of a few updates and a small vocabulary. Returns its output."""
+        """Run a Python block or an example, with a few updates and a small vocabulary. Returns what it prints."""
         script = self.folder / "block.py"
         tiny = 'budget="3steps", device="cpu", threads=1, wordpiece={"vocab_size": 192}'
-        small = source.replace('budget="75s"', tiny).replace("data={", 'data={"processes": 1, ')
+        small = source.replace('budget="75s"', tiny).replace('data={"source"', 'data={"processes": 1, "source"')
         script.write_text(small)
         return self.run([str(script)], source)
 
@@ -179,7 +179,7 @@ def test_every_block_of_a_page_runs(page: Path, shell: Shell) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=page_name)
 def test_every_example_runs(example: Path, shell: Shell) -> None:
-    assert shell.run([str(example)]).strip(), f"{page_name(example)} prints nothing"
+    assert shell.run_source(example.read_text()).strip(), f"{page_name(example)} prints nothing"
 
 
 def test_the_blocks_are_found() -> None:

@@ -46,6 +46,7 @@ def make_receipt(
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
     repeated = max(0, loader.rows_taken - shards.rows)
     machine = environment(session.parts.device)
+    methods = [method.name for method in session.parts.methods]
     no_export = "the run failed" if failed else why_not_exported(config.model.kind)
     return {
         "failed": failed,
@@ -64,6 +65,7 @@ def make_receipt(
             "too_few": describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
+        **({"methods": methods} if methods else {}),
         **_speed(session, figures["flops_per_position"]),
         "micro_rows": session.state.micro_rows,
         "out_of_memory_halvings": session.state.out_of_memory,

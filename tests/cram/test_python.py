@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import cram
 from cram.errors import CramError
 from cram.files.atomic import read_json
+from cram.methods.method import Method
+from cram.model.kinds import build_model
 
 
 def as_values(words: list[str]) -> dict[str, Any]:
@@ -82,3 +85,22 @@ def test_importing_cram_imports_nothing_large() -> None:
     code = "import sys, cram; print({'torch', 'transformers', 'numpy', 'tokenizers'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+class FreezeEmbedding(Method):
+    """Keeps the embedding as it is from the beginning."""
+
+    name = "freeze_embedding"
+
+    def before_update(self, model: nn.Module, optimizer: Any, progress: float) -> None:
+        model.get_parameter("embedding.weight").requires_grad_(False)
+
+
+def test_fit_takes_methods_and_the_receipt_names_them(tmp_path: Path, tiny_run: Callable[[Path], list[str]]) -> None:
+    values = as_values(tiny_run(tmp_path))
+    run = cram.fit("bert_demo", **values, budget="2steps", methods=[FreezeEmbedding()])
+    assert run.receipt["methods"] == ["freeze_embedding"]
+    model, _ = cram.load(run.folder)
+    first = build_model(model.config, model.vocab_size, 0, torch.device("cpu"))
+    assert torch.equal(model.embedding.weight, first.embedding.weight)
+    assert not torch.equal(model.final_norm.weight, first.final_norm.weight)
