@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +19,11 @@ import zstandard
 from cram.config.config import Config
 from cram.config.recipe import keep_last_words
 from cram.config.schema import collect_keys
+from cram.files.atomic import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ADDING = ROOT / "docs" / "adding.md"  # its blocks change the project, so it has a test of its own
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOT_RUN = {
     "make demo": "it runs as `cram.train recipe=bert_demo` does",
@@ -41,19 +44,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-class Shell:
-    """Runs commands in one folder, each in a fork of a process that has imported the large libraries.
+class Server:
+    """A process that has imported the large libraries, and forks for each command."""
 
-    A command that has been run is not run again: pages share the runs and the prepared data of one another.
-    """
-
-    def __init__(self, folder: Path, tiny: list[str]) -> None:
-        self.folder = folder
-        self._tiny = tiny
-        self._outputs: dict[tuple[str, ...], str] = {}
+    def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         script = ROOT / "tests" / "preloaded_python.py"
-        self._server = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,8 +58,29 @@ class Shell:
             env=environment,
         )
 
+    def run(self, words: list[str], folder: Path, output: Path) -> int:
+        """Run `python` with words in a folder. Returns the exit status; a file gets the output."""
+        request = {"words": words, "folder": str(folder), "output": str(output)}
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
     def close(self) -> None:
-        self._server.communicate()
+        self._process.communicate()
+
+
+class Shell:
+    """Types commands in one folder, at the size of a test.
+
+    A command that has been run is not run again: pages share the runs and the prepared data of one another.
+    """
+
+    def __init__(self, server: Server, folder: Path, tiny: list[str]) -> None:
+        self.folder = folder
+        self._server = server
+        self._tiny = tiny
+        self._outputs: dict[tuple[str, ...], str] = {}
 
     def type(self, command: str) -> str:
         """Run a command of a page at the size of a test. Returns what it prints."""
@@ -83,11 +101,7 @@ class Shell:
         name = (*words, shown or "")
         if name not in self._outputs:
             output = self.folder / "output.txt"
-            request = {"words": words, "folder": str(self.folder), "output": str(output)}
-            assert self._server.stdin and self._server.stdout
-            self._server.stdin.write(json.dumps(request) + "\n")
-            self._server.stdin.flush()
-            status = int(self._server.stdout.readline())
+            status = self._server.run(words, self.folder, output)
             text = output.read_text()
             assert status == 0, f"{shown or shlex.join(words)}\nstatus {status}\n{text}"
             self._outputs[name] = text
@@ -121,21 +135,28 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
 def shell(
+    server: Server,
     tmp_path_factory: pytest.TempPathFactory,
     corpus: Path,
     tiny_run: Callable[[Path], list[str]],
-) -> Iterator[Shell]:
+) -> Shell:
     """A folder with the files that the pages name, and `runs/mine`, which several pages use."""
     folder = tmp_path_factory.mktemp("docs")
     texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
     write_texts(folder, texts)
     write_records(folder, texts)
     write_glue(folder / "glue")
-    shell = Shell(folder, tiny_run(folder))
+    shell = Shell(server, folder, tiny_run(folder))
     shell.type(MINE)
-    yield shell
-    shell.close()
+    return shell
 
 
 def write_texts(folder: Path, texts: list[str]) -> None:
@@ -166,7 +187,7 @@ def write_glue(folder: Path) -> None:
         (folder / "RTE" / f"{split}.tsv").write_text(head + "".join(lines))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != ADDING], ids=page_name)
 def test_every_block_of_a_page_runs(page: Path, shell: Shell) -> None:
     for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
         if language == "python":
@@ -175,6 +196,36 @@ def test_every_block_of_a_page_runs(page: Path, shell: Shell) -> None:
         for command in filter(None, map(str.strip, block.splitlines())):
             if command not in NOT_RUN:
                 shell.type(command)
+
+
+def test_parts_are_added_as_the_page_says(
+    server: Server, tmp_path: Path, tiny_run: Callable[[Path], list[str]]
+) -> None:
+    """In a copy of the project: the files of the page are written, its lines are put in, and its command is run."""
+    for name in ("cram", "kernels", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    text = ADDING.read_text()
+    for block in blocks(ADDING, "python"):
+        name, _, source = block.removeprefix("# ").partition("\n")
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(source)
+    additions = re.findall(r"^In `([^`]+)`, behind\s`([^`]+)`:\n\n```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(additions) == text.count("\nIn `cram/")
+    for name, line, lines in additions:
+        source = (tmp_path / name).read_text().splitlines(keepends=True)
+        places = [number for number, content in enumerate(source) if content.startswith(line)]
+        assert len(places) == 1, f"{name} has not one line that begins with {line}"
+        source.insert(places[0] + 1, lines)
+        (tmp_path / name).write_text("".join(source))
+    for tool in (["check"], ["format", "--check"]):
+        subprocess.run([sys.executable, "-m", "ruff", *tool, "cram"], cwd=tmp_path, check=True)
+    (command,) = blocks(ADDING, "sh")
+    output = Shell(server, tmp_path, tiny_run(tmp_path)).type(command)
+    assert "transformers has no class that computes model.kind=rms_encoder" in output
+    manifest = read_json(next((tmp_path / "shards").glob("*/manifest.json")))
+    assert manifest["settings"]["filters"]["capitals"] == 0.5
+    assert read_json(tmp_path / "runs" / "bert_demo" / "receipt.json")["methods"] == ["freezing"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=page_name)
@@ -199,12 +250,15 @@ def test_every_recipe_is_in_the_table() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_and_keys_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (page.parent / target).exists(), f"{page_name(page)} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^)#:]*)\)", text):
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page_name(page)} links to {target}"
+        headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], anchor
     known = collect_keys(Config)
     groups = {name.partition(".")[0] for name in known if "." in name}
     for name in re.findall(r"(?<![\w./-])([a-z]+(?:\.[a-z_0-9]+)+)=", text):
-        if name.partition(".")[0] in groups:
+        if name.partition(".")[0] in groups and page != ADDING:  # which adds keys
             assert name in known, f"{page_name(page)} names the key {name}"
 
 
