@@ -17,7 +17,7 @@ NAMED_RANKS = [4**power for power in range(10)]  # the ranks whose tokens are wr
 
 
 def draw_plots(shards: ShardSet, tokenizer: Tokenizer) -> None:
-    """Writes the plots and prints their paths. If the folder cannot be written, it only prints why."""
+    """Write the plots and print their paths. If the folder cannot be written, only print why."""
     pictures = {"lengths.png": _plot_lengths(shards), "tokens.png": _plot_tokens(shards, tokenizer)}
     folder = shards.folder / PLOTS
     try:
@@ -30,14 +30,14 @@ def draw_plots(shards: ShardSet, tokenizer: Tokenizer) -> None:
 
 
 def printable(text: str) -> str:
-    """Escapes the characters of a text that a terminal or a font might not show."""
+    """Escape the characters of a text that a terminal or a font might not show."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
 def _plot_lengths(shards: ShardSet) -> bytes:
-    """Plots a histogram of document lengths over a log axis; heights are scaled to bars of ratio `BAR`."""
+    """Plot a histogram of document lengths over a log axis; heights are scaled to bars of ratio `BAR`."""
     figure, axes = _figure()
     counts = shards.lengths()
     (lengths,) = counts.nonzero()
@@ -60,7 +60,7 @@ def _plot_lengths(shards: ShardSet) -> bytes:
 
 
 def _plot_tokens(shards: ShardSet, tokenizer: Tokenizer) -> bytes:
-    """Plots how often each token occurs by its rank, with log axes; the tokens of `NAMED_RANKS` are named."""
+    """Plot how often each token occurs by its rank, with log axes; the tokens of `NAMED_RANKS` are named."""
     figure, axes = _figure()
     counts = shards.token_counts()
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
@@ -78,7 +78,7 @@ def _plot_tokens(shards: ShardSet, tokenizer: Tokenizer) -> bytes:
 
 
 def _annotate(axes: Any, text: str, point: tuple[int, int], left: bool) -> None:
-    """Writes a text beside a point: to its left, or to the right and a little above."""
+    """Write a text beside a point: to its left, or to the right and a little above."""
     offset = (-6, 0) if left else (5, 4)
     alignment = "right" if left else "left"
     axes.annotate(text, point, offset, textcoords="offset points", ha=alignment, parse_math=False)
@@ -94,7 +94,7 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _png(figure: Any, axes: Any, title: str) -> bytes:
-    """Renders a figure as PNG, with a title, a legend below it and plain numbers along its axes."""
+    """Render a figure as PNG, with a title, a legend below it and plain numbers along its axes."""
     from matplotlib import pyplot
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 

@@ -31,7 +31,7 @@ NOTABLE_SHARE = 0.001  # of unknown tokens or lost characters; smaller ones are 
 
 
 def print_shards(folder: str | Path, row: int | None = None) -> None:
-    """Prints a shard folder and draws its plots.
+    """Print a shard folder and draw its plots.
 
     Args:
         folder: the shard folder.
@@ -55,7 +55,7 @@ def print_shards(folder: str | Path, row: int | None = None) -> None:
 
 
 def print_summary(shards: ShardSet, short: bool = False) -> None:
-    """Prints what became of the documents, how the rows are filled and where the time was spent.
+    """Print what became of the documents, how the rows are filled and where the time was spent.
 
     Args:
         shards: the shard folder.
@@ -109,7 +109,7 @@ def _document_table(shards: ShardSet, short: bool, console: Console) -> Table:
 
 
 def _sort_reasons(reasons: Iterable[str]) -> list[str]:
-    """Sorts reasons in the order of the fates, followed by the names that are not fates."""
+    """Sort reasons in the order of the fates, followed by the names that are not fates."""
     names, known = set(reasons), [fate.reason for fate in Fate]
     return [*(name for name in known if name in names), *sorted(names - set(known))]
 
@@ -130,7 +130,7 @@ def _print_packing(shards: ShardSet, console: Console) -> None:
 
 
 def _print_unknown(shards: ShardSet, short: bool, console: Console) -> None:
-    """Prints how much the tokenizer does not know; in the short form only a notable share."""
+    """Print how much the tokenizer does not know; in the short form only a notable share."""
     tokenizer = shards.manifest["tokenizer"]
     if "unknown_tokens" not in tokenizer:
         return
@@ -167,7 +167,7 @@ def _format_speed(text_bytes: int | None, seconds: float) -> str:
 
 
 def _print_dropped(shards: ShardSet, console: Console) -> None:
-    """Prints a few dropped documents of each reason, shortened, and a few duplicates with the document they repeat."""
+    """Print a few dropped documents of each reason, shortened, and a few duplicates with the document they repeat."""
     statistics = read_json(shards.checked_path(STATISTICS))
     for name in _sort_reasons(statistics["samples"]):
         samples = statistics["samples"][name]
@@ -195,7 +195,7 @@ def _print_sample(label: str, sample: dict[str, str], console: Console) -> None:
 
 
 def _print_row(shards: ShardSet, tokenizer: Tokenizer, number: int, console: Console) -> None:
-    """Prints a row, each of its documents after its index; a document that began in an earlier row is marked."""
+    """Print a row, each of its documents after its index; a document that began in an earlier row is marked."""
     special = SpecialTokens.of(tokenizer)
     (tokens,), (documents,) = shards.read(np.array([number]))
     is_text = tokens != special.pad
@@ -211,7 +211,7 @@ def _print_row(shards: ShardSet, tokenizer: Tokenizer, number: int, console: Con
 
 
 def _print_beside(label: str, text: Text, console: Console) -> None:
-    """Prints a text after a label: wrapped beside it on a terminal, on one line elsewhere."""
+    """Print a text after a label: wrapped beside it on a terminal, on one line elsewhere."""
     if console.is_terminal:
         table = Table.grid()
         table.add_column(no_wrap=True)

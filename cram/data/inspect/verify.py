@@ -38,7 +38,7 @@ ORDER_REMEDY = "delete the file, it will be made again"
 
 
 def verify_shards(folder: str | Path) -> ShardSet:
-    """Checks every file and every row of a shard folder. It writes nothing.
+    """Check every file and every row of a shard folder. It writes nothing.
 
     Returns:
         The shard folder, open for reading.
@@ -61,7 +61,7 @@ def verify_shards(folder: str | Path) -> ShardSet:
 
 
 def _verify_manifest(shards: ShardSet) -> None:
-    """Checks that the manifest lists the files that every folder has, and that its figures agree."""
+    """Check that the manifest lists the files that every folder has, and that its figures agree."""
     manifest, path = shards.manifest, shards.folder / MANIFEST
     for name in (TOKENIZER, HELD_OUT, COUNTS, STATISTICS, BOILERPLATE_FILE):
         if name not in manifest["files"]:
@@ -96,7 +96,7 @@ class _RowTotals:
 
 
 def _verify_rows(shards: ShardSet) -> _RowTotals:
-    """Checks every row and counts its tokens and documents."""
+    """Check every row and count its tokens and documents."""
     tokenizer = load_tokenizer(shards.tokenizer_path)
     if (size := vocabulary_size(tokenizer)) != shards.vocab_size:
         path = shards.folder / MANIFEST
@@ -113,10 +113,11 @@ def _verify_rows(shards: ShardSet) -> _RowTotals:
 
 
 def _find_problem(tokens: np.ndarray, documents: np.ndarray, special: SpecialTokens, size: int) -> str | None:
-    """The first rule that rows break, as a message; None if they keep all.
+    """Return the first rule that rows break, as a message; None if they keep all.
 
     Args:
-        tokens, documents: int [rows, seq_len], as stored.
+        tokens: int [rows, seq_len], as stored.
+        documents: int [rows, seq_len], as stored.
         special: the special tokens of the tokenizer.
         size: of the vocabulary.
     """
@@ -138,7 +139,7 @@ def _find_problem(tokens: np.ndarray, documents: np.ndarray, special: SpecialTok
 
 
 def _verify_counts(shards: ShardSet, totals: _RowTotals) -> None:
-    """Checks that the manifest and counts.safetensors agree with the rows."""
+    """Check that the manifest and counts.safetensors agree with the rows."""
     manifest, tokens = shards.manifest, int(totals.token_counts.sum())
     fill = [packing["fill"] for packing in manifest["packing"].values() if packing["measured"]]
     for name, value, counted in (
@@ -161,7 +162,7 @@ def _verify_counts(shards: ShardSet, totals: _RowTotals) -> None:
 
 
 def _verify_held_out(shards: ShardSet) -> None:
-    """Checks the hashes of the stored held-out documents and their number."""
+    """Check the hashes of the stored held-out documents and their number."""
     path = shards.folder / HELD_OUT
     with _damage_reported(path):
         documents = shards.held_out()
@@ -178,7 +179,7 @@ def _verify_held_out(shards: ShardSet) -> None:
 
 
 def _verify_unseen(shards: ShardSet) -> None:
-    """Checks that no held-out text is in the rows, and that the manifest has the result of this search."""
+    """Check that no held-out text is in the rows, and that the manifest has the result of this search."""
     path = shards.folder / MANIFEST
     definition = shards.tokenizer_path.read_text(encoding="utf-8")
     with _damage_reported(shards.folder / BOILERPLATE_FILE):
@@ -193,7 +194,7 @@ def _verify_unseen(shards: ShardSet) -> None:
 
 
 def _verify_orders(shards: ShardSet) -> None:
-    """Checks that each existing order gives each row once. Missing orders are made when they are needed."""
+    """Check that each existing order gives each row once. Missing orders are made when they are needed."""
     folder = shards.folder / FOLDER
     paths = sorted(folder.glob("*.safetensors"))
     try:
@@ -220,7 +221,7 @@ def _is_permutation(order: npt.NDArray[Any], rows: int) -> bool:
 
 @contextmanager
 def _damage_reported(path: Path, remedy: str = REMEDY) -> Iterator[None]:
-    """Turns the errors that wrong content of a file raises in the `with` block into a CramError that names the file."""
+    """Turn the errors that wrong content of a file raises in the `with` block into a CramError that names the file."""
     try:
         yield
     except CramError:

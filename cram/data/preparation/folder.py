@@ -23,7 +23,10 @@ SLUG_LENGTH = 48  # characters of a folder's name that come from the source
 
 
 def describe_content(source: Source, data: DataConfig, tokenizer: TokenizerSource) -> dict[str, Any]:
-    """Everything that the shards depend on: `fingerprint` of the source and `settings`, both kept in the manifest."""
+    """Return everything that the shards depend on: `fingerprint` of the source, and `settings`.
+
+    Both are kept in the manifest.
+    """
     settings = {name: value for name, value in asdict(data).items() if name not in NOT_CONTENT}
     if data.dedupe.decontaminate:
         settings["dedupe"]["decontaminate"] = BenchmarkNgrams(data.dedupe.decontaminate).fingerprint
@@ -32,10 +35,10 @@ def describe_content(source: Source, data: DataConfig, tokenizer: TokenizerSourc
 
 
 def find_folder(source: Source, data: DataConfig, content: dict[str, Any]) -> Path:
-    """The folder for shards of this content, which may not exist yet.
+    """Return the folder for shards of this content, which may not exist yet.
 
-    If the Hub cannot be reached and this very folder does not exist, it is the newest folder that was prepared
-    earlier from the same data set with the same settings, if there is one.
+    If it does not exist and the Hub cannot be reached, return the newest folder that was prepared earlier from the same
+    data set with the same settings, if there is one.
     """
     digest = sha256(to_json(content, sort_keys=True).encode()).hexdigest()
     folder = Path(data.dir) / f"{_slug(data.source)}-{digest[:12]}"
@@ -64,7 +67,7 @@ def _slug(source: str) -> str:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Holds the lock on preparing a folder; waits while another process holds it."""
+    """Hold the lock on preparing a folder; wait while another process holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     lock = take_lock(path)

@@ -52,7 +52,7 @@ class HeldOutIndex:
 
     @classmethod
     def of(cls, documents: Iterable[npt.NDArray[np.integer]]) -> "HeldOutIndex":
-        """Builds the index of documents, each given by its ids; empty documents are left out."""
+        """Build the index of documents, each given by its ids; empty documents are left out."""
         nonempty = [ids.astype(np.uint64) for ids in documents if len(ids)]
         lengths = np.array([len(ids) for ids in nonempty], np.int64)
         ends = np.cumsum(lengths)
@@ -70,12 +70,12 @@ class HeldOutIndex:
         )
 
     def save(self, path: Path) -> None:
-        """Writes the index to a file."""
+        """Write the index to a file."""
         write_sealed_arrays(path, vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "HeldOutIndex":
-        """Maps a file of `save`.
+        """Map a file of `save`.
 
         Raises:
             CramError: the file is damaged.
@@ -83,11 +83,12 @@ class HeldOutIndex:
         return cls(**map_sealed_arrays(path)[0])
 
     def match_documents(self, ids: npt.NDArray[np.integer], starts: Ids, ends: Ids) -> Bools:
-        """Finds documents with exactly the ids of a held-out one.
+        """Find documents with exactly the ids of a held-out one.
 
         Args:
             ids: of all documents.
-            starts, ends: int64 [n]; document i is `ids[starts[i]:ends[i]]`, without [CLS] and [SEP].
+            starts: int64 [n]; document i is `ids[starts[i]:ends[i]]`, without [CLS] and [SEP].
+            ends: int64 [n].
 
         Returns:
             bool [n], whether each document equals a held-out one.
@@ -98,7 +99,7 @@ class HeldOutIndex:
         return equal
 
     def find_windows(self, ids: npt.NDArray[np.integer]) -> tuple[Ids, Ids]:
-        """Finds the windows of held-out documents in some ids.
+        """Find the windows of held-out documents in some ids.
 
         Returns:
             Where the windows begin in `ids`, ascending, and their indices in `windows`; both int64 [n].
@@ -120,7 +121,7 @@ class HeldOutIndex:
 
 
 def strip_frame(ids: npt.NDArray[np.integer], special: SpecialTokens) -> npt.NDArray[np.integer]:
-    """The ids of a document without [CLS], if the tokenizer has it, and [SEP]."""
+    """Return the ids of a document without [CLS], if the tokenizer has it, and [SEP]."""
     return ids[special.frame - 1 : -1]
 
 
@@ -151,7 +152,7 @@ class HeldOutCheck:
 
 
 def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> HeldOutCheck:
-    """Searches all rows for the ids of the stored held-out documents.
+    """Search all rows for the ids of the stored held-out documents.
 
     With greedy packing a document continues in the next row, and so does the search. Best-fit packing cuts a document
     that is longer than a row into whole rows and a rest in some other row. Windows are then found within each piece but
@@ -184,7 +185,7 @@ def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> HeldOutCheck:
 
 
 def _read_streams(shards: ShardSet, special: SpecialTokens, continued: bool, longest: int) -> Iterator[tuple[Ids, int]]:
-    """Yields the rows as streams of ids, and the number of pieces of documents that ended before each stream.
+    """Yield the rows as streams of ids, and the number of pieces of documents that ended before each stream.
 
     A document that does not end in a stream is repeated at the start of the next one.
 
@@ -210,7 +211,7 @@ def _read_streams(shards: ShardSet, special: SpecialTokens, continued: bool, lon
 
 
 def _count_sequences(stream: Ids, held_out: HeldOutIndex, special: SpecialTokens) -> int:
-    """Counts the documents that begin and end in a stream and have exactly the ids of a held-out one."""
+    """Count the documents that begin and end in a stream and have exactly the ids of a held-out one."""
     stream = stream[stream != special.pad]
     ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
@@ -221,7 +222,7 @@ def _count_sequences(stream: Ids, held_out: HeldOutIndex, special: SpecialTokens
 
 
 def _hash_wholes(ids: Hashes, starts: Ids, ends: Ids, longest: int) -> Hashes:
-    """Hashes each `ids[start:end]`; none of them may be empty or longer than `longest`."""
+    """Hash each `ids[start:end]`; none of them may be empty or longer than `longest`."""
     if not len(starts):
         return np.empty(0, np.uint64)
     lengths = ends - starts

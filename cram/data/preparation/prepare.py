@@ -59,7 +59,7 @@ JOURNAL = "journal"  # what the stages keep so that they can be continued; remov
 def prepare_shards(
     data: DataConfig, tokenizer: TokenizerSource | None = None, progress: Progress | None = None
 ) -> ShardSet:
-    """Returns the shards of a text source, and makes them first if they do not exist yet.
+    """Return the shards of a text source, and make them first if they do not exist yet.
 
     The folder's name in `data.dir` ends in a hash of the source's content and of every setting that changes the
     shards, so another source or another setting gives another folder. The folder appears when it is complete. If
@@ -120,7 +120,7 @@ class _Preparation:
         self._processes = data.processes or (1 if 0 < size < SMALL_BYTES else cores())
 
     def run(self) -> None:
-        """Does the stages that are not done yet, and gives the folder its final name.
+        """Do the stages that are not done yet, and give the folder its final name.
 
         Raises:
             CramError: no document is left to train on, the source or the tokenizer is at fault, or the disk is full.
@@ -155,7 +155,7 @@ class _Preparation:
         self._wall_seconds[stage] = self._wall_seconds.get(stage, 0.0) + perf_counter() - start
 
     def _make_vocabulary(self) -> Vocabulary:
-        """Loads or trains the tokenizer."""
+        """Load or trains the tokenizer."""
         try:
             return make_vocabulary(self._source, self._data, self._tokenizer, self._journal, self._progress)
         except CramError:
@@ -220,12 +220,12 @@ class _Preparation:
             raise self._nothing_left(documents, int((decision.fates == Fate.HELD_OUT).sum()))
 
     def _nothing_left(self, documents: int, held_out: int) -> CramError:
-        """The error to raise; the folder is removed, because there is nothing to continue from."""
+        """Make the error to raise, and remove the folder, because there is nothing to continue from."""
         shutil.rmtree(self._folder)
         return nothing_left(self._data, documents, held_out)
 
     def _write_boilerplate(self, writer: ShardWriter, rows: RowWriter, held_out: HeldOutIndex) -> None:
-        """Writes which windows of held-out text may stand in the rows because many documents contain them."""
+        """Write which windows of held-out text may stand in the rows because many documents contain them."""
         writer.write_file(BOILERPLATE_FILE, save({"windows": held_out.windows[rows.boilerplate]}))
 
     def _write_manifest(
@@ -237,7 +237,7 @@ class _Preparation:
         rows: RowWriter,
         writer: ShardWriter,
     ) -> None:
-        """Writes the statistics, the tokenizer, the held-out documents and the manifest."""
+        """Write the statistics, the tokenizer, the held-out documents and the manifest."""
         documents = summarize_documents(self._source, segments, decision, scanned, rows, self._data)
         samples = collect_samples(decision, scanned, rows.counts)
         writer.write_file(STATISTICS, to_json(samples, indent=1).encode())
@@ -266,13 +266,13 @@ class _Preparation:
         return 0.0 if special.unk is None else int(counts[special.unk]) / max(1, tokens)
 
     def _check_held_out(self, held_out: HeldOutIndex) -> None:
-        """Searches the finished rows for held-out text and adds the result to the manifest."""
+        """Search the finished rows for held-out text and add the result to the manifest."""
         shards = ShardSet.open(self._folder)
         check = {"held_out_check": asdict(check_rows(shards, held_out))}
         write_sealed(self._folder / MANIFEST, shards.manifest | check)
 
     def _write_timing(self, scan_seconds: dict[str, float], pack_seconds: dict[str, float]) -> None:
-        """Writes `timing.json`, which reports show. It differs between runs, so no reader of the shards uses it."""
+        """Write `timing.json`, which reports show. It differs between runs, so no reader of the shards uses it."""
         timing = {
             "processes": self._processes,
             "wall_seconds": self._wall_seconds,

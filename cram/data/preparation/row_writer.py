@@ -51,7 +51,7 @@ class Counts:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, chunk: TokenizedDocuments, excerpts: dict[int, Sample]) -> None:
-        """Adds the dropped documents, samples, excerpts and seconds of a chunk."""
+        """Add the dropped documents, samples, excerpts and seconds of a chunk."""
         for reason, sizes in chunk.dropped.items():
             self.drop(reason, sizes)
         add_samples(self.samples, chunk.samples)
@@ -59,14 +59,14 @@ class Counts:
         add_seconds(self.seconds, chunk.seconds)
 
     def drop(self, reason: str, sizes: list[int], *samples: Sample) -> None:
-        """Counts documents of these bytes as dropped, and takes samples of them."""
+        """Count documents of these bytes as dropped, and take samples of them."""
         documents, total = self.dropped.get(reason, [0, 0])
         self.dropped[reason] = [documents + len(sizes), total + sum(sizes)]
         add_samples(self.samples, {reason: list(samples)} if samples else {})
 
     @classmethod
     def from_json(cls, text: str) -> "Counts":
-        """Reads what `to_json(asdict(counts))` wrote."""
+        """Read what `to_json(asdict(counts))` wrote."""
         fields = json.loads(text)
         fields["samples"] = {name: [Sample(**one) for one in named] for name, named in fields["samples"].items()}
         fields["excerpts"] = {int(number): Sample(**one) for number, one in fields["excerpts"].items()}
@@ -111,7 +111,7 @@ class RowWriter:
         self._load()
 
     def add(self, chunk: TokenizedDocuments, note: ChunkNote) -> None:
-        """Adds a chunk of documents.
+        """Add a chunk of documents.
 
         Raises:
             CramError: the disk is full.
@@ -135,7 +135,7 @@ class RowWriter:
             self._save()
 
     def finish(self) -> None:
-        """Writes the remaining rows; the last one is padded."""
+        """Write the remaining rows; the last one is padded."""
         stopwatch = Stopwatch()
         self._writer.write(*self._packer.finish())
         stopwatch.lap("packing")
@@ -198,7 +198,7 @@ class RowWriter:
         write_sealed_arrays(self._path, arrays, metadata)
 
     def _load(self) -> None:
-        """Continues after the last shard; starts anew if there is no state or its shards are damaged."""
+        """Continue after the last shard; start anew if there is no state or its shards are damaged."""
         kept = read_kept(self._path, map_sealed_arrays)
         if kept is None:
             return

@@ -21,7 +21,7 @@ STATISTICS = "statistics.json"
 def summarize_documents(
     source: Source, segments: Segments, decision: Decision, scanned: ScanResult, rows: RowWriter, data: DataConfig
 ) -> dict[str, Any]:
-    """The manifest's entries on the documents: `sources`, `counts`, `packing` and `dropped`.
+    """Make the manifest's entries on the documents: `sources`, `counts`, `packing` and `dropped`.
 
     Args:
         source: whose parts are listed.
@@ -60,7 +60,7 @@ def summarize_documents(
 
 
 def collect_samples(decision: Decision, scanned: ScanResult, counts: Counts) -> dict[str, Any]:
-    """The content of statistics.json: samples by the reason they were dropped for, and pairs of duplicates.
+    """Make the content of statistics.json: samples by the reason they were dropped for, and pairs of duplicates.
 
     Args:
         decision: names the pairs of duplicates.

@@ -14,13 +14,13 @@ class Stopwatch:
         self._last = perf_counter()
 
     def lap(self, activity: str) -> None:
-        """Ends a lap: the time since the last one belongs to this activity."""
+        """End a lap: the time since the last one belongs to this activity."""
         now = perf_counter()
         self.seconds[activity] = self.seconds.get(activity, 0.0) + now - self._last
         self._last = now
 
 
 def add_seconds(total: dict[str, float], more: dict[str, float]) -> None:
-    """Adds the seconds of each activity in `more` to `total`."""
+    """Add the seconds of each activity in `more` to `total`."""
     for activity, seconds in more.items():
         total[activity] = total.get(activity, 0.0) + seconds

@@ -52,7 +52,7 @@ class Workers(Generic[Work, Result]):
             self._pool.shutdown(cancel_futures=True)
 
     def map(self, work: Iterable[tuple[Work, Note]]) -> Iterator[tuple[Note, Result]]:
-        """Applies the function to each piece of work.
+        """Apply the function to each piece of work.
 
         Args:
             work: pieces of work, each with a note that is not sent to the processes; read a few pieces ahead.
@@ -85,7 +85,7 @@ class Workers(Generic[Work, Result]):
 
 
 def _start_resource_tracker() -> None:
-    """Starts the process that multiprocessing keeps for its semaphores with the stop signals blocked.
+    """Start the process that multiprocessing keeps for its semaphores with the stop signals blocked.
 
     Otherwise it would ignore two of these signals and die of the others with error messages.
     """

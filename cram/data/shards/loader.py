@@ -79,7 +79,7 @@ class Loader:
         return self.rows_total - self.rows_taken
 
     def next(self, n: int) -> TrainingRows:
-        """Returns the next n rows, which may belong to two epochs, and moves on.
+        """Return the next n rows, which may belong to two epochs, and move on.
 
         Raises:
             CramError: fewer than n rows are left.
@@ -90,7 +90,7 @@ class Loader:
         return rows
 
     def peek(self, n: int) -> TrainingRows:
-        """Returns the next n rows (n > 0) without moving on.
+        """Return the next n rows (n > 0) without moving on.
 
         Raises:
             CramError: fewer than n rows are left.
@@ -105,11 +105,11 @@ class Loader:
         return _join(self._blocks, n)
 
     def state(self) -> dict[str, Any]:
-        """The position in the training order and what it belongs to, for JSON."""
+        """Return the position in the training order and what it belongs to, for JSON."""
         return {"seed": self._seed, "data": self._shards.hash, "order": self._order, "rows_taken": self.rows_taken}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Moves to the position of a `state`.
+        """Move to the position of a `state`.
 
         Raises:
             CramError: the state belongs to other data, another seed or another order, or to more epochs.
@@ -128,7 +128,7 @@ class Loader:
         self._read_ahead()
 
     def close(self) -> None:
-        """Stops reading ahead."""
+        """Stop reading ahead."""
         self._reader.close()
 
     def _read_ahead(self) -> None:
@@ -147,7 +147,7 @@ class Loader:
 
 
 def _read_blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, total: int) -> Iterator[_RowBlock]:
-    """Reads the rows in training order from position `taken` to `total`, which is the end of an epoch."""
+    """Read the rows in training order from position `taken` to `total`, which is the end of an epoch."""
     rows = shards.rows
     size = max(1, BLOCK_TOKENS // shards.seq_len)
     numbers = None
@@ -160,7 +160,7 @@ def _read_blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, tota
 
 
 def _join(blocks: list[_RowBlock], n: int) -> TrainingRows:
-    """Copies the first n rows that the blocks have left."""
+    """Copy the first n rows that the blocks have left."""
     slices: list[tuple[_RowBlock, slice]] = []
     for block in blocks:
         taken = min(n, block.rows_left)
@@ -208,7 +208,7 @@ def _fill(blocks: Iterator[_RowBlock], ahead: "queue.Queue[_RowBlock | BaseExcep
 def _put(
     item: _RowBlock | BaseException, ahead: "queue.Queue[_RowBlock | BaseException]", stop: threading.Event
 ) -> bool:
-    """Waits until the queue has room; False if it was told to stop before."""
+    """Wait until the queue has room; False if it was told to stop before."""
     while not stop.is_set():
         try:
             ahead.put(item, timeout=0.1)

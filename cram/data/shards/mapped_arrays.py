@@ -22,7 +22,7 @@ DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, 
 
 
 def map_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Maps a safetensors file.
+    """Map a safetensors file.
 
     The map does not keep the file open, so a process may map more files than it may have open.
 
@@ -52,13 +52,13 @@ def _map(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def write_sealed_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes arrays and metadata together with their checksum; the file appears when it is complete."""
+    """Write arrays and metadata together with their checksum; the file appears when it is complete."""
     checksum = {SEAL: _digest(arrays, metadata or {})}
     write_atomic(path, save(dict(arrays), metadata={**(metadata or {}), **checksum}))
 
 
 def map_sealed_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Maps a file of `write_sealed_arrays`.
+    """Map a file of `write_sealed_arrays`.
 
     Returns:
         The arrays, as read-only views of the map, and the metadata without the checksum.
@@ -76,7 +76,7 @@ def map_sealed_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
 
 def read_kept(path: Path, read: Callable[[Path], Kept]) -> Kept | None:
-    """Reads a file that an earlier process may have left.
+    """Read a file that an earlier process may have left.
 
     Returns:
         What `read` returns; None if there is no such file, and also, after a warning, if it is damaged.

@@ -41,7 +41,7 @@ _warned_folders: set[Path] = set()
 
 
 def open_order(shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> Order:
-    """Returns the numbers of all rows in the order of an epoch: uint32 [rows], a memory map or an array.
+    """Return the numbers of all rows in the order of an epoch: uint32 [rows], a memory map or an array.
 
     The order is read from its file. If the file is missing, damaged or belongs to other shards, the order is computed
     and written. If it cannot be written, it is kept in memory, and a warning is printed once.
@@ -66,7 +66,7 @@ def open_order(shards: ShardSet, kind: OrderKind, seed: int, epoch: int) -> Orde
 
 
 def write_orders(shards: ShardSet) -> None:
-    """Writes the two sorted orders, which serve every seed and epoch, unless they exist.
+    """Write the two sorted orders, which serve every seed and epoch, unless they exist.
 
     Raises:
         CramError: the disk is full.
@@ -78,7 +78,10 @@ def write_orders(shards: ShardSet) -> None:
 
 
 def epoch_order(seed: int, data_hash: str, epoch: int, rows: int) -> Order:
-    """The shuffled order of an epoch: a permutation of the numbers below `rows`, a function of the arguments alone."""
+    """Return the shuffled order of an epoch: a permutation of the numbers below `rows`.
+
+    It is a function of the arguments alone.
+    """
     order = np.empty(rows, np.uint32)
     _shuffle(order, seed, data_hash, epoch)
     return order
@@ -142,7 +145,7 @@ def _header(rows: int, metadata: dict[str, str]) -> bytes:
 
 
 def _shuffle(order: Order, seed: int, data_hash: str, epoch: int) -> None:
-    """Fills `order` with the result of `RandomState.permutation`, in half of its memory.
+    """Fill `order` with the result of `RandomState.permutation`, in half of its memory.
 
     RandomState, because numpy promises that its stream never changes. A shuffle draws the same numbers for every dtype.
     """
@@ -154,7 +157,7 @@ def _shuffle(order: Order, seed: int, data_hash: str, epoch: int) -> None:
 
 
 def _sort(space: npt.NDArray[np.uint64], shards: ShardSet, kind: OrderKind) -> None:
-    """Sorts the rows by score and leaves their numbers, uint32, in the first half of `space`.
+    """Sort the rows by score and leave their numbers, uint32, in the first half of `space`.
 
     Score and row number are packed into one uint64, so that one sort in place orders the rows and breaks ties.
     """
@@ -193,7 +196,8 @@ def _mean(table: npt.NDArray[np.uint32], tokens: npt.NDArray[np.integer]) -> npt
     values = np.take(table, tokens)
     sums: npt.NDArray[np.uint64] = values.sum(axis=1, dtype=np.uint64)
     counts = np.count_nonzero(values, axis=1).astype(np.uint64)
-    return (sums << np.uint64(ROW_BITS - TOKEN_BITS)) // np.maximum(counts, np.uint64(1))
+    means: npt.NDArray[np.uint64] = (sums << np.uint64(ROW_BITS - TOKEN_BITS)) // np.maximum(counts, np.uint64(1))
+    return means
 
 
 def _warn_once(folder: Path, error: Exception) -> None:

@@ -31,10 +31,10 @@ class Packer(Protocol):
     cut: int
 
     def add(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
-        """Adds one whole document, `[CLS] text [SEP]`."""
+        """Add one whole document, `[CLS] text [SEP]`."""
 
     def take(self) -> tuple[Array, Array]:
-        """Returns the rows that are complete, and forgets them.
+        """Return the rows that are complete, and forget them.
 
         Returns:
             tokens and documents, both int32 [rows, seq_len]. `documents` is the 0-based index of each token's
@@ -42,17 +42,17 @@ class Packer(Protocol):
         """
 
     def finish(self) -> tuple[Array, Array]:
-        """Returns all remaining rows, padded, as `take` does. The packer is empty then and can be used again."""
+        """Return all remaining rows, padded, as `take` does. The packer is empty then and can be used again."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """The pending documents: `tokens` int32, `lengths` int64 of each document, and `cut` int64 [1]."""
+        """Return the pending documents: `tokens` int32, `lengths` int64 of each document, and `cut` int64 [1]."""
 
     def load(self, state: dict[str, np.ndarray]) -> None:
-        """Continues from the state of a packer of the same kind, seq_len and pad_id."""
+        """Continue from the state of a packer of the same kind, seq_len and pad_id."""
 
 
 def make_packer(kind: PackingKind, seq_len: int, pad_id: int) -> Packer:
-    """Makes the packer that `data.packing` names."""
+    """Make the packer that `data.packing` names."""
     return GreedyPacker(seq_len, pad_id) if kind == "greedy" else BestFitPacker(seq_len, pad_id)
 
 
@@ -145,7 +145,7 @@ class BestFitPacker(_Collector):
         return self._window + self._documents
 
     def _place(self) -> Iterable[tuple[Array, int]]:
-        """Moves all documents into whole rows and the window.
+        """Move all documents into whole rows and the window.
 
         Yields:
             The pieces that fill the rows, in order, each with its index within its row.
@@ -164,7 +164,7 @@ class BestFitPacker(_Collector):
         self._documents = []
 
     def _pack_window(self) -> Iterable[tuple[Array, int]]:
-        """Packs the window and empties it; yields as `_place` does."""
+        """Pack the window and empty it; yield as `_place` does."""
         rows: dict[int, list[Array]] = {}
         row_numbers = best_fit(np.array([len(piece) for piece in self._window], np.int64), self._seq_len)
         for piece, number in zip(self._window, row_numbers, strict=True):
@@ -184,7 +184,7 @@ class BestFitPacker(_Collector):
 
 
 def best_fit(lengths: npt.NDArray[np.int64], seq_len: int) -> list[int]:
-    """Assigns pieces to rows by best-fit decreasing.
+    """Assign pieces to rows by best-fit decreasing.
 
     The longest piece comes first, and each goes into the row with the least free space that suffices. Of equal pieces
     the first in order comes first; of rows with equal free space the one that reached it last is taken.
@@ -235,7 +235,7 @@ class Fill:
 
 
 def predict_fill(lengths: npt.ArrayLike, seq_len: int, kind: PackingKind) -> Fill:
-    """Computes how a packer would fill rows with documents of these lengths in this order, without their tokens."""
+    """Compute how a packer would fill rows with documents of these lengths in this order, without their tokens."""
     sizes = np.asarray(lengths, np.int64)
     tokens = int(sizes.sum())
     if kind == "greedy":
@@ -251,7 +251,7 @@ def predict_fill(lengths: npt.ArrayLike, seq_len: int, kind: PackingKind) -> Fil
 
 
 def _windows(rests: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:
-    """Splits the rests that are not 0 as `BestFitPacker` does: a window ends with the rest that fills it."""
+    """Split the rests that are not 0 as `BestFitPacker` does: a window ends with the rest that fills it."""
     rests = rests[rests > 0]
     ends = np.cumsum(rests)
     start = 0

@@ -72,7 +72,7 @@ class ShardWriter:
         self.buffered = 0  # rows that are not in a shard yet
 
     def write(self, tokens: Array, documents: Array) -> None:
-        """Appends rows.
+        """Append rows.
 
         Args:
             tokens: int [rows, seq_len].
@@ -89,7 +89,7 @@ class ShardWriter:
         return sum(shard["rows"] for shard in self._shards)
 
     def flush(self) -> None:
-        """Writes the buffered rows, if there are any, as one shard.
+        """Write the buffered rows, if there are any, as one shard.
 
         Raises:
             CramError: the disk is full.
@@ -105,7 +105,7 @@ class ShardWriter:
         self._buffer, self.buffered = [], 0
 
     def write_file(self, name: str, data: bytes) -> None:
-        """Writes a file that the manifest will list with its checksum."""
+        """Write a file that the manifest will list with its checksum."""
         write_atomic(self._folder / name, data)
         self._files[name] = sha256_bytes(data)
 
@@ -116,7 +116,7 @@ class ShardWriter:
         manifest: dict[str, Any],
         lengths: npt.NDArray[np.int64] = NO_LENGTHS,
     ) -> None:
-        """Writes the buffered rows, the other files and the manifest.
+        """Write the buffered rows, the other files and the manifest.
 
         Args:
             tokenizer: the content of tokenizer.json.
@@ -142,12 +142,12 @@ class ShardWriter:
         write_sealed(self._folder / MANIFEST, entries | manifest)
 
     def state(self) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
-        """The writer's state, when no rows are buffered: token counts, int64 [vocab_size], and the rest for JSON."""
+        """Return the state, when no rows are buffered: token counts, int64 [vocab_size], and the rest for JSON."""
         assert not self.buffered
         return self._counts, {"shards": self._shards, "files": self._files}
 
     def load(self, counts: npt.NDArray[np.int64], state: dict[str, Any]) -> None:
-        """Continues after the shards of a state.
+        """Continue after the shards of a state.
 
         Raises:
             ValueError: one of the files is missing or has another content.
@@ -173,7 +173,7 @@ class ShardSet:
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Maps the shards of `folder`, whose manifest has been read."""
+        """Map the shards of `folder`, whose manifest has been read."""
         self.folder = folder
         self.manifest = manifest
         self.rows: int = manifest["rows"]
@@ -190,7 +190,7 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ShardSet":
-        """Opens a shard folder and maps its shards.
+        """Open a shard folder and map its shards.
 
         Raises:
             CramError: it is not a shard folder, it has another format version, its manifest was edited, or a shard
@@ -213,7 +213,7 @@ class ShardSet:
             raise CramError(f"{folder / MANIFEST}: damaged ({error!r}); {REMEDY}") from error
 
     def read(self, indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-        """Reads rows by their numbers.
+        """Read rows by their numbers.
 
         Args:
             indices: int64 [n], numbers of rows in any order.
@@ -242,7 +242,7 @@ class ShardSet:
         return tokens[inverse], documents[inverse]
 
     def blocks(self) -> Iterator[tuple[Path, npt.NDArray[np.integer], npt.NDArray[np.integer]]]:
-        """Yields all rows in blocks: the path of their shard, tokens and documents as they are stored.
+        """Yield all rows in blocks: the path of their shard, tokens and documents as they are stored.
 
         A shard is mapped only while it is read, because the pages of maps that stay open would fill the memory.
         """
@@ -253,7 +253,7 @@ class ShardSet:
                 yield self.folder / shard["file"], tokens[start : start + step], documents[start : start + step]
 
     def verify(self) -> None:
-        """Compares every file with its checksum.
+        """Compare every file with its checksum.
 
         Raises:
             CramError: a file is missing or differs; the message names the first one.
@@ -262,7 +262,7 @@ class ShardSet:
             self.checked_path(name)
 
     def checked_path(self, name: str) -> Path:
-        """The path of a file that the manifest lists, after its content was compared with the checksum.
+        """Return the path of a file that the manifest lists, after comparing its content with the checksum.
 
         Raises:
             CramError: the file is missing or its content differs.
@@ -280,20 +280,20 @@ class ShardSet:
         return self.checked_path(TOKENIZER)
 
     def token_counts(self) -> npt.NDArray[np.int64]:
-        """How often each token occurs in the rows, padding not counted: int64 [vocab_size]."""
+        """Return how often each token occurs in the rows, padding not counted: int64 [vocab_size]."""
         return load_file(self.checked_path(COUNTS))["counts"]
 
     def lengths(self) -> npt.NDArray[np.int64]:
-        """How many documents have each number of tokens: int64. The last element counts all longer ones too."""
+        """Return how many documents have each number of tokens: int64. The last element counts all longer ones too."""
         return load_file(self.checked_path(COUNTS))["lengths"]
 
     def held_out(self) -> list[HeldOutDocument]:
-        """The held-out documents in the order of their hashes."""
+        """Return the held-out documents in the order of their hashes."""
         with self.checked_path(HELD_OUT).open(encoding="utf-8") as lines:
             return [HeldOutDocument(**json.loads(line)) for line in lines]
 
     def _map(self, shard: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Maps a shard; its tokens and documents are views of the map."""
+        """Map a shard; its tokens and documents are views of the map."""
         path = self.folder / shard["file"]
         if not path.is_file():
             raise CramError(f"{path}: missing; {REMEDY}")
