@@ -194,7 +194,11 @@ def make_folders(folder: Path) -> Path:
 
 
 def main(words: list[str]) -> int:
-    """Damage the chosen folders and print what found the edits."""
+    """Damage the chosen folders and print what found the edits.
+
+    Raises:
+        CramError: there is no folder of such a name.
+    """
     config = read_words(DamageConfig, words)
     for name in config.folders:
         if name not in FOLDERS:

@@ -84,7 +84,11 @@ def prove(shards: ShardSet, config: EpochsConfig, stop: int) -> list[str]:
 
 
 def main(words: list[str]) -> int:
-    """Check the epochs of a shard folder and print the outcome."""
+    """Check the epochs of a shard folder and print the outcome.
+
+    Raises:
+        CramError: no shard folder is given.
+    """
     config = read_words(EpochsConfig, words)
     if not config.data:
         raise CramError("data= is missing. Give a shard folder.")

@@ -102,7 +102,11 @@ def run_in_parallel(cases: list[tuple[str, Case]], folder: Path, processes: int 
 
 
 def show_case(name: str, total: int, seed: int) -> None:
-    """Run one case again and print all that it prints."""
+    """Run one case again and print all that it prints.
+
+    Raises:
+        CramError: there is no such case.
+    """
     group, _, number = name.partition(":")
     cases = make_cases(group, total, seed) if group in GROUPS else []
     if not number.isdecimal() or int(number) >= len(cases):
@@ -134,7 +138,11 @@ def print_outcomes(lines: list[dict[str, str]], seconds: float) -> int:
 
 
 def main(words: list[str]) -> int:
-    """Run the cases and print their outcomes."""
+    """Run the cases and print their outcomes.
+
+    Raises:
+        CramError: there is no group of such a name.
+    """
     config = read_words(FuzzConfig, words)
     for name in config.groups:
         if name not in GROUPS:

@@ -1,4 +1,4 @@
-"""A small corpus with a grammar to learn, and the words of a run that takes seconds on it."""
+"""A small corpus with a simple grammar, and the words of a run on it that takes seconds."""
 
 import json
 import random
@@ -9,29 +9,44 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# No example has a time limit: the machines that run these tests may be busy with something else.
+# Examples have no time limit, because the machine may be busy with other work.
 settings.register_profile("cram", deadline=None)
 settings.load_profile("cram")
 
-# What a shell starts in the background ignores interrupts; the tests send some, to themselves and to commands.
+# A shell lets its background processes ignore SIGINT. The tests send it to themselves and to commands.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-SUBJECTS = {
-    "river": "crosses", "castle": "guards", "teacher": "teaches", "garden": "feeds", "letter": "reaches",
-    "window": "opens", "soldier": "leaves", "winter": "visits", "market": "follows", "doctor": "heals",
-    "engine": "moves", "island": "hides", "painter": "paints", "bridge": "watches",
-    "farmer": "ploughs", "sailor": "steers", "singer": "praises", "kitchen": "warms",
-}  # fmt: skip
-NOUNS = list(SUBJECTS)
+# Each noun has its verb and its place, so that there is something to learn.
+VERBS = {
+    "river": "crosses",
+    "castle": "guards",
+    "teacher": "teaches",
+    "garden": "feeds",
+    "letter": "reaches",
+    "window": "opens",
+    "soldier": "leaves",
+    "winter": "visits",
+    "market": "follows",
+    "doctor": "heals",
+    "engine": "moves",
+    "island": "hides",
+    "painter": "paints",
+    "bridge": "watches",
+    "farmer": "ploughs",
+    "sailor": "steers",
+    "singer": "praises",
+    "kitchen": "warms",
+}
+NOUNS = list(VERBS)
 PLACES = ["north", "south", "valley", "harbour", "village", "forest", "library", "station", "mountain", "meadow"]
 
 
 def sentence(source: random.Random) -> str:
-    """A sentence whose verb and place follow from its noun."""
+    """A sentence whose noun determines the verb and the place."""
     which = source.randrange(len(NOUNS))
     noun, place = NOUNS[which], PLACES[which % len(PLACES)]
-    return f"The {noun} {SUBJECTS[noun]} the {source.choice(NOUNS)} in the {place}."
+    return f"The {noun} {VERBS[noun]} the {source.choice(NOUNS)} in the {place}."
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +61,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(corpus: Path) -> Callable[[Path], list[str]]:
-    """The words of a tiny run that writes below a folder only."""
+    """A function that returns the words of a tiny run, which writes only below the given folder."""
     return lambda folder: [
         "recipe=bert_demo",
         f"data.source={corpus}",
@@ -71,5 +86,5 @@ def tiny_run(corpus: Path) -> Callable[[Path], list[str]]:
 
 @pytest.fixture
 def tiny_words(tiny_run: Callable[[Path], list[str]], tmp_path: Path) -> list[str]:
-    """The words of a tiny run below `tmp_path`."""
+    """The words of a tiny run that writes below `tmp_path`."""
     return tiny_run(tmp_path)

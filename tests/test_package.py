@@ -1,4 +1,4 @@
-"""cram works from a wheel as from a clone: recipes, tables, types and kernels come along."""
+"""cram works from a wheel as it does from a clone; the wheel holds recipes, tables, types and kernels."""
 
 import ast
 import os
@@ -18,13 +18,13 @@ from cram.files.atomic import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-# Packages that are imported under another name than they are installed by.
+# The import names of packages that differ from their names on PyPI.
 MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The content of the wheel, made from the source archive, made from a copy: building writes beside the sources."""
+    """The content of the wheel. It is built from an archive of a copy, because building writes into the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
@@ -43,31 +43,31 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def python(site: Path, words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The wheel's python, as if typed in `folder`."""
+def run_python(site: Path, words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run python with the packages of the wheel, in `folder`."""
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
 
 
-def test_a_wheel_holds_all_that_is_needed_and_no_tests(site: Path) -> None:
-    there = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
+def test_a_wheel_holds_everything_needed_and_no_tests(site: Path) -> None:
+    names = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     recipes = {f"cram/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
     kernels = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("cram_kernels/*.py")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cram").rglob("*.py")}
-    assert recipes | kernels | modules | {"cram/py.typed", "cram_kernels/py.typed"} <= there
-    assert {name.split("/")[0] for name in there} == {"cram", "cram_kernels", "cram-0.1.0.dist-info"}
+    assert recipes | kernels | modules | {"cram/py.typed", "cram_kernels/py.typed"} <= names
+    assert {name.split("/")[0] for name in names} == {"cram", "cram_kernels", "cram-0.1.0.dist-info"}
 
 
-def test_a_run_from_a_wheel_in_somebodys_repository(
+def test_a_run_from_a_wheel_inside_another_repository(
     site: Path, tiny_run: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    answer = python(site, ["-m", "cram.train", *tiny_run(tmp_path), "budget=2steps"], tmp_path)
+    answer = run_python(site, ["-m", "cram.train", *tiny_run(tmp_path), "budget=2steps"], tmp_path)
     assert answer.returncode == 0, answer.stderr
     receipt = read_json(tmp_path / "run" / "receipt.json")
-    assert receipt["commit"] is None  # not that of the repository around it
+    assert receipt["commit"] is None  # not the commit of the repository around it
     assert {"cram", "torch", "transformers", "numpy", "datasets"} <= set(receipt["versions"])
 
 
@@ -77,8 +77,8 @@ def test_tables_and_recipes_are_found_from_a_wheel(site: Path, tmp_path: Path) -
         "tables = sorted(path.stem for path in cram.ablation.table.TABLES.glob('*.yaml')); "
         "print(*cram.config.recipe.recipe_names(), *tables)"
     )
-    where, names = python(site, ["-c", code], tmp_path).stdout.splitlines()
-    assert Path(where).is_relative_to(site)
+    path, names = run_python(site, ["-c", code], tmp_path).stdout.splitlines()
+    assert Path(path).is_relative_to(site)
     assert names.split() == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml")) + sorted(
         path.stem for path in (ROOT / "recipes" / "ablations").glob("*.yaml")
     )
@@ -92,11 +92,13 @@ def test_every_package_is_listed() -> None:
     }
 
 
-def test_the_tested_versions_are_those_that_are_allowed() -> None:
+def test_the_pinned_versions_are_in_the_allowed_ranges() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     assert len(pins) == len(lines)
-    assert not [version for version in pins.values() if Version(version).local]  # +cpu is not to be had everywhere
+    assert not [
+        version for version in pins.values() if Version(version).local
+    ]  # a local version such as +cpu is not on PyPI
     for line in PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["test"]:
         required = Requirement(line)
         assert required.specifier.contains(pins[canonicalize_name(required.name)]), line
@@ -111,17 +113,17 @@ def test_every_package_that_is_imported_is_required() -> None:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules = [node.module]
-            found = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
-            assert found <= names | optional | {"cram", "cram_kernels"}, f"{path}: {found - names}"
+            imported = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
+            assert imported <= names | optional | {"cram", "cram_kernels"}, f"{path}: {imported - names}"
 
 
-def test_no_module_needs_what_windows_lacks() -> None:
-    """Every module imported anew, in a process of its own."""
+def test_no_module_needs_modules_that_windows_lacks() -> None:
+    """Import every module in a new process."""
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in sorted((ROOT / "cram").rglob("*.py"))
         if path.name not in ("__init__.py", "__main__.py")
     ]
     missing = "import sys, importlib; sys.modules |= {'resource': None, 'fcntl': None}"
-    answer = python(ROOT, ["-c", f"{missing}\nfor name in {modules}: importlib.import_module(name)"], ROOT)
+    answer = run_python(ROOT, ["-c", f"{missing}\nfor name in {modules}: importlib.import_module(name)"], ROOT)
     assert answer.returncode == 0, answer.stderr

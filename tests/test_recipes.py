@@ -1,4 +1,4 @@
-"""Every recipe parses, builds at its full size on the meta device, and trains at a reduced one."""
+"""Every recipe can be read, built at full size on the meta device, and trained at a reduced size."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,6 @@ from cram.files.atomic import read_json
 from cram.model.count import count_parameters
 from cram.model.kinds import new_model
 from cram.train import main
-
-DAY = 24 * 3600
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -37,19 +35,19 @@ def test_a_recipe_takes_two_steps_at_a_reduced_size(
     assert receipt["updates"] == 2
 
 
-def test_the_yardstick_takes_the_shards_of_the_day_it_is_compared_with() -> None:
-    ours, yardstick = read_config(["recipe=bert_24h"]), read_config(["recipe=crammed_bert"])
-    yardstick.data.order = ours.data.order  # an order is an index beside the shards
-    assert (yardstick.data, yardstick.wordpiece, yardstick.tokenizer) == (ours.data, ours.wordpiece, ours.tokenizer)
+def test_crammed_bert_uses_the_shards_of_bert_24h() -> None:
+    bert, crammed = read_config(["recipe=bert_24h"]), read_config(["recipe=crammed_bert"])
+    crammed.data.order = bert.data.order  # an order is a file beside the shards
+    assert (crammed.data, crammed.wordpiece, crammed.tokenizer) == (bert.data, bert.wordpiece, bert.tokenizer)
 
 
-def test_the_small_decoder_takes_the_shards_of_the_small_encoder() -> None:
+def test_gpt_demo_uses_the_shards_of_bert_demo() -> None:
     encoder, decoder = read_config(["recipe=bert_demo"]), read_config(["recipe=gpt_demo"])
     assert (decoder.data, decoder.wordpiece, decoder.tokenizer) == (encoder.data, encoder.wordpiece, encoder.tokenizer)
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_tokens_prepared_cover_the_batches_of_the_recipe(name: str) -> None:
+def test_the_prepared_tokens_are_enough_for_a_hundred_batches(name: str) -> None:
     config: Config = read_config([f"recipe={name}"])
     assert config.data.tokens is not None
     assert config.data.tokens > 100 * config.batch.tokens
