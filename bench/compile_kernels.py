@@ -267,7 +267,11 @@ def show(
 
 
 def main(words: list[str]) -> int:
-    """Compile what the words ask for. Returns 1 if a kernel misses a bar."""
+    """Compile what the words ask for. Returns 1 if a kernel misses a bar.
+
+    Raises:
+        CramError: Triton is not installed.
+    """
     config = read_words(CompileKernelsConfig, words)
     if not HAS_TRITON:
         raise CramError("Triton is not installed: without it no kernel can be compiled.")

@@ -40,7 +40,11 @@ def bind_to_one_core() -> None:
 
 
 def main(words: list[str]) -> None:
-    """Run all cases and print where the results are."""
+    """Run all cases and print where the results are.
+
+    Raises:
+        CramError: no shard folder is given.
+    """
     config = read_words(LoaderBenchConfig, words)
     if not config.data:
         raise CramError("data= is missing. Give a shard folder, or data=make.")

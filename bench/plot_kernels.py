@@ -121,7 +121,11 @@ def draw_panel(axis: Any, title: str, points: Points) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    """Plot each file that the words name."""
+    """Plot each file that the words name.
+
+    Raises:
+        CramError: no files are given.
+    """
     config = read_words(PlotKernelsConfig, words)
     if not config.results:
         raise CramError("results= is missing. Give files of bench.kernels, such as bench/results/kernels-cuda.json.")

@@ -120,7 +120,11 @@ def compare(config: PrepareBenchConfig, tokenizer: str) -> tuple[list[float], li
 
 
 def main(words: list[str]) -> None:
-    """Compare the two, and write the results where `out=` asks for it."""
+    """Compare the two, and write the results where `out=` asks for it.
+
+    Raises:
+        CramError: no text is given.
+    """
     from bench.timing import describe_machine, percentiles, write_results  # imports torch, which workers do not need
 
     config = read_words(PrepareBenchConfig, words)

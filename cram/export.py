@@ -14,7 +14,11 @@ ABOUT = """Export a finished run as a Hugging Face folder.
 
 
 def main(words: list[str]) -> int:
-    """Export the run that the words name."""
+    """Export the run that the words name.
+
+    Raises:
+        CramError: no run is given.
+    """
     said = read_words(ExportConfig, words)
     if not said.run:
         raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")

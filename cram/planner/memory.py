@@ -1,4 +1,4 @@
-"""The memory that a recipe needs at the very least, and the refusal of one that needs more than there is."""
+"""The least memory that a recipe needs, and a check that the machine has it."""
 
 import torch
 
@@ -10,37 +10,41 @@ from cram.model.count import count_parameters
 
 
 def check_memory(config: Config, device: torch.device) -> None:
-    """Errors: CramError where the model, or one forward pass of it, takes more than the memory there is for certain."""
-    model, there = config.model, total_memory(device)
-    if there is None:
+    """Check that the device has the least memory that training needs; nothing is checked if its memory is unknown.
+
+    Raises:
+        CramError: the weights with their gradients and optimizer state, or these and one forward pass, need more.
+    """
+    model, available = config.model, total_memory(device)
+    if available is None:
         return
-    kept = training_bytes(count_parameters(model, config.wordpiece.vocab_size).total)
-    if kept > there:
+    state = training_bytes(count_parameters(model, config.wordpiece.vocab_size).total)
+    if state > available:
         raise CramError(
             f"model.layers={model.layers}, model.width={model.width}, wordpiece.vocab_size="
-            f"{config.wordpiece.vocab_size}: weights, gradients and optimizer take {kept / 1e9:,.1f} GB, and "
-            f"{device.type} has {there / 1e9:,.1f} GB. Choose a smaller model."
+            f"{config.wordpiece.vocab_size}: weights, gradients and optimizer take {state / 1e9:,.1f} GB, and "
+            f"{device.type} has {available / 1e9:,.1f} GB. Choose a smaller model."
         )
     rows = min(config.batch.micro_rows or 1, max(1, config.batch.tokens // config.data.seq_len))
-    needed = kept + activation_bytes(model, rows, config.data.seq_len)
-    if needed > there:
+    needed = state + activation_bytes(model, rows, config.data.seq_len)
+    if needed > available:
         raise CramError(
             f"data.seq_len={config.data.seq_len}, batch.micro_rows={rows}: with model.layers={model.layers}, "
             f"model.width={model.width}, model.mlp_width={model.mlp_width} one forward pass takes more than "
-            f"{needed / 1e9:,.1f} GB, and {device.type} has {there / 1e9:,.1f} GB. Lower one of these."
+            f"{needed / 1e9:,.1f} GB, and {device.type} has {available / 1e9:,.1f} GB. Lower one of these."
         )
 
 
 def activation_bytes(config: ModelConfig, rows: int, seq_len: int) -> int:
-    """Bytes that a forward pass keeps for its gradients at the very least.
+    """Return the least bytes that a forward pass keeps for its gradients.
 
-    Of each block the input, queries, keys and values, and both halves of the MLP, of two bytes each; of explicit
-    attention the weights too.
+    These are, for each block, the input, queries, keys and values, and both halves of the MLP, with two bytes per
+    number; with explicit attention also its weights.
     """
     scores = config.heads * seq_len if config.attention == "softmax" else 0
     return 2 * rows * seq_len * config.layers * (4 * config.width + 2 * config.mlp_width + scores)
 
 
 def training_bytes(parameters: int) -> int:
-    """Bytes of weights, gradients and two moments of so many parameters, fp32 each; activations come on top."""
+    """Return the bytes of so many parameters with their gradients and two moments, all in fp32, without activations."""
     return 16 * parameters

@@ -21,7 +21,7 @@ from cram.hub.modernbert import MODERNBERT
 from cram.methods.averaging import Averaging
 from cram.model.kinds import new_model
 from cram.run.checkpoint import Checkpoint, Checkpoints
-from cram.training.session import Session
+from cram.training.session import load_tensors
 
 WANTED = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
 Tensors = dict[str, Tensor]
@@ -39,26 +39,26 @@ def faulty(tensors: Tensors, name: str, fault: str) -> Tensors:
     return rest if changed is None else {**rest, name: changed}
 
 
-def refused(load_tensors: Callable[[Tensors], None], tensors: Tensors) -> None:
-    """Each tensor in turn spoilt in each way, and one too many."""
+def check_refusals(load: Callable[[Tensors], None], tensors: Tensors) -> None:
+    """Each tensor in turn is damaged in each way, and one is added."""
     for name in tensors:
         for fault, (_, message) in FAULTS.items():
             with pytest.raises(CramError, match=message.format(name)) as caught:
-                load_tensors(faulty(tensors, name, fault))
+                load(faulty(tensors, name, fault))
             assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(CramError, match=r"the tensor more does not belong there\."):
-        load_tensors({**tensors, "more": torch.zeros(1)})
-    load_tensors(tensors)
+        load({**tensors, "more": torch.zeros(1)})
+    load(tensors)
 
 
 def test_a_tensor_that_does_not_fit_is_named() -> None:
-    refused(lambda tensors: check_tensors(tensors, WANTED), WANTED)
+    check_refusals(lambda tensors: check_tensors(tensors, WANTED), WANTED)
     with pytest.raises(CramError, match=r"^here: the tensor a, \[2, 3\] of float32, is missing\.$"):
         check_tensors({}, WANTED, "here: ")
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_a_state_of_an_optimizer_that_does_not_fit_is_refused(kind: str) -> None:
+def test_a_state_of_an_optimizer_that_does_not_fit_is_check_refusals(kind: str) -> None:
     torch.manual_seed(0)
     model = new_model(ModelConfig(layers=1, width=8, heads=2, mlp_width=8), 64)
     optimizer = build_optimizer(model, OptimizerConfig(kind=kind))
@@ -68,15 +68,15 @@ def test_a_state_of_an_optimizer_that_does_not_fit_is_refused(kind: str) -> None
     optimizer.step(0.5, 0.5, torch.tensor(True))
     state = load(save(optimizer.state_tensors()))
     again = build_optimizer(model, OptimizerConfig(kind=kind))
-    refused(again.load_state_tensors, state)
+    check_refusals(again.load_state_tensors, state)
     assert save(again.state_tensors()) == save(state)
 
 
-def test_an_average_that_does_not_fit_is_refused() -> None:
+def test_an_average_that_does_not_fit_is_check_refusals() -> None:
     model, method = nn.Linear(3, 2), Averaging(AveragingConfig(start=0.0))
     method.after_step(model, 0.5)
     state = load(save(method.state_tensors()))
-    refused(lambda tensors: method.load_state_tensors(tensors, model), state)
+    check_refusals(lambda tensors: method.load_state_tensors(tensors, model), state)
     with pytest.raises(CramError, match=r"the tensor count is -3, and an average has 1 update or more"):
         method.load_state_tensors({**state, "count": torch.tensor(-3)}, model)
 
@@ -109,11 +109,10 @@ def test_the_file_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     method.after_step(model, 0.5)
     average = {f"methods/averaging/{name}": value for name, value in method.state_tensors().items()}
     optimizer = SimpleNamespace(load_state_tensors=lambda tensors: check_tensors(tensors, {"mine": torch.zeros(2)}))
-    session: Any = SimpleNamespace(
-        model=model, methods=[method], optimizer=optimizer, checkpoints=Checkpoints(tmp_path)
-    )
+    parts = SimpleNamespace(model=model, methods=[method], optimizer=optimizer)
+    session: Any = SimpleNamespace(parts=parts, checkpoints=Checkpoints(tmp_path))
     weights, memory = model.state_dict(), {"mine": torch.zeros(2), **average}
-    Session.load_tensors(session, Checkpoint(3, weights, memory, {}))
+    load_tensors(session, Checkpoint(3, weights, memory, {}))
     for tensors, rest, message in (
         (faulty(weights, "bias", "shape"), memory, r"3/model\.safetensors: the tensor bias is \[2, 7\] of"),
         (weights, faulty(memory, "mine", "dtype"), r"3/optimizer\.safetensors: the tensor mine is \[2\] of float16"),
@@ -121,9 +120,9 @@ def test_the_file_of_a_checkpoint_is_named(tmp_path: Path) -> None:
         (weights, average, r"3/optimizer\.safetensors: the state of the optimizer is missing\."),
     ):
         with pytest.raises(CramError, match=message):
-            Session.load_tensors(session, Checkpoint(3, tensors, rest, {}))
+            load_tensors(session, Checkpoint(3, tensors, rest, {}))
     optimizer.load_state_tensors = lambda tensors: None
-    Session.load_tensors(session, Checkpoint(0, weights, {}, {}))  # before the first update there is no state
+    load_tensors(session, Checkpoint(0, weights, {}, {}))  # before the first update there is no state
 
 
 SMALL = ModelConfig(layers=1, width=8, heads=2, mlp_width=8)
