@@ -1,1 +1,1 @@
-"""Every key that a user can set, and the way from words and recipe files to a checked config."""
+"""All keys that a user can set, and how words and recipe files become a checked config."""

@@ -1,1 +1,1 @@
-"""All that lies on the disk of a run."""
+"""The files in the folder of a run, and how they are written, checked and read."""

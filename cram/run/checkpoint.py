@@ -91,8 +91,8 @@ class Checkpoints:
             raise
         self._remove_partial()
         earlier = [other for other in self.steps() if other <= step]
-        kept = earlier[:NEWEST_KEPT] + [other for other in earlier if self._is_before_decay(other)][:1]
-        for other in set(self.steps()).difference(kept):
+        needed = earlier[:NEWEST_KEPT] + [other for other in earlier if self._is_before_decay(other)][:1]
+        for other in set(self.steps()).difference(needed):
             shutil.rmtree(self.folder / str(other))
 
     def _remove_partial(self) -> None:

@@ -187,15 +187,15 @@ def find_run(name: str) -> Path:
     raise CramError(f"run={name} is not a run folder: {reason}.{others}")
 
 
-def list_differences(there: Config, here: Config) -> list[str]:
+def list_differences(begun: Config, requested: Config) -> list[str]:
     """Describe the differences between two configs, of the keys that identify a run.
 
     Args:
-        there: config of a run folder.
-        here: config of the words of the user.
+        begun: config in a run folder, called "there" in the text.
+        requested: config of the words of the user, called "here".
     """
     return [
-        f"{name} is {get_value(there, name)} there, {get_value(here, name)} here"
+        f"{name} is {get_value(begun, name)} there, {get_value(requested, name)} here"
         for name, spec in collect_keys(Config).items()
-        if spec.metadata["identifies"] and get_value(there, name) != get_value(here, name)
+        if spec.metadata["identifies"] and get_value(begun, name) != get_value(requested, name)
     ]

@@ -80,7 +80,7 @@ def judge_rules(inputs: RuleInputs) -> list[dict[str, Any]]:
     Returns:
         for each rule its name as `rule`, whether it was kept as `passed`, and the reason as `found`.
     """
-    kept, spent = _judge_budget(inputs)
+    budget_kept, spent = _judge_budget(inputs)
     origin = f"the weights of {inputs.init}," if inputs.init else "weights"
     downstream = sorted(set(re.split("[/:.]", inputs.source.lower())) & DOWNSTREAM)
     compared = "documents were not compared with task files"
@@ -92,7 +92,7 @@ def judge_rules(inputs: RuleInputs) -> list[dict[str, Any]]:
     lines = [
         ("one device", len(inputs.devices) == 1, ", ".join(inputs.devices)),
         ("at most 24 hours", inputs.charged_seconds <= longest, f"{inputs.charged_seconds:.1f} s charged"),
-        (BUDGET_RULE, kept, "; ".join([spent, *inputs.extensions])),
+        (BUDGET_RULE, budget_kept, "; ".join([spent, *inputs.extensions])),
         *masked,
         (
             "no pretrained weights",
