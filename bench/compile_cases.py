@@ -1,4 +1,4 @@
-"""Calls of every launcher at the project's shapes, on tensors of the meta device: nothing is computed."""
+"""Calls of every launcher at the project's shapes, on tensors of the meta device, so that nothing is computed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-# The functions of the package hide its modules of the same names.
 from cram_kernels._cross_entropy_kernels import (
     LossTerms,
     launch_cross_entropy_backward,
@@ -22,12 +21,22 @@ from cram_kernels.rope import launch_rope
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ROWS, TOKENS = 8192, 128
-STATISTICS_ONLY = frozenset({"_cross_entropy_forward_kernel"})  # kernels that store a few figures a row and no rows
+STATISTICS_ONLY = frozenset(
+    {"_cross_entropy_forward_kernel"}
+)  # kernels that store a few numbers of each row, and no rows
 
 
 @dataclass(frozen=True)
 class LauncherCall:
-    """A call of a launcher: `aligned` where the start of every row is, `main` where it stands for its kind in tests."""
+    """A call of a launcher.
+
+    Attributes:
+        shape: for the table.
+        dtype: of the tensors.
+        run: makes the call.
+        main: whether tests compile this shape, as an example of its kind.
+        aligned: whether every row begins at a multiple of 16 bytes.
+    """
 
     shape: str
     dtype: str
@@ -37,12 +46,12 @@ class LauncherCall:
 
 
 def meta(*shape: int, dtype: str = "fp32") -> Tensor:
-    """A tensor without memory."""
+    """Return a tensor without memory."""
     return torch.empty(shape, dtype=DTYPES[dtype], device="meta")
 
 
 def _layer_norm(dtype: str) -> Iterator[LauncherCall]:
-    figures = meta(ROWS)
+    statistics = meta(ROWS)
     shapes = [
         (width, extra) for width in (192, 256, 384, 512, 768, 1024, 4096, MOST_WIDTH) for extra in ("", "+residual")
     ]
@@ -52,7 +61,7 @@ def _layer_norm(dtype: str) -> Iterator[LauncherCall]:
         shape, main = f"{ROWS}x{width} {extra}", width == 768
         yield LauncherCall(shape, dtype, partial(launch_layer_norm_forward, x, residual, weight, bias, 1e-5), main)
         backward = partial(
-            launch_layer_norm_backward, x, residual, x, weight, figures, figures, (True, bias is not None)
+            launch_layer_norm_backward, x, residual, x, weight, statistics, statistics, (True, bias is not None)
         )
         yield LauncherCall(shape, dtype, backward, main)
 
@@ -88,7 +97,7 @@ def _rotary(dtype: str) -> Iterator[LauncherCall]:
             yield LauncherCall(
                 shape, dtype, partial(launch_rope, q, k, angles, angles, sign), main=heads == key_heads == 12
             )
-        # What a model passes: parts of one projection.
+        # A model passes parts of one projection.
         both = meta(64, TOKENS, 3, heads, 64, dtype=dtype)
         shape = f"64x{TOKENS}x3x{heads}x64 parts"
         yield LauncherCall(shape, dtype, partial(launch_rope, both[:, :, 0], both[:, :, 1], angles, angles, 1))
@@ -108,7 +117,7 @@ def _losses(dtype: str) -> Iterator[LauncherCall]:
 
 
 def _in_place(dtype: str) -> Iterator[LauncherCall]:
-    """Of a chunk, whose rows are padded to a multiple of 16 classes."""
+    """Calls on a chunk, whose rows are padded to a multiple of 16 classes."""
     target = torch.empty(ROWS, dtype=torch.int64, device="meta")
     for classes in (1024, 4096, 8192, 32_768, 50_257, 50_368):
         logits = meta(ROWS, -(-classes // 16) * 16, dtype=dtype)[:, :classes]

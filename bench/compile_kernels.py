@@ -82,19 +82,19 @@ _WIDTHS = {"256": 32, "128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
 
 @dataclass(frozen=True)
 class KernelSource:
-    """What the JIT compiles for a launch, in plain values that another process can take."""
+    """What the JIT compiles for a launch, as plain values that can be sent to another process."""
 
     module: str
     kernel: str
-    signature: tuple[tuple[str, str], ...]  # every parameter's type; constants are `constexpr`
+    signature: tuple[tuple[str, str], ...]  # the type of every parameter; that of constants is `constexpr`
     constants: tuple[tuple[str, Any], ...]
-    aligned: tuple[str, ...]  # parameters that 16 divides
+    aligned: tuple[str, ...]  # parameters that are divisible by 16
     warps: int
 
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What the machine code of a kernel uses; instructions are counted as they stand there."""
+    """What the machine code of a kernel uses. Instructions are counted once, even within a loop."""
 
     registers: int
     stack: int
@@ -111,7 +111,7 @@ CodeByArch = dict[int, MachineCode]  # by compute capability
 
 @dataclass(frozen=True)
 class KernelBuild:
-    """A kernel to be compiled: where it comes from, and what the JIT compiles."""
+    """A kernel to be compiled: the call and the launch that need it, and what the JIT compiles."""
 
     call: LauncherCall
     launch: Launch
@@ -126,9 +126,10 @@ class KernelBuild:
 
 
 def specialise(launch: Launch) -> KernelSource:
-    """What Triton's JIT would compile for a launch on tensors fresh from the allocator, and so aligned.
+    """Return what Triton's JIT would compile for a launch on newly allocated tensors, which are aligned.
 
-    It makes constants of None and of integers that are 1, and knows of pointers and integers whether 16 divides them.
+    The JIT turns None and integers that are 1 into constants. It also compiles in which pointers and integers are
+    divisible by 16.
     """
     kernel = launch.kernel
     values = dict(zip(kernel.arg_names, launch.arguments, strict=False)) | launch.constants
@@ -164,8 +165,8 @@ def _type_of(value: Any) -> str:
     return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
-def record(calls: Iterable[LauncherCall]) -> list[KernelBuild]:
-    """The launches of all calls, those that the JIT would take for one only once."""
+def record_calls(calls: Iterable[LauncherCall]) -> list[KernelBuild]:
+    """Record the launches of all calls. Launches for which the JIT would compile the same code are listed once."""
     builds: dict[KernelSource, KernelBuild] = {}
     for call in calls:
         with record_launches() as launches:
@@ -177,7 +178,7 @@ def record(calls: Iterable[LauncherCall]) -> list[KernelBuild]:
 
 
 def compile_source(source: KernelSource, arch: int) -> MachineCode:
-    """Compile for a compute capability, 90 for 9.0, and read the machine code."""
+    """Compile for a compute capability, such as 90 for 9.0, and read the machine code."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -194,7 +195,7 @@ def compile_source(source: KernelSource, arch: int) -> MachineCode:
 
 
 def read_code(cubin: bytes, shared: int) -> MachineCode:
-    """Registers and stack from the object's header, loads and stores from its disassembly."""
+    """Read registers and stack from the header of a cubin, and loads and stores from its disassembly."""
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -208,7 +209,7 @@ def read_code(cubin: bytes, shared: int) -> MachineCode:
 
 
 def count_instructions(disassembly: str) -> dict[str, int]:
-    """Bytes that a thread's global loads and stores name, those of 16 or more at once, and the number of spills."""
+    """Count spills, and the bytes of a thread's global loads and stores: in all, and by 16 bytes or more at once."""
     counts = dict.fromkeys(("spills", "load_bytes", "wide_load_bytes", "store_bytes", "wide_store_bytes"), 0)
     for opcode, modifiers in _INSTRUCTION.findall(disassembly):
         if opcode in ("LDL", "STL"):
@@ -221,8 +222,8 @@ def count_instructions(disassembly: str) -> dict[str, int]:
     return counts
 
 
-def missed_bars(build: KernelBuild, arch: int, code: MachineCode) -> list[str]:
-    """What a kernel falls short of on a GPU; empty where nothing."""
+def find_missed_bars(build: KernelBuild, arch: int, code: MachineCode) -> list[str]:
+    """Return the bars that a kernel misses on a GPU."""
     missed = []
     if code.spills:
         missed.append(f"{code.spills} spills")
@@ -237,33 +238,33 @@ def missed_bars(build: KernelBuild, arch: int, code: MachineCode) -> list[str]:
 
 
 def compile_all(builds: list[KernelBuild], archs: list[int], jobs: int) -> Iterator[CodeByArch]:
-    """The code of each build in turn, by GPU; made in other processes where there are several jobs."""
-    kept = [[arch for arch in archs if arch not in NO_BF16 or build.call.dtype != "bf16"] for build in builds]
-    sources = [build.source for build, here in zip(builds, kept, strict=True) for _ in here]
+    """Yield the code of each build, by GPU. With several jobs, other processes compile."""
+    archs_of_build = [[arch for arch in archs if arch not in NO_BF16 or build.call.dtype != "bf16"] for build in builds]
+    sources = [build.source for build, build_archs in zip(builds, archs_of_build, strict=True) for _ in build_archs]
     with ExitStack() as stack:
         spread: Any = map
         if jobs > 1:
             pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
             spread = stack.enter_context(pool).map
-        codes = spread(compile_source, sources, [arch for here in kept for arch in here])
-        for here in kept:
-            yield {arch: next(codes) for arch in here}
+        codes = spread(compile_source, sources, [arch for build_archs in archs_of_build for arch in build_archs])
+        for build_archs in archs_of_build:
+            yield {arch: next(codes) for arch in build_archs}
 
 
-def show(
+def print_table(
     builds: list[KernelBuild], archs: list[int], compiled: Iterable[CodeByArch]
 ) -> tuple[list[CodeByArch], list[str]]:
-    """Print the table as the code comes; returns the code, and what misses a bar, a line each."""
+    """Print the table while kernels are compiled. Returns the code, and a line for each kernel that misses a bar."""
     head = f"{'kernel':22} {'shape':26} type tile, warps | "
     print(f"{head}{'  '.join(f'sm_{arch:<3}' for arch in archs)}  registers a thread; ! misses a bar, - has no bf16")
-    found, failures = [], []
+    compiled_codes, failures = [], []
     for build, codes in zip(builds, compiled, strict=True):
-        found.append(codes)
-        missed = {arch: missed_bars(build, arch, code) for arch, code in codes.items()}
+        compiled_codes.append(codes)
+        missed = {arch: find_missed_bars(build, arch, code) for arch, code in codes.items()}
         failures += [f"{build.label} sm_{arch}: {', '.join(bars)}" for arch, bars in missed.items() if bars]
         cells = (f"{codes[arch].registers if arch in codes else '-'}{'!' * bool(missed.get(arch))}" for arch in archs)
         print(f"{build.label}| " + "  ".join(f"{cell:<6}" for cell in cells), flush=True)
-    return found, failures
+    return compiled_codes, failures
 
 
 def main(words: list[str]) -> int:
@@ -278,8 +279,8 @@ def main(words: list[str]) -> int:
     archs = [int(arch) for arch in choose("archs", list(map(str, config.archs)), map(str, SHARED_LIMIT))]
     ops, dtypes = choose("ops", config.ops, CALLS), choose("dtypes", config.dtypes, DTYPES)
     calls = (call for op in ops for dtype in dtypes for call in CALLS[op](dtype))
-    builds = record(call for call in calls if call.main or config.shapes == "all")
-    codes, failures = show(builds, archs, compile_all(builds, archs, config.jobs or cores()))
+    builds = record_calls(call for call in calls if call.main or config.shapes == "all")
+    codes, failures = print_table(builds, archs, compile_all(builds, archs, config.jobs or cores()))
     counts = f"{len(builds)} kernels, {sum(map(len, codes))} compilations, {len(failures)} miss a bar"
     print("\n".join([f"triton {triton.__version__}: {counts}", *failures]))
     if config.out is not None:

@@ -1,4 +1,4 @@
-"""What the kernel benchmark measures: ops, shapes, and the bytes that each must move."""
+"""What the kernel benchmark measures: the ops, their shapes, and the bytes that each must move."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ HEADS, SEQ_LEN, SCALE = 12, 128, 0.125
 
 @dataclass(frozen=True)
 class KernelCase:
-    """An op at a shape: rows of `width`; linear_cross_entropy has `width` classes and inputs of `hidden`."""
+    """An op at a shape: rows of `width`. linear_cross_entropy has `width` classes, and inputs of width `hidden`."""
 
     op: str
     rows: int
@@ -25,17 +25,17 @@ class KernelCase:
 
     @property
     def name(self) -> str:
-        """`layer_norm 32768x768 bf16`; with `hidden`, `rows x hidden x classes`."""
+        """Return a name such as `layer_norm 32768x768 bf16`, with rows x hidden x classes where there is `hidden`."""
         middle = f"x{self.hidden}" if self.hidden else ""
         return f"{self.op} {self.rows}{middle}x{self.width} {self.dtype}"
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of one tensor of rows x width."""
+        """Return the bytes of one tensor of rows x width."""
         return self.rows * self.width * DTYPES[self.dtype].itemsize
 
     def shrink(self, elements: int) -> "KernelCase":
-        """This case with at most so many elements for float64: where that is fewer rows, an odd number of them."""
+        """Return this case with at most `elements` elements, for float64. If rows are left out, an odd number stays."""
         if self.rows * self.width <= elements:
             return self
         step = {"rope": SEQ_LEN, "softmax+mask": HEADS * SEQ_LEN}.get(self.op, 1)
@@ -43,61 +43,61 @@ class KernelCase:
         return replace(self, rows=step * (count - 1 + count % 2))
 
 
-# --- the functions, as eager torch has them; in float64 they are the yardstick
+# --- the functions in eager torch; in float64 the others are compared with them
 
 
 def layer_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """Over the last dimension; torch's CUDA kernel wants the weight in x's dtype."""
+    """Layer-normalise the last dimension. torch's CUDA kernel needs the weight in the dtype of x."""
     return F.layer_norm(x, x.shape[-1:], weight.to(x.dtype))
 
 
 def layer_norm_residual(x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum normalised, and the sum."""
+    """Return the normalised sum, and the sum."""
     s = x + residual
     return layer_norm(s, weight), s
 
 
 def softmax(x: Tensor) -> Tensor:
-    """Over the last dimension."""
+    """Return the softmax over the last dimension."""
     return torch.softmax(x, -1)
 
 
 def masked_softmax(x: Tensor, mask: Tensor) -> Tensor:
-    """Scaled, over the kept positions of the last dimension; every row keeps one."""
+    """Return the scaled softmax over the kept positions of the last dimension. Every row keeps a position."""
     return torch.softmax((x * SCALE).masked_fill(~mask, float("-inf")), -1)
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over the rows."""
+    """Return the mean over the rows."""
     return F.cross_entropy(logits, target)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """The unfused pair: all logits, then the mean over the rows."""
+    """Return the loss of the unfused pair: all logits first, then the mean over the rows."""
     return F.cross_entropy(F.linear(hidden, weight), target)
 
 
 def geglu(x: Tensor) -> Tensor:
-    """gelu(first half) * second half, the exact GELU."""
+    """Return gelu(first half) * second half, with the exact GELU."""
     first, second = x.chunk(2, -1)
     return F.gelu(first) * second
 
 
 def swiglu(x: Tensor) -> Tensor:
-    """silu(first half) * second half."""
+    """Return silu(first half) * second half."""
     first, second = x.chunk(2, -1)
     return F.silu(first) * second
 
 
 def rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """The half-split rotation, in q's dtype."""
+    """Return q and k under the half-split rotation, in the dtype of q."""
     cos, sin = (part.unsqueeze(-2).to(q.dtype) for part in (cos, sin))
 
-    def turn(x: Tensor) -> Tensor:
+    def rotate(x: Tensor) -> Tensor:
         first, second = x.chunk(2, -1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
-    return turn(q), turn(k)
+    return rotate(q), rotate(k)
 
 
 # --- ops
@@ -105,9 +105,15 @@ def rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class KernelOp:
-    """One op: its function, its inputs, those with a gradient, and tensors of rows x width moved each way.
+    """One op of the benchmark.
 
-    A matrix product has no such count: `traffic` is None there and `flops` counts its operations, both ways together.
+    Attributes:
+        function: the op in eager torch.
+        make: makes its inputs for a case on a device.
+        leaves: the names of the inputs that get a gradient.
+        traffic: how many tensors of rows x width are read and written, forward and backward. None for a matrix product:
+            `count_flops` counts its operations instead, both directions together.
+        directions: what is timed.
     """
 
     function: Callable[..., Tensor | tuple[Tensor, ...]]
@@ -117,7 +123,7 @@ class KernelOp:
     directions: tuple[str, ...] = ("forward", "backward", "both")
 
     def bytes(self, case: KernelCase, direction: str) -> int | None:
-        """Bytes that must be read and written, each tensor once; figures of a row and weights are left out."""
+        """Return the bytes read and written, each tensor once, without weights and single numbers of a row."""
         if self.traffic is None:
             return None
         forward, backward = self.traffic
@@ -165,7 +171,7 @@ OPS = {
     "layer_norm": KernelOp(layer_norm, _norm_inputs, ("x", "weight"), (2, 3)),
     "layer_norm+residual": KernelOp(layer_norm_residual, _sum_inputs, ("x", "residual", "weight"), (4, 4)),
     "softmax": KernelOp(softmax, lambda c, d: {"x": 4 * _randn(c, d)}, ("x",), (2, 3)),
-    # The mask is a byte for every head's scores.
+    # All heads share a mask, of one byte for each score.
     "softmax+mask": KernelOp(masked_softmax, _attention_inputs, ("x",), (2 + 1 / (2 * HEADS), 3)),
     "cross_entropy": KernelOp(
         cross_entropy, lambda c, d: {"logits": 2 * _randn(c, d), **_targets(c, d)}, ("logits",), (1, 2)
@@ -178,7 +184,7 @@ OPS = {
 
 
 def count_flops(case: KernelCase) -> int | None:
-    """Operations of the three matrix products of linear_cross_entropy, forward and both gradients."""
+    """Return the operations of the three matrix products of linear_cross_entropy: forward and both gradients."""
     return 6 * case.rows * case.hidden * case.width if case.hidden else None
 
 
@@ -186,7 +192,7 @@ def count_flops(case: KernelCase) -> int | None:
 
 K = 1024
 ATTENTION_ROWS = 64 * HEADS * SEQ_LEN
-# The first that an op has is the one of the quick table; where time runs out, the last are left out.
+# The first case of each op is that of the quick table. Where the time is over, the last cases are left out.
 QUICK = [
     KernelCase("layer_norm+residual", 32 * K, 768),
     KernelCase("layer_norm", 32 * K, 768),
@@ -219,7 +225,7 @@ FULL = [
     KernelCase("geglu", 32 * K, 768),
     KernelCase("linear_cross_entropy", 32 * K, 50_368, hidden=1024),
 ]
-SMALL = [  # a CPU's
+SMALL = [  # for a CPU
     *(
         KernelCase(op, 256, n, "fp32")
         for op in ("layer_norm+residual", "layer_norm", "softmax")

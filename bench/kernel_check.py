@@ -1,4 +1,4 @@
-"""The inputs and calls of a case for one provider, and the comparison of what it gives with float64."""
+"""The inputs and calls of a case for one provider, and the comparison of its results with float64."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,31 +12,31 @@ from bench.kernel_cases import DTYPES, OPS, KernelCase, Tensors
 from bench.kernel_providers import Provider
 from bench.kernel_timing import Call
 
-# Of the difference's norm in that of the right answer, and of its largest entry in the largest right one.
+# Largest deviations: the norm of the difference over that of the expected one, and the same of the largest entries.
 RELATIVE = {"fp32": 1e-4, "fp16": 4e-3, "bf16": 2e-2}
 LARGEST = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 6e-2}
 
 
 @dataclass
 class InputSet:
-    """Tensors of a call, the names of those with a gradient, and the gradients of its results."""
+    """The tensors of a call, the names of those that get a gradient, and the gradients of its results."""
 
     tensors: Tensors
     leaves: tuple[str, ...]
     upstream: tuple[Tensor, ...]
 
     def leaf_tensors(self) -> list[Tensor]:
-        """Those with a gradient."""
+        """Return the tensors that get a gradient."""
         return [self.tensors[name] for name in self.leaves]
 
 
 def as_tuple(results: Any) -> tuple[Tensor, ...]:
-    """One result or several, as several."""
+    """Return one result or several as a tuple."""
     return results if isinstance(results, tuple) else (results,)
 
 
 def make_inputs(case: KernelCase, provider: Provider, device: torch.device) -> InputSet:
-    """Fresh random inputs in the provider's layout."""
+    """Make random inputs in the layout of the provider."""
     op = OPS[case.op]
     tensors = provider.adapt(op.make(case, device))
     leaves = provider.leaves or op.leaves
@@ -54,17 +54,17 @@ def make_inputs(case: KernelCase, provider: Provider, device: torch.device) -> I
 
 
 def compute_gradients(results: Any, inputs: InputSet, again: bool = False) -> tuple[Tensor, ...]:
-    """Gradients of the leaves; `again` keeps what another backward pass needs."""
+    """Return the gradients of the leaves. With `again` the graph is kept for another backward pass."""
     return torch.autograd.grad(as_tuple(results), inputs.leaf_tensors(), inputs.upstream, retain_graph=again)
 
 
 def cast_upstream(results: Any, inputs: InputSet) -> None:
-    """Cast the gradients of the results to the dtypes that this provider's results have."""
+    """Cast the gradients of the results to the dtypes of the results of this provider."""
     inputs.upstream = tuple(grad.to(part.dtype) for part, grad in zip(as_tuple(results), inputs.upstream, strict=True))
 
 
 def make_call(provider: Provider, sets: list[InputSet], direction: str) -> Call:
-    """A call of the provider on the input set of a given number: forward, backward, or both."""
+    """Return a function that calls the provider on the input set of a number: forward, backward, or both."""
     function: Callable[..., Any] = provider.function
     if direction == "forward":
         return lambda number: function(*sets[number].tensors.values())
@@ -78,7 +78,7 @@ def make_call(provider: Provider, sets: list[InputSet], direction: str) -> Call:
 
 @contextmanager
 def poisoned_memory(device: torch.device, nbytes: int) -> Iterator[None]:
-    """Within the block new memory holds NaN: on a CPU torch fills it, on a GPU it is what the allocator has left."""
+    """Make new memory within the block hold NaN. On a CPU torch fills it; on a GPU freed blocks of NaN are reused."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         blocks = [torch.full((nbytes // 4,), float("nan"), device=device)]
@@ -100,45 +100,48 @@ def poisoned_memory(device: torch.device, nbytes: int) -> Iterator[None]:
 
 
 def count_checked_elements(device: torch.device) -> int:
-    """Elements of a tensor of which a check has several in float64."""
+    """Return the most elements of a tensor in a check, which holds several such tensors in float64."""
     return torch.cuda.get_device_properties(device).total_memory // 160 if device.type == "cuda" else 1 << 24
 
 
 def check_provider(case: KernelCase, provider: Provider, device: torch.device) -> dict[str, Any]:
-    """Compare results and gradients with float64, at as many of the case's rows as that has memory for."""
+    """Compare results and gradients with float64, at as many rows of the case as there is memory for."""
     case = case.shrink(count_checked_elements(device))
     inputs = make_inputs(case, provider, device)
-    right = compute_exactly(case, provider, inputs)
+    expected = compute_exactly(case, provider, inputs)
     with poisoned_memory(device, 8 * case.tensor_bytes):
         results = provider.function(*inputs.tensors.values())
-        found = [part.detach().clone() for part in as_tuple(results)]  # a backward pass may write there
+        computed = [part.detach().clone() for part in as_tuple(results)]  # the backward pass may overwrite them
         if not provider.forward_only:
             cast_upstream(results, inputs)
-            found += compute_gradients(results, inputs)
-    if len(found) != len(right):
-        raise ValueError(f"{len(found)} results and gradients instead of {len(right)}")
-    errors = [relative_errors(mine, other) for mine, other in zip(found, right, strict=True)]
+            computed += compute_gradients(results, inputs)
+    if len(computed) != len(expected):
+        raise ValueError(f"{len(computed)} results and gradients instead of {len(expected)}")
+    errors = [relative_errors(*pair) for pair in zip(computed, expected, strict=True)]
     relative, largest = (max(column) for column in zip(*errors, strict=True))
     passed = relative <= RELATIVE[case.dtype] and largest <= LARGEST[case.dtype]
     return {"rows": case.rows, "relative": relative, "largest": largest, "passed": passed}
 
 
 def compute_exactly(case: KernelCase, provider: Provider, inputs: InputSet) -> list[Tensor]:
-    """Results and gradients by torch in float64, of the provider's own tensors."""
+    """Compute results and gradients with torch in float64, from the same tensors."""
     wide = {
         name: (part.detach().double() if part.is_floating_point() else part).requires_grad_(name in inputs.leaves)
         for name, part in inputs.tensors.items()
     }
-    yardstick = InputSet(wide, inputs.leaves, tuple(grad.double() for grad in inputs.upstream))
+    wide_inputs = InputSet(wide, inputs.leaves, tuple(grad.double() for grad in inputs.upstream))
     results = as_tuple(OPS[case.op].function(*provider.restore(wide).values()))
-    right = [part.detach() for part in results]
-    return right if provider.forward_only else [*right, *compute_gradients(results, yardstick)]
+    expected = [part.detach() for part in results]
+    return expected if provider.forward_only else [*expected, *compute_gradients(results, wide_inputs)]
 
 
-def relative_errors(found: Tensor, right: Tensor) -> tuple[float, float]:
-    """The difference's norm over that of the right answer, and the same of the largest entries; infinite for NaN."""
-    if found.shape != right.shape:
-        raise ValueError(f"shape {tuple(found.shape)} instead of {tuple(right.shape)}")
-    difference = found.double() - right
-    figures = [difference.norm() / right.norm(), difference.abs().max() / right.abs().max()]
-    return tuple(float("inf") if figure.isnan() else float(figure) for figure in figures)  # type: ignore[return-value]
+def relative_errors(computed: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Return the norm of the difference over that of the expected one, and the same of the largest entries.
+
+    NaN counts as infinite.
+    """
+    if computed.shape != expected.shape:
+        raise ValueError(f"shape {tuple(computed.shape)} instead of {tuple(expected.shape)}")
+    difference = computed.double() - expected
+    ratios = [difference.norm() / expected.norm(), difference.abs().max() / expected.abs().max()]
+    return tuple(float("inf") if ratio.isnan() else float(ratio) for ratio in ratios)  # type: ignore[return-value]

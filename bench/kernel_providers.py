@@ -1,6 +1,6 @@
-"""Who computes the ops of the kernel benchmark: ours, torch, and the peers that are installed.
+"""The providers of the kernel benchmark: ours, torch, and the peers that are installed.
 
-Nothing of a peer is imported before it is asked for, and only here.
+Packages of peers are imported only here, and only when a provider of theirs is built.
 """
 
 import functools
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import cram_kernels as ck
 from bench.kernel_cases import OPS, SCALE, KernelCase, Tensors
 
-# Provider -> the package it needs.
+# The package that each provider needs.
 PACKAGES = {
     "ours": "cram_kernels",
     "eager": "torch",
@@ -37,11 +37,14 @@ def _same(tensors: Tensors) -> Tensors:
 
 @dataclass(frozen=True)
 class Provider:
-    """A function of an op's tensors in their order, and what must be known to measure it.
+    """One implementation of an op.
 
-    It may write over its inputs, for each provider has its own. Where it wants another layout, `adapt` makes its
-    tensors of the op's, outside what is timed, and `restore` the op's of them again; `leaves` are then the names that
-    have gradients.
+    Attributes:
+        function: takes the op's tensors in their order. It may overwrite them, because each provider has its own.
+        forward_only: whether it has no backward pass.
+        adapt: turns the op's tensors into the layout that `function` needs. This is not timed.
+        restore: turns them back.
+        leaves: the names of the adapted tensors that get a gradient; None where they are those of the op.
     """
 
     function: Callable[..., Any]
@@ -52,15 +55,15 @@ class Provider:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a provider's package is there."""
+    """Return whether the package of a provider is installed."""
     return find_spec(PACKAGES[name]) is not None
 
 
 def build_provider(name: str, case: KernelCase, device: torch.device) -> Provider | None:
-    """The provider of a case, or None where it has no such op or is not for such a device.
+    """Build the provider of a case. Returns None where it does not have the op or does not run on the device.
 
     Raises:
-        Exception: whatever a peer's package raises.
+        Exception: whatever the package of a peer raises.
     """
     if name in ("ours", "eager", "torch_chunked"):
         return {"ours": _ours, "eager": _eager, "torch_chunked": _torch_chunked}[name](case)
@@ -91,18 +94,21 @@ def _eager(case: KernelCase) -> Provider:
 
 
 def _wide_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """As one would write it for the compiler, which never stores the wide logits."""
+    """Return the loss as one writes it for the compiler, which does not store the fp32 logits."""
     return F.cross_entropy(logits.float(), target)
 
 
 def _compile(case: KernelCase) -> Provider:
-    """torch.compile of the eager function, for this shape alone.
+    """Compile the eager function for this shape alone.
 
-    The mode that tunes reductions, but without its search among matrix products, which takes a minute a shape.
+    The mode tunes reductions. Ops with matrix products use the default mode, because the search for the fastest product
+    takes a minute for each shape.
     """
     differentiation: Any = importlib.import_module("torch._functorch.config")
     compilation: Any = importlib.import_module("torch._dynamo.config")
-    differentiation.donated_buffer = False  # a backward pass is timed many times
+    differentiation.donated_buffer = (
+        False  # the same backward pass is timed many times, so it must not reuse its inputs' memory
+    )
     compilation.automatic_dynamic_shapes = False
     torch._dynamo.reset()
     function = _wide_cross_entropy if case.op == "cross_entropy" else OPS[case.op].function
@@ -111,7 +117,7 @@ def _compile(case: KernelCase) -> Provider:
 
 
 def _torch_chunked(case: KernelCase) -> Provider | None:
-    """torch's own linear_cross_entropy with its default chunks; torch 2.11 has none."""
+    """Use torch's own linear_cross_entropy with its default chunks. torch 2.11 does not have it."""
     if case.op != "linear_cross_entropy" or not hasattr(torch.nn, "LinearCrossEntropyOptions"):
         return None
     options = torch.nn.LinearCrossEntropyOptions()
@@ -120,13 +126,13 @@ def _torch_chunked(case: KernelCase) -> Provider | None:
 
 def _liger(case: KernelCase) -> Provider | None:
     liger = importlib.import_module("liger_kernel.transformers.functional")
-    if case.op == "layer_norm":  # it wants a bias; made once
+    if case.op == "layer_norm":  # it needs a bias, which is made once
         bias = functools.cache(lambda place: torch.zeros(case.width, device=place))
         return Provider(lambda x, weight: liger.liger_layer_norm(x, weight, bias(x.device), EPS))
-    if case.op in ("geglu", "swiglu"):  # of two tensors; its GELU is the tanh form
+    if case.op in ("geglu", "swiglu"):  # it takes two tensors, and its GELU is the tanh approximation
         function = getattr(liger, f"liger_{case.op}")
         return Provider(function, adapt=_split, restore=_join, leaves=("first", "second"))
-    if case.op == "rope":  # heads before tokens, cos and sin twice as wide
+    if case.op == "rope":  # it takes heads before tokens, and cos and sin twice as wide
         return Provider(
             lambda q, k, cos, sin: _heads_last(liger.liger_rope(q.transpose(1, 2), k.transpose(1, 2), cos, sin)),
             adapt=_double_angles,
@@ -160,7 +166,7 @@ def _heads_last(pair: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
 
 
 def _quack(case: KernelCase) -> Provider | None:
-    if case.op == "layer_norm":  # it has no backward pass
+    if case.op == "layer_norm":  # it does not have a backward pass
         norm = importlib.import_module("quack.rmsnorm").layernorm_fwd
         return Provider(lambda x, weight: norm(x, weight, eps=EPS), forward_only=True)
     if case.op == "softmax":

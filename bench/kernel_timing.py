@@ -1,19 +1,18 @@
-"""How long a call takes on a device, with inputs that no cache holds and launches that cost nothing.
+"""How long a call takes on a device, when its inputs are not in a cache and launching costs nothing.
 
-On a GPU the calls stand in a CUDA graph, one after another over rotating input sets that together are four times its
-L2 cache; what they return is kept until its set comes round again, so that results do not stay in the cache either.
-A call that waits for the GPU cannot be captured: it is timed between events, the host's part included. On a CPU the
-clock times single calls.
+On a GPU the calls are captured in a CUDA graph, one after another, over rotating input sets that together are four
+times as large as the L2 cache. A result is kept until its input set is used again, so that results do not stay in the
+cache either. A call that waits for the GPU cannot be captured. It is timed between events, including the work of the
+host. On a CPU single calls are timed by the clock.
 
-All of it runs on one stream that is not the default one, inputs and forward passes included: autograd runs a backward
-pass on the stream of its forward pass.
+All of it runs on one stream other than the default stream, also the making of inputs and the forward passes, because
+autograd runs a backward pass on the stream of its forward pass.
 """
 
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -23,26 +22,22 @@ from cram.machine.device import synchronize
 Call = Callable[[int], object]  # takes the number of an input set
 
 MOST_LAUNCHES, MOST_REPLAYS, LEAST_REPLAYS = 20, 30, 10
-GRAPH_SECONDS = 0.02  # of one replay: long calls stand in it a few times or once
+GRAPH_SECONDS = 0.02  # of one replay, in which long calls are captured a few times or once
 CPU_SETS = 2
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, and how they were taken: by `graph`, `events` or `clock`."""
+    """Seconds of one call, and how it was timed: by `graph`, `events` or `clock`."""
 
     median: float
     p20: float
     p80: float
     how: str
 
-    def plain(self) -> dict[str, Any]:
-        """For a results file."""
-        return asdict(self)
-
 
 def count_input_sets(nbytes: int, device: torch.device) -> int:
-    """Input sets whose calls, of `nbytes` each, together move four times the L2 cache."""
+    """Return how many input sets are needed so that their calls, of `nbytes` each, move four times the L2 cache."""
     if device.type != "cuda":
         return CPU_SETS
     cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 50 << 20)
@@ -50,14 +45,14 @@ def count_input_sets(nbytes: int, device: torch.device) -> int:
 
 
 def plan_launches(one_call: float, sets: int, seconds: float) -> tuple[int, int]:
-    """Launches of a graph and its replays, for a measurement of about `seconds`."""
+    """Return the launches in a graph and the replays of it, for a measurement of about `seconds`."""
     launches = max(sets, min(MOST_LAUNCHES, int(GRAPH_SECONDS / one_call)))
     replays = int(seconds / (launches * one_call))
     return launches, max(LEAST_REPLAYS, min(MOST_REPLAYS, replays))
 
 
 def time_call(call: Call, sets: int, device: torch.device, seconds: float, captured: bool = True) -> Timing:
-    """Time a call; `captured=False` takes events on a GPU even where a graph could be had."""
+    """Time a call. With `captured=False` a GPU is timed by events, even where the call could be captured."""
     call(0)
     synchronize(device)
     begin = time.perf_counter()
@@ -66,33 +61,33 @@ def time_call(call: Call, sets: int, device: torch.device, seconds: float, captu
     synchronize(device)
     launches, replays = plan_launches((time.perf_counter() - begin) / 3, sets, seconds)
     if device.type != "cuda":
-        return _timing(_by_clock(call, sets, launches * replays, seconds), "clock")
+        return _summarise(_by_clock(call, sets, launches * replays, seconds), "clock")
     if captured and not waits_for_gpu(call):
         try:
-            graph, kept = capture(call, sets, launches)
-        except RuntimeError:  # what it does cannot stand in a graph for another reason
+            graph, results = capture(call, sets, launches)
+        except RuntimeError:  # the call cannot be captured for another reason
             synchronize(device)
         else:
             values = _by_events(graph.replay, launches, replays)
-            del kept  # the graph writes there
-            return _timing(values, "graph")
-    return _timing(_by_events(lambda: rotate(call, sets, launches), launches, replays), "events")
+            del results  # not earlier: the graph writes into them
+            return _summarise(values, "graph")
+    return _summarise(_by_events(lambda: rotate(call, sets, launches), launches, replays), "events")
 
 
-def _timing(values: list[float], how: str) -> Timing:
+def _summarise(values: list[float], how: str) -> Timing:
     return Timing(**percentiles(values), how=how)
 
 
 def rotate(call: Call, sets: int, launches: int) -> dict[int, object]:
-    """Call again and again over the input sets; returns what the last call of each gave."""
-    kept: dict[int, object] = {}
+    """Call `launches` times over the input sets in turn, and return the result of the last call on each set."""
+    results: dict[int, object] = {}
     for number in range(launches):
-        kept[number % sets] = call(number % sets)
-    return kept
+        results[number % sets] = call(number % sets)
+    return results
 
 
 def waits_for_gpu(call: Call) -> bool:
-    """Whether the host waits for the GPU somewhere in a call, by `.item()` or a copy to or from it."""
+    """Return whether the host waits for the GPU in a call, by `.item()` or by a copy to or from the GPU."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         call(0)
@@ -106,15 +101,15 @@ def waits_for_gpu(call: Call) -> bool:
 
 
 def capture(call: Call, sets: int, launches: int) -> tuple[torch.cuda.CUDAGraph, dict[int, object]]:
-    """A graph of `launches` calls, and their results, which live as long as they are held."""
+    """Capture `launches` calls in a graph. Returns it and the results, which must be held while it is replayed."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-        kept = rotate(call, sets, launches)
-    return graph, kept
+        results = rotate(call, sets, launches)
+    return graph, results
 
 
 def _by_events(run: Callable[[], object], launches: int, replays: int) -> list[float]:
-    """Seconds a launch in each of `replays` runs of `launches` launches."""
+    """Return the seconds of one launch in each of `replays` runs of `launches` launches."""
     pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(replays)]
     for _ in range(3):
         run()
@@ -128,7 +123,7 @@ def _by_events(run: Callable[[], object], launches: int, replays: int) -> list[f
 
 
 def _by_clock(call: Call, sets: int, most: int, seconds: float) -> list[float]:
-    """Seconds of up to `most` calls, no more than about `seconds` in all but at least five."""
+    """Return the seconds of up to `most` calls: at least five, and about `seconds` in all."""
     values: list[float] = []
     while len(values) < 5 or (len(values) < most and sum(values) < seconds):
         begin = time.perf_counter()
@@ -139,9 +134,9 @@ def _by_clock(call: Call, sets: int, most: int, seconds: float) -> list[float]:
 
 @functools.cache
 def measure_copy_speed(nbytes: int, device: torch.device, seconds: float) -> float:
-    """Bytes a second, read and written, of copying on the device in pieces that move `nbytes`.
+    """Return the bytes a second, read and written, of a copy on the device in pieces that move `nbytes`.
 
-    The faster of torch's copy and an elementwise kernel.
+    The faster one of torch's copy and an elementwise kernel counts.
     """
     count = max(1, nbytes // 8)
     sets = count_input_sets(nbytes, device)
@@ -154,7 +149,7 @@ def measure_copy_speed(nbytes: int, device: torch.device, seconds: float) -> flo
 
 
 def measure_peak_bytes(call: Call, device: torch.device) -> int | None:
-    """Memory that a call takes beyond what was allocated before, at most; None on a CPU."""
+    """Return the peak of the memory that a call allocates; None on a CPU."""
     if device.type != "cuda":
         return None
     synchronize(device)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Does cram work with other versions? An environment of its own gets the packages named, then runs the kernels' tests on
-# the reference and in Triton's interpreter, compiles every kernel for every GPU of the compile table, and trains a demo.
+# Check cram with other versions of its packages. In a new environment with the packages that are named, this runs the
+# kernels' tests on the reference and in Triton's interpreter, compiles every kernel for every GPU of the compile table,
+# and trains a demo.
 #
 #     bash bench/try_versions.sh python3.12 torch==2.14.1
 #     VENV=/tmp/env bash bench/try_versions.sh python3.13 torch==2.13.0 transformers==5.24.0     (keeps the environment)
 #
-# Outside CI: plain torch brings gigabytes of CUDA. Prints a line for each step, and ends with 1 if one has failed.
+# It is not part of CI, because plain torch brings gigabytes of CUDA. It prints a line for each step, and ends with
+# status 1 if a step has failed.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${1:?the interpreter, such as python3.12}
@@ -31,7 +33,7 @@ step() { # name, command ...
 
 test -x "$run" || "$python" -m venv "$venv" || exit 1
 cd "$root" || exit 1
-# The requirements of cram without their ranges for what is tried here.
+# pip may go beyond cram's ranges for the packages that are named.
 step "install $*" "$run" -m pip install --quiet "$@" -e "$root[test]"
 step "versions" "$run" -c "import sys, torch, triton, transformers, datasets, numpy as n; print('Python', sys.version.split()[0], \
 'torch', torch.__version__, 'triton', triton.__version__, 'transformers', transformers.__version__, 'datasets', datasets.__version__, 'numpy', n.__version__)"

@@ -15,10 +15,10 @@ from bench.compile_kernels import (
     MachineCode,
     compile_all,
     count_instructions,
+    find_missed_bars,
     main,
-    missed_bars,
-    record,
-    show,
+    print_table,
+    record_calls,
     specialise,
 )
 from cram.errors import CramError
@@ -35,15 +35,15 @@ needs_triton = pytest.mark.skipif(
 @pytest.mark.parametrize(("arch", "dtype"), [(75, "fp16"), (90, "bf16")])
 @pytest.mark.parametrize("op", CALLS)
 def test_every_kernel_meets_the_bars_at_its_main_shape(op: str, arch: int, dtype: str) -> None:
-    rows = record(call for call in CALLS[op](dtype) if call.main)
+    rows = record_calls(call for call in CALLS[op](dtype) if call.main)
     assert rows
-    _, failures = show(rows, [arch], compile_all(rows, [arch], jobs=1))
+    _, failures = print_table(rows, [arch], compile_all(rows, [arch], jobs=1))
     assert not failures
 
 
 @needs_triton
 def test_every_kernel_of_the_package_is_compiled() -> None:
-    rows = record(call for op in CALLS.values() for dtype in DTYPES for call in op(dtype))
+    rows = record_calls(call for op in CALLS.values() for dtype in DTYPES for call in op(dtype))
     compiled = {row.source.kernel for row in rows}
     sources = (Path(_launch.__file__).parent).glob("*.py")
     defined = {
@@ -61,7 +61,7 @@ def test_a_launch_is_specialised_as_the_jit_does_it() -> None:
     backend = pytest.importorskip("triton.backends.compiler").BaseBackend
     if not hasattr(jit, "native_specialize_impl"):
         pytest.skip("this Triton specialises elsewhere")
-    for row in record(call for op in CALLS.values() for call in op("bf16")):
+    for row in record_calls(call for op in CALLS.values() for call in op("bf16")):
         given = dict(zip(row.launch.kernel.arg_names, row.launch.arguments, strict=False))
         constants, types = dict(row.source.constants), dict(row.source.signature)
         for name, value in given.items():
@@ -78,9 +78,9 @@ def test_rows_that_are_not_aligned_are_read_in_small_pieces() -> None:
     codes = []
     for width in (1000, 1001):
         x = meta(64, width, dtype="fp16")
-        rows = record([LauncherCall("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))])
+        rows = record_calls([LauncherCall("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))])
         codes.append(next(compile_all(rows, [75], jobs=1))[75])
-        assert missed_bars(rows[0], 75, codes[-1]) == ["narrow loads", "narrow stores"]
+        assert find_missed_bars(rows[0], 75, codes[-1]) == ["narrow loads", "narrow stores"]
         assert codes[-1].wide_load_bytes == 0
 
 
@@ -123,13 +123,15 @@ def test_each_bar_is_named_where_it_is_missed() -> None:
         "store_bytes": 16,
         "wide_store_bytes": 16,
     }
-    assert not missed_bars(row, 75, MachineCode(**good))
-    assert missed_bars(row, 75, MachineCode(**good | {"shared": (64 << 10) + 1})) == ["65537 bytes of shared memory"]
-    assert missed_bars(row, 90, MachineCode(**good | {"spills": 3})) == ["3 spills"]
-    assert missed_bars(row, 90, MachineCode(**good | {"wide_load_bytes": 4})) == ["narrow loads"]
-    assert missed_bars(row, 90, MachineCode(**good | {"wide_store_bytes": 4})) == ["narrow stores"]
+    assert not find_missed_bars(row, 75, MachineCode(**good))
+    assert find_missed_bars(row, 75, MachineCode(**good | {"shared": (64 << 10) + 1})) == [
+        "65537 bytes of shared memory"
+    ]
+    assert find_missed_bars(row, 90, MachineCode(**good | {"spills": 3})) == ["3 spills"]
+    assert find_missed_bars(row, 90, MachineCode(**good | {"wide_load_bytes": 4})) == ["narrow loads"]
+    assert find_missed_bars(row, 90, MachineCode(**good | {"wide_store_bytes": 4})) == ["narrow stores"]
     unaligned = KernelBuild(LauncherCall("2x9", "fp32", lambda: None, aligned=False), row.launch, source)
-    assert not missed_bars(unaligned, 90, MachineCode(**good | {"wide_store_bytes": 4}))
+    assert not find_missed_bars(unaligned, 90, MachineCode(**good | {"wide_store_bytes": 4}))
 
 
 @needs_triton
@@ -163,7 +165,7 @@ def test_one_and_nothing_become_constants() -> None:
     from cram_kernels._softmax_kernels import launch_softmax_forward
 
     x = meta(4, 1, dtype="fp16")
-    (row,) = record([LauncherCall("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))])
+    (row,) = record_calls([LauncherCall("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))])
     assert dict(row.source.constants)["width"] == 1
     assert dict(row.source.signature)["scale"] == "fp32"
     assert specialise(row.launch) == row.source
