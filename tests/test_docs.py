@@ -3,6 +3,7 @@
 In a page, a block of `sh` or `python` is run, in the order of the page. A block of `text` is shown and not run.
 """
 
+import ast
 import json
 import os
 import re
@@ -260,6 +261,20 @@ def test_links_and_keys_of_a_page_exist(page: Path) -> None:
     for name in re.findall(r"(?<![\w./-])([a-z]+(?:\.[a-z_0-9]+)+)=", text):
         if name.partition(".")[0] in groups and page != ADDING:  # which adds keys
             assert name in known, f"{page_name(page)} names the key {name}"
+
+
+def test_files_and_functions_of_the_architecture_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for name in re.findall(r"`((?:cram|kernels)/[^`]+)`", text):
+        assert (ROOT / name).is_file(), name
+    rows = re.findall(r"\| `(cram/[^`]+)` \| `([\w.]+)` \|", text)
+    assert len(rows) >= 30
+    for name, function in rows:
+        nodes: list[ast.AST] = [ast.parse((ROOT / name).read_text())]
+        for part in function.split("."):
+            children = [child for node in nodes for child in ast.iter_child_nodes(node)]
+            nodes = [child for child in children if getattr(child, "name", None) == part]
+        assert nodes, f"{name} has no {function}"
 
 
 def test_every_page_is_in_the_readme() -> None:
