@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from cram.clock import Clock
+from cram.config.choices import METHODS
 from cram.config.config import Config
 from cram.config.training import ObjectiveConfig
 from cram.data.cleaning.held_out_split import describe_shortage
@@ -46,7 +47,7 @@ def make_receipt(
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
     repeated = max(0, loader.rows_taken - shards.rows)
     machine = environment(session.parts.device)
-    methods = [method.name for method in session.parts.methods]
+    methods = [method.name for method in session.parts.methods if method.name not in METHODS]
     no_export = "the run failed" if failed else why_not_exported(config.model.kind)
     return {
         "failed": failed,
@@ -65,7 +66,7 @@ def make_receipt(
             "too_few": describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
-        **({"methods": methods} if methods else {}),
+        **({"methods": methods} if methods else {}),  # only methods that no key of the recipe names
         **_speed(session, figures["flops_per_position"]),
         "micro_rows": session.state.micro_rows,
         "out_of_memory_halvings": session.state.out_of_memory,

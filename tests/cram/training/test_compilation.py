@@ -275,7 +275,7 @@ def test_each_micro_batch_begins_a_step_and_leaves_its_gradients(
     accumulate(session, session.parts.loader.peek(6), 0.0)
     assert len(steps) == 3  # one for each micro-batch
     accumulate(plain, plain.parts.loader.peek(6), 0.0)
-    for ours, theirs in zip(session.parts.model.parameters(), plain.model.parameters(), strict=True):
+    for ours, theirs in zip(session.parts.model.parameters(), plain.parts.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
     undo()
     session.parts.model(*(torch.ones(1, SEQ_LEN, dtype=torch.int64),) * 2)
@@ -284,11 +284,11 @@ def test_each_micro_batch_begins_a_step_and_leaves_its_gradients(
 
 def test_only_the_gradient_that_would_be_kept_is_copied() -> None:
     weight, gradient = nn.Parameter(torch.zeros(3)), torch.ones(3)
-    first = compilation._take_away(weight)(gradient)
+    first = compilation._copy_first_gradient(weight)(gradient)
     assert torch.equal(first, gradient)
     assert first.data_ptr() != gradient.data_ptr()
     weight.grad = first
-    assert compilation._take_away(weight)(gradient) is gradient
+    assert compilation._copy_first_gradient(weight)(gradient) is gradient
 
 
 @pytest.mark.parametrize(

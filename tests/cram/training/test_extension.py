@@ -197,8 +197,8 @@ def test_a_shorter_budget_and_another_clock_are_refused(
 
 def test_a_run_whose_learning_rate_has_fallen_is_refused_with_what_to_do(finished: Path, words: list[str]) -> None:
     shutil.rmtree(finished / "checkpoints" / "6")
-    what = r"falls from 50% of the budget on, and no checkpoint from before that is left: it cannot be extended\."
-    with pytest.raises(CramError, match=rf"{what}\nStart another run .* init=.*run, or say budget=12steps\."):
+    what = r"falls from 50% of the budget on, and no checkpoint from before that point is left: it cannot be extended\."
+    with pytest.raises(CramError, match=rf"{what}\nStart another run .* init=.*run, or give budget=12steps\."):
         door.main([*with_run(words, finished), "budget=24steps"])
 
 
