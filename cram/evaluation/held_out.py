@@ -23,7 +23,7 @@ class HeldOutSet:
     Attributes:
         tokens: int64 [rows, seq_len], the text.
         inputs: int64 [rows, seq_len], what the model reads: the tokens, with [MASK] instead of hidden ones.
-        labels: int64 [rows, seq_len], what the model is to answer at each position; IGNORED where it is not asked.
+        labels: int64 [rows, seq_len], the token to predict at each position; IGNORED where none is predicted.
         documents: int32 [rows, seq_len], 0 for the document, 1 for padding.
         objective: "masked", where a label is the hidden token, or "causal", where it is the next token.
         predicted_bytes: UTF-8 bytes of the text that the predicted tokens stand for; each byte of a text belongs to

@@ -16,7 +16,7 @@ from cram.objectives.batch import IGNORED
 BATCH_ROWS = 64
 # How held-out text is scored, and the name of bits per byte.
 BITS_NAMES = {"masked": "bits_per_masked_byte", "causal": "bits_per_byte"}
-LEAST_SHOWN_SHARE = 0.001  # of bytes behind the unknown token, below which nothing is said of them
+LEAST_SHOWN_SHARE = 0.001  # share of unknown bytes below which there is no note
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def find_runnable(data: str, tasks: list[Task]) -> tuple[list[Task], list[str]]:
     """Find the tasks that can be fine-tuned with the files of a folder; from the Hub, all can.
 
     Returns:
-        These tasks, and for each other task a line saying what it lacks.
+        The tasks, and for each task that cannot be fine-tuned a line that names what is missing.
 
     Raises:
         CramError: if the folder does not exist, or no task can be fine-tuned.

@@ -113,13 +113,13 @@ def _own_data_only(jobs: Outcomes) -> tuple[bool, str]:
         for task, hashes in training_sets.items()
         if len(hashes) > 1 or any(hashes & others for other, others in training_sets.items() if other != task)
     )
-    found = (
+    evidence = (
         f"{len(jobs)} fine-tunings, {sum(map(len, training_sets.values()))} training sets for "
         f"{len(training_sets)} tasks, from " + ", ".join(f"weights {identity[:12]}" for identity in weights)
     )
     if foreign:
-        found += f"; several sets, or another task's, for {', '.join(foreign)}"
-    return len(weights) == 1 and not foreign, found
+        evidence += f"; several sets, or another task's, for {', '.join(foreign)}"
+    return len(weights) == 1 and not foreign, evidence
 
 
 def _few_epochs(jobs: Outcomes) -> tuple[bool, str]:
@@ -129,7 +129,7 @@ def _few_epochs(jobs: Outcomes) -> tuple[bool, str]:
 
 def _one_setting(jobs: Outcomes) -> tuple[bool, str]:
     settings = sorted({(outcome["learning_rate"], outcome["batch"], outcome["epochs"]) for outcome in jobs.values()})
-    found = "; ".join(
+    evidence = "; ".join(
         f"learning rate {_format_rate(rate)}, batch {batch}, {epochs} epochs" for rate, batch, epochs in settings
     )
-    return len(settings) == 1, found
+    return len(settings) == 1, evidence

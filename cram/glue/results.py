@@ -72,7 +72,7 @@ def mean_of_each_rate(file: ResultsFile, tasks: Sequence[Task], rates: Sequence[
 
 
 def best_learning_rate(file: ResultsFile, tasks: Sequence[Task], rates: Sequence[float]) -> float:
-    """The one rate for all tasks whose medians have the best mean; of equal ones the first."""
+    """The one rate for all tasks whose medians have the best mean. Among equal means it is the first rate."""
     means = mean_of_each_rate(file, tasks, rates)
     return max(rates, key=lambda rate: means[rate])
 

@@ -120,7 +120,7 @@ def first_score(outcome: dict[str, Any]) -> float:
 
 
 def median_seed(outcomes: Mapping[int, dict[str, Any]], seeds: Iterable[int]) -> int:
-    """The seed whose score is nearest to the median of all outcomes; of equal ones the lowest.
+    """The seed whose score is nearest to the median of all outcomes. Among equally near seeds it is the lowest.
 
     Args:
         outcomes: by seed.

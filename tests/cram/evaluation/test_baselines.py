@@ -85,8 +85,8 @@ def test_tokens_are_spelled_as_they_are_decoded(tokenizer: Tokenizer, rows: Fake
     parts = spell(tokenizer, ids.tolist())
     assert text.tobytes() == b"".join(parts)
     assert owner.tolist() == [number for number, part in enumerate(parts) for _ in part]
-    whole = tokenizer.encode(TEXTS[0]).ids
-    assert vocabulary.spell(np.array(whole))[0].tobytes().decode() == "\0 " + tokenizer.decode(whole) + "\0"
+    ids_of_text = tokenizer.encode(TEXTS[0]).ids
+    assert vocabulary.spell(np.array(ids_of_text))[0].tobytes().decode() == "\0 " + tokenizer.decode(ids_of_text) + "\0"
 
 
 @pytest.mark.parametrize("at_once", [1, 3 * SEQ_LEN, 1 << 18])
@@ -96,12 +96,12 @@ def test_pairs_are_counted_as_by_hand(
     monkeypatch.setattr("cram.evaluation.baselines.TOKENS_AT_ONCE", at_once)
     counts = count_byte_pairs(rows, VocabularyBytes(tokenizer, SpecialTokens.of(tokenizer).ids()))
     step = max(1, at_once // SEQ_LEN)
-    wanted: Counter[tuple[int, int]] = Counter()
+    expected: Counter[tuple[int, int]] = Counter()
     for begin in range(0, rows.rows, step):  # bytes of two separate reads are not a pair
         ids = rows.tokens[begin : begin + step].ravel().tolist()
-        wanted.update(pairwise(b"".join(spell(tokenizer, ids))))
-    del wanted[0, 0]
-    assert {(int(a), int(b)): int(counts[a, b]) for a, b in zip(*counts.nonzero(), strict=True)} == dict(wanted)
+        expected.update(pairwise(b"".join(spell(tokenizer, ids))))
+    del expected[0, 0]
+    assert {(int(a), int(b)): int(counts[a, b]) for a, b in zip(*counts.nonzero(), strict=True)} == dict(expected)
 
 
 def test_a_large_corpus_is_read_in_part_from_its_beginning_to_its_end(tokenizer: Tokenizer, rows: FakeShards) -> None:
@@ -129,9 +129,9 @@ def test_bits_per_byte_are_those_of_the_smoothed_counts(tokenizer: Tokenizer, ro
             if place and row[place] not in special:
                 for first, second in pairwise(parts[place - 1][-1:] + part):
                     bits -= math.log2((pairs[first, second] + 1) / (firsts[first] + 256))
-    found = bigram_bits_per_byte(rows, evaluated, tokenizer, special)
-    assert found == pytest.approx(bits / evaluated.predicted_bytes)
-    assert 2.0 < found < 8.0
+    baseline = bigram_bits_per_byte(rows, evaluated, tokenizer, special)
+    assert baseline == pytest.approx(bits / evaluated.predicted_bytes)
+    assert 2.0 < baseline < 8.0
 
 
 def test_text_that_is_like_the_training_rows_costs_less(tokenizer: Tokenizer, rows: FakeShards) -> None:
