@@ -1,11 +1,8 @@
 import json
 import re
-import shutil
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,56 +11,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.data.cleaning.held_out_split import hash_text
-from cram.data.inspect import plots, show
+from cram.data.inspect import show
 from cram.data.preparation.fates import Fate
-from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 from cram.files.atomic import sha256_file
 from cram.files.sealed import write_sealed
-from cram.terminal.progress import Progress
-
-SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal"]
-NOTICE = "Please enable javascript to use this site."
-SHORT = "a [bold]short[/bold] \x1b[31mone\x1b[0m\r\nwith :smile: \u202e\u2028 na\u00efve \u65e5"
-PAD, CLS, SEP = 0, 2, 3
-
-
-def text(random: np.random.RandomState, words: int) -> str:
-    return " ".join("".join(random.choice(SYLLABLES, 3)) for _ in range(words))
-
-
-def prepared(folder: Path, **settings: Any) -> ShardSet:
-    """200 documents, 8 of them cut; 7 of 11 words, 5 exact duplicates and 4 near ones."""
-    random = np.random.RandomState(5)
-    documents = [text(random, random.randint(12, 60)) for _ in range(196)]
-    documents += [text(random, 150) for _ in range(4)]
-    for place in range(10, 18):
-        documents[place] = f"{documents[place]}\n{NOTICE}"
-    twins = [f"{document} end" for document in documents[196:]]
-    short = [one for one in (f"{SHORT} {n}" for n in range(30)) if hash_text(one) >= 0.05 * 2**64][:7]
-    everything = [*documents, *short, *documents[20:25], *twins]
-    folder.mkdir()
-    source = folder / "corpus.jsonl"
-    source.write_text("".join(json.dumps({"text": one}) + "\n" for one in everything))
-    filters = FilterConfig(min_words=12, symbols=None, digits=None, repetition=False, compressibility=None)
-    data = DataConfig(source=str(source), dir=str(folder), seq_len=32, held_out=0.05, filters=filters,
-                      dedupe=DedupeConfig(exact=True, near=0.8), processes=1, **settings)  # fmt: skip
-    return prepare_shards(data, TokenizerSource(wordpiece=WordPieceConfig(vocab_size=128)), Progress(terminal=False))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return prepared(tmp_path_factory.mktemp("show") / "corpus")
-
-
-@pytest.fixture
-def shards(made: ShardSet, tmp_path: Path) -> ShardSet:
-    """A copy, to change."""
-    return ShardSet.open(shutil.copytree(made.folder, tmp_path / "set", ignore=shutil.ignore_patterns("plots")))
+from tests.cram.data.inspect.small_folder import CLS, NOTICE, PAD, SEP, SHORT, plain, prepared, shown
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +27,6 @@ def whole(made: ShardSet) -> str:
         plain(patch)
         show.print_shards(made.folder)
     return out.getvalue()
-
-
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain(monkeypatch)
-
-
-def plain(patch: pytest.MonkeyPatch) -> None:
-    """Let the output be that of no terminal, 80 columns wide."""
-    patch.setenv("COLUMNS", "80")
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
-        patch.delenv(name, raising=False)
 
 
 def account(shards: ShardSet, capsys: pytest.CaptureFixture[str], **options: bool) -> str:
@@ -176,12 +118,6 @@ def test_the_short_account_fits_a_screen(
         lines = account(shards, capsys, short=True).splitlines()
         assert len(lines) <= 24
         assert all(len(re.sub(r"\x1b\[[\d;]*m", "", line)) <= 80 for line in lines[1:])
-
-
-def shown(shards: ShardSet, capsys: pytest.CaptureFixture[str], row: int | None = None) -> str:
-    capsys.readouterr()
-    show.print_shards(shards.folder, row)
-    return capsys.readouterr().out
 
 
 def test_what_was_dropped_is_shown_as_it_is_with_nothing_that_steers_the_terminal(whole: str) -> None:
@@ -298,94 +234,6 @@ def test_any_text_can_be_printed(text: str) -> None:
         assert seen.isprintable()
         assert seen.encode(encoding).count(b"?") == text.count("?")
         assert not (text.isascii() and text.isprintable()) or seen == text
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that are drawn."""
-    from matplotlib import pyplot
-
-    found: list[Any] = []
-    close = pyplot.close
-    monkeypatch.setattr(pyplot, "close", lambda figure: (found.append(figure), close(figure)))
-    return found
-
-
-def test_the_plots_show_lengths_and_counts(
-    shards: ShardSet, capsys: pytest.CaptureFixture[str], drawn: list[Any]
-) -> None:
-    out = shown(shards, capsys)
-    paths = [shards.folder / "plots" / name for name in ("lengths.png", "tokens.png")]
-    assert out.endswith(f"\nplots: {paths[0]}, {paths[1]}\n")
-    assert all(path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for path in paths)
-    lengths, tokens = (figure.axes[0] for figure in drawn)
-
-    stream = shards.read(np.arange(shards.rows))[0].ravel()
-    stream = stream[stream != PAD]
-    found = np.diff(np.append(np.flatnonzero(stream == CLS), len(stream)))
-    values, edges, _ = lengths.patches[0].get_data()
-    documents = values * np.diff(np.log(edges)) / np.log(1.1)
-    assert documents == pytest.approx(np.histogram(found, np.append(edges[:-1], edges[-1] - 0.5))[0])
-    places = [line.get_xdata()[0] for line in lengths.lines]
-    assert places == [pytest.approx(found.mean()), np.sort(found)[(len(found) - 1) // 2], 32]
-    labels = [item.get_text() for item in drawn[0].legends[0].get_texts()]
-    fitting = f"seq_len 32 ({(found <= 32).mean():.0%} of the documents fit)"
-    assert labels == [f"mean {found.mean():,.0f}", f"median {places[1]}", fitting]
-    assert lengths.get_xscale() == "log" and lengths.get_xlabel() == "tokens of a document"
-
-    counts = np.sort(np.bincount(stream))[::-1]
-    counts = counts[counts > 0]
-    curve, zipf, *named = tokens.lines
-    assert list(curve.get_ydata()) == counts.tolist() and list(curve.get_xdata()) == list(range(1, len(counts) + 1))
-    assert list(zipf.get_ydata()) == pytest.approx(counts[0] / np.arange(1, len(counts) + 1))
-    ranks = [1, 4, 16, 64, len(counts)]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in named] == [
-        (rank, counts[rank - 1]) for rank in ranks
-    ]
-    tokenizer = Tokenizer.from_file(str(shards.tokenizer_path))
-    names = [note.get_text().strip('"') for note in tokens.texts]
-    assert [int((stream == tokenizer.token_to_id(name)).sum()) for name in names] == [counts[r - 1] for r in ranks]
-    assert (tokens.get_xscale(), tokens.get_yscale()) == ("log", "log")
-
-
-def test_documents_of_one_length_and_longer_ones_are_drawn(made: ShardSet, drawn: list[Any]) -> None:
-    for lengths in ([0, 0, 0, 9], [0, 0, 5, 0, 4], [0] * 500 + [9]):
-        made.lengths = lambda lengths=lengths: np.array(lengths)  # type: ignore[method-assign]
-        assert plots._plot_lengths(made).startswith(b"\x89PNG")
-    labels = [figure.axes[0].get_xlabel() for figure in drawn]
-    assert labels[2] == "tokens of a document (last bar: 500 and more)"
-    del made.lengths
-
-
-@pytest.mark.parametrize("name", ["$x$ \u65e5\u672c \U0001f600 \x07", "$\\frac{a$"])
-def test_any_name_of_a_token_is_drawn(
-    made: ShardSet, drawn: list[Any], monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    class Names:
-        def id_to_token(self, token: int) -> str | None:
-            return name if token % 2 else None
-
-    plots._plot_tokens(made, Names())  # type: ignore[arg-type]
-    assert any("$" in note.get_text() or "\\" in note.get_text() for note in drawn[0].axes[0].texts)
-
-
-def test_a_folder_that_cannot_be_written_costs_the_plots_alone(
-    shards: ShardSet, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (shards.folder / "plots").write_text("in the way")
-    out = shown(shards, capsys)
-    assert "\nrow " in out
-    assert re.search(r"\nno plots, because .*/set/plots cannot be written \(.*\)\n$", out)
-
-
-def test_a_full_disk_costs_the_plots_alone(
-    shards: ShardSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: Path, __: bytes) -> Callable[[], None]:
-        raise CramError("the disk is full")
-
-    monkeypatch.setattr(plots, "write_atomic", full)
-    assert shown(shards, capsys).endswith("/set/plots cannot be written (the disk is full)\n")
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

@@ -38,8 +38,13 @@ SPECIAL = SpecialTokens(pad=0, unk=1, cls=2, sep=3, mask=4)
 small_ids = st.lists(st.integers(5, 7), max_size=30)
 
 
-def make(folder: Path, texts: list[str], path: str | None = None, wordpiece: WordPieceConfig = WORDPIECE,
-         **changes: Any) -> ShardSet:  # fmt: skip
+def make(
+    folder: Path,
+    texts: list[str],
+    path: str | None = None,
+    wordpiece: WordPieceConfig = WORDPIECE,
+    **changes: Any,
+) -> ShardSet:
     folder.mkdir(exist_ok=True)
     source = folder / "corpus.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

@@ -1,110 +1,35 @@
-import errno
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
-from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
-from cram.data.preparation import chunks, prepare, row_writer
-from cram.data.preparation import first_pass as segments
+from cram.config.data import DataConfig, DedupeConfig, WordPieceConfig
+from cram.data.preparation import prepare
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from cram.files import atomic
-
-ROOT = str(Path(__file__).parents[4])
-CORPUS = Path(ROOT).parent / "shared/data/pretrain"
-WORDPIECE = WordPieceConfig(vocab_size=128)
-NO_FILTERS = FilterConfig(
-    min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None
+from tests.cram.data.preparation.small_corpus import (
+    NO_FILTERS,
+    ROOT,
+    WORDPIECE,
+    Quiet,
+    failing,
+    hashes,
+    make,
+    packed,
+    run,
+    seen,
+    texts,
+    write,
 )
-SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal"]
 
-
-class Quiet:
-    """A progress report that counts."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, int] = {}
-        self.totals: dict[str, int | None] = {}
-
-    @contextmanager
-    def stage(self, name: str, total: int | None, unit: str) -> Iterator[Any]:
-        self.stages[name] = 0
-        self.totals[name] = total
-
-        def advance(amount: int) -> None:
-            assert amount >= 0
-            self.stages[name] += amount
-
-        yield SimpleNamespace(advance=advance)
-
-
-def texts(count: int = 300, seed: int = 7) -> list[str]:
-    random = np.random.RandomState(seed)
-    return [" ".join("".join(random.choice(SYLLABLES, 3)) for _ in range(random.randint(3, 60))) for _ in range(count)]
-
-
-def write(folder: Path, documents: list[str], files: int = 3) -> DataConfig:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(files):
-        lines = "".join(json.dumps({"text": text}) + "\n" for text in documents[number::files])
-        (folder / f"{number}.jsonl").write_text(lines)
-    return DataConfig(
-        source=f"{folder}/*.jsonl",
-        dir=str(folder / "shards"),
-        seq_len=32,
-        held_out=0.05,
-        filters=NO_FILTERS,
-        processes=1,
-    )
-
-
-def make(data: DataConfig, wordpiece: WordPieceConfig = WORDPIECE, tokenizer: str | None = None) -> ShardSet:
-    return prepare_shards(data, TokenizerSource(tokenizer, wordpiece), Quiet())  # type: ignore[arg-type]
-
-
-def packed(shards: ShardSet) -> list[str]:
-    """The documents in the rows."""
-    tokenizer = Tokenizer.from_file(str(shards.tokenizer_path))
-    stream = shards.read(np.arange(shards.rows))[0].ravel()
-    stream = stream[stream != 0]
-    return [tokenizer.decode(piece.tolist()) for piece in np.split(stream, np.flatnonzero(stream == 2)[1:])]
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """sha256 of the files below a folder that must not differ from run to run."""
-    return {
-        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != "timing.json"
-    }
-
-
-def seen(folder: Path) -> list[str]:
-    """The names in a folder that are not hidden."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Constants such that 300 documents make several chunks, segments and shards."""
-    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 16)
-    monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 64)
-    monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 64 * 32)
-    monkeypatch.setattr(row_writer, "PART_BYTES", 5_000)
+CORPUS = Path(ROOT).parent / "shared/data/pretrain"
 
 
 def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -> None:
@@ -124,9 +49,8 @@ def test_every_training_document_is_packed_and_no_held_out_one(tmp_path: Path) -
     about = made.manifest["tokenizer"]
     assert about["trained_here"]
     assert about["unknown_tokens"] == made.token_counts()[1] / made.tokens
-    assert [(source["name"], source["documents"]) for source in made.manifest["sources"]] == [
-        ("0.jsonl", 102), ("1.jsonl", 101), ("2.jsonl", 101),
-    ]  # fmt: skip
+    sources = {source["name"]: source["documents"] for source in made.manifest["sources"]}
+    assert sources == {"0.jsonl": 102, "1.jsonl": 101, "2.jsonl": 101}
     assert borders.max() > 0
     assert not (made.folder / "journal").exists()
     made.verify()
@@ -173,95 +97,6 @@ def test_two_preparations_elsewhere_give_the_same_hash(tmp_path: Path) -> None:
     first, second = (make(write(tmp_path / name / "corpus", texts())) for name in ("here", "there"))
     assert first.hash == second.hash and first.folder.name == second.folder.name
     assert hashes(first.folder) == hashes(second.folder)
-
-
-@pytest.mark.parametrize("packing", ["greedy", "best_fit"])
-def test_killed_at_any_write_and_started_again_it_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None, packing: str
-) -> None:
-    data = replace(write(tmp_path, texts()), packing=packing)  # type: ignore[arg-type]
-    straight = make(data)
-    assert len(straight.manifest["shards"]) > 3
-    expected, done = hashes(straight.folder), 0
-    real = atomic.os.fsync
-
-    for kill in range(100):
-        writes = 0
-
-        def die(file: int, kill: int = kill) -> None:
-            nonlocal writes
-            writes += 1
-            if writes > kill:
-                raise KeyboardInterrupt
-            real(file)
-
-        again = replace(data, dir=str(tmp_path / f"{kill}"))
-        with monkeypatch.context() as patch:
-            patch.setattr(atomic.os, "fsync", die)
-            try:
-                make(again)
-                break
-            except KeyboardInterrupt:
-                assert seen(Path(again.dir)) == []
-        monkeypatch.setattr(atomic.os, "fsync", real)
-        assert hashes(make(again).folder) == expected
-        done += 1
-    assert done > 15
-
-
-def test_what_is_finished_is_not_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = write(tmp_path, texts())
-
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare, "summarize_documents", die)
-        make(data)
-    for stage in ("train_tokenizer", "signatures", "find_duplicates"):
-        for module in ("vocabulary", "scan", "decision"):
-            monkeypatch.setattr(f"cram.data.preparation.{module}.{stage}", die, raising=False)
-    made = make(data)
-    assert made.documents > 200
-    going_on, warning = capsys.readouterr().out.splitlines()
-    assert going_on == f"going on with the preparation of {made.folder}"
-    assert warning.startswith("warning: 16 held-out document(s)")
-
-
-def test_two_processes_make_the_same_bytes_as_one(tmp_path: Path, small_pieces: None) -> None:
-    data = write(tmp_path, texts(600))
-    one, two = make(data), make(replace(data, dir=str(tmp_path / "two"), processes=2))
-    assert hashes(one.folder) == hashes(two.folder)
-
-
-TWICE = """
-import sys
-from cram.config.data import DataConfig, WordPieceConfig
-from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.vocabulary import TokenizerSource
-if __name__ == "__main__":
-    data = DataConfig(source=sys.argv[1], dir=sys.argv[2], seq_len=32, processes=1)
-    print(prepare_shards(data, TokenizerSource(wordpiece=WordPieceConfig(vocab_size=128))).folder)
-"""
-
-
-def run(script: str, *words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": ROOT}
-    )
-
-
-def test_of_two_at_once_one_works_and_the_other_waits(tmp_path: Path) -> None:
-    data = write(tmp_path, texts(3000))
-    running = [run(TWICE, data.source, data.dir) for _ in range(2)]
-    said = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    (folder,) = seen(Path(data.dir))
-    assert all(text.endswith(f"{folder}\n") for text in said)
-    assert sum("another process is preparing" in text for text in said) == 1
-    assert sum("training the tokenizer" in text for text in said) == 1
 
 
 def test_tokens_stops_there_with_every_file_in_it(tmp_path: Path) -> None:
@@ -388,44 +223,6 @@ def test_task_files_are_looked_for_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"data\.dedupe\.decontaminate"):
         make(replace(data, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.nothing")))
     assert not Path(data.dir).exists()
-
-
-def failing(error: BaseException) -> Callable[..., None]:
-    def fail(*_: object) -> None:
-        raise error
-
-    return fail
-
-
-@pytest.mark.parametrize("error", [CramError("bad line"), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
-def test_what_fails_shows_no_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    data = write(tmp_path, texts())
-    with monkeypatch.context() as patch:
-        patch.setattr("cram.data.shards.shards.write_sealed", failing(error))
-        with pytest.raises(CramError if isinstance(error, OSError) else type(error)):
-            make(data)
-    assert seen(Path(data.dir)) == []
-    assert make(data).rows
-
-
-def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
-) -> None:
-    data = write(tmp_path, texts())
-    expected = hashes(make(replace(data, dir=str(tmp_path / "roomy"))).folder)
-    with monkeypatch.context() as patch:
-        patch.setattr("cram.files.atomic.os.fsync", failing(OSError(errno.ENOSPC, "No space left on device")))
-        with pytest.raises(CramError, match=r"/shards.*the disk is full \(No space left on device\)"):
-            make(data)
-    assert seen(Path(data.dir)) == []
-    assert hashes(make(data).folder) == expected
-
-
-def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
-    data = write(tmp_path, texts())
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CramError, match=r"data.dir=.*file: cannot be written"):
-        make(replace(data, dir=str(tmp_path / "file")))
 
 
 MEASURE = """

@@ -20,8 +20,28 @@ from cram.data.text.source import SourcePart
 from cram.data.text.sources import open_source
 from cram.data.tokenizer import SpecialTokens, train_tokenizer
 
-WORDS = ["river", "castle", "teacher", "garden", "letter", "window", "soldier", "winter", "market", "doctor", "engine",
-         "island", "painter", "bridge", "farmer", "sailor", "kitchen", "village", "harbour", "forest"]  # fmt: skip
+WORDS = [
+    "river",
+    "castle",
+    "teacher",
+    "garden",
+    "letter",
+    "window",
+    "soldier",
+    "winter",
+    "market",
+    "doctor",
+    "engine",
+    "island",
+    "painter",
+    "bridge",
+    "farmer",
+    "sailor",
+    "kitchen",
+    "village",
+    "harbour",
+    "forest",
+]
 COOKIES = "We use cookies to make this site better for you."
 DENSE = "x y z " * 9 + "x"  # a token every second character
 FILTERS = FilterConfig(compressibility=0.45)  # the vocabulary here is small

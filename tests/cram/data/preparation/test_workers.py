@@ -201,8 +201,12 @@ except KeyboardInterrupt:
 def test_a_signal_to_all_is_heard_by_the_parent_alone(name: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, name],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     assert parent.stdout
     assert parent.stdout.readline() == "begun\n"
     os.killpg(parent.pid, signal.Signals[name])
