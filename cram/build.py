@@ -19,7 +19,7 @@ from cram.hub.card import check_card
 from cram.machine.device import pick_device, pick_precision
 from cram.methods.method import Methods
 from cram.model.backends.choose import choose_backend
-from cram.model.kinds import build_model, new_model
+from cram.model.kinds import build_model
 from cram.model.transformer import Transformer
 from cram.objectives.objective import Setting
 from cram.optim.groups import parameter_groups
@@ -74,8 +74,6 @@ def check(config: Config) -> None:
     check_card(config.card)
     check_compile(config.compile, device)
     choose_backend(config.model.attention, device, pick_precision(config.precision, device))
-    with torch.device("meta"):
-        new_model(config.model, config.wordpiece.vocab_size)
     check_memory(config, device)
     if config.tokenizer and config.objective.held_out == "masked":
         check_mask(config.tokenizer, config.special)

@@ -7,6 +7,7 @@ from typing import Any
 from cram.config.config import Config
 from cram.config.training import CardConfig
 from cram.errors import CramError
+from cram.evaluation.scores import BITS_NAMES
 from cram.files.atomic import to_json
 from cram.hub.kinds import stock_model
 from cram.hub.stock import StockModel
@@ -250,7 +251,8 @@ def _rules(receipt: dict[str, Any]) -> str:
 
 
 def _bits(held_out: dict[str, Any]) -> str:
-    if "bits_per_byte" not in held_out:
-        return f"{held_out['bits_per_masked_byte']:.4f} bits per masked byte"
-    bits, bigram = held_out["bits_per_byte"], held_out["bigram_bits_per_byte"]
-    return f"{bits:.4f} bits per byte, where counts of pairs of bytes give {bigram:.4f}"
+    """The loss in bits, under its name, with the baseline of a causal model."""
+    (name,) = (name for name in BITS_NAMES.values() if name in held_out)
+    bigram = held_out.get("bigram_bits_per_byte")
+    baseline = "" if bigram is None else f", where counts of pairs of bytes give {bigram:.4f}"
+    return f"{held_out[name]:.4f} {name.replace('_', ' ')}{baseline}"

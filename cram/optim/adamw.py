@@ -1,13 +1,11 @@
 """AdamW, the update rule for all parameters unless another one is chosen."""
 
-from collections import defaultdict
-
 import torch
 from torch import Tensor
 
 from cram.config.training import OptimizerConfig
 from cram.optim.groups import ParameterGroup
-from cram.optim.optimizer import Optimizer
+from cram.optim.optimizer import Optimizer, State
 
 
 class AdamW(Optimizer):
@@ -16,12 +14,7 @@ class AdamW(Optimizer):
     Source: arXiv:1711.05101 (decoupled weight decay).
     """
 
-    def __init__(
-        self,
-        groups: list[ParameterGroup],
-        config: OptimizerConfig,
-        state: defaultdict[Tensor, dict[str, Tensor]] | None = None,
-    ) -> None:
+    def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
         super().__init__(groups, config, state)
         self._torch = torch.optim.AdamW(
             [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],

@@ -9,6 +9,9 @@ from cram.files.tensors import check_tensors, to_meta
 from cram.optim.groups import ParameterGroup
 from cram.optim.schedule import Schedule, linear
 
+# What a rule remembers of each parameter, as tensors by a short name.
+State = defaultdict[Tensor, dict[str, Tensor]]
+
 
 def decay_schedule(config: OptimizerConfig) -> Schedule:
     """Share of the weight decay that holds over progress: linear from 1 to `final_decay`."""
@@ -28,16 +31,11 @@ class Optimizer:
         state: the dictionary to keep the state in, given by a rule that leaves some of its groups to this one.
     """
 
-    def __init__(
-        self,
-        groups: list[ParameterGroup],
-        config: OptimizerConfig,
-        state: defaultdict[Tensor, dict[str, Tensor]] | None = None,
-    ) -> None:
+    def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
         self.groups = groups
         self.config = config
         self.decay = decay_schedule(config)
-        self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict) if state is None else state
+        self.state: State = defaultdict(dict) if state is None else state
         self._multiplier = 0.0
 
     def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:

@@ -6,6 +6,7 @@ from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.errors import CramError
 from cram.machine.device import total_memory
+from cram.model.backends.choose import BACKENDS
 from cram.model.count import count_parameters
 
 
@@ -39,9 +40,10 @@ def activation_bytes(config: ModelConfig, rows: int, seq_len: int) -> int:
     """Return the least bytes that a forward pass keeps for its gradients.
 
     These are, for each block, the input, queries, keys and values, and both halves of the MLP, with two bytes per
-    number; with explicit attention also its weights.
+    number; with some attention back-ends also the attention weights.
     """
-    scores = config.heads * seq_len if config.attention == "softmax" else 0
+    keeps_weights = config.attention != "auto" and BACKENDS[config.attention].keeps_weights
+    scores = config.heads * seq_len if keeps_weights else 0
     return 2 * rows * seq_len * config.layers * (4 * config.width + 2 * config.mlp_width + scores)
 
 

@@ -39,10 +39,12 @@ class AttentionBackend:
     Attributes:
         variable_length: whether `attend` reads `Packing.bounds`. Other back-ends read `Packing.mask`.
         causal_without_mask: whether `attend` can hide later positions by itself, where there is no other mask.
+        keeps_weights: whether the attention weights of all pairs of positions stay in memory for the gradients.
     """
 
     variable_length = False
     causal_without_mask = False
+    keeps_weights = False
 
     def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """The reason why the back-end cannot run with tensors of this device and dtype; None if it can."""

@@ -10,6 +10,8 @@ from cram.model.backends.backend import AttentionBackend, Packing
 class Softmax(AttentionBackend):
     """The formula as it is written, with all weights in memory. Source: arXiv:1706.03762 eq. 1."""
 
+    keeps_weights = True
+
     def suits(self, device: torch.device, dtype: torch.dtype) -> bool:
         """In bf16 on a CPU, where two batched products take less than half the time of SDPA."""
         return device.type == "cpu" and dtype == torch.bfloat16

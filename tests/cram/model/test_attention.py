@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from cram.config.choices import ATTENTION
 from cram.model.attention import attend
-from cram.model.backends.choose import choose_backend
+from cram.model.backends.backend import AttentionBackend
+from cram.model.backends.choose import BACKENDS, choose_backend
 from cram.model.packing import document_bounds, document_positions, document_starts, pack, pack_whole_rows
 
+GPU_ONLY = ("flash", "varlen")
 ROW = st.lists(st.integers(3, 9), min_size=1, max_size=6)
 
 
@@ -105,6 +108,14 @@ def test_rotary_angles_are_those_of_the_position() -> None:
     angles = positions[:, None] * torch.tensor([100.0 ** (-2 * i / 6) for i in range(3)])
     torch.testing.assert_close(packing.cos[0], angles.cos())
     torch.testing.assert_close(packing.sin[0], angles.sin())
+
+
+def test_every_line_of_the_table_is_a_back_end_and_keeps_its_promise() -> None:
+    assert list(BACKENDS) == [name for name in ATTENTION if name != "auto"]
+    cpu = torch.device("cpu")
+    for name, backend in BACKENDS.items():
+        assert isinstance(backend, AttentionBackend)
+        assert (backend.refusal(cpu, torch.float32) is not None) == backend.variable_length == (name in GPU_ONLY)
 
 
 def test_auto_on_a_cpu() -> None:
