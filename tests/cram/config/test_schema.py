@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import Field
+from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,10 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.ablation.table import AblationTable, Arm
+from cram.clock import Budget
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
 from cram.config.config import Config
+from cram.config.help import help_text
 from cram.config.recipe import read_words
-from cram.config.schema import Range, collect_keys, get_default, get_type, get_value, key, parse_value
+from cram.config.schema import (
+    Range,
+    build_config,
+    collect_keys,
+    get_default,
+    get_type,
+    get_value,
+    group,
+    key,
+    parse_value,
+)
 from cram.errors import CramError
 
 SCHEMAS = (Config, ShardsConfig, EvaluateConfig, ExportConfig, AblateConfig, GlueConfig, AblationTable, Arm)
@@ -179,8 +191,39 @@ def test_keys_of_paths_are_declared_as_such() -> None:
 def test_a_range_is_printed_in_words() -> None:
     assert str(key(0.0, "", least=0, below=1).metadata["range"]) == "at least 0, below 1"
     assert str(key(1, "", above=0.5, most=10**12).metadata["range"]) == "above 0.5, at most 1e12"
+    assert str(key(1, "", least=1, most=10**9).metadata["range"]) == "at least 1, at most 1e9"
     assert not key("", "").metadata["range"]
 
 
 def test_the_value_of_a_dotted_key() -> None:
     assert get_value(Config(), "optimizer.muon.lr") == 0.02
+
+
+@dataclass
+class Inner:
+    rows: int | None = key(None, "rows of an update", "rows", least=1, most=9)
+
+
+@dataclass
+class Outer:
+    words: list[str] = key([], "some words")
+    inner: Inner = group(Inner)
+
+
+def test_a_schema_is_made_of_keys_and_groups() -> None:
+    assert list(collect_keys(Outer)) == ["words", "inner.rows"]
+    assert build_config(Outer, {"inner.rows": 3}) == Outer([], Inner(3))
+    assert read_words(Outer, ["words=[a,b]", "inner.rows=null"]) == Outer(["a", "b"], Inner(None))
+    words = " ".join(help_text(Outer).splitlines()[-1].split())
+    assert words == "inner.rows int or null null rows of an update [rows; at least 1, at most 9]"
+
+
+def test_a_list_of_one_config_is_not_shared_with_the_next() -> None:
+    Outer().words.append("a")
+    assert Outer().words == []
+
+
+def test_the_budget_of_a_config_is_parsed() -> None:
+    assert Config(budget="90s").parse_budget() == Budget("wall", 90.0)
+    with pytest.raises(CramError, match=r"^budget=soon is not a valid budget\."):
+        Config(budget="soon").parse_budget()
