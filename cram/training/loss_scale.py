@@ -17,7 +17,7 @@ class LossScale:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
-        self._scaler = torch.amp.GradScaler(device.type)  # type: ignore[attr-defined]
+        self._scaler = torch.amp.GradScaler(device.type)
         self._optimizer = torch.optim.SGD(parameters, lr=0.0)
 
     def backward(self, loss: torch.Tensor) -> None:

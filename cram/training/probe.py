@@ -11,7 +11,8 @@ from cram.machine.device import is_out_of_memory, synchronize
 from cram.terminal.progress import format_tokens
 from cram.training.gradients import backward, halve_micro_batch
 from cram.training.loop import wanted_rows
-from cram.training.session import Loader, Session
+from cram.training.protocols import Loader
+from cram.training.session import Session
 
 # More positions at once make a CPU no faster, and no longer fit into its caches.
 CPU_POSITIONS = 4096

@@ -22,6 +22,7 @@ from cram.errors import CramError
 from cram.evaluate import main as evaluate
 from cram.files.atomic import read_json
 from cram.prepare import main as prepare
+from cram.run.checksums import RESULT_FILES, START_FILES
 from cram.run.metrics import read_metrics
 from cram.run.receipt import BUDGET_RULE
 from cram.train import main
@@ -78,10 +79,7 @@ def finished(
 
 def test_a_run_leaves_all_that_is_promised_and_learns(finished: tuple[list[str], Path, str]) -> None:
     _, folder, said = finished
-    for name in (
-        "recipe.yaml", "environment.json", "metrics.jsonl", "tokenizer.json", "model.safetensors", "receipt.json",
-        "held_out.safetensors", "loss.png", "export/config.json", "export/README.md",
-    ):  # fmt: skip
+    for name in (*START_FILES, *RESULT_FILES, "metrics.jsonl", "loss.png", "export/config.json", "export/README.md"):
         assert (folder / name).exists(), name
     assert list((folder / "tensorboard").glob("events.*"))
     receipt = read_json(folder / "receipt.json")
@@ -140,9 +138,13 @@ def hub_folder(folder: Path, corpus: Path) -> Path:
     ],
 )
 def test_gpt2s_tokenizer_is_trained_evaluated_and_exported(
-    recipe: str, roles: dict[str, str], tiny_words: list[str], tmp_path: Path, corpus: Path,
+    recipe: str,
+    roles: dict[str, str],
+    tiny_words: list[str],
+    tmp_path: Path,
+    corpus: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     path = hub_folder(tmp_path / "hub", corpus)
     words = [f"recipe={recipe}", *tiny_words[1:], "budget=3steps", f"tokenizer={path}"]
     if recipe == "bert_demo":
