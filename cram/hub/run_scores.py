@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from cram.config.commands import EvaluateConfig
 from cram.data.shards.shards import HeldOutDocument
 from cram.data.special import SpecialTokens
+from cram.data.text.formats import DocumentRule
 from cram.data.text.sources import open_source
 from cram.errors import CramError
 from cram.evaluation.held_out_rows import build_held_out
@@ -63,7 +64,7 @@ def score_run(config: EvaluateConfig) -> RunScores:
     model, tokenizer = (snapshot.model, snapshot.tokenizer) if snapshot else load_trained(run, recipe, device)
     if config.text is not None:
         limits, objective = replace(recipe.evaluation, tokens=config.tokens), recipe.objective.held_out
-        documents = read_documents(config.text, config)
+        documents = read_documents(config.text, config.text_field, config.document)
         rows = build_held_out(documents, tokenizer, recipe.data.seq_len, limits, objective=objective)
     else:
         rows = snapshot.held_out() if snapshot else load_held_out(run, model.vocab_size)
@@ -82,13 +83,18 @@ def score_run(config: EvaluateConfig) -> RunScores:
     )
 
 
-def read_documents(text: str, config: EvaluateConfig) -> Iterator[HeldOutDocument]:
-    """Yield the documents of files that are not blank.
+def read_documents(name: str, text_field: str, document_rule: DocumentRule) -> Iterator[HeldOutDocument]:
+    """Yield the documents of some files, without those that are blank.
 
     Args:
-        text: glob of the files.
+        name: glob of the files, or another source, as in `data.source`.
+        text_field: the field that holds the text of a record.
+        document_rule: what one document is in a .txt file.
+
+    Raises:
+        CramError: for a source that does not exist or cannot be read.
     """
-    for part in open_source(text, config.text_field, config.document).parts:
+    for part in open_source(name, text_field, document_rule).parts:
         for document in part.documents():
-            if document.text.strip():
+            if not document.is_blank:
                 yield HeldOutDocument(document.text, hashlib.sha256(document.text.encode()).hexdigest())
