@@ -1,0 +1,151 @@
+"""A session whose parts are fakes that can be computed by hand: rows that hold their number, one weight, no data."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cram.clock import Budget, Clock
+from cram.config.training import FaultsConfig
+from cram.methods.method import Methods
+from cram.run.checkpoint import Checkpoints
+from cram.run.metrics import Metrics
+from cram.training.session import LoopConfig, Parts, RunState, Session
+
+SEQ_LEN = 4
+CALM = FaultsConfig(spike=1e9)  # the loss of the fake objective grows with the rows
+
+
+class FakeLoader:
+    """Rows that hold their own number."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows_total, self.rows_taken = rows, 0
+
+    @property
+    def rows_left(self) -> int:
+        return self.rows_total - self.rows_taken
+
+    def peek(self, n: int) -> "FakeRows":
+        return FakeRows(np.arange(self.rows_taken, self.rows_taken + n, dtype=np.float32))
+
+    def next(self, n: int) -> "FakeRows":
+        rows = self.peek(n)
+        self.rows_taken += n
+        return rows
+
+    def state(self) -> dict[str, Any]:
+        return {"taken": self.rows_taken}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.rows_taken = state["taken"]
+
+
+@dataclass
+class FakeRows:
+    tokens: np.ndarray
+
+    def __getitem__(self, part: slice) -> "FakeRows":
+        return FakeRows(self.tokens[part])
+
+
+@dataclass
+class FakeBatch:
+    values: torch.Tensor
+    predicted: int
+
+    def to(self, device: torch.device) -> "FakeBatch":
+        return self
+
+
+class FakeObjective:
+    """Row n has n % 3 predicted tokens; its loss is the weight times the row's number, for each."""
+
+    phases: tuple[float, ...] = (0.0,)
+
+    def __init__(self) -> None:
+        self.progress: list[float] = []
+        self.largest = 10**9
+
+    def prepare(self, rows: FakeRows, progress: float) -> FakeBatch:
+        self.progress.append(progress)
+        return FakeBatch(torch.from_numpy(rows.tokens), int((rows.tokens % 3).sum()))
+
+    def nats_per_row(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
+        return model.weight.flatten() * batch.values * (batch.values % 3)
+
+    def loss(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
+        if len(batch.values) > self.largest:
+            raise torch.OutOfMemoryError("fake")
+        return (model.weight * batch.values * (batch.values % 3)).sum()
+
+
+class FakeOptimizer:
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.multipliers: list[float] = []
+        self.gradients: list[float] = []
+        self.finite: list[bool] = []
+        self._model = model
+
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
+        self.multipliers.append(multiplier)
+        self.finite.append(bool(finite))
+        self.gradients.append(sum(float(p.grad.sum()) for p in self._model.parameters() if p.grad is not None))
+
+    def lr(self) -> float:
+        return self.multipliers[-1]
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        return {"nothing": torch.zeros(1)}
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        pass
+
+
+def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: int = 8, **changes: Any) -> Session:
+    """A session of fake parts; `changes` are fields of the session, its parts, its config or its state."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    fields: dict[str, Any] = {
+        "model": model,
+        "objective": FakeObjective(),
+        "optimizer": FakeOptimizer(model),
+        "methods": Methods(),
+        "loader": FakeLoader(rows),
+        "schedule": lambda progress: 1.0 - progress,
+        "decay_begins": 0.0,
+        "batch_tokens": lambda progress: batch * SEQ_LEN,
+        "held_out": None,
+        "evaluate": lambda rows: {"nats_per_token": 1.0},
+        "device": torch.device("cpu"),
+        "precision": torch.float32,
+        "loss_scale": None,
+        "seq_len": SEQ_LEN,
+        "clip": None,
+        "faults": CALM,
+        "log_interval": 3,
+        "checkpoint_seconds": 1e9,
+        "evaluation_interval": None,
+        "micro_rows": 2,
+        "clock": Clock(Budget.parse(budget)),
+        "checkpoints": Checkpoints(run),
+        "show": lambda progress, figures: None,
+        "stop_requested": lambda: False,
+        "threads": 1,
+        **changes,
+    }
+    fields["metrics"] = fields.get("metrics") or Metrics(run)
+
+    def take(schema: Any, *names: str) -> dict[str, Any]:
+        names = names or tuple(item.name for item in dataclasses.fields(schema))
+        return {name: fields[name] for name in names}
+
+    names = ("clock", "metrics", "checkpoints", "show", "stop_requested", "threads")
+    return Session(
+        parts=Parts(**take(Parts)),
+        config=LoopConfig(**take(LoopConfig)),
+        state=RunState(micro_rows=fields["micro_rows"]),
+        **take(Session, *names),
+    )
