@@ -17,9 +17,9 @@ class ArmRun:
 
     Attributes:
         arm: its name.
-        seed: of the run.
+        seed: its `seed=`.
         words: for `cram.train`; they name the folder as well.
-        config: what the words make.
+        config: made from the words.
     """
 
     arm: str

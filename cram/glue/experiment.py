@@ -39,9 +39,9 @@ class GlueExperiment:
     predictions, the tokens of the examples, and submission.zip.
 
     Args:
-        config: of the command, checked.
-        folder: for the results.
-        tasks: to fine-tune. The results are also of tasks that `folder` has outcomes of.
+        config: the keys of the command.
+        folder: where the results are written.
+        tasks: the tasks to fine-tune. Tasks with outcomes in `folder` are part of the results as well.
         pretrained: the checkpoint.
 
     Raises:
@@ -139,7 +139,7 @@ class GlueExperiment:
                 dev = {name: self._tokenize(split) for name, split in data.dev.items()}
             for job in task_jobs:
                 self._run_job(job, task, train, dev, f"{missing.index(job) + 1} of {len(missing)}: {job.name}")
-            for rate in self._rates:
+            for rate in self._rates:  # the published score is a median, so its model is the one to keep
                 self._models.keep_median(task.name, rate, self._config.seeds)
 
     def _tokenize(self, split: Split) -> TokenizedSplit:

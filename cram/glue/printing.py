@@ -15,11 +15,13 @@ PLAIN_WIDTH = 160  # columns of the table where the output is not a terminal
 
 
 def print_results(results: dict[str, Any], folder: Path, title: str, left_out: Iterable[str]) -> None:
-    """Print the results of a folder.
+    """Print the results.
 
     Args:
         results: as glue.json holds them.
-        left_out: for each task that the data lacks, what is missing.
+        folder: where they were written.
+        title: of the table.
+        left_out: for each task without data, a line that names what is missing.
     """
     console = Console()
     if not console.is_terminal:

@@ -18,12 +18,12 @@ from cram.glue.tasks import find_tasks
 
 @dataclass(frozen=True)
 class GlueReport:
-    """What the command prints.
+    """The results of the command, for printing.
 
     Attributes:
-        folder: of the results.
+        folder: where the results were written.
         results: as glue.json holds them.
-        left_out: for each task that the data lacks, what is missing.
+        left_out: for each task without data, a line that names what is missing.
     """
 
     folder: Path
@@ -32,7 +32,7 @@ class GlueReport:
 
     @property
     def title(self) -> str:
-        """Of the table and the plot."""
+        """The title of the table and the plot."""
         protocol = self.results["protocol"]
         departs = "" if protocol["kept"] else ", not as published"
         return f"{self.folder.name}: GLUE dev scores, medians over seeds (protocol {protocol['name']}{departs})"
