@@ -195,7 +195,7 @@ def _exported(run: Path) -> Path:
     """The export of a run, which is made if it does not exist."""
     from cram.hub.export import export_run
     from cram.hub.kinds import stock_model, why_not_exported
-    from cram.hub.trained import result
+    from cram.hub.trained import find_result
     from cram.run.checksums import read_run_config
 
     kind = read_run_config(run).model.kind
@@ -203,7 +203,7 @@ def _exported(run: Path) -> Path:
         raise CramError(f"run={run} cannot be fine-tuned: {reason}. Train model.kind=encoder for GLUE.")
     if (task := stock_model(kind).task).pipeline != "fill-mask":
         raise CramError(f"run={run} is a {task.noun}; GLUE is for encoders. Train model.kind=encoder.")
-    result(run, "model.safetensors")
+    find_result(run, "model.safetensors")
     if not (run / "export").is_dir():
         return export_run(run, run / "export")
     check_folder(run / "export", "Remove the folder: it is made again.")

@@ -83,7 +83,7 @@ print(f"{{nats / predicted:.4f}} nats per token")
 """
 
 
-def public_source(source: str) -> str:
+def strip_folders(source: str) -> str:
     """Remove the folders of this machine from `data.source`; a glob or a name may be published and remains."""
     hub, name = ("hf:", source[3:]) if source.startswith("hf:") else ("", source)
     steps = re.split(r"[/\\]", name)
@@ -102,7 +102,7 @@ def check_card(card: CardConfig) -> None:
             f"card.license={card.license} is not a licence identifier. Give one of the Hub's list in lower case, "
             "such as apache-2.0, mit or cc-by-4.0."
         )
-    for code in languages(card):
+    for code in split_languages(card):
         if not LANGUAGE.fullmatch(code):
             raise CramError(
                 f"card.language={card.language}: '{code}' is not a language code. "
@@ -110,7 +110,7 @@ def check_card(card: CardConfig) -> None:
             )
 
 
-def languages(card: CardConfig) -> list[str]:
+def split_languages(card: CardConfig) -> list[str]:
     """Split `card.language` into its codes."""
     return [] if card.language is None else [code.strip() for code in card.language.split(",")]
 
@@ -120,7 +120,7 @@ def _metadata(card: CardConfig) -> str:
 
     Language codes are quoted, because `no` (Norwegian) is a truth value in YAML.
     """
-    codes = languages(card)
+    codes = split_languages(card)
     lines = [f"language: {to_json(codes)}"] if codes else []
     lines += [f"license: {card.license}"] if card.license else []
     return "".join(f"{line}\n" for line in lines)
@@ -145,18 +145,18 @@ def _unstated(card: CardConfig) -> str:
     return f"\nIts {' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} not been stated.\n"
 
 
-def plain(text: str) -> str:
+def escape(text: str) -> str:
     """Write a text as one line of Markdown that shows it: it begins no markup, no HTML and no cell of a table."""
     return MARKUP.sub(r"\\\g<0>", _one_line(text))
 
 
-def code(text: str) -> str:
+def code_span(text: str) -> str:
     """Write a text as code in one line of Markdown, also inside a table."""
     text = _one_line(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""
     if not text or "|" in text:  # a table reads "|" as the end of a cell, and code has no escape for it
-        return plain(text)
+        return escape(text)
     return f"{fence}{space}{text}{space}{fence}"
 
 
@@ -165,7 +165,7 @@ def _one_line(text: str) -> str:
     return " ".join(shown.split())
 
 
-def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
+def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
     """README.md of the exported folder: every figure is from the receipt, licence and language are the user's.
 
     Args:
@@ -175,10 +175,12 @@ def model_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[
         tokens: special tokens by role.
     """
     origin = (
-        f"trained on from the weights of {code(receipt['init'])}" if receipt.get("init") else "trained from scratch"
+        f"trained on from the weights of {code_span(receipt['init'])}"
+        if receipt.get("init")
+        else "trained from scratch"
     )
     return CARD.format(
-        name=plain(name),
+        name=escape(name),
         metadata=_metadata(config.card),
         origin=origin,
         unfinished=_unfinished(receipt),
@@ -196,10 +198,10 @@ def _stock_texts(stock: StockModel, held_out: dict[str, Any], tokens: dict[str, 
     task = stock.task
     fields = {
         "share": held_out.get("mask_rate"),
-        "mask": code(tokens.get("mask", "")),
+        "mask": code_span(tokens.get("mask", "")),
         "prompt": json.dumps(f"The capital of France is the city of {tokens.get('mask')}.", ensure_ascii=False),
-        "sep": code(tokens["sep"]),
-        "begins": f" begins with {code(tokens['cls'])}, which the tokenizer adds, and" if "cls" in tokens else "",
+        "sep": code_span(tokens["sep"]),
+        "begins": f" begins with {code_span(tokens['cls'])}, which the tokenizer adds, and" if "cls" in tokens else "",
     }
     return {
         "task": task.pipeline,
@@ -223,7 +225,7 @@ def _figures(receipt: dict[str, Any]) -> dict[str, Any]:
         "limit": budget["limit"],
         "unit": UNITS[budget["clock"]],
         "spent": budget["spent"],
-        "device": plain(receipt["device"]),
+        "device": escape(receipt["device"]),
         "nats": held_out["nats_per_token"],
         "bits": _bits(held_out),
         "accuracy": held_out["accuracy"],
@@ -232,19 +234,19 @@ def _figures(receipt: dict[str, Any]) -> dict[str, Any]:
         "predicted": receipt["predicted_tokens"],
         "updates": receipt["updates"],
         "epochs": receipt["epochs"],
-        "source": code(public_source(data["source"])),
+        "source": code_span(strip_folders(data["source"])),
         "data_tokens": data["tokens"],
-        "data_hash": code(data["hash"]),
-        "precision": plain(receipt["precision"]),
+        "data_hash": code_span(data["hash"]),
+        "precision": escape(receipt["precision"]),
         "seed": receipt["seed"],
-        "versions": ", ".join(plain(f"{package} {version}") for package, version in receipt["versions"].items()),
-        "commit": plain(receipt["commit"] or "unknown"),
+        "versions": ", ".join(escape(f"{package} {version}") for package, version in receipt["versions"].items()),
+        "commit": escape(receipt["commit"] or "unknown"),
     }
 
 
 def _rules(receipt: dict[str, Any]) -> str:
     lines = [
-        f"- [{'x' if line['passed'] else ' '}] {plain(line['rule'])}: {plain(line['found'])}"
+        f"- [{'x' if line['passed'] else ' '}] {escape(line['rule'])}: {escape(line['found'])}"
         for line in receipt["rules"]
     ]
     return "\n".join(lines) or "They are judged when a run is finished."

@@ -17,7 +17,7 @@ from cram.errors import CramError
 from cram.files.atomic import to_json, write_json
 from cram.files.sealed import write_checksums
 from cram.files.whole_folder import check_folder_path, whole_folder
-from cram.hub.card import check_card, model_card
+from cram.hub.card import check_card, make_card
 from cram.hub.check_export import check_held_out, check_logits
 from cram.hub.kinds import exported_kinds, stock_model, why_not_exported
 from cram.run.checksums import read_receipt, read_run_config
@@ -139,7 +139,7 @@ def _write(folder: Path, config: Config, source: ExportSource) -> None:
     for name, content in (texts | stock.task.tokenizer_files(seq_len, names)).items():
         (folder / name).write_text(to_json(content, indent=2) + "\n")
     (folder / "held_out.safetensors").write_bytes(source.held_out)
-    card = model_card(source.name, config, source.receipt, names)
+    card = make_card(source.name, config, source.receipt, names)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

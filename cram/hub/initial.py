@@ -13,7 +13,7 @@ from cram.files.atomic import read_json
 from cram.files.sealed import check_folder
 from cram.files.tensors import read_tensors
 from cram.hub.kinds import find_stock_model
-from cram.hub.trained import result
+from cram.hub.trained import find_result
 from cram.model.kinds import new_model
 from cram.run.checksums import RECIPE, WEIGHTS, is_finished, open_checkpoints, read_run_config
 
@@ -42,7 +42,7 @@ def read_initial(config: Config) -> dict[str, Tensor]:
     return state
 
 
-def initial_name(config: Config) -> str | None:
+def name_initial(config: Config) -> str | None:
     """The name of the folder that `init=` names, without the folders above it; an export is named as RUN/EXPORT."""
     if not config.init:
         return None
@@ -62,7 +62,7 @@ def _read_export(config: Config, folder: Path, names: list[str]) -> dict[str, Te
 
 def _read_run(folder: Path) -> dict[str, Tensor]:
     if is_finished(folder):
-        return read_tensors(result(folder, WEIGHTS))
+        return read_tensors(find_result(folder, WEIGHTS))
     newest = open_checkpoints(folder).read_newest()
     if newest is None:
         raise CramError(f"init={folder} has neither final weights nor a checkpoint. Train it first.")

@@ -17,9 +17,9 @@ from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import evaluate
-from cram.hub.card import public_source
-from cram.hub.initial import initial_name
-from cram.hub.trained import filled_model, load_held_out
+from cram.hub.card import strip_folders
+from cram.hub.initial import name_initial
+from cram.hub.trained import fill_model, load_held_out
 from cram.model.count import model_figures
 from cram.model.transformer import Transformer
 from cram.run.checksums import TOKENIZER, check_file, is_finished, open_checkpoints, read_shard_folder
@@ -88,7 +88,7 @@ class Snapshot:
             "updates": clock["updates"],
             "epochs": state["loader"]["rows_taken"] / shards.rows,
             "data": {
-                "source": public_source(config.data.source),
+                "source": strip_folders(config.data.source),
                 "hash": shards.hash,
                 "tokens": shards.tokens,
                 "rows": shards.rows,
@@ -104,7 +104,7 @@ class Snapshot:
             "precision": process["precision"],
             "processes": state["processes"],
             "extensions": state["extensions"],
-            "init": initial_name(config),
+            "init": name_initial(config),
             "seed": config.seed,
             "versions": process["environment"]["packages"],
             "commit": process["environment"]["commit"],
@@ -127,5 +127,5 @@ def open_snapshot(run: Path, config: Config, checkpoint_name: str, device: torch
     checkpoint = open_checkpoints(run).choose(checkpoint_name)
     tokenizer = load_tokenizer(check_file(run, TOKENIZER))
     where = f"{run / 'checkpoints' / str(checkpoint.step) / 'model.safetensors'}: "
-    model = filled_model(config.model, checkpoint.model, tokenizer, where)
+    model = fill_model(config.model, checkpoint.model, tokenizer, where)
     return Snapshot(run, config, checkpoint.step, checkpoint.state, model.to(device).eval(), tokenizer)

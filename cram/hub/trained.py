@@ -27,12 +27,12 @@ def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Trans
     Raises:
         CramError: if a file is missing or damaged.
     """
-    weights, tokenizer = result(run, WEIGHTS), load_tokenizer(result(run, TOKENIZER))
-    model = filled_model(config.model, read_tensors(weights), tokenizer, f"{weights}: ")
+    weights, tokenizer = find_result(run, WEIGHTS), load_tokenizer(find_result(run, TOKENIZER))
+    model = fill_model(config.model, read_tensors(weights), tokenizer, f"{weights}: ")
     return model.to(device), tokenizer
 
 
-def filled_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer: Tokenizer, where: str) -> Transformer:
+def fill_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer: Tokenizer, where: str) -> Transformer:
     """Make the model and fill it with weights, which must fit the recipe and the tokenizer.
 
     Args:
@@ -60,13 +60,13 @@ def load_held_out(run: Path, vocab_size: int) -> HeldOutSet:
     Raises:
         CramError: if they are missing or damaged, or hold ids beyond the vocabulary.
     """
-    path = result(run, HELD_OUT)
+    path = find_result(run, HELD_OUT)
     rows = HeldOutSet.from_file(path)
     rows.check_ids(vocab_size, path)
     return rows
 
 
-def result(run: Path, name: str) -> Path:
+def find_result(run: Path, name: str) -> Path:
     """The path of a file of a finished run, checked.
 
     Raises:

@@ -14,8 +14,8 @@ from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.shards.shards import ShardSet
 from cram.evaluation.scores import score_names
 from cram.files.sealed import hash_files
-from cram.hub.card import public_source
-from cram.hub.initial import initial_name
+from cram.hub.card import strip_folders
+from cram.hub.initial import name_initial
 from cram.hub.kinds import why_not_exported
 from cram.machine.device import device_name, environment, peak_flops, peak_memory
 from cram.model.count import model_figures
@@ -76,7 +76,7 @@ def make_receipt(
         "processes": session.state.processes,
         "bytes_repeat": not describe_changes(session.state.processes),
         "extensions": session.state.extensions,
-        "init": initial_name(config),
+        "init": name_initial(config),
         "seed": config.seed,
         "versions": machine["packages"],
         "commit": machine["commit"],
@@ -89,7 +89,7 @@ def _data(config: Config, shards: ShardSet) -> dict[str, Any]:
     """Compose the fields on the data."""
     of_tokenizer = {name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")}
     return {
-        "source": public_source(config.data.source),
+        "source": strip_folders(config.data.source),
         "hash": shards.hash,
         "tokens": shards.tokens,
         "rows": shards.rows,
@@ -158,7 +158,7 @@ def _rule_inputs(config: Config, session: Session, shards: ShardSet, repeated: i
         seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
         decontaminated=_decontaminated(config, shards),
         extensions=tuple(describe_extension(facts) for facts in session.state.extensions),
-        init=initial_name(config),
+        init=name_initial(config),
     )
 
 

@@ -12,7 +12,7 @@ from cram.config.config import Config
 from cram.config.recipe import read_config
 from cram.config.training import CardConfig
 from cram.errors import CramError
-from cram.hub.card import check_card, code, model_card, plain, public_source
+from cram.hub.card import check_card, code_span, escape, make_card, strip_folders
 
 RECEIPT = {
     "budget": {"clock": "wall", "limit": 60.0, "spent": 60.1},
@@ -42,7 +42,7 @@ TOKENS = {"mask": "[MASK]", "cls": "[CLS]", "sep": "[SEP]"}
 
 def card(**stated: str) -> tuple[dict[str, object], str]:
     """Front matter and text of a card."""
-    _, front, text = model_card("mine", Config(card=CardConfig(**stated)), RECEIPT, TOKENS).split("---\n", 2)
+    _, front, text = make_card("mine", Config(card=CardConfig(**stated)), RECEIPT, TOKENS).split("---\n", 2)
     return yaml.safe_load(front), text
 
 
@@ -61,8 +61,8 @@ def card(**stated: str) -> tuple[dict[str, object], str]:
     ],
 )
 def test_no_folder_of_the_machine_is_published(source: str, published: str) -> None:
-    assert public_source(source) == published
-    assert public_source(published) == published
+    assert strip_folders(source) == published
+    assert strip_folders(published) == published
     assert "alice" not in published
 
 
@@ -125,11 +125,11 @@ def test_names_are_shown_and_begin_no_markup(name: str) -> None:
     receipt = {**RECEIPT, "device": name, "init": name, "commit": name, "versions": {name: name}}
     receipt["data"] = {**RECEIPT["data"], "source": f"hf:{name}", "hash": name}
     receipt["rules"] = [{"rule": name, "found": name, "passed": True}]
-    text = model_card(name, Config(), receipt, dict.fromkeys(TOKENS, name))
+    text = make_card(name, Config(), receipt, dict.fromkeys(TOKENS, name))
     front, body = text.split("---\n", 2)[1:]
     assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
     assert len(text.splitlines()) == len(
-        model_card("mine", Config(), RECEIPT | {"rules": receipt["rules"]}, TOKENS).splitlines()
+        make_card("mine", Config(), RECEIPT | {"rules": receipt["rules"]}, TOKENS).splitlines()
     )
     ast.parse(body.split("```python\n")[1].split("```\n")[0])
     html = MarkdownIt("commonmark").enable("table").render(body)
@@ -142,7 +142,7 @@ def test_names_are_shown_and_begin_no_markup(name: str) -> None:
 @given(st.text())
 def test_a_text_in_markdown_is_the_text_in_one_line(text: str) -> None:
     shown = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    for written in (plain(text), code(text)):
+    for written in (escape(text), code_span(text)):
         (paragraph,) = MarkdownIt("commonmark").parse(f"a {written} z")[1:2]
         parts = paragraph.children or []
         assert {part.type for part in parts} <= {"text", "code_inline", "text_special"}
