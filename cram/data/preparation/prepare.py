@@ -126,7 +126,7 @@ class _Preparation:
             CramError: no document is left to train on, the source or the tokenizer is at fault, or the disk is full.
         """
         if self._journal.is_dir():
-            print(f"going on with the preparation of {self._final_folder}", flush=True)
+            print(f"continuing the preparation of {self._final_folder}", flush=True)
         self._journal.mkdir(parents=True, exist_ok=True)
         with self._timed("tokenizer"):
             vocabulary = self._make_vocabulary()

@@ -20,7 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.fixture
 def shards(made: ShardSet, tmp_path: Path) -> ShardSet:
-    """A copy, to change."""
+    """A copy of the folder that a test may change."""
     return ShardSet.open(shutil.copytree(made.folder, tmp_path / "set", ignore=shutil.ignore_patterns("plots")))
 
 
@@ -33,7 +33,7 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def intact(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_run: Callable[[Path], list[str]]
 ) -> Path:
-    """A shard folder of three shards that is as it should be."""
+    """An intact shard folder of three shards."""
     words = [*tiny_run(tmp_path_factory.mktemp("verify")), f"data.packing={request.param}", "data.tokens=12000"]
     config = read_config([*words, "data.filters.compressibility=null"])
     with pytest.MonkeyPatch.context() as patch:
@@ -47,5 +47,5 @@ def intact(
 
 @pytest.fixture
 def folder(intact: Path, tmp_path: Path) -> Path:
-    """A copy of it, to damage."""
+    """A copy of the intact folder that a test may damage."""
     return shutil.copytree(intact, tmp_path / "set")

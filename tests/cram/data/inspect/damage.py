@@ -1,4 +1,4 @@
-"""Changes to a shard folder whose checksums hold, and what a check says of them."""
+"""Changes of a shard folder that keep its checksums right, and a check of the message of `verify_shards`."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -28,14 +28,14 @@ def fails(folder: Path, message: str) -> None:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest, with a checksum that holds: what a look at the contents must find."""
+    """Change the manifest and renew its checksum, so that only a check of the contents finds the change."""
     manifest = read_sealed(folder / "manifest.json")
     change(manifest)
     write_sealed(folder / "manifest.json", manifest)
 
 
 def signed(folder: Path, name: str) -> None:
-    """Make the manifest say that a file is as it is."""
+    """Renew the checksum of a file in the manifest."""
     data = (folder / name).read_bytes()
 
     def sign(manifest: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A small shard folder with documents of every kind, and the terminal on which it is shown."""
+"""A small shard folder with documents of every kind, and helpers that print it."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def text(random: np.random.RandomState, words: int) -> str:
 
 
 def prepared(folder: Path, **settings: Any) -> ShardSet:
-    """200 documents, 8 of them cut; 7 of 11 words, 5 exact duplicates and 4 near ones."""
+    """Prepare 200 documents, 8 of them with a notice, and 7 short ones, 5 exact and 4 near duplicates."""
     random = np.random.RandomState(5)
     documents = [text(random, random.randint(12, 60)) for _ in range(196)]
     documents += [text(random, 150) for _ in range(4)]
@@ -57,13 +57,13 @@ def prepared(folder: Path, **settings: Any) -> ShardSet:
 
 
 def plain(patch: pytest.MonkeyPatch) -> None:
-    """Let the output be that of no terminal, 80 columns wide."""
+    """Make the output 80 columns wide and not a terminal."""
     patch.setenv("COLUMNS", "80")
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
         patch.delenv(name, raising=False)
 
 
-def shown(shards: ShardSet, capsys: pytest.CaptureFixture[str], row: int | None = None) -> str:
+def print_folder(shards: ShardSet, capsys: pytest.CaptureFixture[str], row: int | None = None) -> str:
     capsys.readouterr()
     print_shards(shards.folder, row)
     return capsys.readouterr().out

@@ -10,12 +10,12 @@ from tokenizers import Tokenizer
 from cram.data.inspect import plots
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
-from tests.cram.data.inspect.small_folder import CLS, PAD, shown
+from tests.cram.data.inspect.small_folder import CLS, PAD, print_folder
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that are drawn."""
+    """The figures that a test draws."""
     from matplotlib import pyplot
 
     found: list[Any] = []
@@ -27,7 +27,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_the_plots_show_lengths_and_counts(
     shards: ShardSet, capsys: pytest.CaptureFixture[str], drawn: list[Any]
 ) -> None:
-    out = shown(shards, capsys)
+    out = print_folder(shards, capsys)
     paths = [shards.folder / "plots" / name for name in ("lengths.png", "tokens.png")]
     assert out.endswith(f"\nplots: {paths[0]}, {paths[1]}\n")
     assert all(path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n") for path in paths)
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_written_costs_the_plots_alone(
     shards: ShardSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shards.folder / "plots").write_text("in the way")
-    out = shown(shards, capsys)
+    out = print_folder(shards, capsys)
     assert "\nrow " in out
     assert re.search(r"\nno plots, because .*/set/plots cannot be written \(.*\)\n$", out)
 
@@ -98,4 +98,4 @@ def test_a_full_disk_costs_the_plots_alone(
         raise CramError("the disk is full")
 
     monkeypatch.setattr(plots, "write_atomic", full)
-    assert shown(shards, capsys).endswith("/set/plots cannot be written (the disk is full)\n")
+    assert print_folder(shards, capsys).endswith("/set/plots cannot be written (the disk is full)\n")

@@ -17,32 +17,32 @@ from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 from cram.files.atomic import sha256_file
 from cram.files.sealed import write_sealed
-from tests.cram.data.inspect.small_folder import CLS, NOTICE, PAD, SEP, SHORT, plain, prepared, shown
+from tests.cram.data.inspect.small_folder import CLS, NOTICE, PAD, SEP, SHORT, plain, prepared, print_folder
 
 
 @pytest.fixture(scope="module")
 def whole(made: ShardSet) -> str:
-    """All that is shown of it."""
+    """All that is printed for the folder."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
         plain(patch)
         show.print_shards(made.folder)
     return out.getvalue()
 
 
-def account(shards: ShardSet, capsys: pytest.CaptureFixture[str], **options: bool) -> str:
+def summarize(shards: ShardSet, capsys: pytest.CaptureFixture[str], **options: bool) -> str:
     capsys.readouterr()
     show.print_summary(shards, **options)
     return capsys.readouterr().out
 
 
 def figures(out: str, name: str) -> list[str]:
-    """What stands behind a name at the start of a line."""
+    """The words after a name at the start of a line."""
     (line,) = re.findall(rf"^ *{re.escape(name)}  +(.*?) *$", out, re.MULTILINE)
     return re.split("  +", line)
 
 
-def test_the_account_says_what_became_of_the_documents(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
-    out = account(made, capsys)
+def test_the_summary_tells_what_became_of_the_documents(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    out = summarize(made, capsys)
     read, held_out, kept = (figures(out, name) for name in ("read", "held out", "kept"))
     assert read[:2] == ["216", "100.00%"]
     assert figures(out, "dropped: min_words")[0] == "7"
@@ -61,13 +61,13 @@ def test_the_account_says_what_became_of_the_documents(made: ShardSet, capsys: p
     assert int(read[2].replace(",", "")) > int(kept[2].replace(",", "")) == made.manifest["counts"]["bytes"]
 
 
-def test_the_account_says_how_rows_are_filled(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
-    out = account(made, capsys)
+def test_the_summary_tells_how_rows_are_filled(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    out = summarize(made, capsys)
     fill, cut, how = figures(out, "greedy")
     assert fill == f"{made.tokens / made.rows / 32:.3%}" and how == "measured"
     assert int(cut) == made.manifest["packing"]["greedy"]["cut_documents"] > 0
     assert figures(out, "best_fit")[1:] == ["0", "computed from the lengths"]
-    short = account(made, capsys, short=True)
+    short = summarize(made, capsys, short=True)
     assert re.search(rf"^packing greedy: [\d.]+% filled, {cut} documents cut that fit into a row$", short, re.MULTILINE)
     assert re.search(r"^packing best_fit instead: [\d.]+% filled, 0 documents cut", short, re.MULTILINE)
 
@@ -83,31 +83,31 @@ def write_timing(shards: ShardSet, scan: float = 2.0) -> None:
     write_sealed(shards.folder / "timing.json", timing)
 
 
-def test_the_account_says_where_the_time_went(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_tells_where_the_time_was_spent(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
     write_timing(shards)
     shards.manifest["counts"]["bytes_in"] = 7_000_000
-    out = account(shards, capsys)
+    out = summarize(shards, capsys)
     assert (figures(out, "tokenizer"), figures(out, "scan")) == (["1.5"], ["2.0", "3.5"])
     assert (figures(out, "hashing"), figures(out, "filters")) == (["0.5", "14.0"], ["3.0", "2.3"])
     assert (figures(out, "pack"), figures(out, "all")) == (["0.0"], ["3.5", "2.0"])
     assert "2 process(es), peak memory: this process 123 MB\n" in out
-    assert "time: tokenizer 1.5 s, scan 2.0 s, pack 0.0 s, orders 0.0 s\n" in account(shards, capsys, short=True)
+    assert "time: tokenizer 1.5 s, scan 2.0 s, pack 0.0 s, orders 0.0 s\n" in summarize(shards, capsys, short=True)
 
 
-def test_a_stage_that_was_resumed_has_no_pace(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_stage_has_no_speed(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
     write_timing(shards, scan=0.1)
-    out = account(shards, capsys)
+    out = summarize(shards, capsys)
     assert (figures(out, "scan"), figures(out, "all")) == (["0.1"], ["1.6"])
 
 
 def test_without_timing_the_time_is_left_out(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
     (shards.folder / "timing.json").unlink()
     for short in (False, True):
-        out = account(shards, capsys, short=short)
+        out = summarize(shards, capsys, short=short)
         assert "kept" in out and "tokenizer" not in out and "memory" not in out
 
 
-def test_the_short_account_fits_a_screen(
+def test_the_short_summary_fits_on_a_screen(
     shards: ShardSet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasons = [fate.reason for fate in Fate if fate.is_dropped]
@@ -115,12 +115,12 @@ def test_the_short_account_fits_a_screen(
     shards.manifest["counts"] |= {"not_needed_documents": 10**9, "boilerplate_documents": 10**9}
     for forced in ("", "1"):
         monkeypatch.setenv("FORCE_COLOR", forced)
-        lines = account(shards, capsys, short=True).splitlines()
+        lines = summarize(shards, capsys, short=True).splitlines()
         assert len(lines) <= 24
         assert all(len(re.sub(r"\x1b\[[\d;]*m", "", line)) <= 80 for line in lines[1:])
 
 
-def test_what_was_dropped_is_shown_as_it_is_with_nothing_that_steers_the_terminal(whole: str) -> None:
+def test_dropped_text_is_printed_without_markup_and_control_characters(whole: str) -> None:
     assert "\ndropped: min_words (3 of the 7 samples in statistics.json)\n" in whole
     wanted = r"    | a [bold]short[/bold] \x1b[31mone\x1b[0m\r ⏎ with :smile: \u202e\u2028 naïve 日 "
     assert whole.count(wanted) == 3
@@ -131,7 +131,7 @@ def test_what_was_dropped_is_shown_as_it_is_with_nothing_that_steers_the_termina
 
 
 @pytest.mark.parametrize("forced", ["", "1"])
-def test_output_that_knows_ascii_alone_gets_that(made: ShardSet, monkeypatch: pytest.MonkeyPatch, forced: str) -> None:
+def test_output_in_ascii_is_escaped(made: ShardSet, monkeypatch: pytest.MonkeyPatch, forced: str) -> None:
     monkeypatch.setenv("FORCE_COLOR", forced)
     monkeypatch.setattr(show, "draw_plots", lambda *_: None)
     written = BytesIO()
@@ -140,7 +140,7 @@ def test_output_that_knows_ascii_alone_gets_that(made: ShardSet, monkeypatch: py
     assert rb"na\xefve" in written.getvalue() and out
 
 
-def test_duplicates_stand_beside_what_they_duplicate(made: ShardSet, whole: str) -> None:
+def test_duplicates_are_printed_with_the_document_they_repeat(made: ShardSet, whole: str) -> None:
     pairs = json.loads((made.folder / "statistics.json").read_text())["duplicates"]
     assert f"\nduplicates (3 of the {len(pairs)} pairs in statistics.json)\n" in whole
     part = whole.partition("\nduplicates")[2].partition("\nrow ")[0]
@@ -155,24 +155,26 @@ def test_duplicates_stand_beside_what_they_duplicate(made: ShardSet, whole: str)
     assert any(found.endswith("...") and len(found) == 200 for found in texts)
 
 
-def test_a_set_without_drops_has_no_samples(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_dropped_documents_has_no_samples(
+    shards: ShardSet, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = shards.folder / "statistics.json"
     path.write_text('{"samples": {}, "duplicates": []}')
     files = shards.manifest["files"] | {path.name: sha256_file(path)}
     write_sealed(shards.folder / "manifest.json", shards.manifest | {"files": files})
-    out = shown(shards, capsys)
+    out = print_folder(shards, capsys)
     assert "statistics.json" not in out and "\nrow " in out
 
 
 @pytest.mark.parametrize("packing", ["greedy", "best_fit"])
-def test_every_row_is_shown_document_by_document(
+def test_a_row_is_printed_document_by_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], packing: str
 ) -> None:
     made = prepared(tmp_path / "corpus", packing=packing)
     tokenizer = Tokenizer.from_file(str(made.tokenizer_path))
     continued = cut = padded = 0
     for row in [*range(0, made.rows, 5), *range(made.rows - 20, made.rows)]:
-        head, *lines = shown(made, capsys, row).splitlines()[1:]
+        head, *lines = print_folder(made, capsys, row).splitlines()[1:]
         tokens, documents = (array[0] for array in made.read(np.array([row])))
         rebuilt: list[int] = []
         for number, line in enumerate(lines):
@@ -194,19 +196,19 @@ def test_every_row_is_shown_document_by_document(
     assert padded or packing == "greedy"
 
 
-def test_rows_are_shown_from_all_over(made: ShardSet, whole: str) -> None:
+def test_printed_rows_are_spread_over_the_folder(made: ShardSet, whole: str) -> None:
     found = [int(row) for row in re.findall(r"^row (\d+):", whole, re.MULTILINE)]
     assert found == [made.rows // 6, made.rows // 2, 5 * made.rows // 6]
 
 
 @pytest.mark.parametrize("row", [-1, 10**6])
-def test_a_row_that_is_not_there(made: ShardSet, row: int) -> None:
+def test_a_row_that_does_not_exist_is_refused(made: ShardSet, row: int) -> None:
     with pytest.raises(CramError, match=rf"row={row}: .* does not have this row; its rows are 0 to {made.rows - 1}$"):
         show.print_shards(made.folder, row)
 
 
-def test_one_row_is_all_that_is_shown(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(shards, capsys, 0).startswith("\nrow 0: ")
+def test_with_row_only_that_row_is_printed(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_folder(shards, capsys, 0).startswith("\nrow 0: ")
     assert not (shards.folder / "plots").exists()
 
 
@@ -215,9 +217,9 @@ def test_on_a_terminal_a_document_wraps_beside_its_number(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     row = int(np.flatnonzero(made.read(np.arange(made.rows))[1].max(axis=1))[5])
-    unwrapped = shown(made, capsys, row).splitlines()[2:]
+    unwrapped = print_folder(made, capsys, row).splitlines()[2:]
     monkeypatch.setenv("FORCE_COLOR", "1")
-    out = shown(made, capsys, row)
+    out = print_folder(made, capsys, row)
     assert "\x1b[36m[CLS]\x1b[0m" in out
     lines = re.sub(r"\x1b\[[\d;]*m", "", out).splitlines()[2:]
     assert len(lines) > len(unwrapped) > 1
@@ -236,6 +238,6 @@ def test_any_text_can_be_printed(text: str) -> None:
         assert not (text.isascii() and text.isprintable()) or seen == text
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_shard_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"not a shard folder, it has no manifest.json; run cram.prepare"):
         show.print_shards(tmp_path)

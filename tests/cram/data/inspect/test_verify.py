@@ -14,14 +14,14 @@ from cram.files.sealed import write_checksums
 from tests.cram.data.inspect.damage import LAST_SHARD, edit, fails, signed
 
 
-def test_a_set_that_is_as_it_was_made(intact: Path) -> None:
+def test_an_intact_folder_passes_and_is_not_written_to(intact: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in intact.rglob("*")}
     shards = verify.verify_shards(intact)
     assert (shards.folder, shards.rows) == (intact, ShardSet.open(intact).rows)
     assert {path: path.stat().st_mtime_ns for path in intact.rglob("*")} == before
 
 
-def test_shards_are_read_some_rows_at_a_time(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_checked_in_blocks_of_rows(intact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     real = verify._find_problem
 
@@ -122,14 +122,14 @@ def hold_out(folder: Path, change: Callable[[list[dict[str, str]]], object]) -> 
         (lambda all: all[0].update(text=5), r": damaged \(AttributeError"),
     ],
 )
-def test_held_out_documents_that_are_not_what_they_say(
+def test_held_out_documents_that_contradict_their_hashes_or_the_manifest(
     folder: Path, change: Callable[[list[dict[str, str]]], object], message: str
 ) -> None:
     hold_out(folder, change)
     fails(folder, rf"held_out.jsonl{message}")
 
 
-def test_a_tokenizer_that_is_none(folder: Path) -> None:
+def test_a_file_that_is_not_a_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     signed(folder, "tokenizer.json")
     edit(folder, lambda manifest: manifest["tokenizer"].update(sha256=manifest["files"]["tokenizer.json"]))
@@ -137,7 +137,7 @@ def test_a_tokenizer_that_is_none(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["likely_first", "unlikely_first", "shuffled-seed3-epoch1"])
-def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> None:
+def test_an_order_that_is_damaged_or_not_a_permutation(folder: Path, name: str) -> None:
     shards = ShardSet.open(folder)
     open_order(shards, "shuffled", seed=3, epoch=1)
     verify.verify_shards(folder)
@@ -162,5 +162,5 @@ def test_an_order_that_is_damaged_or_no_permutation(folder: Path, name: str) -> 
     open_order(shards, "likely_first", seed=0, epoch=0)
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_shard_folder_is_refused(tmp_path: Path) -> None:
     fails(tmp_path / "nowhere", r"nowhere: not a shard folder, it has no manifest.json; run cram.prepare")

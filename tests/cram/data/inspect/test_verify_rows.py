@@ -75,12 +75,12 @@ def border_in_mid_document(arrays: dict[str, np.ndarray]) -> None:
         (border_in_mid_document, r"a document ends without a separator before the next one"),
     ],
 )
-def test_rows_that_no_packer_makes(folder: Path, change: Change, message: str) -> None:
+def test_rows_that_break_a_rule_of_packing(folder: Path, change: Change, message: str) -> None:
     rewrite(folder, "shard-00001.safetensors", change)
     fails(folder, rf"set/shard-00001.safetensors: {message}; delete the folder")
 
 
-def test_a_token_that_became_another(folder: Path) -> None:
+def test_a_changed_token_is_found_by_the_counts(folder: Path) -> None:
     def change(arrays: dict[str, np.ndarray]) -> None:
         place = tuple(np.argwhere(arrays["tokens"] > 10)[0])
         arrays["tokens"][place] -= 1
@@ -89,7 +89,7 @@ def test_a_token_that_became_another(folder: Path) -> None:
     fails(folder, r"counts.safetensors: its counts of tokens are not those of the rows")
 
 
-def test_counts_of_other_rows(folder: Path) -> None:
+def test_counts_that_are_not_those_of_the_rows(folder: Path) -> None:
     def counts(arrays: dict[str, np.ndarray]) -> None:
         arrays["counts"][50] += 1
 
@@ -103,7 +103,7 @@ def test_counts_of_other_rows(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, -1, None])
-def test_lengths_of_other_documents(folder: Path, step: int | None) -> None:
+def test_lengths_that_are_not_those_of_the_documents(folder: Path, step: int | None) -> None:
     def change(arrays: dict[str, np.ndarray]) -> None:
         lengths = arrays["lengths"]
         most = int(lengths.argmax())
@@ -116,7 +116,7 @@ def test_lengths_of_other_documents(folder: Path, step: int | None) -> None:
     fails(folder, r"counts.safetensors: its lengths of documents are not those of the rows")
 
 
-def test_very_long_documents_share_a_place(folder: Path) -> None:
+def test_very_long_documents_are_counted_in_the_last_element(folder: Path) -> None:
     def cut(arrays: dict[str, np.ndarray]) -> None:
         lengths = arrays["lengths"]
         arrays["lengths"] = np.append(lengths[:30], lengths[30:].sum())

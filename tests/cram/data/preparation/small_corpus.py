@@ -1,4 +1,4 @@
-"""A small corpus of invented words, and what tests of preparations do with it."""
+"""A small corpus of invented words, and helpers that prepare it and look at the result."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def seen(folder: Path) -> list[str]:
-    """The names in a folder that are not hidden."""
+    """The names of the visible entries of a folder."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from cram.config.data import DataConfig, DedupeConfig
 from cram.data.cleaning.held_out_split import hash_text
-from cram.data.preparation import chunks
+from cram.data.preparation import chunks, first_pass
 from cram.data.preparation import decision as module
-from cram.data.preparation import first_pass as segments
 from cram.data.preparation.decision import Decision, decide_fates
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
@@ -31,7 +30,7 @@ REPORT = Progress(terminal=False)
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 2)
-    monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 3)
+    monkeypatch.setattr(first_pass, "SEGMENT_DOCUMENTS", 3)
 
 
 def below_half(text: str) -> bool:
@@ -39,7 +38,7 @@ def below_half(text: str) -> bool:
 
 
 def such(make: Callable[[random.Random], str], held_out: bool) -> str:
-    """The first of some texts that is on the wanted side of the split."""
+    """The first of some texts that is held out, or the first that is not."""
     return next(text for text in map(make, map(random.Random, count())) if below_half(text) == held_out)
 
 
@@ -55,7 +54,7 @@ def exact_twin(text: str, held_out: bool = False) -> str:
 
 
 def near_twin(text: str, held_out: bool = False) -> str:
-    """One word of 200 is another one."""
+    """The text with one of 200 words changed."""
 
     def make(source: random.Random) -> str:
         words = text.split()
@@ -82,7 +81,7 @@ def fates(decision: Decision) -> list[str]:
     return [Fate(int(fate)).reason for fate in decision.fates]
 
 
-def test_each_reason(tmp_path: Path) -> None:
+def test_every_kind_of_duplicate_has_its_fate(tmp_path: Path) -> None:
     first, second, held_out = prose(1), prose(2), prose(3, held_out=True)
     parts = [
         [first, near_twin(second), "short", held_out],
@@ -106,7 +105,7 @@ def test_each_reason(tmp_path: Path) -> None:
         assert similarity == 1.0 if dropped in (4, 7, 11) else 0.8 <= similarity < 1.0
 
 
-def test_a_twin_before_the_held_out_one_goes_too(tmp_path: Path) -> None:
+def test_a_duplicate_before_the_held_out_document_is_dropped_too(tmp_path: Path) -> None:
     held_out = prose(3, held_out=True)
     decision = decided(tmp_path / "set", [[near_twin(held_out), exact_twin(held_out)], [held_out, prose(1)]], HALF)
     assert fates(decision) == ["near_held_out", "near_held_out", "held_out", "kept"]
@@ -134,7 +133,7 @@ def test_each_kind_can_be_switched_off(tmp_path: Path, dedupe: DedupeConfig, exa
 
 
 @pytest.mark.parametrize("dedupe", [DedupeConfig(), DedupeConfig(exact=False, near=None)])
-def test_where_no_hash_is_low_enough_the_lowest_kept_one_is_held_out(tmp_path: Path, dedupe: DedupeConfig) -> None:
+def test_if_no_hash_is_low_enough_the_lowest_kept_document_is_held_out(tmp_path: Path, dedupe: DedupeConfig) -> None:
     texts = [prose(seed) for seed in range(8)]
     lowest = min(texts, key=hash_text)
     others = [text for text in texts if text != lowest]
@@ -149,7 +148,7 @@ def test_where_no_hash_is_low_enough_the_lowest_kept_one_is_held_out(tmp_path: P
     )
 
 
-def test_the_first_is_kept_though_a_later_part_was_scanned_before(tmp_path: Path) -> None:
+def test_the_first_by_location_is_kept_even_if_it_was_scanned_later(tmp_path: Path) -> None:
     first = [prose(seed) for seed in range(6)]
     later = [near_twin(first[4]), exact_twin(first[5]), near_twin(first[0]), prose(6, held_out=True)]
     padding = "x" * 100_000  # a large file with little text: the first is read on when it is at its end
@@ -179,7 +178,7 @@ def test_a_decision_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @given(st.lists(st.sampled_from(["first", "twin", "near", "other", "held", "held near", "short", ""]), max_size=12))
-def test_of_those_alike_the_first_is_kept(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_the_first_of_similar_documents_is_kept(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     first, held = prose(1), prose(3, held_out=True)
     texts = {"first": first, "twin": exact_twin(first), "near": near_twin(first), "other": prose(4)}
     texts |= {"held": held, "held near": near_twin(held), "short": "short", "": "", "lone": prose(6, held_out=True)}

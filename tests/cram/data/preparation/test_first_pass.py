@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from cram.config.data import DataConfig, DedupeConfig
-from cram.data.preparation import chunks
-from cram.data.preparation import first_pass as segments
+from cram.data.preparation import chunks, first_pass
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.scan import Scanner
@@ -29,11 +28,11 @@ Event = Callable[[str], None]
 
 
 class Killed(BaseException):
-    """What no code expects."""
+    """An error that no code expects."""
 
 
 class Report:
-    """Tells of each advance, and adds them up."""
+    """A progress report that calls an event for each advance and adds them up."""
 
     def __init__(self, event: Event = lambda name: None) -> None:
         self.done = 0
@@ -56,8 +55,8 @@ class Report:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 3)
-    monkeypatch.setattr(segments, "SEGMENT_DOCUMENTS", 7)
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 1500)
+    monkeypatch.setattr(first_pass, "SEGMENT_DOCUMENTS", 7)
+    monkeypatch.setattr(first_pass, "SEGMENT_BYTES", 1500)
 
 
 def prose(seed: int, words: int) -> str:
@@ -65,7 +64,7 @@ def prose(seed: int, words: int) -> str:
 
 
 def corpus(folder: Path, texts: list[list[str]], extra: list[int] | None = None) -> Source:
-    """A file for each list of texts; `extra`: bytes in each that are no text."""
+    """Write a file for each list of texts; `extra` bytes in each are not text."""
     folder.mkdir(exist_ok=True)
     for number, some in enumerate(texts):
         more = "x" * extra[number] if extra else ""
@@ -75,7 +74,7 @@ def corpus(folder: Path, texts: list[list[str]], extra: list[int] | None = None)
 
 
 def mixed(seed: int, documents: int) -> list[str]:
-    """Kept, held-out, short, empty and cut ones."""
+    """Texts that are kept, held out, short, empty, or with a notice."""
     source = random.Random(seed)
     found = []
     for number in range(documents):
@@ -103,7 +102,7 @@ def straight(folder: Path, source: Source, limit: int | None = None, processes: 
 
 
 def interrupted(folder: Path, make: Callable[[], Source], limit: int | None, kills: Iterator[int]) -> int:
-    """Scans until it is done, each time killed at as many events as `kills` says; returns how often it was."""
+    """Scan until the pass is complete, killed after the events in `kills`; return the number of kills."""
     for times in range(200):
         events = count()
         last = next(kills)
@@ -114,7 +113,7 @@ def interrupted(folder: Path, make: Callable[[], Source], limit: int | None, kil
 
         with pytest.MonkeyPatch.context() as patch:
             for function in ("write_sealed_arrays", "write_sealed"):
-                patch.setattr(segments, function, told(getattr(segments, function), event))
+                patch.setattr(first_pass, function, told(getattr(first_pass, function), event))
             try:
                 Segments(folder).scan(make(), limit, Scanner(CONFIG), 1, Report(event))  # type: ignore[arg-type]
             except Killed:
@@ -124,7 +123,7 @@ def interrupted(folder: Path, make: Callable[[], Source], limit: int | None, kil
 
 
 def told(function: Callable[..., None], event: Event) -> Callable[..., None]:
-    """The function with an event before and after it."""
+    """Wrap a function so that there is an event before and after it."""
 
     def telling(*arguments: object) -> None:
         event(f"before {function.__name__}")
@@ -135,7 +134,7 @@ def told(function: Callable[..., None], event: Event) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("limit", [None, 4000])
-def test_killed_anywhere_it_goes_on_to_the_same(tmp_path: Path, limit: int | None) -> None:
+def test_a_pass_killed_anywhere_continues_to_the_same_result(tmp_path: Path, limit: int | None) -> None:
     def make() -> Source:
         return corpus(tmp_path / "corpus", [mixed(1, 15), mixed(2, 2), [], mixed(3, 14)], [500, 0, 0, 0])
 
@@ -171,7 +170,7 @@ def test_a_second_round_over_earlier_parts_is_in_order(tmp_path: Path) -> None:
     assert outcome(Segments(tmp_path / "killed")) == outcome(done)
 
 
-def test_all_is_there_once(tmp_path: Path) -> None:
+def test_every_document_is_scanned_once(tmp_path: Path) -> None:
     texts = [mixed(1, 15), mixed(2, 5)]
     done = straight(tmp_path / "whole", corpus(tmp_path / "corpus", texts))
     flat = [text for some in texts for text in some]
@@ -188,7 +187,7 @@ def test_all_is_there_once(tmp_path: Path) -> None:
     assert found.cut_bytes == found.cut_documents * len(COOKIES)
 
 
-def test_where_none_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path) -> None:
+def test_if_no_document_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path) -> None:
     done = Segments(tmp_path / "whole")
     texts = [mixed(1, 15), mixed(2, 5)]
     source = corpus(tmp_path / "corpus", texts)
@@ -200,7 +199,7 @@ def test_where_none_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("limit", [None, 3000])
-def test_progress_reaches_its_total_also_when_taken_up_again(tmp_path: Path, limit: int | None) -> None:
+def test_progress_reaches_its_total_when_a_pass_is_continued(tmp_path: Path, limit: int | None) -> None:
     texts = [mixed(1, 15), mixed(2, 5), mixed(3, 15)]
     for stop in (6, 10**9):
         events = count()
@@ -220,7 +219,7 @@ def test_progress_reaches_its_total_also_when_taken_up_again(tmp_path: Path, lim
     assert report.done == report.total
 
 
-def test_progress_reaches_its_total_where_the_source_ends_before_the_limit(tmp_path: Path) -> None:
+def test_progress_reaches_its_total_if_the_source_ends_before_the_limit(tmp_path: Path) -> None:
     report = Report()
     source = corpus(tmp_path / "corpus", [mixed(1, 15), mixed(2, 5)])
     done = Segments(tmp_path / "done")
@@ -248,7 +247,7 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
     assert outcome(one) == outcome(two)
 
 
-def test_what_is_complete_is_not_scanned_again(tmp_path: Path) -> None:
+def test_a_complete_pass_is_not_repeated(tmp_path: Path) -> None:
     source = corpus(tmp_path / "corpus", [mixed(1, 15)])
     straight(tmp_path / "whole", source)
     again = Segments(tmp_path / "whole")
@@ -271,7 +270,7 @@ def test_only_documents_without_text(tmp_path: Path) -> None:
     assert done.shares(done.joined("fate") == 0) == [0.0, 0.0]
 
 
-def test_signatures_that_were_not_made(tmp_path: Path) -> None:
+def test_signatures_that_were_not_computed_are_none(tmp_path: Path) -> None:
     done = Segments(tmp_path / "whole")
     config = DataConfig(dedupe=DedupeConfig(near=None))
     done.scan(corpus(tmp_path / "corpus", [mixed(1, 15)]), None, Scanner(config), 1, Report())  # type: ignore[arg-type]

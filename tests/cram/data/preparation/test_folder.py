@@ -6,7 +6,9 @@ import pytest
 from cram.data.preparation.folder import lock_folder
 
 
-def test_the_second_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_process_waits_for_the_first_and_prints_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "data" / "shards"
     events = []
 

@@ -54,7 +54,7 @@ def make(
 
 @pytest.fixture
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of 6 ids, so that a few ids hold some."""
+    """Set windows to 6 ids, so that a few ids contain some."""
     monkeypatch.setattr(held_out_search, "WINDOW", 6)
     monkeypatch.setattr(held_out_search, "BLOCK", 3)
 
@@ -65,7 +65,7 @@ def runs(ids: list[int], n: int) -> list[tuple[int, ...]]:
 
 @pytest.mark.usefixtures("short_windows")
 @given(st.lists(small_ids, max_size=4), st.lists(small_ids, max_size=6), st.data())
-def test_what_is_found_against_a_plain_search(
+def test_the_index_finds_what_a_plain_search_finds(
     held: list[list[int]], texts: list[list[int]], data: st.DataObject
 ) -> None:
     texts = [*texts, *data.draw(st.lists(st.sampled_from(held), max_size=3))] if held else texts
@@ -85,7 +85,7 @@ def test_what_is_found_against_a_plain_search(
     assert equal.tolist() == [ids in held for ids in texts if ids]
 
 
-def test_they_are_written_and_mapped(tmp_path: Path) -> None:
+def test_an_index_is_written_and_mapped(tmp_path: Path) -> None:
     made = HeldOutIndex.of([np.arange(5, 200), np.arange(9), np.empty(0, np.int64)])
     made.save(tmp_path / "ids")
     again = HeldOutIndex.load(tmp_path / "ids")
@@ -106,7 +106,7 @@ def prose(seed: int, words: int, syllables: int = 2) -> str:
 PROSE = [prose(number, 20 + number) for number in range(140)]
 
 
-def test_a_set_without_leaks_says_so(tmp_path: Path) -> None:
+def test_the_manifest_of_a_folder_without_leaks_has_the_result(tmp_path: Path) -> None:
     made = make(tmp_path, PROSE)
     check = made.manifest["held_out_check"]
     assert check.pop("documents") == len(made.held_out()) and check.pop("windows") > 100
@@ -130,7 +130,7 @@ def test_verify_finds_what_was_planted(tmp_path: Path, cls: bool) -> None:
             verify_shards(folder)
 
 
-def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
+def test_a_manifest_with_another_result_is_refused(tmp_path: Path) -> None:
     made = make(tmp_path, PROSE)
     path = made.folder / "manifest.json"
     write_sealed(path, made.manifest | {"held_out_check": None})
@@ -139,7 +139,7 @@ def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
 
 
 def rows_of(folder: Path, documents: list[list[int]], kind: PackingKind, seq_len: int) -> ShardSet:
-    """Shards of these documents, framed."""
+    """Write shards of these documents, each `[CLS] ids [SEP]`."""
     writer, packer = ShardWriter(folder, seq_len, 64, 0), make_packer(kind, seq_len, 0)
     for ids in documents:
         packer.add([2, *ids, 3])
@@ -152,7 +152,7 @@ def rows_of(folder: Path, documents: list[list[int]], kind: PackingKind, seq_len
 @pytest.mark.usefixtures("short_windows")
 @pytest.mark.parametrize("kind", ["greedy", "best_fit"])
 @pytest.mark.parametrize("at_once", [1 << 20, 16, 8])
-def test_rows_are_searched_as_they_go_on(
+def test_greedy_rows_are_searched_across_their_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: PackingKind, at_once: int
 ) -> None:
     monkeypatch.setattr("cram.data.shards.shards.TOKENS_AT_ONCE", at_once)
@@ -178,7 +178,7 @@ def _cut(ids: list[int]) -> list[list[int]]:
 
 
 def touch(rows: RowWriter, first: int, counts: list[int]) -> None:
-    """One chunk of documents of 4 ids, each touching the window of its number."""
+    """Add one chunk of documents of 4 ids, each of which contains one window."""
     touching = {i: Overlap([window], 100, Sample(i, "", "")) for i, window in enumerate(counts)}
     ids, lengths = np.full(4 * len(counts), 9, np.int32), np.full(len(counts), 4, np.int64)
     rows.add(
@@ -187,7 +187,7 @@ def touch(rows: RowWriter, first: int, counts: list[int]) -> None:
     )
 
 
-def test_what_many_documents_hold_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_in_many_documents_are_boilerplate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writer() -> RowWriter:
         shards = ShardWriter(tmp_path, 8, 64, 0)
         return RowWriter(tmp_path, shards, make_packer("greedy", 8, 0), 8, [1.0], None)
@@ -230,8 +230,8 @@ def test_twins_of_every_kind_are_not_in_the_rows(tmp_path: Path) -> None:
         assert made.manifest["dropped"]["near_held_out"]["documents"] > 5
 
 
-def test_documents_that_only_their_ids_make_equal(tmp_path: Path) -> None:
-    """Words that are too long for the vocabulary are all the same token."""
+def test_documents_with_equal_ids_and_different_words_are_dropped(tmp_path: Path) -> None:
+    """Words that are too long for the vocabulary all become the same token."""
     unknown = [prose(number, 10, syllables=130) for number in range(60)]
     made = make(tmp_path, [*PROSE, *unknown])
     assert any(one.text in unknown for one in made.held_out())

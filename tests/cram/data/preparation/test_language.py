@@ -14,11 +14,11 @@ AS_IT_IS = "wordpiece.lowercase=false wordpiece.strip_accents=false"
 
 
 @pytest.mark.parametrize("texts", [ENGLISH, [""], [" \n"]])
-def test_nothing_is_said_of_english(texts: list[str]) -> None:
+def test_there_is_no_warning_for_english(texts: list[str]) -> None:
     assert language_warnings(texts, WordPieceConfig(), 0.01) == []
 
 
-def test_accents_that_are_dropped_are_told_and_how_to_keep_them() -> None:
+def test_dropped_accents_give_a_warning_with_a_remedy() -> None:
     (said,) = language_warnings(GERMAN, WordPieceConfig(), 0.0)
     assert said.startswith("12.7% of the text's letters have accents, which wordpiece.strip_accents=true drops")
     assert AS_IT_IS in said
@@ -36,7 +36,7 @@ def test_text_that_is_mostly_not_ascii_needs_other_settings(texts: list[str]) ->
     assert language_warnings(texts, None, 0.0) == []  # a tokenizer that was given
 
 
-def test_a_large_share_of_lost_characters_is_told() -> None:
+def test_a_large_share_of_lost_characters_gives_a_warning() -> None:
     settings = WordPieceConfig(lowercase=False, strip_accents=False)
     (said,) = language_warnings(THAI, settings, 0.7)
     assert said.startswith("70% of the text's characters are lost: they are dropped or become the unknown token")

@@ -65,7 +65,7 @@ def test_progress_ends_at_its_total(tmp_path: Path, tokens: int | None) -> None:
         assert report.stages[name] == report.totals[name] > 0
 
 
-def test_prepared_twice_nothing_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_preparation_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path, texts())
     made = make(data)
     monkeypatch.setattr(prepare, "_Preparation", None)
@@ -73,7 +73,7 @@ def test_prepared_twice_nothing_is_done(tmp_path: Path, monkeypatch: pytest.Monk
         assert make(replace(data, **other)).folder == made.folder  # type: ignore[arg-type]
 
 
-def test_another_setting_or_content_is_another_folder(tmp_path: Path) -> None:
+def test_another_setting_or_content_gives_another_folder(tmp_path: Path) -> None:
     data = write(tmp_path, texts())
     made = [
         make(data),
@@ -99,7 +99,7 @@ def test_two_preparations_elsewhere_give_the_same_hash(tmp_path: Path) -> None:
     assert hashes(first.folder) == hashes(second.folder)
 
 
-def test_tokens_stops_there_with_every_file_in_it(tmp_path: Path) -> None:
+def test_a_token_limit_is_spread_over_all_files(tmp_path: Path) -> None:
     data = write(tmp_path, texts(3000))
     whole = make(data)
     limited = make(replace(data, tokens=20_000))
@@ -120,7 +120,7 @@ def test_a_file_that_is_dropped_whole_leaves_its_share_of_the_tokens_to_the_othe
     assert 20_000 <= made.tokens < 20_400
 
 
-def test_text_that_does_not_give_the_tokens_it_promised_is_said(
+def test_a_message_tells_if_the_text_gives_fewer_tokens_than_the_limit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write(tmp_path, [*texts(100), *texts(100) * 30], files=1)
@@ -131,7 +131,7 @@ def test_text_that_does_not_give_the_tokens_it_promised_is_said(
     )
 
 
-def test_filters_drop_and_say_what(tmp_path: Path) -> None:
+def test_filters_drop_documents_and_keep_samples(tmp_path: Path) -> None:
     digits = [" ".join(str(n * 7 + i) for n in range(30)) for i in range(5)]
     chosen = replace(NO_FILTERS, min_words=8, digits=0.2)
     made = make(replace(write(tmp_path, [*texts(), *digits]), filters=chosen))
@@ -218,7 +218,7 @@ def test_an_empty_corpus(tmp_path: Path, content: str) -> None:
         assert seen(tmp_path / "shards") == []
 
 
-def test_task_files_are_looked_for_before_any_work(tmp_path: Path) -> None:
+def test_missing_task_files_are_reported_before_any_work(tmp_path: Path) -> None:
     data = write(tmp_path, texts(9))
     with pytest.raises(CramError, match=r"data\.dedupe\.decontaminate"):
         make(replace(data, dedupe=DedupeConfig(decontaminate=f"{tmp_path}/*.nothing")))
@@ -248,7 +248,7 @@ def test_real_text_from_every_file_in_bounded_memory(tmp_path: Path) -> None:
     assert len(made.manifest["sources"]) == 15
 
 
-def test_without_a_network_what_was_prepared_of_a_data_set_is_found(
+def test_without_a_network_shards_prepared_earlier_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import datasets

@@ -19,7 +19,7 @@ from tests.cram.data.preparation.small_corpus import (
 
 
 @pytest.mark.parametrize("packing", ["greedy", "best_fit"])
-def test_killed_at_any_write_and_started_again_it_ends_with_the_same_bytes(
+def test_a_preparation_killed_at_any_write_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None, packing: str
 ) -> None:
     data = replace(write(tmp_path, texts()), packing=packing)  # type: ignore[arg-type]
@@ -52,7 +52,7 @@ def test_killed_at_any_write_and_started_again_it_ends_with_the_same_bytes(
     assert done > 15
 
 
-def test_what_is_finished_is_not_done_again(
+def test_finished_stages_are_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write(tmp_path, texts())
@@ -68,8 +68,8 @@ def test_what_is_finished_is_not_done_again(
             monkeypatch.setattr(f"cram.data.preparation.{module}.{stage}", die, raising=False)
     made = make(data)
     assert made.documents > 200
-    going_on, warning = capsys.readouterr().out.splitlines()
-    assert going_on == f"going on with the preparation of {made.folder}"
+    notice, warning = capsys.readouterr().out.splitlines()
+    assert notice == f"continuing the preparation of {made.folder}"
     assert warning.startswith("warning: 16 held-out document(s)")
 
 
@@ -90,7 +90,7 @@ if __name__ == "__main__":
 """
 
 
-def test_of_two_at_once_one_works_and_the_other_waits(tmp_path: Path) -> None:
+def test_of_two_processes_one_works_and_the_other_waits(tmp_path: Path) -> None:
     data = write(tmp_path, texts(3000))
     running = [run(TWICE, data.source, data.dir) for _ in range(2)]
     said = [process.communicate()[0] for process in running]
@@ -102,7 +102,9 @@ def test_of_two_at_once_one_works_and_the_other_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [CramError("bad line"), KeyboardInterrupt(), OSError(errno.EIO, "broken")])
-def test_what_fails_shows_no_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_a_failed_preparation_leaves_no_visible_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     data = write(tmp_path, texts())
     with monkeypatch.context() as patch:
         patch.setattr("cram.data.shards.shards.write_sealed", failing(error))
@@ -112,7 +114,7 @@ def test_what_fails_shows_no_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert make(data).rows
 
 
-def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(
+def test_a_full_disk_is_reported_and_work_continues_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_pieces: None
 ) -> None:
     data = write(tmp_path, texts())
@@ -125,7 +127,7 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(
     assert hashes(make(data).folder) == expected
 
 
-def test_a_data_dir_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_data_dir_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     data = write(tmp_path, texts())
     (tmp_path / "file").write_text("")
     with pytest.raises(CramError, match=r"data.dir=.*file: cannot be written"):

@@ -35,7 +35,7 @@ small_shards = st.integers(1, 9)
 
 @pytest.fixture(autouse=True)
 def _constants(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests set some of these otherwise; what they were comes back."""
+    """Restore the constants that tests change."""
     monkeypatch.setattr(row_writer, "TOKENS_PER_SHARD", 3 * 8)
     monkeypatch.setattr(row_writer, "PART_BYTES", 10**9)
     monkeypatch.setattr(row_writer, "LONGEST", 50)
@@ -45,7 +45,7 @@ def _constants(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all examples."""
+    """One folder for all examples."""
     return tmp_path_factory.mktemp("rows") / "set"
 
 
@@ -55,18 +55,18 @@ def emptied(folder: Path) -> Path:
 
 
 def numbered(corpus: Corpus) -> list[np.ndarray]:
-    """The documents' tokens: no two alike, none is PAD, and they go up."""
+    """The tokens of the documents: ascending, all different, none is PAD."""
     ends = np.cumsum([length for _, length in corpus])
     return [np.arange(end - length + 1, end + 1) for (_, length), end in zip(corpus, ends, strict=True)]
 
 
 def size(length: int) -> int:
-    """Bytes of a document, whose length in tokens is not in proportion."""
+    """The bytes of a document, which are not in proportion to its tokens."""
     return 3 * length + 7
 
 
 def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[TokenizedDocuments, ChunkNote]]:
-    """What an encoder makes of the documents behind a cursor, a few at a time."""
+    """Yield the tokenized documents after a cursor, a few at a time."""
     documents = numbered(corpus)
     firsts = {part: [its for its, _ in corpus].index(part) for part, _ in corpus}
     places = [Location(part, number - firsts[part]) for number, (part, _) in enumerate(corpus)]
@@ -87,7 +87,7 @@ def chunks(corpus: Corpus, cursor: tuple[int, int]) -> Iterator[tuple[TokenizedD
 
 
 class Run:
-    """Writer, packer and rows as one process has them."""
+    """The writer, the packer and the row writer of one process."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Run:
         self.rows = RowWriter(folder, self.writer, make_packer(kind, seq_len, PAD), seq_len, list(shares), limit)
 
     def go_on(self, adds: int | None = None) -> bool:
-        """Add the chunks that are left, or as many; whether all is done then."""
+        """Add the remaining chunks, or as many as given; return whether all are added."""
         for number, (encoded, note) in enumerate(chunks(self.corpus, self.rows.cursor)):
             if number == adds:
                 return False
@@ -144,7 +144,7 @@ MIXED = sorted(MIXED, key=lambda document: document[0])
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("settings", [{}, {"limit": 400}], ids=str)
-def test_killed_after_any_chunk_it_goes_on_to_the_same_files(
+def test_a_writer_killed_after_any_chunk_ends_with_the_same_files(
     tmp_path: Path, kind: PackingKind, settings: dict[str, Any]
 ) -> None:
     row_writer.PART_BYTES = 500
@@ -167,7 +167,7 @@ def test_killed_after_any_chunk_it_goes_on_to_the_same_files(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_between_a_shard_and_its_state_it_goes_on_to_the_same(
+def test_a_writer_killed_between_a_shard_and_its_state_ends_with_the_same_files(
     tmp_path: Path, kind: PackingKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = straight(tmp_path / "whole", MIXED, kind=kind).outcome()
@@ -188,7 +188,7 @@ def test_killed_between_a_shard_and_its_state_it_goes_on_to_the_same(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_after_its_end_it_writes_the_last_shard_again(tmp_path: Path, kind: PackingKind) -> None:
+def test_a_writer_killed_after_its_end_writes_the_last_shard_again(tmp_path: Path, kind: PackingKind) -> None:
     whole = straight(tmp_path / "set", MIXED, kind=kind)
     expected = whole.outcome()
     whole.opened()
@@ -198,7 +198,7 @@ def test_killed_after_its_end_it_writes_the_last_shard_again(tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "state"])
-def test_a_damaged_shard_starts_it_anew(tmp_path: Path, damage: str) -> None:
+def test_after_damage_a_writer_starts_anew(tmp_path: Path, damage: str) -> None:
     expected = straight(tmp_path / "whole", MIXED).outcome()
     run = Run(tmp_path / "set", MIXED)
     run.go_on(10)
@@ -214,7 +214,7 @@ def test_a_damaged_shard_starts_it_anew(tmp_path: Path, damage: str) -> None:
 
 
 @given(kinds, corpora, st.integers(2, 20), small_shards, st.integers(0, 300))
-def test_every_token_of_every_document_is_there_once_in_order(
+def test_every_token_of_every_document_is_in_the_rows_once_in_order(
     folder: Path, kind: PackingKind, corpus: Corpus, seq_len: int, shard: int, file_bytes: int
 ) -> None:
     row_writer.TOKENS_PER_SHARD, row_writer.PART_BYTES = shard * seq_len, file_bytes
@@ -276,7 +276,7 @@ def test_a_limit_is_spread_over_the_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: Path, kind: PackingKind) -> None:
+def test_small_files_share_rows_and_large_ones_end_with_a_padded_row(tmp_path: Path, kind: PackingKind) -> None:
     row_writer.PART_BYTES = 2 * size(5)
     corpus = [(0, 5), (1, 5), (2, 5), (2, 5), (2, 5), (3, 5)]  # full behind 1 and behind 2, in mid-chunk and at its end
     run = straight(tmp_path / "set", corpus, kind=kind)
@@ -288,7 +288,7 @@ def test_small_files_share_rows_and_large_ones_end_with_a_padded_one(tmp_path: P
 
 
 @given(corpora, st.integers(0, 300))
-def test_a_row_has_padding_only_where_enough_text_has_been(folder: Path, corpus: Corpus, file_bytes: int) -> None:
+def test_rows_are_padded_only_after_enough_text(folder: Path, corpus: Corpus, file_bytes: int) -> None:
     row_writer.TOKENS_PER_SHARD, row_writer.PART_BYTES = 3 * 8, file_bytes
     run = straight(emptied(folder), corpus)
     opened = run.opened()
@@ -311,7 +311,7 @@ def test_a_row_has_padding_only_where_enough_text_has_been(folder: Path, corpus:
     }
 
 
-def test_counts_go_through_json() -> None:
+def test_counts_survive_json() -> None:
     counts = Counts(1, 2, 3, 4, {"empty": [5, 6]})
     counts.samples = {"empty": [Sample(2**64 - 1, "größer:1", "text\u2028"), Sample(0, "", "")]}
     counts.excerpts = {7: Sample(8, "a", "b")}

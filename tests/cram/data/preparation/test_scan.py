@@ -56,7 +56,7 @@ def number(text: str) -> int:
 
 
 @pytest.mark.parametrize("reason", DROPPED)
-def test_a_filter_drops_what_it_is_for(reason: str) -> None:
+def test_each_filter_drops_its_documents(reason: str) -> None:
     found = scanned([prose(0), DROPPED[reason], prose(0)])
     assert fates(found) == ["kept", reason, "kept"]
     (sample,) = found.samples[reason]
@@ -73,7 +73,7 @@ def test_a_text_without_a_word_is_empty(text: str, least: int) -> None:
 
 
 @pytest.mark.parametrize("config", [NONE_HELD_OUT, ALL_HELD_OUT])
-def test_what_is_broken_is_shown_with_its_fault(config: DataConfig) -> None:
+def test_the_sample_of_a_broken_document_has_its_fault(config: DataConfig) -> None:
     found = Scanner(config)([LocatedDocument(Location(2, 5), faulty_document("folder/a.jsonl:6", "broken JSON line"))])
     assert fates(found) == ["broken"] and found.held_out == HeldOutTexts()
     assert [(one.origin, one.text) for one in found.samples["broken"]] == [
@@ -91,7 +91,7 @@ def test_a_text_of_a_test_set_is_dropped(tmp_path: Path) -> None:
     assert fates(scanned(texts, replace(config, held_out=ALL_HELD_OUT.held_out))) == ["held_out"] * 3
 
 
-def test_what_is_held_out_is_neither_filtered_nor_cleaned() -> None:
+def test_held_out_documents_are_neither_filtered_nor_cleaned() -> None:
     texts = [text for name, text in DROPPED.items() if name != "empty"] + [f"{COOKIES}\n{prose(6)}"]
     found = scanned(texts, ALL_HELD_OUT)
     assert fates(found) == ["held_out"] * len(texts)
@@ -101,7 +101,7 @@ def test_what_is_held_out_is_neither_filtered_nor_cleaned() -> None:
 
 
 @given(st.floats(0.0, 0.99))
-def test_held_out_is_what_lies_below_the_limit(share: float) -> None:
+def test_documents_with_a_hash_below_the_share_are_held_out(share: float) -> None:
     texts = [prose(seed) for seed in range(12)]
     found = scanned(texts, replace(NONE_HELD_OUT, held_out=share))
     below = [number(text) < int(share * 2**64) for text in texts]
@@ -109,7 +109,7 @@ def test_held_out_is_what_lies_below_the_limit(share: float) -> None:
     assert found.held_out.below == {number(text): text for text, out in zip(texts, below, strict=True) if out}
 
 
-def test_where_none_is_held_out_the_lowest_kept_one_may_be() -> None:
+def test_the_lowest_kept_document_is_noted_if_none_is_held_out() -> None:
     kept = [prose(seed) for seed in range(20)]
     lowest = min(kept, key=number)
     short = [text for text in (f"short {serial}" for serial in range(1000)) if number(text) < number(lowest)]
@@ -133,7 +133,7 @@ def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> N
     assert list(total.held_out.below) == sorted(map(number, texts))[:5]
 
 
-def test_boilerplate_is_cut_counted_and_shown() -> None:
+def test_boilerplate_is_cut_and_counted_and_sampled() -> None:
     text = f"Größe\n{COOKIES}\n{prose(7)}"
     found = scanned([prose(8), text, f"{COOKIES}\nshort"])
     assert fates(found) == ["kept", "kept", "min_words"]
@@ -175,7 +175,9 @@ def test_entries_have_their_dtypes_and_shapes() -> None:
     ],
 )
 @pytest.mark.parametrize("texts", [[prose(0), "short"], ["short", ""]])
-def test_what_is_not_asked_for_is_not_signed(exact: bool, near: float | None, made: set[str], texts: list[str]) -> None:
+def test_only_signatures_that_are_used_are_computed(
+    exact: bool, near: float | None, made: set[str], texts: list[str]
+) -> None:
     found = scanned(texts, replace(NONE_HELD_OUT, dedupe=DedupeConfig(exact=exact, near=near)))
     assert found.arrays.keys() == {"part", "record", "fate", "hash", "bytes"} | made
     assert all(len(array) == 2 for (array,) in found.arrays.values())
@@ -198,14 +200,14 @@ def test_chunks_do_not_matter(lengths: list[int]) -> None:
         assert np.array_equal(np.concatenate(arrays), np.concatenate(apart.arrays[name])), name
 
 
-def test_no_more_samples_than_enough_each_an_excerpt() -> None:
+def test_samples_are_few_and_short() -> None:
     texts = [f"{serial} " + "- " * EXCERPT for serial in range(3 * SAMPLES)]
     samples = scanned(texts).samples["min_words"]
     assert [one.hash for one in samples] == sorted(map(number, texts))[:SAMPLES]
     assert {len(one.text) for one in samples} == {EXCERPT}
 
 
-def test_a_scanner_is_pickled_in_little() -> None:
+def test_a_pickled_scanner_is_small() -> None:
     scanner = Scanner(NONE_HELD_OUT)
     pickled = pickle.dumps(scanner)
     assert len(pickled) < 2000
@@ -213,5 +215,5 @@ def test_a_scanner_is_pickled_in_little() -> None:
 
 
 @given(st.text())
-def test_size_is_that_of_utf_8(text: str) -> None:
+def test_byte_size_is_that_of_utf_8(text: str) -> None:
     assert byte_size(text) == len(text.encode())

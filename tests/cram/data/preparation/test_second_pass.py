@@ -84,7 +84,7 @@ def test_documents_are_what_the_tokenizer_makes_of_them(tokenizer: Tokenizer, de
     assert found.seconds.keys() == {"cleaning", "tokenizing", "gathering"}
 
 
-def test_boilerplate_is_cut_before(tokenizer: Tokenizer, definition: str) -> None:
+def test_boilerplate_is_cut_before_tokenizing(tokenizer: Tokenizer, definition: str) -> None:
     text = f"{prose(0)}\n{COOKIES}\n{prose(1)}"
     found = encoded(definition, [text])
     cleaned = f"{prose(0)}\n{prose(1)}"
@@ -113,7 +113,7 @@ def test_the_bound_of_compressibility(tokenizer: Tokenizer, definition: str) -> 
 
 
 @pytest.mark.parametrize("text", ["", " ", "\u200b", "\x00\x01", "\u0301"])
-def test_what_gives_no_token_is_empty(definition: str, text: str) -> None:
+def test_a_document_without_tokens_is_empty(definition: str, text: str) -> None:
     found = encoded(definition, [prose(0), text], FilterConfig(compressibility=None))
     assert found.lengths[1] == 0 and found.dropped == {"empty": [len(text.encode())]}
     assert [one.text for one in found.samples["empty"]] == [text]
@@ -127,7 +127,7 @@ def test_a_mask_in_the_text_is_text(tokenizer: Tokenizer, definition: str) -> No
 
 
 @given(st.lists(some_texts, min_size=1, max_size=6), st.sampled_from([None, 0.3, 0.6]))
-def test_chunks_do_not_matter_and_all_is_kept_or_dropped(
+def test_chunks_do_not_matter_and_every_document_is_kept_or_dropped(
     definition: str, texts: list[str], compressibility: float | None
 ) -> None:
     filters = FilterConfig(compressibility=compressibility)
@@ -142,7 +142,7 @@ def test_chunks_do_not_matter_and_all_is_kept_or_dropped(
     )
 
 
-def test_an_encoder_is_pickled_before_its_first_call(definition: str) -> None:
+def test_a_document_tokenizer_can_be_pickled(definition: str) -> None:
     again = pickle.loads(pickle.dumps(DocumentTokenizer(definition, FILTERS)))
     assert split(again([Document(prose(0), "")])) == split(encoded(definition, [prose(0)]))
 
@@ -164,7 +164,7 @@ masks = st.lists(st.booleans(), min_size=len(EVERY), max_size=len(EVERY))
 
 
 @given(masks, st.sets(st.integers(0, len(EVERY) - 1)), st.data())
-def test_the_kept_ones_behind_a_cursor_are_read(
+def test_kept_documents_after_a_cursor_are_read(
     parts: list[SourcePart], kept: list[bool], shown: set[int], data: st.DataObject
 ) -> None:
     expected = [place for place, keep in zip(EVERY, kept, strict=True) if keep]
@@ -203,7 +203,7 @@ def test_progress_is_the_text_that_was_read(
         assert note.progress == sum(len(document.text.encode()) for document in documents)
 
 
-def test_the_names_of_special_tokens_in_a_text_of_whole_words_give_none() -> None:
+def test_names_of_special_tokens_in_a_text_give_no_special_tokens() -> None:
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "</s>", "a", "b"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

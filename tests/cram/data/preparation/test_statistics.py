@@ -11,7 +11,7 @@ import pytest
 
 from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation import chunks
-from cram.data.preparation import statistics as account_module
+from cram.data.preparation import statistics as statistics_module
 from cram.data.preparation.decision import Decision, decide_fates
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
@@ -44,7 +44,7 @@ def prose(source: random.Random, least: int = 12) -> str:
 
 
 def mixed() -> list[list[str]]:
-    """Two files of all kinds of documents."""
+    """Write two files of all kinds of documents."""
     source = random.Random(0)
     texts = [prose(source) for _ in range(120)]
     texts += [text.upper() for text in texts[:9]] + texts[20:25]
@@ -59,7 +59,7 @@ def mixed() -> list[list[str]]:
 
 @dataclass
 class Prepared:
-    """What was summarized, and what it was made from."""
+    """The figures and samples of a preparation, and what they were computed from."""
 
     manifest: dict[str, Any]
     statistics: dict[str, Any]
@@ -69,7 +69,7 @@ class Prepared:
 
 
 def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared:
-    """The stages, one after the other, as a preparation has them."""
+    """Run the stages in the order of a preparation."""
     folder.mkdir()
     for number, some in enumerate(texts):
         (folder / f"{number}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in some))
@@ -134,7 +134,7 @@ def test_each_reason_has_its_documents_and_bytes(tmp_path: Path) -> None:
     assert [one["bytes"] for one in sources] == [(tmp_path / f"set/{i}.jsonl").stat().st_size for i in range(2)]
 
 
-def test_what_was_dropped_can_be_looked_at(tmp_path: Path) -> None:
+def test_dropped_documents_have_samples(tmp_path: Path) -> None:
     made = prepared(tmp_path / "set", mixed(), DATA)
     samples, duplicates = made.statistics["samples"], made.statistics["duplicates"]
     assert list(samples) == sorted(samples)
@@ -157,7 +157,7 @@ def test_what_was_dropped_can_be_looked_at(tmp_path: Path) -> None:
     assert json.loads(json.dumps(made.statistics)) == made.statistics
 
 
-def test_the_other_packing_is_told_from_the_lengths(tmp_path: Path) -> None:
+def test_the_other_packing_is_predicted_from_the_lengths(tmp_path: Path) -> None:
     greedy, best_fit = (
         prepared(tmp_path / packing, mixed(), replace(DATA, packing=packing)).manifest["packing"]  # type: ignore[arg-type]
         for packing in ("greedy", "best_fit")
@@ -172,15 +172,15 @@ def test_the_other_packing_is_told_from_the_lengths(tmp_path: Path) -> None:
     assert best_fit["best_fit"]["cut_documents"] == greedy["best_fit"]["cut_documents"] == 0
 
 
-def test_the_other_packing_is_told_of_documents_in_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_packing_is_predicted_for_shuffled_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pack, "WINDOW_TOKENS", 400)
     lengths = np.bincount([12, 20] * 200)  # each fills a row with one of the other, and with its own kind none does
-    told = account_module._compare_packings(SimpleNamespace(lengths=lengths, fill=0.9, cut=7), DATA)  # type: ignore[arg-type]
+    told = statistics_module._compare_packings(SimpleNamespace(lengths=lengths, fill=0.9, cut=7), DATA)  # type: ignore[arg-type]
     assert told["greedy"] == {"fill": 0.9, "cut_documents": 7, "measured": True}
     assert told["best_fit"]["fill"] > 0.85
 
 
-def test_what_is_broken_counts_too(tmp_path: Path) -> None:
+def test_broken_documents_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
     lines = [json.dumps({"text": text}) for text in mixed()[0][:40]]

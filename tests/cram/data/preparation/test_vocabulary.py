@@ -49,7 +49,7 @@ def prose(source: random.Random) -> str:
 
 
 def mixed(count: int = 600) -> list[str]:
-    """A third of these is dropped: short, empty, full of digits."""
+    """Texts of which a third is dropped: short, empty, or full of digits."""
     source = random.Random(0)
     kinds = [prose, prose, prose, prose, lambda its: COOKIES + prose(its)]
     kinds += [lambda its: f"short {its.random()}", lambda its: " ", lambda its: f"{its.getrandbits(900)} " * 3]
@@ -57,7 +57,7 @@ def mixed(count: int = 600) -> list[str]:
 
 
 def trained_on(texts: list[str], share: float = SHARE) -> list[str]:
-    """What is left of `mixed` without filters' and held-out documents, and without boilerplate."""
+    """The texts of `mixed` that are neither dropped nor held out, without boilerplate."""
     starts = {one[:2] for one in SYLLABLES}
     cleaned = {text: text.replace(COOKIES, "") for text in texts if len(text) > 40}
     good = [text for text in texts if text in cleaned and cleaned[text][:2] in starts]
@@ -77,7 +77,7 @@ def make(folder: Path, source: Source, path: Path | None = None, **settings: Any
     return make_vocabulary(source, data, TokenizerSource(path and str(path), WORDPIECE), folder, Report())  # type: ignore[arg-type]
 
 
-def test_it_is_trained_on_what_will_be_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_is_trained_on_training_documents_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     def training(texts: list[str], config: WordPieceConfig) -> Tokenizer:
@@ -96,7 +96,7 @@ def test_it_is_trained_on_what_will_be_trained_on(tmp_path: Path, monkeypatch: p
     assert report.stages == {"training the tokenizer": sum(map(len, texts))}
 
 
-def test_broken_records_are_passed_over(tmp_path: Path) -> None:
+def test_broken_records_are_skipped(tmp_path: Path) -> None:
     whole = make(tmp_path / "whole", corpus(tmp_path / "corpus", mixed(300)))
     for number in range(3):
         path = tmp_path / f"corpus/{number}.jsonl"
@@ -118,7 +118,9 @@ def test_bytes_per_token_of_the_whole_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_bytes_per_token_told_from_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool) -> None:
+def test_bytes_per_token_measured_on_a_part_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
     texts = mixed(2000)
     size = sum(map(len, texts))
     monkeypatch.setattr(module, "MEASURED_BYTES", size // 4)
@@ -142,7 +144,7 @@ def test_bytes_per_token_told_from_a_part_of_it(tmp_path: Path, monkeypatch: pyt
     assert share_read < (0.4 if given else 0.8), "no more is read than asked for"
 
 
-def test_what_its_own_tokens_drop_counts_as_dropped(tmp_path: Path) -> None:
+def test_documents_dropped_by_their_tokens_count_as_dropped(tmp_path: Path) -> None:
     texts = mixed()
     source = corpus(tmp_path, texts)
     whole = make(tmp_path / "all", source)
@@ -158,7 +160,7 @@ def test_what_its_own_tokens_drop_counts_as_dropped(tmp_path: Path) -> None:
     assert 0 < none.bytes_per_token < float("inf"), "it is for the second pass to say that nothing is left"
 
 
-def test_a_given_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_given_tokenizer_is_used_unchanged(tmp_path: Path) -> None:
     texts = mixed()
     tokenizer = train_tokenizer(trained_on(texts), WORDPIECE)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -167,7 +169,7 @@ def test_a_given_tokenizer_is_taken_as_it_is(tmp_path: Path) -> None:
     assert found.bytes_per_token == pytest.approx(truth(found.definition, texts), rel=1e-6)
 
 
-def test_it_is_kept_and_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vocabulary_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = corpus(tmp_path, mixed())
     found = make(tmp_path, source)
     monkeypatch.setattr(module, "_sample_texts", None)
@@ -175,7 +177,7 @@ def test_it_is_kept_and_taken_up_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert make(tmp_path, source, tmp_path / "tokenizer.json") == found
 
 
-def test_where_no_hash_is_low_enough_the_lowest_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_no_hash_is_low_enough_the_lowest_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     texts = mixed(100)
 
@@ -204,7 +206,7 @@ NOTHING = "nothing is left to train on, "
     ],
 )
 @pytest.mark.parametrize("given", [False, True])
-def test_what_is_said_when_nothing_is_left(
+def test_a_source_without_training_documents_is_refused(
     tmp_path: Path, texts: list[str], settings: dict[str, Any], message: str, given: bool
 ) -> None:
     train_tokenizer(mixed(), WORDPIECE).save(str(tmp_path / "tokenizer.json"))
@@ -213,7 +215,7 @@ def test_what_is_said_when_nothing_is_left(
     assert not (tmp_path / "vocabulary.json").exists()
 
 
-def test_the_messages_themselves() -> None:
+def test_the_messages_for_a_source_without_training_documents() -> None:
     data = DataConfig(source="a.txt")
     assert str(nothing_left(data, 0, 0)) == "data.source='a.txt': the files contain no text; give others"
     assert str(nothing_left(data, 3, 3)) == (
@@ -230,7 +232,7 @@ def test_the_messages_themselves() -> None:
     )
 
 
-def test_of_a_source_that_was_not_read_to_its_end_a_sample_is_named(tmp_path: Path) -> None:
+def test_the_message_names_the_sample_if_the_source_was_not_read_to_its_end(tmp_path: Path) -> None:
     assert str(nothing_left(DataConfig(source="a.txt"), 9, 0, sampled=True)).splitlines()[0] == (
         "data.source='a.txt': nothing is left to train on, all 9 document(s) of a sample of the source are dropped"
     )
@@ -262,7 +264,7 @@ def test_twins_of_held_out_documents_are_left_out(tmp_path: Path) -> None:
     }
 
 
-def test_a_compressibility_that_does_not_fit_the_vocabulary_is_named(
+def test_a_threshold_of_compressibility_that_does_not_suit_the_vocabulary_gives_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = corpus(tmp_path, mixed())

@@ -33,7 +33,7 @@ def die(number: int) -> int:
 
 
 class Calls:
-    """Counts its own calls."""
+    """A function that counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -57,7 +57,7 @@ def surroundings(_: int) -> tuple[str | None, str | None, set[str]]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("count", [0, 1, 20])
-def test_results_in_order_with_their_notes(processes: int, count: int) -> None:
+def test_results_come_in_order_with_their_notes(processes: int, count: int) -> None:
     with Workers(double, processes) as workers:
         notes = [object() for _ in range(count)]  # not copied: they stay in this process
         found = list(workers.map(enumerate(notes)))
@@ -82,7 +82,7 @@ def test_the_work_is_read_a_few_pieces_ahead(processes: int, most: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_comes_out_as_it_is(processes: int) -> None:
+def test_an_error_of_the_function_is_raised_unchanged(processes: int) -> None:
     found = []
     with (
         pytest.raises(CramError, match=r"\Anumber 3: not wanted\ngive another\Z"),
@@ -94,7 +94,7 @@ def test_an_error_comes_out_as_it_is(processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_of_the_work_comes_out_as_it_is(processes: int) -> None:
+def test_an_error_of_the_work_is_raised_unchanged(processes: int) -> None:
     def work() -> Iterator[tuple[int, None]]:
         yield 1, None
         raise CramError("a broken line")
@@ -104,7 +104,7 @@ def test_an_error_of_the_work_comes_out_as_it_is(processes: int) -> None:
 
 
 @pytest.mark.parametrize("function", [die, use_up])
-def test_a_worker_that_is_killed_is_said_with_the_remedy(
+def test_a_killed_worker_is_reported_with_a_remedy(
     function: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cram.data.preparation.workers.GRACE", 0.0)
@@ -198,7 +198,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGINT"])
-def test_a_signal_to_all_is_heard_by_the_parent_alone(name: str) -> None:
+def test_a_signal_to_all_processes_is_handled_by_the_parent_only(name: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, name],
         cwd=ROOT,
@@ -215,7 +215,7 @@ def test_a_signal_to_all_is_heard_by_the_parent_alone(name: str) -> None:
 
 
 def processes() -> set[int]:
-    """The processes that run; zombies do not."""
+    """The processes that are running, without zombies."""
     found = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
     return {process for process in found if state(process)[0] != "Z"}
 
@@ -225,7 +225,7 @@ def parent_of(process: int) -> int:
 
 
 def state(process: int) -> list[str]:
-    """State and parent of a process, as /proc/PID/stat has them behind the name."""
+    """The state and the parent of a process, which follow its name in /proc/PID/stat."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -56,7 +56,7 @@ def same(a: TrainingRows, b: TrainingRows) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
 
 
-def test_each_row_once_an_epoch_with_its_own_tokens(loader: Loader) -> None:
+def test_each_row_comes_once_an_epoch_with_its_tokens(loader: Loader) -> None:
     rows = loader.next(loader.rows_total)
     assert rows.tokens.shape == rows.documents.shape == (2 * ROWS, SEQ_LEN)
     assert rows.tokens.dtype == rows.documents.dtype == rows.epoch.dtype == np.int32
@@ -69,7 +69,7 @@ def test_each_row_once_an_epoch_with_its_own_tokens(loader: Loader) -> None:
     assert (rows.documents == np.arange(SEQ_LEN)).all()
 
 
-def test_shuffled_rows_come_as_they_did_before_orders_were_files(loader: Loader, shard_set: ShardSet) -> None:
+def test_shuffled_rows_come_in_a_fixed_order(loader: Loader, shard_set: ShardSet) -> None:
     rows = loader.next(2 * ROWS)
     expected = [epoch_order(0, shard_set.hash, epoch, ROWS) for epoch in (0, 1)]
     assert np.array_equal(rows.index, np.concatenate(expected))
@@ -106,7 +106,7 @@ def test_rows_are_copies(loader: Loader) -> None:
     steps=st.lists(st.integers(1, 2 * BLOCK_ROWS), min_size=1, max_size=8),
     taken=st.integers(0, 2 * ROWS - 1),
 )
-def test_resumed_anywhere_it_goes_on_as_a_straight_run(
+def test_a_loader_resumed_anywhere_continues_like_one_without_interruption(
     shard_set: ShardSet, order: OrderKind, steps: list[int], taken: int
 ) -> None:
     straight, stopped, resumed = (Loader(shard_set, 3, 2, order) for _ in range(3))
@@ -150,7 +150,7 @@ def test_a_state_of_other_data_seed_or_order_is_refused(loader: Loader) -> None:
         loader.resume(state | {"rows_taken": 9999})
 
 
-def test_a_state_from_before_there_were_orders_is_a_shuffled_one(loader: Loader, shard_set: ShardSet) -> None:
+def test_a_state_without_an_order_is_shuffled(loader: Loader, shard_set: ShardSet) -> None:
     loader.next(7)
     state = loader.state()
     del state["order"]
@@ -172,7 +172,7 @@ def test_global_random_state_is_left_alone(shard_set: ShardSet) -> None:
     assert (np.random.random(3) == expected).all()
 
 
-def test_an_error_in_the_thread_comes_out_of_next(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_thread_is_raised_by_next(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: np.ndarray) -> None:
         raise OSError("the disk went away")
 
@@ -195,14 +195,14 @@ def test_close_ends_the_thread(shard_set: ShardSet) -> None:
     assert not reading()
 
 
-def test_a_loader_that_is_dropped_ends_its_thread(shard_set: ShardSet) -> None:
+def test_a_deleted_loader_ends_its_thread(shard_set: ShardSet) -> None:
     Loader(shard_set, seed=0, epochs=1000)
     gc.collect()
     assert not reading()
 
 
-def test_a_program_that_ends_while_rows_are_read_ahead_has_ended_its_thread_before(shard_set: ShardSet) -> None:
-    """One in seventy aborted when the interpreter shut down around it. What is registered first, runs last."""
+def test_a_program_that_ends_while_rows_are_read_ahead_ends_the_thread_first(shard_set: ShardSet) -> None:
+    """One program in seventy aborted at shutdown. The exit handler that is registered first runs last."""
     code = (
         "import atexit, sys, threading\natexit.register(lambda: print([t.name for t in threading.enumerate()]))\n"
         "from cram.data.shards.loader import Loader\nfrom cram.data.shards.shards import ShardSet\n"

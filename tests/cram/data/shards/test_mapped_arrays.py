@@ -39,7 +39,7 @@ def test_every_dtype_and_shape(path: Path, dtype: type, shape: tuple[int, ...]) 
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
-def test_a_map_is_no_open_file_and_ends_with_its_arrays(tmp_path: Path) -> None:
+def test_a_map_keeps_no_file_open_and_ends_with_its_arrays(tmp_path: Path) -> None:
     def maps() -> int:
         return Path("/proc/self/maps").read_bytes().count(b"/many-")
 
@@ -65,7 +65,7 @@ def test_a_file_without_arrays(path: Path) -> None:
     "content",
     [b"", b"\1\0\0", bytes(8), b"\xff" * 20, file(b"{"), file(b"[" * 5000)],
 )
-def test_what_is_no_such_file(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_safetensors_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError):
         map_arrays(path)
@@ -123,7 +123,7 @@ def test_a_damaged_byte_gives_arrays_or_a_value_error(path: Path, data: st.DataO
         map_arrays(path)
 
 
-def test_sealed_arrays_come_back_and_every_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_sealed_arrays_are_read_back_and_every_flipped_bit_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     written = {"a": np.arange(6, dtype=np.uint32).reshape(2, 3), "none": np.zeros((0, 2), np.int64)}
     write_sealed_arrays(path, written, {"note": "größer"})
@@ -139,7 +139,7 @@ def test_sealed_arrays_come_back_and_every_flipped_bit_is_found(tmp_path: Path) 
             map_sealed_arrays(path)
 
 
-def test_what_an_earlier_process_left_is_read_or_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kept_file_is_read_or_reported_as_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.safetensors"
     assert read_kept(path, map_sealed_arrays) is None
     write_sealed_arrays(path, {"a": np.arange(3)})

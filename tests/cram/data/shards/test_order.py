@@ -38,7 +38,7 @@ def make_set(folder: Path, tokens: np.ndarray) -> ShardSet:
 
 
 def random_tokens(seed: int, rows: int = 100, seq_len: int = 6) -> np.ndarray:
-    """Rows of frequent and rare tokens, some of them padded at their end."""
+    """Rows of frequent and rare tokens, some of them padded."""
     random = np.random.default_rng(seed)
     tokens = (SPECIAL + random.geometric(0.15, (rows, seq_len)) % (VOCAB - SPECIAL)).astype(np.int32)
     tokens[np.arange(seq_len) >= random.integers(1, 3 * seq_len, rows)[:, None]] = PAD
@@ -59,7 +59,9 @@ def means(tokens: np.ndarray) -> np.ndarray:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.text(max_size=8), st.integers(0, 9), st.integers(0, 3000))
-def test_shuffled_is_a_permutation_and_pure(seed: int, data_hash: str, epoch: int, rows: int) -> None:
+def test_a_shuffled_order_is_a_permutation_and_a_function_of_its_arguments(
+    seed: int, data_hash: str, epoch: int, rows: int
+) -> None:
     numbers = epoch_order(seed, data_hash, epoch, rows)
     assert numbers.dtype == np.uint32
     assert sorted(numbers.tolist()) == list(range(rows))
@@ -67,7 +69,7 @@ def test_shuffled_is_a_permutation_and_pure(seed: int, data_hash: str, epoch: in
     assert (numbers == epoch_order(seed, data_hash, epoch, rows)).all()
 
 
-def test_shuffled_is_the_same_for_ever_and_depends_on_each_argument() -> None:
+def test_a_shuffled_order_never_changes_and_depends_on_each_argument() -> None:
     known = [1, 0, 6, 7, 5, 2, 8, 9, 4, 3]
     assert epoch_order(0, "hash", 0, 10).tolist() == known
     for arguments in ((1, "hash", 0), (0, "other", 0), (0, "hash", 1)):
@@ -101,7 +103,7 @@ def test_sorted_by_the_mean_likelihood(
             assert a < b or sorted(tokens[a][tokens[a] != PAD]) != sorted(tokens[b][tokens[b] != PAD])
 
 
-def test_the_two_sorted_orders_differ_in_direction_alone(shards: ShardSet) -> None:
+def test_the_two_sorted_orders_differ_only_in_direction(shards: ShardSet) -> None:
     likely, unlikely = (open_order(shards, kind, 0, 0) for kind in SORTED)
     scores = means(shards.read(np.arange(shards.rows))[0])
     assert scores[likely[0]] == scores.max() and scores[unlikely[0]] == scores.min()
@@ -217,7 +219,7 @@ def test_an_order_that_cannot_be_written_is_kept_in_memory_with_one_warning(
         write_orders(shards)
 
 
-def test_a_folder_without_room_for_orders_is_no_error(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_room_for_orders_is_not_an_error(shards: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
     (shards.folder / "orders").write_text("in the way")
     assert np.array_equal(open_order(shards, "shuffled", 0, 0), epoch_order(0, shards.hash, 0, shards.rows))
     assert capsys.readouterr().out.startswith("warning: ")

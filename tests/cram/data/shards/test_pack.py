@@ -20,7 +20,7 @@ windows = st.sampled_from([1, 7, 60, 500, 1 << 20])
 
 @pytest.fixture(scope="module", autouse=True)
 def _window() -> None:
-    """The tests set `WINDOW_TOKENS`; what it was comes back."""
+    """Restore `WINDOW_TOKENS`, which tests change."""
     patch = pytest.MonkeyPatch()
     patch.setattr(pack, "WINDOW_TOKENS", pack.WINDOW_TOKENS)
     yield
@@ -28,7 +28,7 @@ def _window() -> None:
 
 
 def numbered(lengths: list[int]) -> list[np.ndarray]:
-    """Documents whose every token tells its document and its place: no two alike, none is PAD."""
+    """Documents whose tokens tell their document and place: all different, none is PAD."""
     starts = np.cumsum([1, *lengths])
     return [np.arange(start, start + length) for start, length in zip(starts, lengths, strict=False)]
 
@@ -47,7 +47,7 @@ def packed(packer: Packer, documents: list[np.ndarray], take_after: set[int]) ->
 
 
 def pieces(tokens: np.ndarray, documents: np.ndarray, lengths: list[int]) -> list[list[tuple[int, int, int]]]:
-    """Each row as its runs of one index: document (-1 for padding), place of the first token in it, and length.
+    """The runs of one document index in each row: document (-1 for padding), place of its first token, and length.
 
     Fails where a run is not a stretch of one document, or the indices of a row are not 0, 1, 2 and so on.
     """
@@ -71,7 +71,7 @@ def pieces(tokens: np.ndarray, documents: np.ndarray, lengths: list[int]) -> lis
 
 
 @given(kinds, seq_lens, lengths_of_documents, st.sets(st.integers(0, 40)), windows)
-def test_every_token_once_in_order_with_its_borders(
+def test_every_token_is_packed_once_in_order_with_its_document(
     kind: PackingKind, seq_len: int, lengths: list[int], take_after: set[int], window: int
 ) -> None:
     pack.WINDOW_TOKENS = window
@@ -101,7 +101,7 @@ def test_greedy_is_one_stream_cut_at_the_ends_of_rows(seq_len: int, lengths: lis
 
 
 @given(seq_lens, lengths_of_documents, st.sets(st.integers(0, 40)), windows)
-def test_best_fit_cuts_no_document_that_fits_and_longer_ones_at_whole_rows(
+def test_best_fit_cuts_only_documents_longer_than_a_row(
     seq_len: int, lengths: list[int], take_after: set[int], window: int
 ) -> None:
     pack.WINDOW_TOKENS = window
@@ -117,7 +117,7 @@ def test_best_fit_cuts_no_document_that_fits_and_longer_ones_at_whole_rows(
 
 
 def plain_best_fit(lengths: list[int], seq_len: int) -> list[int]:
-    """The rows' free space by the definition, each row looked at for each document; sorted."""
+    """The free space of each row by the definition, with a search of all rows for each document; sorted."""
     free: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [space for space in free if space >= length]
@@ -174,7 +174,7 @@ def test_rows_do_not_depend_on_when_they_are_taken_nor_on_a_change_of_packer(
 
 
 @given(kinds, seq_lens, lengths_of_documents, lengths_of_documents)
-def test_after_finish_it_goes_on_as_a_new_one(
+def test_after_finish_a_packer_continues_like_a_new_one(
     kind: PackingKind, seq_len: int, first: list[int], second: list[int]
 ) -> None:
     used, new = make_packer(kind, seq_len, PAD), make_packer(kind, seq_len, PAD)
@@ -184,7 +184,9 @@ def test_after_finish_it_goes_on_as_a_new_one(
 
 
 @given(kinds, seq_lens, lengths_of_documents, windows)
-def test_fill_tells_what_the_packer_does(kind: PackingKind, seq_len: int, lengths: list[int], window: int) -> None:
+def test_the_predicted_fill_is_that_of_the_packer(
+    kind: PackingKind, seq_len: int, lengths: list[int], window: int
+) -> None:
     pack.WINDOW_TOKENS = window
     packer = make_packer(kind, seq_len, PAD)
     tokens, _ = packed(packer, numbered(lengths), set())
@@ -218,7 +220,7 @@ def test_a_long_document_starts_again_at_zero_in_each_row(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_gives_no_row_and_empty_documents_leave_no_trace(kind: PackingKind) -> None:
+def test_without_documents_there_are_no_rows_and_empty_documents_change_nothing(kind: PackingKind) -> None:
     packer = make_packer(kind, 4, PAD)
     packer.add([])
     assert packer.take()[0].shape == packer.finish()[0].shape == packer.finish()[1].shape == (0, 4)
@@ -228,7 +230,7 @@ def test_nothing_gives_no_row_and_empty_documents_leave_no_trace(kind: PackingKi
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_pending_stays_small_and_is_the_packers_own(kind: PackingKind) -> None:
+def test_pending_tokens_are_few_and_copied(kind: PackingKind) -> None:
     pack.WINDOW_TOKENS = 1000
     packer = make_packer(kind, 16, PAD)
     ids = np.arange(1, 100_000, dtype=np.int32)

@@ -21,7 +21,7 @@ def made(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def append(writer: ShardWriter, tokens: np.ndarray, documents: np.ndarray) -> None:
-    """Five rows at a time, and a shard of each ten."""
+    """Write five rows at a time, and a shard of every ten."""
     for start in range(0, len(tokens), 5):
         writer.write(tokens[start : start + 5], documents[start : start + 5])
         if writer.buffered >= 10:
@@ -37,7 +37,7 @@ def write(folder: Path, rows: int = 25) -> tuple[np.ndarray, np.ndarray]:
     return tokens, documents
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     tokens, documents = write(tmp_path / "set")
     opened = ShardSet.open(tmp_path / "set")
     assert (opened.rows, opened.seq_len, opened.vocab_size, opened.documents) == (25, SEQ_LEN, 100, 3)
@@ -55,7 +55,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     opened.verify()
 
 
-def test_a_shard_is_what_was_written_between_two_flushes(tmp_path: Path) -> None:
+def test_a_shard_holds_the_rows_between_two_flushes(tmp_path: Path) -> None:
     tokens, documents = made(25)
     writer = ShardWriter(tmp_path, SEQ_LEN, 100, PAD)
     writer.flush()
@@ -74,7 +74,7 @@ def test_a_shard_is_what_was_written_between_two_flushes(tmp_path: Path) -> None
     assert (opened.read(np.arange(25))[0] == tokens).all()
 
 
-def test_a_writer_goes_on_from_a_state(tmp_path: Path) -> None:
+def test_a_writer_continues_from_a_state(tmp_path: Path) -> None:
     tokens, documents = write(tmp_path / "whole")
     (tmp_path / "set").mkdir()
     first = ShardWriter(tmp_path / "set", SEQ_LEN, 100, PAD)
@@ -164,7 +164,7 @@ def test_shards_of_different_widths_are_read_together(tmp_path: Path) -> None:
     assert (np.concatenate([block for _, _, block in blocks]) == documents).all()
 
 
-def test_blocks_are_of_some_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_have_a_limited_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "TOKENS_AT_ONCE", 4 * SEQ_LEN)
     tokens, documents = write(tmp_path / "set")
     blocks = list(ShardSet.open(tmp_path / "set").blocks())
@@ -225,7 +225,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
         ShardSet.open(tmp_path / "set")
 
 
-def test_a_folder_that_is_no_shard_folder(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_shard_folder(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"not a shard folder, it has no manifest.json"):
         ShardSet.open(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
