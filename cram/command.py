@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -140,11 +141,14 @@ class StopSignals:
 def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]:
     """Set the handler of all signals that ask a process to stop.
 
-    A SIGHUP that is ignored stays ignored, because that is what nohup is for.
+    A SIGHUP that is ignored stays ignored, because that is what nohup is for. Only the main thread may set handlers, so
+    a run that was started in another thread cannot be stopped by a signal.
 
     Returns:
         the handlers that were set before.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     names = [name for name in STOP_SIGNALS if name.name != "SIGHUP" or signal.getsignal(name) != signal.SIG_IGN]
     return {name: signal.signal(name, handler) for name in names}
 

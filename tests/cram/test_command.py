@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,3 +202,15 @@ def test_the_handlers_before_are_put_back() -> None:
         assert not set(before) & {signal.getsignal(name) for name in STOP_SIGNALS}
         raise RuntimeError
     assert [signal.getsignal(name) for name in STOP_SIGNALS] == before
+
+
+def test_in_another_thread_the_handlers_stay() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ask() -> bool:
+        with StopSignals() as stop:
+            assert signal.getsignal(signal.SIGTERM) is before
+            return stop.asked
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ask).result() is False
