@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 import zstandard
 
 from cram.config.config import Config
@@ -226,7 +227,12 @@ def test_parts_are_added_as_the_page_says(
     assert "transformers has no class that computes model.kind=rms_encoder" in output
     manifest = read_json(next((tmp_path / "shards").glob("*/manifest.json")))
     assert manifest["settings"]["filters"]["capitals"] == 0.5
-    assert read_json(tmp_path / "runs" / "bert_demo" / "receipt.json")["methods"] == ["freezing"]
+    run = tmp_path / "runs" / "bert_demo"
+    assert read_json(run / "receipt.json")["model"]["kind"] == "rms_encoder"
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert recipe["objective"]["kind"] == "denoising"
+    assert recipe["optimizer"]["kind"] == "lion"
+    assert recipe["freezing"]["start"] == 0.5
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=page_name)
