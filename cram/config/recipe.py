@@ -170,7 +170,7 @@ def _parse_mapping(schema: type, mapping: dict[str, Any], path: Path) -> dict[st
         if name not in specs:
             raise CramError(_describe_unknown(name, list(specs), f"{path}, line {line}"))
         if name in values:
-            raise CramError(f"{name}: is there twice (in {path}, line {line})")
+            raise CramError(f"{name} is set twice (in {path}, line {line})")
         try:
             values[name] = _parse_content(name, specs[name], content)
         except CramError as error:

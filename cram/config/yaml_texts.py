@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                 if key.value in names:
-                    problem = f"the key '{key.value}' is there twice"
+                    problem = f"the key '{key.value}' is set twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 names.add(key.value)
         return super().construct_mapping(node, deep)
