@@ -16,7 +16,9 @@ from cram.data.shards.loader import Loader
 from cram.data.shards.order import OrderKind, open_order
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
-from cram.data.tokenizer import SPECIAL_TOKENS, SpecialTokens, load_tokenizer
+from cram.data.special_tokens import SpecialTokens
+from cram.data.tokenizer import load_tokenizer
+from cram.data.wordpiece import SPECIAL_TOKENS
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Setting
 

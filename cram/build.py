@@ -10,7 +10,7 @@ from cram.config.config import Config
 from cram.config.training import OptimizerConfig
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import check_mask, load_tokenizer
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out

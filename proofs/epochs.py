@@ -12,7 +12,7 @@ from cram.config.recipe import read_words
 from cram.config.schema import key
 from cram.data.shards.loader import Loader
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 

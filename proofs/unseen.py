@@ -18,7 +18,7 @@ from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.second_pass import DocumentTokenizer
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.errors import CramError
 from cram.files.atomic import sha256_file, to_json
 from cram.files.sealed import read_sealed, write_sealed

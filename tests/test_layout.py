@@ -49,7 +49,7 @@ def room(module: str) -> str:
 
 
 def module_name(path: Path) -> str:
-    """`cram/data/pieces.py` -> `cram.data.pieces`."""
+    """`cram/data/token_bytes.py` -> `cram.data.token_bytes`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -27,7 +27,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from cram.data.special import vocabulary_size
+from cram.data.special_tokens import padded_vocabulary_size
 from cram.evaluation.held_out import HeldOutSet
 from cram.objectives.batch import IGNORED
 
@@ -64,7 +64,7 @@ class VocabularyBytes:
     """
 
     def __init__(self, tokenizer: Tokenizer, special: list[int]) -> None:
-        ids = range(vocabulary_size(tokenizer))
+        ids = range(padded_vocabulary_size(tokenizer))
         ordinary = next(number for number in ids if number not in special)
         prefix = tokenizer.decode([ordinary])
         texts = [tokenizer.decode([ordinary, number]).removeprefix(prefix).encode() for number in ids]

@@ -15,9 +15,9 @@ import torch
 from tokenizers import Tokenizer
 
 from cram.config.training import EvaluationConfig
-from cram.data.pieces import piece_bytes
 from cram.data.shards.shards import HeldOutDocument
-from cram.data.special import SpecialTokens, text_places, written_controls
+from cram.data.special_tokens import SpecialTokens, find_written_controls, select_text_tokens
+from cram.data.token_bytes import count_token_bytes
 from cram.errors import CramError
 from cram.evaluation.held_out import HeldOutSet
 from cram.objectives.batch import IGNORED
@@ -93,15 +93,15 @@ def _make_windows(documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, se
     byte_rows: list[list[int]] = []
     keys: list[np.uint64] = []
     special = SpecialTokens.of(tokenizer)
-    controls = written_controls(tokenizer, special)
+    controls = find_written_controls(tokenizer, special)
     tokenizer.encode_special_tokens = True  # as in training: a "[PAD]" in a document is text, not padding
     for document in documents:
         encoding = tokenizer.encode(document.text)
-        places = text_places(encoding, controls)
+        places = select_text_tokens(encoding, controls)
         ids = [encoding.ids[place] for place in places]
         offsets = [encoding.offsets[place] for place in places]
         added = [encoding.special_tokens_mask[place] for place in places]
-        byte_counts = piece_bytes(document.text, offsets, added)
+        byte_counts = count_token_bytes(document.text, offsets, added)
         document_key = np.frombuffer(bytes.fromhex(document.hash)[:8], "<u8")
         for window, begin in enumerate(range(0, len(ids), seq_len)):
             padding = seq_len - len(ids[begin : begin + seq_len])

@@ -45,7 +45,7 @@ def check_logits(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     import transformers
     from safetensors.torch import load_file
 
-    from cram.data.special import SpecialTokens
+    from cram.data.special_tokens import SpecialTokens
 
     task = stock_model(model.config.kind).task
     with _without_progress_bars():

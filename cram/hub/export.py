@@ -123,7 +123,7 @@ def _from_checkpoint(run: Path, config: Config, checkpoint: str) -> ExportSource
 def _write(folder: Path, config: Config, source: ExportSource) -> None:
     from safetensors.torch import save
 
-    from cram.data.special import SpecialTokens
+    from cram.data.special_tokens import SpecialTokens
 
     model, seq_len, special = source.model, config.data.seq_len, SpecialTokens.of(source.tokenizer)
     names = special.names(source.tokenizer)

@@ -9,7 +9,7 @@ from cram.hub.stock import StockTask
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from cram.data.special import SpecialTokens
+    from cram.data.special_tokens import SpecialTokens
 
 SENTENCES = (
     "The capital of France is the city of {mask}.",
@@ -39,11 +39,11 @@ with `AutoModelForSequenceClassification.from_pretrained(folder, num_labels=...)
         """Copy the tokenizer; a text begins and ends with its special tokens."""
         from tokenizers import Tokenizer
 
-        from cram.data.special import set_frame
+        from cram.data.special_tokens import frame_encodings
 
         copy = Tokenizer.from_str(tokenizer.to_str())
         names = special.names(tokenizer)
-        set_frame(copy, names.get("cls"), names["sep"])
+        frame_encodings(copy, names.get("cls"), names["sep"])
         return copy
 
     def examples(self, folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from cram.hub.fill_mask import FILL_MASK
 from cram.hub.stock import StockModel
 
 if TYPE_CHECKING:
-    from cram.data.special import SpecialTokens
+    from cram.data.special_tokens import SpecialTokens
 
 
 def own_config(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from cram.config.commands import EvaluateConfig
 from cram.data.shards.shards import HeldOutDocument
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.text.formats import DocumentRule
 from cram.data.text.sources import open_source
 from cram.errors import CramError

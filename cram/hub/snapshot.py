@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from cram.clock import CHARGED
 from cram.config.config import Config
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-    from cram.data.special import SpecialTokens
+    from cram.data.special_tokens import SpecialTokens
 
 JsonFiles = dict[str, dict[str, Any]]
 

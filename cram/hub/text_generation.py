@@ -9,7 +9,7 @@ from cram.hub.stock import StockTask
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from cram.data.special import SpecialTokens
+    from cram.data.special_tokens import SpecialTokens
 
 PROMPTS = ("The capital of France is", "This function returns")
 NEW_TOKENS = 24
@@ -55,7 +55,7 @@ print(write("The capital of France is", max_new_tokens=40, do_sample=True, tempe
         """
         from tokenizers import Regex, Tokenizer, decoders
 
-        from cram.data.special import set_frame
+        from cram.data.special_tokens import frame_encodings
 
         copy = Tokenizer.from_str(tokenizer.to_str())
         names = special.names(tokenizer)
@@ -63,7 +63,7 @@ print(write("The capital of France is", max_new_tokens=40, do_sample=True, tempe
             pieces = [decoders.Replace(Regex(pattern), text) for pattern, text in DECODED_PIECES]
             spaces = [decoders.Replace(Regex(pattern), text) for pattern, text in DECODED_SPACES]
             copy.decoder = decoders.Sequence([*pieces, decoders.Fuse(), *spaces])
-        set_frame(copy, names.get("cls"), None)
+        frame_encodings(copy, names.get("cls"), None)
         return copy
 
     def examples(self, folder: Path) -> list[str]:

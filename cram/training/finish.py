@@ -9,7 +9,7 @@ from cram.clock import Clock
 from cram.config.config import Config
 from cram.config.training import OptimizerConfig
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
 from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out

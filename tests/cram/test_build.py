@@ -6,7 +6,7 @@ import torch
 from cram.build import build_objective, check
 from cram.config.data import WordPieceConfig
 from cram.config.recipe import read_config
-from cram.data.tokenizer import train_tokenizer
+from cram.data.wordpiece import train_tokenizer
 from cram.errors import CramError
 from cram.objectives.causal import CausalObjective
 from cram.objectives.phased import PhasedObjective

@@ -16,7 +16,7 @@ from cram.data.preparation.fates import Fate
 from cram.data.preparation.statistics import STATISTICS
 from cram.data.preparation.stopwatch import TIMING, TIMING_REMEDY
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import read_json

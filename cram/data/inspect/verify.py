@@ -28,7 +28,7 @@ from cram.data.preparation.statistics import STATISTICS
 from cram.data.shards.mapped_arrays import map_arrays
 from cram.data.shards.order import ARRAY, FOLDER
 from cram.data.shards.shards import COUNTS, HELD_OUT, MANIFEST, REMEDY, TOKENIZER, ShardSet
-from cram.data.special import SpecialTokens, vocabulary_size
+from cram.data.special_tokens import SpecialTokens, padded_vocabulary_size
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import sha256_file
@@ -98,7 +98,7 @@ class _RowTotals:
 def _verify_rows(shards: ShardSet) -> _RowTotals:
     """Check every row and count its tokens and documents."""
     tokenizer = load_tokenizer(shards.tokenizer_path)
-    if (size := vocabulary_size(tokenizer)) != shards.vocab_size:
+    if (size := padded_vocabulary_size(tokenizer)) != shards.vocab_size:
         path = shards.folder / MANIFEST
         raise CramError(f"{path}: vocab_size: {shards.vocab_size}, but the tokenizer needs {size}; {REMEDY}")
     special = SpecialTokens.of(tokenizer)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from cram.data.cleaning.word_hashes import Hashes, hash_powers, look_up, ngram_hashes
 from cram.data.shards.mapped_arrays import map_arrays, map_sealed_arrays, write_sealed_arrays
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 
 WINDOW = 64  # ids, about 50 words: longer than quotations and titles that independent documents share

@@ -17,7 +17,7 @@ def language_warnings(texts: list[str], wordpiece: WordPieceConfig | None, lost:
     Args:
         texts: a sample of the text.
         wordpiece: the settings that the tokenizer was trained with; None if it was loaded.
-        lost: the share of characters that `lost_characters` counts.
+        lost: the share of characters that `measure_lost_characters` returns.
     """
     warnings = [] if wordpiece is None else _check_settings("".join("".join(texts).split()), wordpiece)
     if lost > LOST:

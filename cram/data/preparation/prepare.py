@@ -38,7 +38,7 @@ from cram.data.shards.mapped_arrays import read_kept
 from cram.data.shards.order import write_orders
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import MANIFEST, HeldOutDocument, ShardSet, ShardWriter
-from cram.data.special import SpecialTokens, vocabulary_size
+from cram.data.special_tokens import SpecialTokens, padded_vocabulary_size
 from cram.data.text.hub_source import HubSource
 from cram.data.text.source import Source
 from cram.data.text.sources import open_source
@@ -188,7 +188,7 @@ class _Preparation:
         data, definition = self._data, vocabulary.definition
         tokenizer = Tokenizer.from_str(definition)
         pad = SpecialTokens.of(tokenizer).pad
-        writer = ShardWriter(self._folder, data.seq_len, vocabulary_size(tokenizer), pad)
+        writer = ShardWriter(self._folder, data.seq_len, padded_vocabulary_size(tokenizer), pad)
         kept = decision.fates == Fate.KEPT
         packer = make_packer(data.packing, data.seq_len, pad)
         rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)

@@ -16,7 +16,7 @@ from cram.data.preparation.fates import Fate
 from cram.data.preparation.held_out_search import HeldOutIndex, strip_frame
 from cram.data.preparation.samples import Sample, Samples, add_samples, make_sample
 from cram.data.preparation.stopwatch import Stopwatch
-from cram.data.special import SpecialTokens, text_places, written_controls
+from cram.data.special_tokens import SpecialTokens, find_written_controls, select_text_tokens
 from cram.data.text.document import Document, LocatedDocument, Location, byte_size
 from cram.data.text.source import SourcePart
 
@@ -115,12 +115,14 @@ class DocumentTokenizer:
             self._tokenizer = Tokenizer.from_str(self._definition)
             self._frame = SpecialTokens.of(self._tokenizer).frame
             # `[MASK]` in a text is text: as a special token it would be an input that is never predicted.
-            self._controls = written_controls(self._tokenizer, SpecialTokens.of(self._tokenizer))
+            self._controls = find_written_controls(self._tokenizer, SpecialTokens.of(self._tokenizer))
             self._tokenizer.encode_special_tokens = True
         encodings = self._tokenizer.encode_batch_fast(texts)
         if not self._controls:
             return [encoding.ids for encoding in encodings]
-        return [[encoding.ids[place] for place in text_places(encoding, self._controls)] for encoding in encodings]
+        return [
+            [encoding.ids[place] for place in select_text_tokens(encoding, self._controls)] for encoding in encodings
+        ]
 
     def _search_held_out(
         self, index: HeldOutIndex, result: TokenizedDocuments, documents: list[Document], texts: list[str]

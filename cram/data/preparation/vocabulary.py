@@ -13,15 +13,16 @@ from cram.data.cleaning.cleaner import Cleaner
 from cram.data.cleaning.dedupe import sign_texts
 from cram.data.cleaning.held_out_split import choose_held_out, hash_text
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
-from cram.data.pieces import lost_characters
 from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.language import language_warnings
 from cram.data.shards.mapped_arrays import read_kept
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import byte_size
 from cram.data.text.reading_plan import ReadingPlan
 from cram.data.text.source import Source
-from cram.data.tokenizer import load_tokenizer, make_normalizer, train_tokenizer
+from cram.data.token_bytes import measure_lost_characters
+from cram.data.tokenizer import load_tokenizer
+from cram.data.wordpiece import make_normalizer, train_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes
 from cram.files.sealed import read_sealed, write_sealed
@@ -66,7 +67,7 @@ class Vocabulary:
     Attributes:
         definition: the content of tokenizer.json.
         bytes_per_token: bytes of the source's text for each token, with the text of documents that are dropped.
-        lost: the share of characters that `lost_characters` counts.
+        lost: the share of characters that `measure_lost_characters` returns.
     """
 
     definition: str
@@ -107,7 +108,7 @@ def make_vocabulary(
         split = WordSplitter(serialize_normalizer(tokenizer.normalizer))
         texts, bytes_read = _sample_texts(source, MEASURED_BYTES, data, split)
     some_texts = _thin(texts, LOST_BYTES)
-    lost = lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some_texts)
+    lost = measure_lost_characters(tokenizer, SpecialTokens.of(tokenizer).unk, some_texts)
     for warning in language_warnings(some_texts, wordpiece if chosen.path is None else None, lost):
         print(f"warning: {warning}", flush=True)
     bytes_per_token, advice = _measure(tokenizer, texts, bytes_read, data.filters)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from cram.data.shards.mapped_arrays import map_arrays
 from cram.data.shards.shards import ShardSet
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import to_json, write_atomic

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from cram.config.data import WordPieceConfig
 from cram.config.training import EvaluationConfig
 from cram.data.shards.shards import HeldOutDocument
-from cram.data.tokenizer import train_tokenizer
+from cram.data.wordpiece import train_tokenizer
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out
 

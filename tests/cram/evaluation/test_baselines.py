@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from cram.config.data import WordPieceConfig
 from cram.config.training import EvaluationConfig
 from cram.data.shards.shards import HeldOutDocument
-from cram.data.tokenizer import SpecialTokens, train_tokenizer
+from cram.data.special_tokens import SpecialTokens
+from cram.data.wordpiece import train_tokenizer
 from cram.evaluation.baselines import VocabularyBytes, bigram_bits_per_byte, count_byte_pairs, unigram_nats
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from cram.config.data import WordPieceConfig
 from cram.config.training import EvaluationConfig
 from cram.data.shards.shards import HeldOutDocument
-from cram.data.special import set_roles
-from cram.data.tokenizer import SpecialTokens, train_tokenizer
+from cram.data.special_tokens import SpecialTokens, write_roles
+from cram.data.wordpiece import train_tokenizer
 from cram.errors import CramError
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import CRAMMING_RULE, MaskRule, build_held_out
@@ -157,7 +157,7 @@ def test_written_names_of_special_tokens_are_left_out_by_a_word_tokenizer_but_th
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "</s>", "<mask>", "a", "b"])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    set_roles(words, {"pad": "<pad>", "unk": "<unk>", "cls": None, "sep": "</s>", "mask": "<mask>"})
+    write_roles(words, {"pad": "<pad>", "unk": "<unk>", "cls": None, "sep": "</s>", "mask": "<mask>"})
     document = document_of("a <pad> b </s> <mask> a </s>")
     rows = make_masked([document], words, rate=1.0)
     assert rows.tokens[0, :4].tolist() == [4, 5, 4, 2]

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
-from cram.data.tokenizer import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.evaluation import scores
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.scores import evaluate

@@ -14,7 +14,7 @@ from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
 from cram.config.training import EvaluationConfig, ObjectiveConfig
 from cram.data.shards.shards import HeldOutDocument
-from cram.data.tokenizer import train_tokenizer
+from cram.data.wordpiece import train_tokenizer
 from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import evaluate
 from cram.files.atomic import write_json

@@ -9,7 +9,8 @@ from tokenizers.decoders import DecodeStream
 
 from cram.config.data import WordPieceConfig
 from cram.config.model import ModelConfig
-from cram.data.tokenizer import SpecialTokens, train_tokenizer
+from cram.data.special_tokens import SpecialTokens
+from cram.data.wordpiece import train_tokenizer
 from cram.hub.fill_mask import FILL_MASK
 from cram.hub.kinds import exported_kinds, find_stock_model, stock_model, why_not_exported
 from cram.hub.qwen3 import QWEN3

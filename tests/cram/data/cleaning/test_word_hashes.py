@@ -14,7 +14,7 @@ from tokenizers import normalizers
 from cram.config.data import WordPieceConfig
 from cram.data.cleaning import word_hashes as words
 from cram.data.cleaning.word_hashes import WordSplitter, hash_words, ngram_hashes, serialize_normalizer, split_words
-from cram.data.tokenizer import make_normalizer
+from cram.data.wordpiece import make_normalizer
 
 BREAKS = "\n\r\t\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000 "
 texts = st.text() | st.text(st.sampled_from("aBz_09.,'-" + "éİßΣ中²\u0301\u00ad\u200b" + BREAKS))

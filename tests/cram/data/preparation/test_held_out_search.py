@@ -22,7 +22,7 @@ from cram.data.preparation.second_pass import ChunkNote, Overlap, TokenizedDocum
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.pack import PackingKind, make_packer
 from cram.data.shards.shards import ShardSet, ShardWriter
-from cram.data.special import SpecialTokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import Location
 from cram.errors import CramError
 from cram.files.sealed import write_sealed

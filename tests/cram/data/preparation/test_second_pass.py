@@ -14,11 +14,11 @@ from cram.config.data import FilterConfig, WordPieceConfig
 from cram.data.preparation import chunks
 from cram.data.preparation.samples import Sample
 from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader, TokenizedDocuments
-from cram.data.special import set_roles
+from cram.data.special_tokens import SpecialTokens, write_roles
 from cram.data.text.document import Document, Location
 from cram.data.text.source import SourcePart
 from cram.data.text.sources import open_source
-from cram.data.tokenizer import SpecialTokens, train_tokenizer
+from cram.data.wordpiece import train_tokenizer
 
 WORDS = [
     "river",
@@ -207,7 +207,7 @@ def test_names_of_special_tokens_in_a_text_give_no_special_tokens() -> None:
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "</s>", "a", "b"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    set_roles(tokenizer, {"pad": "<pad>", "unk": "<unk>", "cls": None, "sep": "</s>", "mask": None})
+    write_roles(tokenizer, {"pad": "<pad>", "unk": "<unk>", "cls": None, "sep": "</s>", "mask": None})
     texts = ["a <pad> b </s> a c", "</s>"]
     found = encoded(tokenizer.to_str(), texts, FilterConfig(compressibility=None))
     assert found.ids.tolist() == [3, 4, 3, 1, 2]

@@ -24,7 +24,7 @@ from cram.data.shards import pack
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import ShardWriter
 from cram.data.text.sources import open_source
-from cram.data.tokenizer import train_tokenizer
+from cram.data.wordpiece import train_tokenizer
 from cram.terminal.progress import Progress
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus", "pel"]

@@ -18,7 +18,7 @@ from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_v
 from cram.data.text.reading_plan import ReadingPlan
 from cram.data.text.source import Source
 from cram.data.text.sources import open_source
-from cram.data.tokenizer import train_tokenizer
+from cram.data.wordpiece import train_tokenizer
 from cram.errors import CramError
 
 SYLLABLES = ["ba", "re", "mi", "to", "lu", "ken", "sor", "dal", "fin", "gus", "pel", "wyc", "hoj", "xiq", "vez"]

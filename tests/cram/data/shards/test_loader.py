@@ -15,7 +15,7 @@ from cram.data.shards import loader as module
 from cram.data.shards.loader import Loader, TrainingRows
 from cram.data.shards.order import SORTED, OrderKind, epoch_order, open_order
 from cram.data.shards.shards import ShardSet, ShardWriter
-from cram.data.tokenizer import SPECIAL_TOKENS
+from cram.data.wordpiece import SPECIAL_TOKENS
 from cram.errors import CramError
 
 ROOT = Path(__file__).parents[4]

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from cram.data.shards import order
 from cram.data.shards.order import SORTED, epoch_order, open_order, write_orders
 from cram.data.shards.shards import ShardSet, ShardWriter
-from cram.data.tokenizer import SPECIAL_TOKENS
+from cram.data.wordpiece import SPECIAL_TOKENS
 from cram.errors import CramError
 from cram.files.atomic import write_atomic
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cram.config.data import SpecialConfig
-from cram.data.special import SpecialTokens, text_places, vocabulary_size, written_controls
+from cram.data.special_tokens import SpecialTokens, find_written_controls, padded_vocabulary_size, select_text_tokens
 from cram.data.tokenizer import check_mask, load_tokenizer
 from cram.errors import CramError
 
@@ -78,7 +78,7 @@ def test_gpt2_ends_documents_by_its_only_token_and_is_padded_by_one_of_its_own(t
     assert special.names(tokenizer) == {"sep": END, "pad": "<pad>"}
     assert (special.sep, special.pad, special.frame) == (290, 291, 1)
     assert tokenizer.decode(tokenizer.encode("the old").ids, skip_special_tokens=False) == f"the old{END}"
-    assert vocabulary_size(tokenizer) == 320
+    assert padded_vocabulary_size(tokenizer) == 320
     assert special.ids() == list(range(290, 320))
     with pytest.raises(CramError, match=r"objective.kind=masked needs a mask, .* special.mask=TOKEN"):
         check_mask(str(path), SpecialConfig())
@@ -115,7 +115,7 @@ def test_a_file_goes_before_a_name_and_a_key_before_both(tmp_path: Path) -> None
         load_tokenizer(path, SpecialConfig(sep="<stop>", mask="<stop>"))
 
 
-def test_the_written_file_says_the_roles_by_itself(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_holds_its_roles(tmp_path: Path) -> None:
     first = load_tokenizer(saved(tmp_path, words("<hidden>", "<stop>")), SpecialConfig(sep="<stop>", mask="<hidden>"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -124,17 +124,17 @@ def test_the_written_file_says_the_roles_by_itself(tmp_path: Path) -> None:
     assert SpecialTokens.of(again) == SpecialTokens.of(first)
 
 
-def test_files_that_are_damaged_or_say_nothing_are_passed_over(tmp_path: Path) -> None:
+def test_files_that_are_damaged_or_name_no_tokens_are_ignored(tmp_path: Path) -> None:
     path = saved(tmp_path, words("[PAD]", "[SEP]"))
     for content in ("{", '{"eos_token": 3}', "[]", "null"):
         (tmp_path / "special_tokens_map.json").write_text(content)
         assert SpecialTokens.of(load_tokenizer(path)).sep == 1
 
 
-def test_ids_with_holes_are_served(tmp_path: Path) -> None:
+def test_ids_may_have_gaps(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(saved(tmp_path, words("[PAD]", "[SEP]", ids={"far": 130})))
     special = SpecialTokens.of(tokenizer)
-    assert vocabulary_size(tokenizer) == 192
+    assert padded_vocabulary_size(tokenizer) == 192
     assert set(range(192)) - set(special.ids()) == {tokenizer.token_to_id(token) for token in ("a", "b", "far")}
 
 
@@ -163,7 +163,7 @@ def test_roles_of_other_tokens_than_the_vocabulary_has_are_refused(change: str, 
 
 
 @pytest.mark.parametrize("token", ["a", "##a", "▁a", "."])
-def test_a_piece_of_texts_has_no_role(token: str, tmp_path: Path) -> None:
+def test_a_piece_that_occurs_in_texts_gets_no_role(token: str, tmp_path: Path) -> None:
     path = saved(tmp_path, words("[PAD]", "[SEP]", "##a", "▁a", "."))
     with pytest.raises(CramError, match=r"^special\.sep='.*': tokenizer=.* makes texts of this piece; name a token"):
         load_tokenizer(path, SpecialConfig(sep=token))
@@ -188,23 +188,23 @@ def test_a_token_with_spaces_may_end_documents_but_one_with_a_colon_may_not(tmp_
             load_tokenizer(path, SpecialConfig(sep=token))
 
 
-def test_a_hole_where_a_token_must_be_added_is_refused(tmp_path: Path) -> None:
+def test_a_gap_where_a_token_must_be_added_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, words("[SEP]", ids={"b": 4}))  # four tokens, whose largest id is 4
-    with pytest.raises(CramError, match=r"its ids have holes, so <pad> cannot be added; give a tokenizer.json"):
+    with pytest.raises(CramError, match=r"its ids have gaps, so <pad> cannot be added; give a tokenizer.json"):
         load_tokenizer(path)
 
 
 @pytest.mark.parametrize("make", [gpt2, roberta, t5, lambda: words("<pad>", "<s>", "</s>", "<mask>")])
 @given(parts=st.lists(st.sampled_from([END, "</s>", "<s>", "<pad>", "<mask>", "a", " ", "old "]), max_size=8))
-def test_a_text_that_writes_special_tokens_gives_none(make: Any, parts: list[str], tmp_path_factory: Any) -> None:
+def test_a_text_that_writes_special_tokens_produces_none(make: Any, parts: list[str], tmp_path_factory: Any) -> None:
     folder = tmp_path_factory.getbasetemp() / f"written-{make.__name__}"
     if not folder.exists():
         folder.mkdir()
         saved(folder, make())
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     special = SpecialTokens.of(tokenizer)
-    controls = written_controls(tokenizer, special)
+    controls = find_written_controls(tokenizer, special)
     encoding = tokenizer.encode("".join(parts))
-    ids = [encoding.ids[place] for place in text_places(encoding, controls)]
+    ids = [encoding.ids[place] for place in select_text_tokens(encoding, controls)]
     assert special.controls().isdisjoint(ids[special.frame - 1 : -1])
     assert ids[-1] == special.sep

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cram.config.data import WordPieceConfig
-from cram.data.pieces import lost_characters, piece_bytes
-from cram.data.tokenizer import train_tokenizer
+from cram.data.token_bytes import count_token_bytes, measure_lost_characters
+from cram.data.wordpiece import train_tokenizer
 
 TEXTS = [
     "The café is old, and the river is wide. Over the bridge a painter walks, while rain falls.",
@@ -113,7 +113,7 @@ DRAWN = st.one_of(
 @given(text=DRAWN)
 def test_the_bytes_of_the_pieces_are_those_of_the_text(name: str, text: str) -> None:
     encoding = TOKENIZERS[name].encode(text)
-    sizes = piece_bytes(text, encoding.offsets, encoding.special_tokens_mask)
+    sizes = count_token_bytes(text, encoding.offsets, encoding.special_tokens_mask)
     added = sum(size for size, extra in zip(sizes, encoding.special_tokens_mask, strict=True) if extra)
     assert added == 0
     assert min(sizes, default=0) >= 0
@@ -123,7 +123,7 @@ def test_the_bytes_of_the_pieces_are_those_of_the_text(name: str, text: str) -> 
 def test_each_byte_belongs_to_the_piece_that_ends_at_or_behind_it() -> None:
     text = "  Café \t naïve!\n"
     offsets = [(0, 0), (2, 5), (5, 6), (9, 14), (14, 15), (0, 0)]
-    sizes = piece_bytes(text, offsets, [1, 0, 0, 0, 0, 1])
+    sizes = count_token_bytes(text, offsets, [1, 0, 0, 0, 0, 1])
     assert sizes == [0, len("  Caf"), len("é".encode()), len(" \t naïve".encode()), len("!\n"), 0]
 
 
@@ -139,16 +139,16 @@ def test_each_byte_belongs_to_the_piece_that_ends_at_or_behind_it() -> None:
     ],
 )
 def test_offsets_that_overlap_leave_gaps_or_go_back(offsets: list[tuple[int, int]], sizes: list[int]) -> None:
-    assert piece_bytes("한a", offsets, [0] * len(offsets)) == sizes
+    assert count_token_bytes("한a", offsets, [0] * len(offsets)) == sizes
 
 
 def test_a_text_without_a_piece_has_no_bytes() -> None:
-    assert piece_bytes(" \n", [(0, 0), (0, 0)], [1, 1]) == [0, 0]
-    assert piece_bytes("", [], []) == []
+    assert count_token_bytes(" \n", [(0, 0), (0, 0)], [1, 1]) == [0, 0]
+    assert count_token_bytes("", [], []) == []
 
 
 def lost(name: str, *texts: str) -> float:
-    return lost_characters(TOKENIZERS[name], TOKENIZERS[name].token_to_id("[UNK]"), texts)
+    return measure_lost_characters(TOKENIZERS[name], TOKENIZERS[name].token_to_id("[UNK]"), texts)
 
 
 def test_characters_are_lost_behind_the_unknown_token_or_dropped() -> None:
