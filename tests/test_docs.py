@@ -262,6 +262,9 @@ def test_links_and_keys_of_a_page_exist(page: Path) -> None:
         assert linked.exists(), f"{page_name(page)} links to {target}"
         headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if anchor else []
         assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], anchor
+    for path in re.findall(r"`((?:cram|kernels|tests|proofs|bench|examples)/[\w/]+\.(?:py|md))`", text):
+        must_not_exist = path == "kernels/__init__.py"
+        assert (ROOT / path).is_file() != must_not_exist or page == ADDING, f"{page_name(page)} names {path}"
     known = collect_keys(Config)
     groups = {name.partition(".")[0] for name in known if "." in name}
     for name in re.findall(r"(?<![\w./-])([a-z]+(?:\.[a-z_0-9]+)+)=", text):
