@@ -1,4 +1,4 @@
-"""What `cram.prepare` does with shards that are there already: verify them, and show what is in them."""
+"""What `cram.prepare` does with existing shards: it verifies them or prints what is in them."""
 
 from cram.config.commands import ShardsConfig
 from cram.config.config import Config

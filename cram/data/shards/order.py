@@ -34,7 +34,7 @@ Order = npt.NDArray[np.uint32]
 
 SORTED: tuple[OrderKind, ...] = ("likely_first", "unlikely_first")
 FOLDER, ARRAY = "orders", "order"
-CHUNK_TOKENS = 1 << 20
+NUMBERS_AT_ONCE = 1 << 20  # row numbers that are handled at once, so that no second array of all is needed
 # Fraction bits of a token's surprisal and of a row's mean. A mean is below 64, so 6 + 26 bits fit a uint32.
 TOKEN_BITS, ROW_BITS = 20, 26
 _warned_folders: set[Path] = set()
@@ -149,8 +149,8 @@ def _shuffle(order: Order, seed: int, data_hash: str, epoch: int) -> None:
 
     RandomState, because numpy promises that its stream never changes. A shuffle draws the same numbers for every dtype.
     """
-    for start in range(0, len(order), CHUNK_TOKENS):
-        stop = min(start + CHUNK_TOKENS, len(order))
+    for start in range(0, len(order), NUMBERS_AT_ONCE):
+        stop = min(start + NUMBERS_AT_ONCE, len(order))
         order[start:stop] = np.arange(start, stop)
     digest = hashlib.sha256(f"{seed} {data_hash} {epoch}".encode()).digest()
     np.random.RandomState(np.frombuffer(digest, "<u4")).shuffle(order)
@@ -171,8 +171,8 @@ def _sort(space: npt.NDArray[np.uint64], shards: ShardSet, kind: OrderKind) -> N
         space[rows] = scores << np.uint64(32) | rows.astype(np.uint64)
     space.sort()
     numbers = space.view(np.uint32)
-    for start in range(0, shards.rows, CHUNK_TOKENS):
-        stop = min(start + CHUNK_TOKENS, shards.rows)
+    for start in range(0, shards.rows, NUMBERS_AT_ONCE):
+        stop = min(start + NUMBERS_AT_ONCE, shards.rows)
         numbers[start:stop] = numbers[2 * start : 2 * stop : 2]
 
 

@@ -80,7 +80,7 @@ def test_a_shuffled_order_never_changes_and_depends_on_each_argument() -> None:
 @given(st.integers(0, 2**32 - 1), st.one_of(st.integers(0, 5000), st.sampled_from([1 << 16, 300_000])))
 def test_shuffling_in_place_is_numpys_permutation(seed: int, rows: int) -> None:
     patch = pytest.MonkeyPatch()
-    patch.setattr(order, "CHUNK_TOKENS", 1 << 14)
+    patch.setattr(order, "NUMBERS_AT_ONCE", 1 << 14)
     patch.setattr(order.np.random, "RandomState", lambda _, make=np.random.RandomState: make(seed))
     shuffled = epoch_order(0, "", 0, rows)
     patch.undo()
@@ -242,7 +242,7 @@ def test_preparation_writes_the_sorted_orders_and_leaves_good_ones(shards: Shard
 @pytest.mark.parametrize("kind", ["shuffled", "unlikely_first"])
 def test_memory_is_eight_bytes_a_row(shards: ShardSet, kind: order.OrderKind, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 3_000_000
-    monkeypatch.setattr(order, "CHUNK_TOKENS", 1 << 16)
+    monkeypatch.setattr(order, "NUMBERS_AT_ONCE", 1 << 16)
 
     def blocks() -> Iterator[tuple[None, np.ndarray, None]]:
         for start in range(0, rows, 1 << 15):
