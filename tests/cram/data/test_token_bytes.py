@@ -120,7 +120,7 @@ def test_the_bytes_of_the_pieces_are_those_of_the_text(name: str, text: str) -> 
     assert sum(sizes) == (len(text.encode()) if 0 in encoding.special_tokens_mask else 0)
 
 
-def test_each_byte_belongs_to_the_piece_that_ends_at_or_behind_it() -> None:
+def test_each_byte_belongs_to_the_token_that_ends_at_or_after_it() -> None:
     text = "  Café \t naïve!\n"
     offsets = [(0, 0), (2, 5), (5, 6), (9, 14), (14, 15), (0, 0)]
     sizes = count_token_bytes(text, offsets, [1, 0, 0, 0, 0, 1])
@@ -151,7 +151,7 @@ def lost(name: str, *texts: str) -> float:
     return measure_lost_characters(TOKENIZERS[name], TOKENIZERS[name].token_to_id("[UNK]"), texts)
 
 
-def test_characters_are_lost_behind_the_unknown_token_or_dropped() -> None:
+def test_lost_characters_are_unknown_or_dropped() -> None:
     assert lost("WordPiece", "the river \n and the old cat") == 0.0
     assert lost("WordPiece", "the river 漢 cat") == pytest.approx(1 / 12)
     assert lost("WordPiece", "the cat", "漢漢") == pytest.approx(2 / 8)

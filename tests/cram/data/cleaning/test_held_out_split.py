@@ -41,7 +41,7 @@ def test_the_share_is_met(share: float) -> None:
 
 
 @given(st.dictionaries(st.integers(0, 2**64 - 1), st.text(min_size=1), max_size=12), st.integers(0, 12))
-def test_what_is_stored_is_bounded_and_does_not_depend_on_when_texts_come(texts: dict[int, str], cut: int) -> None:
+def test_stored_texts_are_bounded_and_do_not_depend_on_their_order(texts: dict[int, str], cut: int) -> None:
     first, second = dict(list(texts.items())[:cut]), dict(list(texts.items())[cut:])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split, "MOST_STORED", 5)

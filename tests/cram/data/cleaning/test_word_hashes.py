@@ -47,7 +47,7 @@ def test_words_of_ascii_are_runs_of_letters_and_digits(text: str) -> None:
 
 
 @given(texts, splitters)
-def test_what_has_the_same_runs_of_word_characters_has_the_same_letters(text: str, split: WordSplitter) -> None:
+def test_texts_with_the_same_runs_of_word_characters_have_the_same_letters(text: str, split: WordSplitter) -> None:
     again = " - ".join(re.findall(r"\w+", text.lower())).upper()
     if re.findall(r"\w+", again.lower()) == re.findall(r"\w+", text.lower()):
         assert "".join(split(again)) == "".join(split(text))
@@ -138,7 +138,7 @@ def test_ngrams_against_integers(values: np.ndarray, n: int, step: int) -> None:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(1, 6))
-def test_ngrams_are_equal_where_their_words_are(words: list[str], n: int) -> None:
+def test_ngrams_are_equal_if_their_words_are(words: list[str], n: int) -> None:
     found = ngram_hashes(hash_words([words])[0].hashes, n).tolist()
     windows = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
     assert len(found) == len(windows)

@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     assert broken == Document("", "p/a.md", "p/a.md: cannot be read (No such file or directory); reinstall its package")
 
 
-def test_a_link_to_nothing_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_link_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.md").write_text("")
     (tmp_path / "b.md").symlink_to(tmp_path / "gone.md")
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))

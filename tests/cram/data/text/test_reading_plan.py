@@ -69,12 +69,12 @@ def test_parts_of_unknown_size_count_equally() -> None:
     assert take(source, 300) == "a" * 100 + "b" * 100 + "c" * 100
 
 
-def test_what_a_part_lacks_is_carried_to_the_later_ones() -> None:
+def test_later_parts_make_up_for_a_short_one() -> None:
     source = ListSource(repeated("a", 10, 500), repeated("b", 1000, 500))
     assert take(source, 200) == "a" * 10 + "b" * 190
 
 
-def test_earlier_parts_are_read_on_where_the_last_ones_are_short() -> None:
+def test_earlier_parts_are_read_further_if_the_last_ones_are_short() -> None:
     letters: list[str | None] = ["a", "A", "z"] * 300
     source = ListSource(ListPart("a", letters, 500), repeated("b", 10, 500))
     taken = take(source, 200)
@@ -82,7 +82,7 @@ def test_earlier_parts_are_read_on_where_the_last_ones_are_short() -> None:
     assert taken.replace("b", "") == ("aAz" * 300)[:190], "in order, none twice"
 
 
-def test_a_part_whose_share_the_others_have_given_is_not_opened() -> None:
+def test_a_part_is_not_opened_if_earlier_ones_have_given_its_share() -> None:
     source = ListSource(ListPart("long", ["x" * 1000], 10), repeated("a", 5, 10), repeated("b", 5, 10))
     assert take(source, 100) == "x" * 1000
     assert [part.opened for part in source.lists] == [1, 0, 0]
@@ -138,7 +138,7 @@ def count(items: list[str | None]) -> int:
 
 
 @given(some_parts, some_limit)
-def test_what_is_given(parts: list[tuple[list[str | None], int]], limit: int | None) -> None:
+def test_documents_come_in_order_up_to_the_limit(parts: list[tuple[list[str | None], int]], limit: int | None) -> None:
     source = make(parts)
     plan = ReadingPlan(source, limit)
     given_of: list[list[str | None]] = [[] for _ in parts]
@@ -157,7 +157,7 @@ def test_what_is_given(parts: list[tuple[list[str | None], int]], limit: int | N
 
 
 @given(some_parts, some_limit, st.lists(st.integers(0, 8), max_size=6))
-def test_a_plan_that_is_taken_up_again_gives_the_rest(
+def test_a_plan_that_continues_gives_the_rest(
     parts: list[tuple[list[str | None], int]], limit: int | None, stops: list[int]
 ) -> None:
     whole = list(ReadingPlan(make(parts), limit))
