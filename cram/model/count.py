@@ -57,15 +57,15 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
     return 6 * counts.body + 6 * head * predicted_share + 12 * config.layers * config.width * seq_len
 
 
-def _matrix_weights(module: nn.Module) -> int:
-    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
-
-
 def model_figures(config: ModelConfig, vocab_size: int, seq_len: int, predicted_share: float) -> dict[str, Any]:
-    """Sizes for the receipt: parameters, and floating-point operations per position."""
+    """Give the sizes in the receipt of a run: parameters, and floating-point operations for each position."""
     parameters = count_parameters(config, vocab_size)
     return {
         "parameters": parameters.total,
         "parameters_without_embedding": parameters.without_embedding,
         "flops_per_position": flops_per_position(config, vocab_size, seq_len, predicted_share),
     }
+
+
+def _matrix_weights(module: nn.Module) -> int:
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear))
