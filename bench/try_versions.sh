@@ -33,7 +33,7 @@ step() { # name, command ...
 
 test -x "$run" || "$python" -m venv "$venv" || exit 1
 cd "$root" || exit 1
-# pip may go beyond cram's ranges for the packages that are named.
+# The named packages take the versions given; the others are those that cram's requirements allow.
 step "install $*" "$run" -m pip install --quiet "$@" -e "$root[test]"
 step "versions" "$run" -c "import sys, torch, triton, transformers, datasets, numpy as n; print('Python', sys.version.split()[0], \
 'torch', torch.__version__, 'triton', triton.__version__, 'transformers', transformers.__version__, 'datasets', datasets.__version__, 'numpy', n.__version__)"

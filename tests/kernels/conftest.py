@@ -1,7 +1,7 @@
-"""One suite, three homes: the reference on a CPU, Triton in its interpreter, and Triton on a GPU.
+"""The same tests run with three backends: the reference on a CPU, Triton in its interpreter, and Triton on a GPU.
 
-The interpreter's home is a process with TRITON_INTERPRET=1 and CRAM_KERNELS=triton in its environment; a test there and
-on a GPU fails if no kernel was launched, unless it is marked `no_launch`.
+For the interpreter, TRITON_INTERPRET=1 and CRAM_KERNELS=triton must be in the environment of the process. With the last
+two backends a test fails if no kernel was launched, unless it is marked `no_launch`.
 """
 
 import os
@@ -22,7 +22,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip all where there is no interpreter that works."""
+    """Skip all tests of the interpreter where it does not work."""
     reason = _no_interpreter() if INTERPRETED else None
     if reason:
         for item in items:
@@ -30,40 +30,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _no_interpreter() -> str | None:
-    """Triton may be missing; before 3.7 it cannot loop to a runtime bound in its interpreter beside NumPy 2.4."""
+    """Return why the interpreter does not work: Triton is missing, or fails beside NumPy 2.4 (Triton before 3.7)."""
     if not HAS_TRITON:
         return "Triton is not installed"
-    ours, numpys = (tuple(int(part) for part in module.__version__.split(".")[:2]) for module in (triton, np))
-    if ours < (3, 7) and numpys >= (2, 4):
+    triton_version, numpy_version = (
+        tuple(int(part) for part in module.__version__.split(".")[:2]) for module in (triton, np)
+    )
+    if triton_version < (3, 7) and numpy_version >= (2, 4):
         return f"the interpreter of triton {triton.__version__} fails beside numpy {np.__version__}"
     return None
 
 
 @pytest.fixture(scope="session")
-def home() -> str:
-    """`reference`, `interpreter` or `gpu`: full shapes are for the last alone, the interpreter takes small ones."""
+def backend() -> str:
+    """`reference`, `interpreter` or `gpu`. Only a GPU gets full shapes; the interpreter gets small ones."""
     if INTERPRETED:
         return "interpreter"
     return "gpu" if torch.cuda.is_available() else "reference"
 
 
 @pytest.fixture(scope="session")
-def device(home: str) -> torch.device:
-    """Where the tensors of a test live."""
-    return torch.device("cuda" if home == "gpu" else "cpu")
+def device(backend: str) -> torch.device:
+    """The device of the tensors in a test."""
+    return torch.device("cuda" if backend == "gpu" else "cpu")
 
 
 @pytest.fixture(autouse=True)
-def triton_really_ran(request: pytest.FixtureRequest, home: str) -> Iterator[None]:
-    """A launch counter says so."""
+def triton_ran(request: pytest.FixtureRequest, backend: str) -> Iterator[None]:
+    """Fail a test that should have launched a Triton kernel and did not."""
     torch.manual_seed(0)
     before = launch_counts.total()
     yield
-    if home != "reference" and not request.node.get_closest_marker("no_launch"):
+    if backend != "reference" and not request.node.get_closest_marker("no_launch"):
         assert launch_counts.total() > before, "no Triton kernel was launched"
 
 
-# Tensors (..., 16) that lie otherwise than one row after the other.
+# Tensors (..., 16) whose rows do not simply follow one another.
 STRIDES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "a part of longer rows": lambda base: base[..., 3:19],
     "every second row": lambda base: base[:, ::2, :16],
@@ -77,21 +79,23 @@ STRIDES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.fixture(params=STRIDES)
 def strided(request: pytest.FixtureRequest, device: torch.device) -> Callable[[], torch.Tensor]:
-    """Makes random tensors of three dimensions, the last of 16, in one of the layouts."""
+    """A function that makes random tensors of three dimensions, the last of 16, in one of the layouts."""
     return lambda: STRIDES[request.param](torch.randn(6, 10, 32, device=device))
 
 
 @pytest.fixture(scope="session")
-def run_apart() -> Callable[[str], None]:
-    """Runs code in a process of its own, which must end well: an offset that overflowed would end it by a signal.
+def run_in_subprocess() -> Callable[[str], None]:
+    """A function that runs code in another process, which must end with status 0.
+
+    An offset that overflows would end the process by a signal.
 
     What is launched there counts here.
     """
 
     def run(code: str) -> None:
         code += "\nfrom cram_kernels._launch import launch_counts\nprint(launch_counts.total())"
-        done = subprocess.run([sys.executable, "-c", code], cwd=KERNELS, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        launch_counts["apart"] += int(done.stdout)
+        process = subprocess.run([sys.executable, "-c", code], cwd=KERNELS, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        launch_counts["apart"] += int(process.stdout)
 
     return run

@@ -1,4 +1,4 @@
-"""linear_cross_entropy where half precision would lose a gradient, and how much memory it holds."""
+"""linear_cross_entropy where half precision would lose a gradient, and how much memory it takes."""
 
 import sys
 from typing import Any
@@ -15,7 +15,7 @@ MODULE = sys.modules["cram_kernels.linear_cross_entropy"]  # the package has the
 
 
 def test_the_weights_gradient_is_summed_in_fp32(device: torch.device) -> None:
-    """In bf16 a sum of equal parts stops growing at 256 of them."""
+    """In bf16 a sum of equal terms stops growing after 256 of them."""
     rows = 600
     hidden = torch.ones(rows, 1, dtype=torch.bfloat16, device=device)
     weight = torch.zeros(2, 1, dtype=torch.bfloat16, device=device).requires_grad_()
@@ -30,24 +30,24 @@ def test_the_weights_gradient_is_summed_in_fp32(device: torch.device) -> None:
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_many_rows_are_summed_as_well_as_few(
-    reduction: str, dtype: torch.dtype, device: torch.device, home: str
+    reduction: str, dtype: torch.dtype, device: torch.device, backend: str
 ) -> None:
     """Against float64: a gradient is rounded to its dtype once for each chunk, however many rows there are."""
-    rows = 256 if home == "interpreter" else 8192
+    rows = 256 if backend == "interpreter" else 8192
     hidden = torch.randn(rows, 32, device=device).to(dtype)
-    ours = [torch.randn(*shape, device=device).div(4).requires_grad_() for shape in ((48, 32), (48,))]
-    theirs = [part.detach().double().requires_grad_() for part in ours]
+    inputs = [torch.randn(*shape, device=device).div(4).requires_grad_() for shape in ((48, 32), (48,))]
+    wide_inputs = [part.detach().double().requires_grad_() for part in inputs]
     target = torch.randint(0, 48, (rows,), device=device)
-    loss = ck.linear_cross_entropy(hidden, ours[0], target, bias=ours[1], reduction=reduction)
-    right = F.cross_entropy(hidden.double() @ theirs[0].t() + theirs[1], target, reduction=reduction)
+    loss = ck.linear_cross_entropy(hidden, inputs[0], target, bias=inputs[1], reduction=reduction)
+    expected_loss = F.cross_entropy(hidden.double() @ wide_inputs[0].t() + wide_inputs[1], target, reduction=reduction)
     upstream = torch.ones_like(loss)
-    found = torch.autograd.grad(loss, ours, upstream)
-    wanted = torch.autograd.grad(right, theirs, upstream.double())
-    for one, other in zip(found, wanted, strict=True):
-        assert float((one.double() - other).norm() / other.norm()) < 2 * torch.finfo(dtype).eps
+    computed_grads = torch.autograd.grad(loss, inputs, upstream)
+    expected_grads = torch.autograd.grad(expected_loss, wide_inputs, upstream.double())
+    for computed, expected in zip(computed_grads, expected_grads, strict=True):
+        assert float((computed.double() - expected).norm() / expected.norm()) < 2 * torch.finfo(dtype).eps
 
 
-def test_a_mean_scales_a_bias_in_bf16_alike(device: torch.device) -> None:
+def test_a_mean_scales_the_gradient_of_a_bias_precisely_in_bf16(device: torch.device) -> None:
     """1 / 3 rounded to bf16 would be 0.2% off."""
     hidden = torch.zeros(3, 1, dtype=torch.bfloat16, device=device)
     weight = torch.zeros(2, 1, dtype=torch.bfloat16, device=device)
@@ -68,38 +68,38 @@ def test_a_confident_target_keeps_its_gradient_in_bf16(device: torch.device) -> 
     torch.testing.assert_close(hidden.grad.float().cpu(), torch.tensor([[-9.1e-4]]), atol=1e-5, rtol=0.02)
 
 
-def test_an_upstream_factor_is_not_rounded_to_the_parts_dtype(device: torch.device) -> None:
+def test_an_upstream_factor_is_not_rounded_to_the_dtype_of_the_gradient(device: torch.device) -> None:
     hidden = torch.randn(13, 8, device=device).to(torch.bfloat16)
     weight = torch.randn(11, 8, device=device).to(torch.bfloat16).requires_grad_()
     target = torch.arange(13, device=device) % 11
     losses = [ck.linear_cross_entropy(hidden, weight, target) * factor for factor in (1, 1 / 3)]
-    one, third = (torch.autograd.grad(loss, weight)[0] for loss in losses)
-    error = (third.double() * 3 - one.double()) / one.double()
+    whole_grad, third_grad = (torch.autograd.grad(loss, weight)[0] for loss in losses)
+    error = (third_grad.double() * 3 - whole_grad.double()) / whole_grad.double()
     assert float(error.abs().max()) < 2**-7
     assert abs(float(error.mean())) < 2**-10
 
 
-class Largest(TorchDispatchMode):
-    """Notes the most bytes that one tensor takes."""
+class LargestTensor(TorchDispatchMode):
+    """Records the size in bytes of the largest tensor."""
 
     bytes = 0
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = op(*args, **(kwargs or {}))
-        for part in found if isinstance(found, tuple | list) else [found]:
+        results = op(*args, **(kwargs or {}))
+        for part in results if isinstance(results, tuple | list) else [results]:
             if isinstance(part, Tensor):
                 self.bytes = max(self.bytes, part.numel() * part.element_size())
-        return found
+        return results
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_never_holds_the_full_logits(wanted: bool, device: torch.device) -> None:
-    """Below the op, whose inside is hidden from a dispatch mode."""
+@pytest.mark.parametrize("needs_grad", [True, False])
+def test_never_holds_the_full_logits(needs_grad: bool, device: torch.device) -> None:
+    """The functions inside the op are called directly, because a dispatch mode does not see inside an op."""
     hidden, weight, bias = (torch.randn(*shape, device=device) for shape in ((64, 8), (500, 8), (500,)))
     target = torch.randint(0, 500, (64,), device=device)
     parts, numbers = (hidden, weight, bias, target), (-100, 0.1, 1e-2, 16)
-    with Largest() as largest:
-        MODULE._forward(*parts, *numbers, "sum", wanted, wanted, wanted)  # type: ignore[attr-defined]
-        MODULE._rows_backward(torch.ones(64, device=device), *parts, *numbers, wanted, wanted, wanted)  # type: ignore[attr-defined]
+    with LargestTensor() as largest:
+        MODULE._forward(*parts, *numbers, "sum", needs_grad, needs_grad, needs_grad)  # type: ignore[attr-defined]
+        MODULE._rows_backward(torch.ones(64, device=device), *parts, *numbers, needs_grad, needs_grad, needs_grad)  # type: ignore[attr-defined]
     padded = 512
     assert 16 * 500 * 4 <= largest.bytes <= 16 * padded * 4

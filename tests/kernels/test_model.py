@@ -10,7 +10,7 @@ from cram_kernels._triton import HAS_TRITON
 
 
 def step(model: Encoder, precision: torch.dtype, device: torch.device) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Loss and gradients of a packed batch."""
+    """Return the loss and the gradients of a packed batch."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(5, 64, (4, 16), generator=generator).to(device)
     documents = (torch.arange(16) >= torch.tensor([16, 3, 9, 12])[:, None]).int().to(device)
@@ -24,23 +24,23 @@ def step(model: Encoder, precision: torch.dtype, device: torch.device) -> tuple[
 @pytest.mark.parametrize("attention", ["sdpa", "softmax"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_each_implementation_gives_the_same_loss_and_gradients(
-    attention: str, precision: torch.dtype, device: torch.device, home: str, monkeypatch: pytest.MonkeyPatch
+    attention: str, precision: torch.dtype, device: torch.device, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if home == "reference":
+    if backend == "reference":
         pytest.skip("Triton runs on a GPU, or in its interpreter")
     config = ModelConfig(layers=2, width=32, heads=2, mlp_width=48, zero_init=False, init_std=0.2, attention=attention)  # type: ignore[arg-type]
     model = Encoder(config, 64)
     model.initialise(seed=0)
     model.to(device)
-    found, before = {}, launch_counts.copy()
+    results, before = {}, launch_counts.copy()
     for implementation in ("reference", "triton"):
         monkeypatch.setenv("CRAM_KERNELS", implementation)
-        found[implementation] = step(model, precision, device)
+        results[implementation] = step(model, precision, device)
     ops = ("layer_norm", "gated", "rope", "linear_cross_entropy", *(["softmax"] if attention == "softmax" else []))
     assert all(any(op in kernel for kernel in launch_counts - before) for op in ops)
-    # bf16 keeps eight bits of each product; the implementations round at other places.
+    # bf16 keeps eight bits of each product, and the implementations round at different places.
     tolerance = 1e-4 if precision == torch.float32 else 5e-2
-    torch.testing.assert_close(found["triton"][0], found["reference"][0], atol=tolerance, rtol=tolerance)
-    for ours, theirs in zip(found["triton"][1], found["reference"][1], strict=True):
-        scale = float(theirs.abs().max())
-        torch.testing.assert_close(ours, theirs, atol=tolerance * scale, rtol=tolerance)
+    torch.testing.assert_close(results["triton"][0], results["reference"][0], atol=tolerance, rtol=tolerance)
+    for triton_grad, reference_grad in zip(results["triton"][1], results["reference"][1], strict=True):
+        scale = float(reference_grad.abs().max())
+        torch.testing.assert_close(triton_grad, reference_grad, atol=tolerance * scale, rtol=tolerance)

@@ -1,4 +1,4 @@
-"""torch's own samples of its functions, those that our arguments can express, contiguous and not."""
+"""torch's own samples of its functions, where our arguments can express them, contiguous and not."""
 
 import importlib
 import sys
@@ -29,7 +29,10 @@ LEAST = {
 
 
 def opinfos() -> list[Any]:
-    """torch's list of its functions. The module is private, may move, and imports a package that is not needed here."""
+    """Return torch's list of its functions.
+
+    The module is private and may move. It imports a package that is not needed here.
+    """
     stand_in = ModuleType("expecttest")
     stand_in.TestCase = TestCase  # type: ignore[attr-defined]
     missing = importlib.util.find_spec("expecttest") is None
@@ -47,35 +50,35 @@ def opinfos() -> list[Any]:
 
 
 def layer_norm(x: torch.Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Expressed:
-    """Several normalised dimensions are one."""
+    """Ours normalises one dimension, so several are flattened into one."""
     depth = len(shape)
 
     def flat(part: Any) -> Any:
         return None if part is None else part.flatten(-depth)
 
-    def ours(x: torch.Tensor, weight: Any, bias: Any) -> Any:
+    def our_function(x: torch.Tensor, weight: Any, bias: Any) -> Any:
         return ck.layer_norm(flat(x), flat(weight), flat(bias), eps=eps)
 
-    return ours, (x, weight, bias), lambda x, weight, bias: flat(F.layer_norm(x, shape, weight, bias, eps))
+    return our_function, (x, weight, bias), lambda x, weight, bias: flat(F.layer_norm(x, shape, weight, bias, eps))
 
 
 def softmax(x: torch.Tensor, dim: int, dtype: Any = None) -> Expressed | None:
-    """Ours is over the last dimension, and has no dtype; a scalar has no dimension."""
+    """Ours is over the last dimension and takes no dtype. A scalar does not have a dimension."""
     if dtype is not None or x.ndim == 0:
         return None
     return lambda x: ck.softmax(x.movedim(dim, -1)).movedim(-1, dim), (x,), lambda x: torch.softmax(x, dim)
 
 
 def cross_entropy(x: torch.Tensor, target: torch.Tensor, weight: Any = None, **rest: Any) -> Expressed | None:
-    """Ours is of rows and class indices, with no weight of the classes."""
+    """Ours takes class indices only, and no weights of classes."""
     if weight is not None or target.is_floating_point():
         return None
 
-    def ours(x: torch.Tensor) -> torch.Tensor:
+    def our_function(x: torch.Tensor) -> torch.Tensor:
         losses = ck.cross_entropy(x.movedim(1, -1).flatten(0, -2), target.flatten(), **rest)
         return losses.view(target.shape) if losses.ndim else losses
 
-    return ours, (x,), lambda x: F.cross_entropy(x, target, **rest)
+    return our_function, (x,), lambda x: F.cross_entropy(x, target, **rest)
 
 
 def linear_cross_entropy(
@@ -87,20 +90,20 @@ def linear_cross_entropy(
     options: Any = None,
     **rest: Any,
 ) -> Expressed | None:
-    """A single position is a row; a chunk is a chunk; the weight of the layer has two dimensions."""
+    """Ours takes rows, so a single position becomes a row. The weight of the layer must have two dimensions."""
     if weight is not None or target.is_floating_point() or layer.ndim != 2:
         return None
     chunk_rows = getattr(options, "batch_chunk_size", None)
 
-    def ours(hidden: torch.Tensor, layer: torch.Tensor, bias: Any) -> torch.Tensor:
+    def our_function(hidden: torch.Tensor, layer: torch.Tensor, bias: Any) -> torch.Tensor:
         rows, targets = hidden.view(-1, hidden.shape[-1]) if hidden.ndim == 1 else hidden, target.flatten()
         losses = ck.linear_cross_entropy(rows, layer, targets, bias=bias, chunk_rows=chunk_rows, **rest)
         return losses.view(target.shape) if losses.ndim else losses
 
-    def theirs(hidden: torch.Tensor, layer: torch.Tensor, bias: Any) -> torch.Tensor:
+    def torch_function(hidden: torch.Tensor, layer: torch.Tensor, bias: Any) -> torch.Tensor:
         return F.cross_entropy(F.linear(hidden, layer, bias), target, **rest)
 
-    return ours, (hidden, layer, linear_bias), theirs
+    return our_function, (hidden, layer, linear_bias), torch_function
 
 
 EXPRESS: dict[str, Callable[..., Expressed | None]] = {
@@ -113,7 +116,7 @@ EXPRESS: dict[str, Callable[..., Expressed | None]] = {
 
 
 def samples(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[Expressed]:
-    """All variants' samples that ours can express, each contiguous and not."""
+    """Yield the samples of all variants that ours can express, each contiguous and not."""
     for info in (info for info in opinfos() if info.name == name):
         for sample in info.sample_inputs(device, dtype, requires_grad=True):
             for which in (sample, sample.noncontiguous()):
@@ -123,25 +126,28 @@ def samples(name: str, device: torch.device, dtype: torch.dtype) -> Iterator[Exp
 
 
 def leaf(part: Any, dtype: torch.dtype) -> Any:
-    """A leaf with the values and, where the dtype is kept, the strides of a tensor."""
+    """Return a leaf with the values of a tensor, and with its strides where the dtype stays."""
     return None if part is None else part.detach().to(dtype).requires_grad_()
 
 
-def compare(ours: Function, inputs: Tensors, theirs: Function) -> None:
-    """Values and gradients of all inputs, against torch in float64."""
-    mine = [leaf(part, part.dtype) for part in inputs if part is not None]
-    tolerance = TOLERANCE[mine[0].dtype]
-    wide = [leaf(part, torch.float64) for part in mine]
+def compare(our_function: Function, inputs: Tensors, torch_function: Function) -> None:
+    """Compare values and gradients of all inputs with torch in float64."""
+    inputs_of_ours = [leaf(part, part.dtype) for part in inputs if part is not None]
+    tolerance = TOLERANCE[inputs_of_ours[0].dtype]
+    wide_inputs = [leaf(part, torch.float64) for part in inputs_of_ours]
 
     def call(function: Function, parts: list[Any]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        given = iter(parts)
-        value = function(*(None if part is None else next(given) for part in inputs))
+        values = iter(parts)
+        value = function(*(None if part is None else next(values) for part in inputs))
         return value, torch.autograd.grad(value, parts, torch.ones_like(value).cumsum(0) if value.ndim else None)
 
-    (found, found_grads), (right, right_grads) = call(ours, mine), call(theirs, wide)
-    for one, other in zip((found, *found_grads), (right, *right_grads), strict=True):
-        assert one.shape == other.shape
-        torch.testing.assert_close(one.double(), other, atol=tolerance, rtol=tolerance, equal_nan=True)
+    (computed, computed_grads), (expected, expected_grads) = (
+        call(our_function, inputs_of_ours),
+        call(torch_function, wide_inputs),
+    )
+    for left, right in zip((computed, *computed_grads), (expected, *expected_grads), strict=True):
+        assert left.shape == right.shape
+        torch.testing.assert_close(left.double(), right, atol=tolerance, rtol=tolerance, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", EXPRESS)
@@ -160,8 +166,8 @@ def run_samples(name: str, device: torch.device, dtype: torch.dtype) -> None:
     if not any(info.name == name for info in opinfos()):
         pytest.skip(f"torch {torch.__version__} has no samples of {name}")
     count = 0
-    for ours, inputs, theirs in samples(name, device, dtype):
-        compare(ours, inputs, theirs)
+    for our_function, inputs, torch_function in samples(name, device, dtype):
+        compare(our_function, inputs, torch_function)
         count += 1
     print(f"{name}: {count} samples, half of them not contiguous")
     assert count >= 2 * LEAST[name]

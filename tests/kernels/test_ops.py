@@ -1,4 +1,4 @@
-"""What `torch.library` promises of every op: right fakes, no aliases, whole graphs, and clear refusals."""
+"""Every op does what `torch.library` expects: right fakes, no aliases, whole graphs, and clear errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ def angles(device: Any = "cpu") -> torch.Tensor:
     return torch.randn(3, 2, device=device)
 
 
-# A public function and inputs for it, made on a device.
+# A public function, and a function that makes inputs for it on a device.
 CASES: dict[str, tuple[Callable[..., Any], Callable[[Any], Inputs]]] = {
     "layer_norm": (ck.layer_norm, lambda d: (floats(3, 8, device=d), floats(8, device=d))),
     "layer_norm with residual": (
@@ -61,25 +61,27 @@ each = pytest.mark.parametrize("name", CASES)
 
 
 def outputs(name: str, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-    found = CASES[name][0](*inputs)
-    return found if isinstance(found, tuple) else (found,)
+    computed = CASES[name][0](*inputs)
+    return computed if isinstance(computed, tuple) else (computed,)
 
 
-def gradients(found: tuple[torch.Tensor, ...], inputs: Inputs) -> tuple[torch.Tensor, ...]:
-    wanted = [part for part in inputs if part.requires_grad]
-    return torch.autograd.grad([part.sin() for part in found], wanted, [torch.ones_like(part) for part in found])
+def gradients(computed: tuple[torch.Tensor, ...], inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    expected = [part for part in inputs if part.requires_grad]
+    return torch.autograd.grad(
+        [part.sin() for part in computed], expected, [torch.ones_like(part) for part in computed]
+    )
 
 
-@pytest.mark.no_launch  # compiled graphs may hold the launch apart from this process's count
+@pytest.mark.no_launch  # a compiled graph may launch without this process's count
 @each
 def test_a_whole_graph_compiles_with_its_backward(name: str, device: torch.device) -> None:
     inputs = CASES[name][1](device)
     compiled = torch.compile(CASES[name][0], fullgraph=True, backend="aot_eager")
     torch._dynamo.reset()
-    found = compiled(*inputs)
-    found = found if isinstance(found, tuple) else (found,)
-    torch.testing.assert_close(found, outputs(name, inputs))
-    torch.testing.assert_close(gradients(found, inputs), gradients(outputs(name, inputs), inputs))
+    computed = compiled(*inputs)
+    computed = computed if isinstance(computed, tuple) else (computed,)
+    torch.testing.assert_close(computed, outputs(name, inputs))
+    torch.testing.assert_close(gradients(computed, inputs), gradients(outputs(name, inputs), inputs))
 
 
 @pytest.mark.no_launch
@@ -95,23 +97,23 @@ def test_fake_cuda_tensors_give_the_shapes_of_real_ones(name: str) -> None:
 @each
 def test_gradients_on_the_meta_device_have_the_shapes_of_real_ones(name: str) -> None:
     inputs = CASES[name][1]("meta")
-    wanted = [part for part in inputs if part.requires_grad]
-    for grad, part in zip(gradients(outputs(name, inputs), inputs), wanted, strict=True):
+    expected = [part for part in inputs if part.requires_grad]
+    for grad, part in zip(gradients(outputs(name, inputs), inputs), expected, strict=True):
         assert (grad.shape, grad.dtype, grad.device.type) == (part.shape, part.dtype, "meta")
 
 
 @each
 def test_a_second_derivative_is_refused(name: str, device: torch.device) -> None:
     inputs = CASES[name][1](device)
-    wanted = [part for part in inputs if part.requires_grad]
-    found = outputs(name, inputs)
-    grads = torch.autograd.grad([part.sin().sum() for part in found], wanted, create_graph=True)
+    expected = [part for part in inputs if part.requires_grad]
+    computed = outputs(name, inputs)
+    grads = torch.autograd.grad([part.sin().sum() for part in computed], expected, create_graph=True)
     with pytest.raises(RuntimeError, match=r"can be differentiated once, not twice"):
-        torch.autograd.grad(sum(grad.sum() for grad in grads), wanted)
+        torch.autograd.grad(sum(grad.sum() for grad in grads), expected)
 
 
 class Recorder(TorchDispatchMode):
-    """Notes the calls of our ops."""
+    """Records the calls of our ops."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,12 +149,12 @@ def describe(part: torch.Tensor) -> tuple[Any, ...]:
 
 @each
 def test_fakes_have_the_strides_of_real_results_whatever_those_of_the_inputs(name: str, device: torch.device) -> None:
-    def swapped(part: torch.Tensor) -> torch.Tensor:
+    def swap_last_strides(part: torch.Tensor) -> torch.Tensor:
         if part.ndim < 2:
             return part
         return part.detach().mT.contiguous().mT.requires_grad_(part.requires_grad)
 
-    inputs = tuple(swapped(part) for part in CASES[name][1](device))
+    inputs = tuple(swap_last_strides(part) for part in CASES[name][1](device))
     with Recorder() as recorder:
         gradients(outputs(name, inputs), inputs)
     for op, args in recorder.calls:
@@ -178,8 +180,8 @@ def test_vmap_maps_the_function_over_stacked_inputs(name: str, device: torch.dev
 
 
 @pytest.mark.no_launch
-def test_inductor_compiles_what_surrounds_them() -> None:
-    """On a CPU alone the ops compute the reference there too."""
+def test_inductor_compiles_the_code_around_the_ops() -> None:
+    """This runs on a CPU, where the ops compute the reference."""
 
     def block(x: torch.Tensor, weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         y, s = ck.layer_norm(x * 2, residual=x)  # type: ignore[misc]
@@ -188,7 +190,7 @@ def test_inductor_compiles_what_surrounds_them() -> None:
 
     inputs = (floats(6, 8), floats(5, 8), integers(6))
     torch._dynamo.reset()
-    found = torch.compile(block, fullgraph=True)(*inputs)
-    wanted = block(*inputs)
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(gradients((found,), inputs), gradients((wanted,), inputs))
+    computed = torch.compile(block, fullgraph=True)(*inputs)
+    expected = block(*inputs)
+    torch.testing.assert_close(computed, expected)
+    torch.testing.assert_close(gradients((computed,), inputs), gradients((expected,), inputs))

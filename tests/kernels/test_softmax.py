@@ -1,4 +1,4 @@
-"""softmax against torch's in float64."""
+"""softmax is compared with torch\'s in float64."""
 
 from collections.abc import Callable
 
@@ -10,44 +10,46 @@ import cram_kernels as ck
 from cram_kernels._launch import record_launches
 from cram_kernels._softmax_kernels import launch_softmax_forward
 
-# NumPy, which plays the GPU in the interpreter, warns of each NaN, those of rows beyond the last among them.
+# NumPy computes in the interpreter. It warns of every NaN, also in rows beyond the last one.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|All-NaN slice) encountered:RuntimeWarning")
-# The interpreter cuts fp32 to bf16 where hardware rounds, so bf16 gets a whole unit in the last place.
+# The interpreter truncates fp32 to bf16 where hardware rounds, so bf16 is allowed a whole unit in the last place.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2, torch.float64: 1e-10}
 HALF = [torch.float16, torch.bfloat16]
 INFINITY = float("inf")
 
 
-def yardstick(x: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> Tensor:
+def torch_reference(x: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> Tensor:
     if mask is None:
         return (x * scale).softmax(-1)
-    anything = mask.any(-1, keepdim=True)
-    return (x * scale).masked_fill(~mask & anything, -INFINITY).softmax(-1).masked_fill(~anything, 0.0)
+    row_has_kept = mask.any(-1, keepdim=True)
+    return (x * scale).masked_fill(~mask & row_has_kept, -INFINITY).softmax(-1).masked_fill(~row_has_kept, 0.0)
 
 
 def check(x: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> None:
-    """Values and gradients against float64, within the dtype's tolerance of the row's largest."""
-    mine = x.detach().requires_grad_()
-    theirs = x.detach().double().requires_grad_()
+    """Compare values and gradients with float64, relative to the largest entry of the row."""
+    inputs = x.detach().requires_grad_()
+    wide_inputs = x.detach().double().requires_grad_()
     tolerance = TOLERANCE[x.dtype]
-    ours, wanted = ck.softmax(mine, scale=scale, mask=mask), yardstick(theirs, scale, mask)
-    assert (ours.dtype, ours.shape) == (x.dtype, x.shape)
-    most = float(wanted.detach().max())
-    torch.testing.assert_close(ours.double(), wanted, atol=tolerance * most, rtol=tolerance)
+    computed, expected = ck.softmax(inputs, scale=scale, mask=mask), torch_reference(wide_inputs, scale, mask)
+    assert (computed.dtype, computed.shape) == (x.dtype, x.shape)
+    largest_share = float(expected.detach().max())
+    torch.testing.assert_close(computed.double(), expected, atol=tolerance * largest_share, rtol=tolerance)
     upstream = torch.randn(x.shape, device=x.device).to(x.dtype)
-    (found,) = torch.autograd.grad(ours, mine, upstream)
-    (right,) = torch.autograd.grad(wanted, theirs, upstream.double())
-    # p was rounded, so a gradient is off by as much of what the sum over the row is made of.
-    largest = abs(scale) * most * float(upstream.abs().max())
-    torch.testing.assert_close(found.double(), right, atol=tolerance * max(largest, 1e-6), rtol=tolerance)
+    (computed_grad,) = torch.autograd.grad(computed, inputs, upstream)
+    (expected_grad,) = torch.autograd.grad(expected, wide_inputs, upstream.double())
+    # p was rounded, so the gradient has the same relative error as the largest term of the sum over the row.
+    largest = abs(scale) * largest_share * float(upstream.abs().max())
+    torch.testing.assert_close(
+        computed_grad.double(), expected_grad, atol=tolerance * max(largest, 1e-6), rtol=tolerance
+    )
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device) -> Tensor:
     return torch.randn(*shape, device=device).to(dtype)
 
 
-def some(*shape: int, device: torch.device) -> Tensor:
-    """A mask that keeps most, something of each row."""
+def make_mask(*shape: int, device: torch.device) -> Tensor:
+    """Return a mask that keeps most positions, and at least one of each row."""
     mask = torch.rand(*shape, device=device) < 0.7
     mask[..., 0] = True
     return mask
@@ -56,21 +58,23 @@ def some(*shape: int, device: torch.device) -> Tensor:
 @pytest.mark.parametrize("scale", [1.0, 0.25, -3.0])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-def test_values_and_gradients(scale: float, masked: bool, dtype: torch.dtype, device: torch.device, home: str) -> None:
-    rows = 4099 if home == "gpu" else 21
+def test_values_and_gradients(
+    scale: float, masked: bool, dtype: torch.dtype, device: torch.device, backend: str
+) -> None:
+    rows = 4099 if backend == "gpu" else 21
     x = randn(rows, 64, dtype=dtype, device=device)
-    check(x, scale, some(rows, 64, device=device) if masked else None)
+    check(x, scale, make_mask(rows, 64, device=device) if masked else None)
 
 
 @pytest.mark.no_launch
-def test_float64_is_served_by_the_reference(device: torch.device) -> None:
-    check(torch.randn(3, 8, dtype=torch.float64, device=device), 0.5, some(3, 8, device=device))
+def test_float64_takes_the_reference(device: torch.device) -> None:
+    check(torch.randn(3, 8, dtype=torch.float64, device=device), 0.5, make_mask(3, 8, device=device))
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 17, 128, 1000, 4097, 16_385, 32_768, 65_537])
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_width(width: int, masked: bool, device: torch.device) -> None:
-    check(randn(3, width, device=device), 2.0, some(3, width, device=device) if masked else None)
+    check(randn(3, width, device=device), 2.0, make_mask(3, width, device=device) if masked else None)
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -81,10 +85,10 @@ def test_a_wide_row_in_half_precision(dtype: torch.dtype, device: torch.device) 
 @pytest.mark.parametrize("shape", [(8,), (5, 8), (3, 5, 8), (2, 3, 5, 8), (2, 1, 3, 2, 8)])
 def test_one_to_five_dimensions(shape: tuple[int, ...], device: torch.device) -> None:
     check(randn(*shape, device=device))
-    check(randn(*shape, device=device), 0.5, some(*shape, device=device))
+    check(randn(*shape, device=device), 0.5, make_mask(*shape, device=device))
 
 
-def test_a_scalar_is_torchs(device: torch.device) -> None:
+def test_a_scalar_gives_one_as_in_torch(device: torch.device) -> None:
     assert ck.softmax(torch.tensor(3.0, device=device)).item() == 1.0
 
 
@@ -102,8 +106,8 @@ def test_no_rows_and_no_columns(shape: tuple[int, ...], masked: bool, device: to
     "shape",
     [(2, 3, 5, 8), (2, 1, 1, 8), (2, 1, 5, 8), (1, 3, 1, 8), (5, 8), (8,), (), (2, 3, 5, 1), (2, 1, 5, 1), (5, 1)],
 )
-def test_every_broadcast_of_a_mask(shape: tuple[int, ...], device: torch.device, home: str) -> None:
-    rows, heads, queries, width = (7, 12, 37, 300) if home == "gpu" else (2, 3, 5, 8)
+def test_every_broadcast_of_a_mask(shape: tuple[int, ...], device: torch.device, backend: str) -> None:
+    rows, heads, queries, width = (7, 12, 37, 300) if backend == "gpu" else (2, 3, 5, 8)
     sizes = {2: rows, 3: heads, 5: queries, 8: width}
     mask = torch.rand([sizes.get(size, 1) for size in shape], device=device) < 0.6
     check(randn(rows, heads, queries, width, device=device), 0.5, mask)
@@ -111,31 +115,31 @@ def test_every_broadcast_of_a_mask(shape: tuple[int, ...], device: torch.device,
 
 def test_masks_of_any_strides(device: torch.device) -> None:
     x = randn(3, 4, 6, device=device)
-    base = some(8, 12, 6, device=device)
+    base = make_mask(8, 12, 6, device=device)
     for mask in (base[:3, :4], base[::3, ::3], base.permute(2, 1, 0)[:3, :4, :6], base[0, :4].t()[:4, :1]):
         check(x, mask=mask)
-    check(x, mask=some(3, 1, 6, device=device).expand(3, 4, 6))
-    check(x, mask=some(3, 4, 1, device=device).expand(3, 4, 6))
-    check(x, mask=some(3, 4, 12, device=device)[..., ::2])
+    check(x, mask=make_mask(3, 1, 6, device=device).expand(3, 4, 6))
+    check(x, mask=make_mask(3, 4, 1, device=device).expand(3, 4, 6))
+    check(x, mask=make_mask(3, 4, 12, device=device)[..., ::2])
 
 
 def test_more_broadcast_dimensions_than_the_kernel_takes(device: torch.device) -> None:
-    check(randn(2, 3, 2, 2, 4, device=device), mask=some(2, 1, 2, 1, 4, device=device))
-    check(randn(2, 2, 3, 2, 2, 4, device=device), mask=some(2, 1, 3, 1, 2, 4, device=device))
+    check(randn(2, 3, 2, 2, 4, device=device), mask=make_mask(2, 1, 2, 1, 4, device=device))
+    check(randn(2, 2, 3, 2, 2, 4, device=device), mask=make_mask(2, 1, 3, 1, 2, 4, device=device))
 
 
 @pytest.mark.no_launch
 def test_an_attention_mask_is_read_in_place(device: torch.device) -> None:
     x = randn(2, 3, 5, 8, device=device)
     for shape in ((2, 1, 5, 8), (2, 1, 1, 8), (5, 8)):
-        mask = some(*shape, device=device)
+        mask = make_mask(*shape, device=device)
         with record_launches() as recorded:
             launch_softmax_forward(x, 1.0, mask)
         assert recorded[0].arguments[1].data_ptr() == mask.data_ptr()
 
 
 @pytest.mark.parametrize("width", [5, 40_000])
-def test_a_row_masked_throughout_is_zero_with_zero_gradient(width: int, device: torch.device) -> None:
+def test_a_row_that_is_masked_everywhere_is_zero_with_zero_gradient(width: int, device: torch.device) -> None:
     x = randn(3, width, device=device)
     x[1, 0], x[2, 1] = float("nan"), -INFINITY  # hidden by the mask
     x.requires_grad_()
@@ -150,7 +154,7 @@ def test_a_row_masked_throughout_is_zero_with_zero_gradient(width: int, device: 
 
 
 @pytest.mark.parametrize("width", [5, 40_000])
-def test_values_that_are_not_finite_are_torchs(width: int, device: torch.device) -> None:
+def test_values_that_are_not_finite_give_the_results_of_torch(width: int, device: torch.device) -> None:
     x = randn(7, width, device=device)
     x[0] = -INFINITY
     x[1, ::2] = -INFINITY
@@ -159,9 +163,9 @@ def test_values_that_are_not_finite_are_torchs(width: int, device: torch.device)
     x[4, :4] = torch.tensor([float("nan"), INFINITY, -INFINITY, 1.0])
     x[5, : width - 1] = -INFINITY
     x[6] = float("nan")
-    ours = ck.softmax(x)
-    torch.testing.assert_close(ours, x.softmax(-1), equal_nan=True, atol=1e-6, rtol=1e-4)
-    assert ours[[0, 2, 3, 4, 6]].isnan().all() and not ours[[1, 5]].isnan().any()
+    computed = ck.softmax(x)
+    torch.testing.assert_close(computed, x.softmax(-1), equal_nan=True, atol=1e-6, rtol=1e-4)
+    assert computed[[0, 2, 3, 4, 6]].isnan().all() and not computed[[1, 5]].isnan().any()
     mask = torch.ones(width, dtype=torch.bool, device=device)
     mask[1] = False
     torch.testing.assert_close(
@@ -171,22 +175,22 @@ def test_values_that_are_not_finite_are_torchs(width: int, device: torch.device)
 
 @pytest.mark.parametrize("offset", [1e4, -1e4])
 @pytest.mark.parametrize("width", [64, 40_000])
-def test_an_offset_common_to_a_row_costs_no_digits(offset: float, width: int, device: torch.device) -> None:
+def test_a_large_offset_of_a_row_loses_no_precision(offset: float, width: int, device: torch.device) -> None:
     check(randn(3, width, device=device) + offset)
 
 
 def test_any_strides(strided: Callable[[], Tensor], device: torch.device) -> None:
     x = strided()
     check(x)
-    check(x, 0.5, some(x.shape[0], 1, 16, device=device))
+    check(x, 0.5, make_mask(x.shape[0], 1, 16, device=device))
 
 
 def test_an_upstream_gradient_of_any_strides(device: torch.device) -> None:
     x = randn(5, 16, device=device).requires_grad_()
     for upstream in (torch.ones((), device=device).expand(5, 16), randn(16, 5, device=device).t()):
-        (found,) = torch.autograd.grad(ck.softmax(x), x, upstream)
-        (right,) = torch.autograd.grad(x.softmax(-1), x, upstream)
-        torch.testing.assert_close(found, right, atol=1e-6, rtol=1e-5)
+        (computed_grad,) = torch.autograd.grad(ck.softmax(x), x, upstream)
+        (expected_grad,) = torch.autograd.grad(x.softmax(-1), x, upstream)
+        torch.testing.assert_close(computed_grad, expected_grad, atol=1e-6, rtol=1e-5)
 
 
 class _NoGradient(torch.autograd.Function):
@@ -199,21 +203,21 @@ class _NoGradient(torch.autograd.Function):
         return None
 
 
-def test_no_gradient_from_above_is_none_below(device: torch.device) -> None:
+def test_a_missing_upstream_gradient_gives_no_gradient(device: torch.device) -> None:
     x = randn(4, 8, device=device).requires_grad_()
     _NoGradient.apply(ck.softmax(x)).sum().backward()
     assert x.grad is None
 
 
-def test_a_tensor_used_twice_is_not_harmed(device: torch.device) -> None:
+def test_a_tensor_that_is_used_twice_is_not_changed(device: torch.device) -> None:
     x = randn(4, 16, device=device).requires_grad_()
     before = x.detach().clone()
-    one, other = ck.softmax(x), ck.softmax(x, scale=0.5)
-    ((one + 3 * other) * x).sum().backward()
-    theirs = before.double().requires_grad_()
-    ((theirs.softmax(-1) + 3 * (theirs * 0.5).softmax(-1)) * theirs).sum().backward()
-    assert x.grad is not None and theirs.grad is not None and torch.equal(x.detach(), before)
-    torch.testing.assert_close(x.grad.double(), theirs.grad, atol=1e-5, rtol=1e-5)
+    left, right = ck.softmax(x), ck.softmax(x, scale=0.5)
+    ((left + 3 * right) * x).sum().backward()
+    wide_inputs = before.double().requires_grad_()
+    ((wide_inputs.softmax(-1) + 3 * (wide_inputs * 0.5).softmax(-1)) * wide_inputs).sum().backward()
+    assert x.grad is not None and wide_inputs.grad is not None and torch.equal(x.detach(), before)
+    torch.testing.assert_close(x.grad.double(), wide_inputs.grad, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", [96, 40_000])
@@ -232,21 +236,21 @@ def test_backward_twice_gives_the_same(width: int, device: torch.device) -> None
 def test_keeps_the_input_dtype_under_autocast(dtype: torch.dtype, scale: float, device: torch.device) -> None:
     x = torch.randn(4, 64, device=device).to(dtype).requires_grad_()
     with torch.autocast(device.type, torch.bfloat16):
-        ours = ck.softmax(x, scale=scale)
-        (grad,) = torch.autograd.grad(ours.float().pow(2).sum(), x)
-    assert ours.dtype == grad.dtype == dtype
+        computed = ck.softmax(x, scale=scale)
+        (grad,) = torch.autograd.grad(computed.float().pow(2).sum(), x)
+    assert computed.dtype == grad.dtype == dtype
     tolerance = TOLERANCE[dtype]
-    torch.testing.assert_close(ours.double(), (x.double() * scale).softmax(-1), atol=tolerance / 8, rtol=tolerance)
+    torch.testing.assert_close(computed.double(), (x.double() * scale).softmax(-1), atol=tolerance / 8, rtol=tolerance)
 
 
 def test_a_scaled_score_is_not_rounded(device: torch.device) -> None:
     x = (10 * torch.randn(8, 64, device=device)).to(torch.bfloat16)
-    wanted = (x.double() * 0.3).softmax(-1)
-    torch.testing.assert_close(ck.softmax(x, scale=0.3).double(), wanted, atol=1e-6, rtol=2**-7)
+    expected = (x.double() * 0.3).softmax(-1)
+    torch.testing.assert_close(ck.softmax(x, scale=0.3).double(), expected, atol=1e-6, rtol=2**-7)
 
 
 def test_the_op_and_its_gradient_pass_opcheck(device: torch.device) -> None:
-    x, mask = randn(2, 3, 8, device=device), some(2, 1, 8, device=device)
+    x, mask = randn(2, 3, 8, device=device), make_mask(2, 1, 8, device=device)
     op, backward_op = torch.ops.cram.softmax.default, torch.ops.cram.softmax_backward.default
     torch.library.opcheck(op, (x.clone().requires_grad_(), 0.5, mask))
     torch.library.opcheck(op, (x.transpose(0, 1), 1.0, None))
@@ -261,34 +265,3 @@ def test_masks_that_do_not_fit_are_refused(device: torch.device) -> None:
     for shape in ((2, 8), (7,), (4, 2, 3, 8), (1, 2, 3, 8)):
         with pytest.raises(ValueError, match=r"does not broadcast to x \(2, 3, 8\)"):
             ck.softmax(x, mask=torch.ones(shape, dtype=torch.bool, device=device))
-
-
-HUGE_STRIDE = 2**30 + 16
-
-
-@pytest.mark.parametrize("width", [16, 40_000])
-def test_rows_far_apart_do_not_overflow(width: int, home: str, run_apart: Callable[[str], None]) -> None:
-    """Offsets beyond 2^31 elements, in a process of its own: with 32 bits it would end by a signal."""
-    where = "cuda" if home == "gpu" else "cpu"
-    code = f"""
-import torch, cram_kernels as ck
-def spread(offset, dtype):
-    base = torch.empty(2 * {HUGE_STRIDE} + offset + {width}, dtype=dtype, device="{where}")
-    return base[offset:].as_strided((3, {width}), ({HUGE_STRIDE}, 1))
-x, upstream, mask = spread(0, torch.bfloat16), spread(16, torch.bfloat16), spread(0, torch.bool)
-values, over, kept = torch.randn(3, {width}), torch.randn(3, {width}), torch.rand(3, {width}) < 0.7
-for huge, part in ((x, values), (upstream, over), (mask, kept)):
-    huge.copy_(part)
-x.requires_grad_()
-y = ck.softmax(x, mask=mask)
-grad, = torch.autograd.grad(y, x, upstream)
-theirs = values.bfloat16().double().requires_grad_()
-wanted = theirs.masked_fill(~kept, -torch.inf).softmax(-1)
-right, = torch.autograd.grad(wanted, theirs, over.bfloat16().double())
-torch.testing.assert_close(y.cpu().double(), wanted, atol=2e-3, rtol=2e-2)
-pairs = values[:, None].expand(3, 2, {width}).contiguous().to(x.device)  # of rows under one row of the mask
-shared = values.double().masked_fill(~kept, -torch.inf).softmax(-1)[:, None].expand(3, 2, {width})
-torch.testing.assert_close(ck.softmax(pairs, mask=mask[:, None]).cpu().double(), shared, atol=1e-5, rtol=1e-4)
-torch.testing.assert_close(grad.cpu().double(), right, atol=2e-2 * float(right.abs().max()), rtol=4e-2)
-"""
-    run_apart(code)
