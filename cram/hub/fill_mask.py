@@ -1,4 +1,4 @@
-"""What exported models have in common that fill in hidden tokens, by the pipeline `fill-mask`."""
+"""The task of exported models that predict hidden tokens: the pipeline `fill-mask`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -21,7 +21,7 @@ JsonFiles = dict[str, dict[str, Any]]
 
 
 class StockTask:
-    """What all exported models of one pipeline have in common, whatever their architecture.
+    """Everything that the exported models of one pipeline share, whatever their architecture.
 
     The texts for the card are templates of `str.format`. Their fields are `prompt`, a sentence with a mask as a Python
     string, `mask`, `sep` and `begins`, special tokens in Markdown, and `share`, the share of held-out tokens predicted.
@@ -86,16 +86,17 @@ class StockTask:
 
 @dataclass(frozen=True)
 class StockModel:
-    """What one of our model kinds is to `transformers`.
+    """How `transformers` loads one of our model kinds.
 
     A new one is a file of its own, named in the kind's line in `MODELS` of `cram.config.choices`.
 
     Attributes:
-        class_name: the class that computes exactly what our model computes.
-        model_type: its `model_type`, which is also a tag on the card.
-        task: what it shares with other models of its pipeline.
-        beginnings: beginnings of our weights' names, and theirs.
-        parts: inner parts of our weights' names, and theirs: several for a fused weight, in the order of its rows.
+        class_name: name of the stock class, which computes exactly what our model computes.
+        model_type: `model_type` of the class, which is also a tag on the card.
+        task: everything that models of the same pipeline share.
+        beginnings: maps the beginning of a weight's name here to that of its stock name.
+        parts: maps an inner part of a weight's name here to that of its stock name. A fused weight has several stock
+            names, in the order of its rows.
         own_config: makes the keys of config.json that only this class has, from the keys `model.*`, the row length and
             the special tokens.
     """

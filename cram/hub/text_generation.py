@@ -1,4 +1,4 @@
-"""What exported models have in common that continue a text, by the pipeline `text-generation`."""
+"""The task of exported models that continue a text: the pipeline `text-generation`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ print(write("The capital of France is", max_new_tokens=40, do_sample=True, tempe
         return super().token_names(names) | {"eos_token": names["sep"]} | beginning
 
     def tokenizer_settings(self) -> dict[str, Any]:
-        """Padding goes before a text, because what is written must follow the text."""
+        """Padding goes before a text, because the generated tokens must follow the text directly."""
         return {"padding_side": "left"}
 
     def generation_config(self, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Attention(nn.Module):
         Args:
             hidden: normalised hidden states (rows, seq_len, width).
             packing: which positions see which.
-            slots: int64 (N), indices into rows * seq_len of the only positions wanted.
+            slots: int64 (N), indices into rows * seq_len: the only positions to compute; None for all.
 
         Returns:
             (rows, seq_len, width), or (N, width) with slots.

@@ -71,7 +71,7 @@ class Block(nn.Module):
             hidden: (rows, seq_len, width).
             change: of the same shape; None for the first block, where there is nothing to add.
             packing: which positions see which.
-            slots: int64 (N), indices into rows * seq_len of the only positions wanted.
+            slots: int64 (N), indices into rows * seq_len: the only positions to compute; None for all.
 
         Returns:
             The new hidden and change, not yet added: (rows, seq_len, width) each, or (N, width) with slots.
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
             documents: int (rows, seq_len), the document of each position within its row. A document lies in one piece;
                 documents never see each other, and positions count from each document's start. None: each row is one
                 document.
-            slots: int64 (N), indices into rows * seq_len of the only positions wanted.
+            slots: int64 (N), indices into rows * seq_len: the only positions to compute; None for all.
             causal: hide later positions from every position, which a decoder does anyway.
 
         Returns:
