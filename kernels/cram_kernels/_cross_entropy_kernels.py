@@ -27,7 +27,15 @@ class LossTerms(NamedTuple):
 
 
 @triton.jit
-def load_target(logits_ptr, target_ptr, row, stride, rows, classes, ignore_index):
+def load_target(
+    logits_ptr: tl.tensor,
+    target_ptr: tl.tensor,
+    row: tl.tensor,
+    stride: tl.tensor,
+    rows: tl.tensor,
+    classes: tl.tensor,
+    ignore_index: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Load the targets of some rows.
 
     Returns the target; whether the row is valid; whether the target is a class; the logit of the target; and this logit
@@ -41,7 +49,15 @@ def load_target(logits_ptr, target_ptr, row, stride, rows, classes, ignore_index
 
 
 @triton.jit
-def add_block(x, in_range, finite_logit, row_max, exp_sum, gap_sum, SMOOTHED: tl.constexpr):
+def add_block(
+    x: tl.tensor,
+    in_range: tl.tensor,
+    finite_logit: tl.tensor,
+    row_max: tl.tensor,
+    exp_sum: tl.tensor,
+    gap_sum: tl.tensor,
+    SMOOTHED: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Add a block of logits x to the sums of its rows; x must be -inf where it is not in range.
 
     Returns the largest logit so far, the sum of exp(x - largest logit), and the sum of finite_logit - x.
@@ -58,7 +74,17 @@ def add_block(x, in_range, finite_logit, row_max, exp_sum, gap_sum, SMOOTHED: tl
 
 
 @triton.jit
-def compute_losses(is_class, target_logit, finite_logit, row_max, exp_sum, gap_sum, classes, label_smoothing, z_loss):
+def compute_losses(
+    is_class: tl.tensor,
+    target_logit: tl.tensor,
+    finite_logit: tl.tensor,
+    row_max: tl.tensor,
+    exp_sum: tl.tensor,
+    gap_sum: tl.tensor,
+    classes: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor]:
     """Return the losses of rows and their log_sum; both are NaN where the target is not a class."""
     log_sum = tl.where(is_class, tl.log(exp_sum), float("nan"))
     lse = row_max + log_sum
@@ -68,7 +94,16 @@ def compute_losses(is_class, target_logit, finite_logit, row_max, exp_sum, gap_s
 
 
 @triton.jit
-def compute_gradient(x, column, target, row_max, log_sum, classes, label_smoothing, z_loss):
+def compute_gradient(
+    x: tl.tensor,
+    column: tl.tensor,
+    target: tl.tensor,
+    row_max: tl.tensor,
+    log_sum: tl.tensor,
+    classes: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
+) -> tl.tensor:
     """Return the gradients of the losses of rows for a block x of their logits."""
     shares = tl.exp(x - row_max[:, None] - log_sum[:, None]) * (1 + 2 * z_loss * (row_max + log_sum))[:, None]
     return shares - label_smoothing / classes - tl.where(column == target[:, None], 1 - label_smoothing, 0.0)
@@ -79,20 +114,20 @@ def compute_gradient(x, column, target, row_max, log_sum, classes, label_smoothi
 
 @triton.jit
 def _cross_entropy_forward_kernel(
-    logits_ptr,  # (rows, classes), rows stride apart
-    target_ptr,  # (rows) int64
-    losses_ptr,  # (rows) fp32
-    lse_parts_ptr,  # (2, rows) fp32
-    stride,
-    rows,
-    classes,
-    ignore_index,
-    label_smoothing,
-    z_loss,
+    logits_ptr: tl.tensor,  # (rows, classes), rows stride apart
+    target_ptr: tl.tensor,  # (rows) int64
+    losses_ptr: tl.tensor,  # (rows) fp32
+    lse_parts_ptr: tl.tensor,  # (2, rows) fp32
+    stride: tl.tensor,
+    rows: tl.tensor,
+    classes: tl.tensor,
+    ignore_index: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
     SMOOTHED: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     _, is_valid, is_class, target_logit, finite_logit = load_target(
         logits_ptr, target_ptr, row, stride, rows, classes, ignore_index
@@ -116,21 +151,21 @@ def _cross_entropy_forward_kernel(
 
 @triton.jit
 def _cross_entropy_backward_kernel(
-    grad_losses_ptr,  # (rows), grad_stride apart
-    logits_ptr,  # (rows, classes), rows stride apart
-    target_ptr,  # (rows) int64
-    lse_parts_ptr,  # (2, rows) fp32
-    grad_logits_ptr,  # (rows, classes)
-    grad_stride,
-    stride,
-    rows,
-    classes,
-    ignore_index,
-    label_smoothing,
-    z_loss,
+    grad_losses_ptr: tl.tensor,  # (rows), grad_stride apart
+    logits_ptr: tl.tensor,  # (rows, classes), rows stride apart
+    target_ptr: tl.tensor,  # (rows) int64
+    lse_parts_ptr: tl.tensor,  # (2, rows) fp32
+    grad_logits_ptr: tl.tensor,  # (rows, classes)
+    grad_stride: tl.tensor,
+    stride: tl.tensor,
+    rows: tl.tensor,
+    classes: tl.tensor,
+    ignore_index: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     target = tl.load(target_ptr + row, mask=row < rows, other=ignore_index)
     is_valid = (row < rows) & (target != ignore_index)

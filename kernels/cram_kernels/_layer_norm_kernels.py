@@ -23,25 +23,25 @@ from cram_kernels._triton import tl, triton
 
 @triton.jit
 def _layer_norm_forward_kernel(
-    x_ptr,  # (rows, width), rows x_stride apart
-    residual_ptr,  # (rows, width), rows residual_stride apart
-    weight_ptr,  # (width)
-    bias_ptr,  # (width)
-    y_ptr,  # (rows, width)
-    sum_ptr,  # (rows, width)
-    mean_ptr,  # (rows) fp32
-    rstd_ptr,  # (rows) fp32
-    x_stride,
-    residual_stride,
-    rows,
-    width,
-    eps,
+    x_ptr: tl.tensor,  # (rows, width), rows x_stride apart
+    residual_ptr: tl.tensor,  # (rows, width), rows residual_stride apart
+    weight_ptr: tl.tensor,  # (width)
+    bias_ptr: tl.tensor,  # (width)
+    y_ptr: tl.tensor,  # (rows, width)
+    sum_ptr: tl.tensor,  # (rows, width)
+    mean_ptr: tl.tensor,  # (rows) fp32
+    rstd_ptr: tl.tensor,  # (rows) fp32
+    x_stride: tl.tensor,
+    residual_stride: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    eps: tl.tensor,
     HAS_RESIDUAL: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     column_in_range = column < width
@@ -70,28 +70,28 @@ def _layer_norm_forward_kernel(
 
 @triton.jit
 def _layer_norm_backward_kernel(
-    grad_y_ptr,  # (rows, width), rows grad_y_stride apart
-    grad_sum_ptr,  # (rows, width), rows grad_sum_stride apart
-    s_ptr,  # (rows, width), rows s_stride apart
-    weight_ptr,  # (width)
-    mean_ptr,  # (rows) fp32
-    rstd_ptr,  # (rows) fp32
-    grad_s_ptr,  # (rows, width)
-    weight_sums_ptr,  # (programs, width) fp32
-    bias_sums_ptr,  # (programs, width) fp32
-    grad_y_stride,
-    grad_sum_stride,
-    s_stride,
-    rows,
-    width,
-    tiles,  # of ROWS rows each, for every program
+    grad_y_ptr: tl.tensor,  # (rows, width), rows grad_y_stride apart
+    grad_sum_ptr: tl.tensor,  # (rows, width), rows grad_sum_stride apart
+    s_ptr: tl.tensor,  # (rows, width), rows s_stride apart
+    weight_ptr: tl.tensor,  # (width)
+    mean_ptr: tl.tensor,  # (rows) fp32
+    rstd_ptr: tl.tensor,  # (rows) fp32
+    grad_s_ptr: tl.tensor,  # (rows, width)
+    weight_sums_ptr: tl.tensor,  # (programs, width) fp32
+    bias_sums_ptr: tl.tensor,  # (programs, width) fp32
+    grad_y_stride: tl.tensor,
+    grad_sum_stride: tl.tensor,
+    s_stride: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    tiles: tl.tensor,  # of ROWS rows each, for every program
     HAS_GRAD_SUM: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     WEIGHT_NEEDS_GRAD: tl.constexpr,
     BIAS_NEEDS_GRAD: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     program = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     column_in_range = column < width

@@ -21,21 +21,21 @@ ROW_ALIGNMENT = 16
 
 @triton.jit
 def _linear_cross_entropy_kernel(
-    logits_ptr,  # (rows, classes), rows stride apart: become the gradient of each row's loss
-    target_ptr,  # (rows) int64
-    losses_ptr,  # (rows) fp32
-    padded,  # elements of a row that may be read and written: the classes and the padding behind them
-    stride,
-    rows,
-    classes,
-    ignore_index,
-    label_smoothing,
-    z_loss,
+    logits_ptr: tl.tensor,  # (rows, classes), rows stride apart: become the gradient of each row's loss
+    target_ptr: tl.tensor,  # (rows) int64
+    losses_ptr: tl.tensor,  # (rows) fp32
+    padded: tl.tensor,  # elements of a row that may be read and written: the classes and the padding behind them
+    stride: tl.tensor,
+    rows: tl.tensor,
+    classes: tl.tensor,
+    ignore_index: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
     SMOOTHED: tl.constexpr,
     HELD: tl.constexpr,  # whether a block is a whole row
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     target, is_valid, is_class, target_logit, finite_logit = load_target(
         logits_ptr, target_ptr, row, stride, rows, classes, ignore_index

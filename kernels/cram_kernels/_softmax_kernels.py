@@ -21,7 +21,9 @@ MOST_HELD_FORWARD, MOST_HELD_BACKWARD = 32_768, 16_384
 
 
 @triton.jit
-def _load_scores(x_ptr, mask_ptr, in_range, scale, HAS_MASK: tl.constexpr):
+def _load_scores(
+    x_ptr: tl.tensor, mask_ptr: tl.tensor, in_range: tl.tensor, scale: tl.tensor, HAS_MASK: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     """Return scale * x, -inf at the positions that are not kept, and which positions are kept."""
     keep = in_range
     if HAS_MASK:
@@ -32,23 +34,23 @@ def _load_scores(x_ptr, mask_ptr, in_range, scale, HAS_MASK: tl.constexpr):
 
 @triton.jit
 def _softmax_forward_kernel(
-    x_ptr,  # (outer * inner * group_rows, width), rows x_stride apart
-    mask_ptr,  # uint8 (outer, inner, group_rows, width), of the strides below
-    p_ptr,  # (outer * inner * group_rows, width)
-    x_stride,
-    outer_stride,
-    inner_stride,
-    mask_stride,
-    column_stride,
-    inner,
-    group_rows,
-    width,
-    scale,
+    x_ptr: tl.tensor,  # (outer * inner * group_rows, width), rows x_stride apart
+    mask_ptr: tl.tensor,  # uint8 (outer, inner, group_rows, width), of the strides below
+    p_ptr: tl.tensor,  # (outer * inner * group_rows, width)
+    x_stride: tl.tensor,
+    outer_stride: tl.tensor,
+    inner_stride: tl.tensor,
+    mask_stride: tl.tensor,
+    column_stride: tl.tensor,
+    inner: tl.tensor,
+    group_rows: tl.tensor,
+    width: tl.tensor,
+    scale: tl.tensor,
     HAS_MASK: tl.constexpr,
     HELD: tl.constexpr,  # whether a block is a whole row
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     tiles = (group_rows + ROWS - 1) // ROWS
     group = (tl.program_id(0) // tiles).to(tl.int64)
     group_row = (tl.program_id(0) % tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -98,18 +100,18 @@ def _softmax_forward_kernel(
 
 @triton.jit
 def _softmax_backward_kernel(
-    grad_p_ptr,  # (rows, width), rows grad_p_stride apart
-    p_ptr,  # (rows, width), rows p_stride apart
-    grad_x_ptr,  # (rows, width)
-    grad_p_stride,
-    p_stride,
-    rows,
-    width,
-    scale,
+    grad_p_ptr: tl.tensor,  # (rows, width), rows grad_p_stride apart
+    p_ptr: tl.tensor,  # (rows, width), rows p_stride apart
+    grad_x_ptr: tl.tensor,  # (rows, width)
+    grad_p_stride: tl.tensor,
+    p_stride: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    scale: tl.tensor,
     HELD: tl.constexpr,  # whether a block is a whole row
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     grad_p_rows_ptr = grad_p_ptr + row * grad_p_stride + column

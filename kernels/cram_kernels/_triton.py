@@ -17,4 +17,4 @@ except ImportError:
     HAS_TRITON = False
     if not TYPE_CHECKING:
         triton = SimpleNamespace(jit=lambda function: function)
-        tl = SimpleNamespace(constexpr=object)
+        tl = SimpleNamespace(constexpr=object, tensor=object)

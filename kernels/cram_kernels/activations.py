@@ -61,7 +61,7 @@ def gated_backward_reference(
 
 
 @triton.jit
-def _activate(a, SILU: tl.constexpr):
+def _activate(a: tl.tensor, SILU: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return act(a) and act'(a)."""
     if SILU:
         share = tl.sigmoid(a)
@@ -74,15 +74,15 @@ def _activate(a, SILU: tl.constexpr):
 
 @triton.jit
 def _gated_forward_kernel(
-    x_ptr,  # (rows, 2 * half), rows x_stride apart
-    y_ptr,  # (rows, half)
-    x_stride,
-    rows,
-    half,
+    x_ptr: tl.tensor,  # (rows, 2 * half), rows x_stride apart
+    y_ptr: tl.tensor,  # (rows, half)
+    x_stride: tl.tensor,
+    rows: tl.tensor,
+    half: tl.tensor,
     SILU: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     blocks = (half + BLOCK - 1) // BLOCK
     row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
@@ -97,17 +97,17 @@ def _gated_forward_kernel(
 
 @triton.jit
 def _gated_backward_kernel(
-    grad_y_ptr,  # (rows, half), rows grad_y_stride apart
-    x_ptr,  # (rows, 2 * half), rows x_stride apart
-    grad_x_ptr,  # (rows, 2 * half)
-    grad_y_stride,
-    x_stride,
-    rows,
-    half,
+    grad_y_ptr: tl.tensor,  # (rows, half), rows grad_y_stride apart
+    x_ptr: tl.tensor,  # (rows, 2 * half), rows x_stride apart
+    grad_x_ptr: tl.tensor,  # (rows, 2 * half)
+    grad_y_stride: tl.tensor,
+    x_stride: tl.tensor,
+    rows: tl.tensor,
+    half: tl.tensor,
     SILU: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     blocks = (half + BLOCK - 1) // BLOCK
     row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)

@@ -45,17 +45,17 @@ def rope_reference(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:
 
 @triton.jit
 def _rotate(
-    x_ptr,  # (ROWS, BLOCK), the first halves of head 0
-    rotated_ptr,  # (ROWS, BLOCK), the first halves of head 0
-    cos,
-    sin,
-    in_range,
-    first_head,
-    heads,
-    half,
-    head_stride,
+    x_ptr: tl.tensor,  # (ROWS, BLOCK), the first halves of head 0
+    rotated_ptr: tl.tensor,  # (ROWS, BLOCK), the first halves of head 0
+    cos: tl.tensor,
+    sin: tl.tensor,
+    in_range: tl.tensor,
+    first_head: tl.tensor,
+    heads: tl.tensor,
+    half: tl.tensor,
+    head_stride: tl.tensor,
     HEADS: tl.constexpr,
-):
+) -> None:
     """Rotate HEADS heads of a run of tokens. Heads beyond the last one are neither read nor written."""
     for index in tl.static_range(HEADS):
         head = first_head + index
@@ -70,31 +70,31 @@ def _rotate(
 
 @triton.jit
 def _rope_kernel(
-    q_ptr,  # (lead, tokens, q_heads, 2 * half), of the strides below
-    k_ptr,  # (lead, tokens, k_heads, 2 * half)
-    cos_ptr,  # (lead, tokens, half)
-    sin_ptr,  # (lead, tokens, half)
-    q_rotated_ptr,  # (lead, tokens, q_heads, 2 * half)
-    k_rotated_ptr,  # (lead, tokens, k_heads, 2 * half)
-    q_lead_stride,
-    q_token_stride,
-    q_head_stride,
-    k_lead_stride,
-    k_token_stride,
-    k_head_stride,
-    cos_lead_stride,
-    cos_token_stride,
-    sin_lead_stride,
-    sin_token_stride,
-    tokens,
-    q_heads,
-    k_heads,
-    half,
-    sign,
+    q_ptr: tl.tensor,  # (lead, tokens, q_heads, 2 * half), of the strides below
+    k_ptr: tl.tensor,  # (lead, tokens, k_heads, 2 * half)
+    cos_ptr: tl.tensor,  # (lead, tokens, half)
+    sin_ptr: tl.tensor,  # (lead, tokens, half)
+    q_rotated_ptr: tl.tensor,  # (lead, tokens, q_heads, 2 * half)
+    k_rotated_ptr: tl.tensor,  # (lead, tokens, k_heads, 2 * half)
+    q_lead_stride: tl.tensor,
+    q_token_stride: tl.tensor,
+    q_head_stride: tl.tensor,
+    k_lead_stride: tl.tensor,
+    k_token_stride: tl.tensor,
+    k_head_stride: tl.tensor,
+    cos_lead_stride: tl.tensor,
+    cos_token_stride: tl.tensor,
+    sin_lead_stride: tl.tensor,
+    sin_token_stride: tl.tensor,
+    tokens: tl.tensor,
+    q_heads: tl.tensor,
+    k_heads: tl.tensor,
+    half: tl.tensor,
+    sign: tl.tensor,
     HEADS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     # Neighbouring programs take the same tokens, first the groups of heads of q, then those of k. The angles of these
     # tokens therefore stay in the cache.
     q_groups = (q_heads + HEADS - 1) // HEADS
