@@ -13,7 +13,14 @@ from tokenizers import normalizers
 
 from cram.config.data import WordPieceConfig
 from cram.data.cleaning import word_hashes as words
-from cram.data.cleaning.word_hashes import WordSplitter, hash_words, ngram_hashes, serialize_normalizer, split_words
+from cram.data.cleaning.word_hashes import (
+    WordSplitter,
+    hash_words,
+    look_up,
+    ngram_hashes,
+    serialize_normalizer,
+    split_words,
+)
 from cram.data.wordpiece import make_normalizer
 
 BREAKS = "\n\r\t\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000 "
@@ -150,3 +157,11 @@ def test_every_bit_of_an_ngram_depends_on_the_order_of_its_words() -> None:
     orders = np.array([ngram_hashes(np.array(order), 6)[0] for order in itertools.permutations(words)])
     bits = (orders[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert (np.abs(bits.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(len(orders))).all()
+
+
+@given(st.lists(st.integers(0, 9), max_size=8), st.sets(st.integers(0, 9)))
+def test_hashes_are_looked_up_among_sorted_ones(hashes: list[int], others: set[int]) -> None:
+    ordered = np.array(sorted(others), np.uint64)
+    found, places = look_up(np.array(hashes, np.uint64), ordered)
+    assert found.tolist() == [number in others for number in hashes]
+    assert all(ordered[place] == number for number, place in zip(np.array(hashes)[found], places[found], strict=True))
