@@ -8,7 +8,7 @@ import torch
 
 from cram.errors import CramError
 from cram.training.gradients import accumulate
-from fake_session import FakeRows, make_session
+from tests.cram.training.fake_session import FakeRows, make_session
 
 
 def test_the_gradient_is_the_sum_over_predicted_tokens_divided_by_their_count(tmp_path: Path) -> None:

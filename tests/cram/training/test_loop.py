@@ -16,7 +16,7 @@ from cram.run.metrics import Metrics, read_metrics
 from cram.training import loop
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.training.session import resume, weights_hash
-from fake_session import SEQ_LEN, make_session
+from tests.cram.training.fake_session import SEQ_LEN, make_session
 
 
 def test_each_update_takes_the_schedule_at_its_predicted_end(tmp_path: Path) -> None:

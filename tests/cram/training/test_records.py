@@ -10,7 +10,7 @@ from cram.config.training import FaultsConfig
 from cram.run.metrics import read_metrics
 from cram.training import loop
 from cram.training.loop import settle, train
-from fake_session import SEQ_LEN, FakeBatch, FakeObjective, make_session
+from tests.cram.training.fake_session import SEQ_LEN, FakeBatch, FakeObjective, make_session
 
 
 def test_lines_of_metrics_sum_up_their_window(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from cram.run.metrics import read_metrics
 from cram.training.loop import save, train, update
 from cram.training.loss_scale import LossScale
 from cram.training.session import Session, resume
-from fake_session import FakeBatch, FakeObjective, make_session
+from tests.cram.training.fake_session import FakeBatch, FakeObjective, make_session
 
 
 class Sick(FakeObjective):

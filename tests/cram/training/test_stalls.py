@@ -11,7 +11,7 @@ from cram.clock import Budget, Clock
 from cram.training import records
 from cram.training.loop import train
 from cram.training.session import Session
-from fake_session import SEQ_LEN, FakeBatch, FakeObjective, make_session
+from tests.cram.training.fake_session import SEQ_LEN, FakeBatch, FakeObjective, make_session
 
 
 class Hand:
