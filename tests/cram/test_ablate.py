@@ -94,12 +94,13 @@ def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path
     else:
         child.send_signal(signal.Signals[name])
     out, _ = child.communicate(timeout=60)
-    if name == "SIGKILL":  # the run ends by itself
-        patience = time.monotonic() + 60
-        while (lock := take_lock(run / ".lock")) is None and time.monotonic() < patience:
+    if name == "SIGKILL":  # the run notices it and ends by itself; it prints the message after it gave back its lock
+        log, saved = run / "train.log", "the state is saved. The same command resumes."
+        deadline = time.monotonic() + 60
+        while saved not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert lock is not None
-        assert "the state is saved. The same command resumes." in (run / "train.log").read_text()
+        assert saved in log.read_text()
+        assert take_lock(run / ".lock") is not None
     else:
         assert child.returncode == 130, out
         assert "The same command goes on" in out
