@@ -1,8 +1,8 @@
 """Checkpoints of a run, from which it is resumed.
 
 checkpoints/STEP/    a checkpoint; STEP is the number of updates before it
-    model.safetensors        weights, and what the methods add to them
-    optimizer.safetensors    state of the optimizer
+    model.safetensors        weights
+    optimizer.safetensors    state of the optimizer, and of the methods as methods/NAME/...
     state.json               state of everything else, SHA-256 of both files above, identity of the run; carries its own
                              SHA-256
 
@@ -37,7 +37,7 @@ class Checkpoint:
     Attributes:
         step: number of updates before it.
         model: tensors of the model by name, on the CPU.
-        optimizer: tensors of the optimizer by name, on the CPU.
+        optimizer: tensors of the optimizer and of the methods by name, on the CPU.
         state: everything else, as JSON.
     """
 
@@ -166,7 +166,7 @@ class Checkpoints:
         if STEP_NAME.fullmatch(name) and int(name) in steps:
             return self.read(int(name))
         names = ", ".join(map(str, sorted(steps))) or "none"
-        raise CramError(f"checkpoint={name}: there is none in {self.folder}. Say newest or one of these: {names}.")
+        raise CramError(f"checkpoint={name}: there is none in {self.folder}. Use newest or one of these: {names}.")
 
     def read_state(self, step: int) -> dict[str, Any]:
         """Read the state of a checkpoint, without its tensors.

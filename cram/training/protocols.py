@@ -1,7 +1,8 @@
-"""What training asks of its parts. Whoever adds an objective, an optimizer or a loader implements one of these.
+"""What training asks of its parts, whichever class they have.
 
-`cram.build` chooses the parts of a run; training knows them by these contracts alone. Methods have a base class,
-`cram.methods.method.Method`.
+`cram.build` chooses the parts of a run; training knows them by these protocols alone. To add an objective or an
+optimizer, write a subclass of `cram.objectives.objective.Objective` or `cram.optim.optimizer.Optimizer`: both bases
+fulfil the protocol of the same name. Methods have a base class only, `cram.methods.method.Method`.
 """
 
 from pathlib import Path

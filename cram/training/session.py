@@ -153,7 +153,7 @@ def checkpoint_state(session: Session) -> dict[str, Any]:
 
 
 def checkpoint_tensors(parts: Parts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Give the weights, and the tensors of optimizer and methods, on the CPU."""
+    """Give the tensors of both files of a checkpoint, on the CPU: the weights; the states of optimizer and methods."""
     memory = parts.optimizer.state_tensors()
     for method in parts.methods:
         memory |= {f"methods/{method.name}/{name}": tensor for name, tensor in method.state_tensors().items()}

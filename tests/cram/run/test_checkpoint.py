@@ -212,7 +212,7 @@ def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoi
     check(checkpoints.choose("newest"), 2)
     check(checkpoints.choose("1"), 1)
     for name in ("7", "-1", "oldest", "1.0"):
-        with pytest.raises(CramError, match=rf"checkpoint={name}: .*checkpoints\. Say newest or one of these: 1, 2\."):
+        with pytest.raises(CramError, match=rf"checkpoint={name}: .*checkpoints\. Use newest or one of these: 1, 2\."):
             checkpoints.choose(name)
     with pytest.raises(CramError, match=r"checkpoint=newest: .*one of these: none\."):
         Checkpoints(tmp_path / "other").choose("newest")

@@ -311,7 +311,7 @@ def test_a_checkpoint_of_an_unfinished_run_is_evaluated_and_exported(
         assert part in card
     for path in folder.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
-    with pytest.raises(CramError, match=r"checkpoint=7: there is none in .*Say newest or one of these: 0, 4\."):
+    with pytest.raises(CramError, match=r"checkpoint=7: there is none in .*Use newest or one of these: 0, 4\."):
         export([f"run={run}", "checkpoint=7"])
     with pytest.raises(CramError, match=r"there is no receipt\.json"):
         evaluate([f"run={run}"])
