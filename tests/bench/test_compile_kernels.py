@@ -1,4 +1,4 @@
-"""Every kernel compiles within the bars, for the oldest GPU served and the one aimed at; and the code is read right."""
+"""Every kernel meets the bars, for the oldest supported GPU and the main one, and machine code is read correctly."""
 
 import json
 import os
@@ -135,9 +135,7 @@ def test_each_bar_is_named_where_it_is_missed() -> None:
 
 
 @needs_triton
-def test_the_command_prints_a_table_and_writes_what_it_is_asked_to(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_and_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "table.json"
     assert main(["archs=75,90", "ops=layer_norm", "dtypes=bf16", "shapes=main", "jobs=1", f"out={out}"]) == 0
     printed = capsys.readouterr().out
@@ -154,14 +152,14 @@ def test_unknown_word() -> None:
         main(["ops=layernorm"])
 
 
-def test_what_is_recorded_is_not_launched() -> None:
+def test_recorded_launches_are_not_carried_out() -> None:
     with _launch.record_launches() as launches:
         launch(None, 3, torch.ones(1), settings=LaunchSettings(2, 4, 1), HEADS=3)
     assert launches[0].constants == {"HEADS": 3, "ROWS": 2, "BLOCK": 4}
 
 
 @needs_triton
-def test_one_and_nothing_become_constants() -> None:
+def test_one_and_none_become_constants() -> None:
     from cram_kernels._softmax_kernels import launch_softmax_forward
 
     x = meta(4, 1, dtype="fp16")

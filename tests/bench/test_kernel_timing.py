@@ -1,4 +1,4 @@
-"""The timing of a call on a GPU that is not there: what is captured, replayed and counted."""
+"""The timing of a call on a stand-in for a GPU: what is captured, replayed and counted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ def test_results_are_kept_until_their_set_comes_round() -> None:
 
 
 class FakeCuda:
-    """Stands for the GPU: what runs while a graph is captured is noted, and time passes at a replay or a call."""
+    """A stand-in for the GPU. It records what runs while a graph is captured; time passes at a replay or a call."""
 
     def __init__(self) -> None:
         self.captured: list[str] = []
@@ -84,14 +84,14 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def test_a_gpu_is_timed_by_graphs_of_many_launches(cuda: FakeCuda) -> None:
-    noted: list[int] = []
-    timing = time_call(noted.append, 8, torch.device("cuda"), 0.1)
+    numbers: list[int] = []
+    timing = time_call(numbers.append, 8, torch.device("cuda"), 0.1)
     assert timing == Timing(1 / 20, 1 / 20, 1 / 20, "graph")
     assert (cuda.captured, cuda.replays, cuda.mode) == (["begin", "end"], 3 + 4, "default")
-    assert noted[-20:] == [number % 8 for number in range(20)]
+    assert numbers[-20:] == [number % 8 for number in range(20)]
 
 
-def test_what_waits_for_the_gpu_is_timed_by_events(cuda: FakeCuda) -> None:
+def test_a_call_that_waits_for_the_gpu_is_timed_by_events(cuda: FakeCuda) -> None:
     def call(number: int) -> None:
         if cuda.mode == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
@@ -118,7 +118,7 @@ def test_input_sets_are_four_times_the_cache(cuda: FakeCuda) -> None:
     assert measure_peak_bytes(lambda number: None, torch.device("cpu")) is None
 
 
-def test_what_cannot_stand_in_a_graph_is_timed_by_events(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_cannot_be_captured_is_timed_by_events(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 

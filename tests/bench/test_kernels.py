@@ -1,4 +1,4 @@
-"""The kernel benchmark: all compute the same, what is wrong is found, and the timing of a GPU is counted right."""
+"""The kernel benchmark: all providers agree, wrong results are found, and the time of a GPU is counted correctly."""
 
 import json
 import sys
@@ -48,13 +48,13 @@ def test_every_op_has_cases_and_providers() -> None:
 
 
 def test_bytes_count_every_tensor_once() -> None:
-    for op, found in (("layer_norm+residual", (8, 8)), ("cross_entropy", (2, 4)), ("geglu", (6, 10))):
+    for op, result in (("layer_norm+residual", (8, 8)), ("cross_entropy", (2, 4)), ("geglu", (6, 10))):
         case = KernelCase(op, 10, 16)
-        assert [OPS[op].bytes(case, way) for way in ("forward", "backward")] == [160 * n for n in found]
-        assert OPS[op].bytes(case, "both") == 160 * sum(found)
+        assert [OPS[op].bytes(case, way) for way in ("forward", "backward")] == [160 * n for n in result]
+        assert OPS[op].bytes(case, "both") == 160 * sum(result)
     case = CASES["softmax+mask"]
-    made = OPS[case.op].make(case, CPU)
-    assert OPS[case.op].bytes(case, "forward") == 2 * case.tensor_bytes + made["mask"].numel()
+    inputs = OPS[case.op].make(case, CPU)
+    assert OPS[case.op].bytes(case, "forward") == 2 * case.tensor_bytes + inputs["mask"].numel()
     assert kernel_cases.count_flops(KernelCase("linear_cross_entropy", 2, 3, hidden=5)) == 6 * 2 * 3 * 5
 
 
@@ -62,9 +62,9 @@ def test_a_check_has_few_enough_rows_and_an_odd_number_of_them() -> None:
     assert KernelCase("cross_entropy", 8192, 50_257).shrink(2**28).rows == 2**28 // 50_257
     assert KernelCase("cross_entropy", 8192, 32_768).shrink(2**28 - 1).rows == 8191
     for case in FULL:
-        few = case.shrink(2**18)
-        assert few.rows * case.width <= 2**18 and few.rows < case.rows
-        OPS[case.op].function(*OPS[case.op].make(few, torch.device("meta")).values())
+        shrunk = case.shrink(2**18)
+        assert shrunk.rows * case.width <= 2**18 and shrunk.rows < case.rows
+        OPS[case.op].function(*OPS[case.op].make(shrunk, torch.device("meta")).values())
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -75,8 +75,8 @@ def test_providers_are_right(op: str, name: str, dtype: str) -> None:
     if provider is None:
         assert name == "torch_chunked"
         return
-    found = check_provider(replace(CASES[op], dtype=dtype), provider, CPU)
-    assert found["passed"], found
+    result = check_provider(replace(CASES[op], dtype=dtype), provider, CPU)
+    assert result["passed"], result
 
 
 def test_peers_are_not_asked_on_a_cpu() -> None:
@@ -85,19 +85,19 @@ def test_peers_are_not_asked_on_a_cpu() -> None:
 
 
 def wide_rope(q: Any, k: Any, cos: Any, sin: Any) -> Any:
-    """As Liger's: heads before tokens, whole angles, in place, and more than the pair returned."""
+    """A stand-in for Liger's: heads before tokens, angles of full width, and more results than the pair."""
     half = q.shape[-1] // 2
     assert cos.shape[-1] == 2 * half
-    turned = (
+    rotated = (
         part.transpose(1, 2)
         for part in kernel_cases.rope(q.transpose(1, 2), k.transpose(1, 2), cos[..., :half], sin[..., :half])
     )
-    return *turned, cos, sin
+    return *rotated, cos, sin
 
 
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules with the peers' names and signatures, computed by torch."""
+    """Stand-ins for the modules of the peers, with their names and signatures, computed by torch."""
     modules: dict[str, dict[str, Callable[..., Any]]] = {
         "liger_kernel.transformers.functional": {
             "liger_layer_norm": lambda x, w, b, eps: F.layer_norm(x, w.shape, w.to(x.dtype), b.to(x.dtype), eps),
@@ -121,11 +121,11 @@ def peers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("peers")
 @pytest.mark.parametrize("op", OPS)
-def test_peers_get_the_layout_they_want(op: str) -> None:
+def test_peers_get_the_layout_that_they_need(op: str) -> None:
     cuda = torch.device("cuda")
-    found = {name: build_provider(name, CASES[op], cuda) for name in ("liger", "quack", "cce", "cce_kahan_full_c")}
-    there = {name for name, provider in found.items() if provider is not None}
-    assert there == {
+    result = {name: build_provider(name, CASES[op], cuda) for name in ("liger", "quack", "cce", "cce_kahan_full_c")}
+    names = {name for name, provider in result.items() if provider is not None}
+    assert names == {
         "layer_norm": {"liger", "quack"},
         "softmax": {"liger", "quack"},
         "cross_entropy": {"liger", "quack"},
@@ -134,14 +134,14 @@ def test_peers_get_the_layout_they_want(op: str) -> None:
         "swiglu": {"liger"},
         "rope": {"liger"},
     }.get(op, set())
-    for name in there:
-        assert check_provider(CASES[op], found[name], CPU)["passed"], name  # type: ignore[arg-type]
+    for name in names:
+        assert check_provider(CASES[op], result[name], CPU)["passed"], name  # type: ignore[arg-type]
 
 
 # --- the check
 
 
-def test_what_is_left_unwritten_is_found() -> None:
+def test_values_that_are_not_written_are_found() -> None:
     class Careless(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -154,9 +154,9 @@ def test_what_is_left_unwritten_is_found() -> None:
         def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
             return torch.ops.aten._softmax_backward_data(grads[0], ctx.saved_tensors[0], -1, grads[0].dtype)
 
-    found = check_provider(CASES["softmax"], Provider(Careless.apply), CPU)
-    assert not found["passed"]
-    assert found["relative"] == float("inf")
+    result = check_provider(CASES["softmax"], Provider(Careless.apply), CPU)
+    assert not result["passed"]
+    assert result["relative"] == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,11 @@ def test_a_provider_that_raises_or_is_wrong_is_reported_and_not_timed(monkeypatc
     def broken(x: torch.Tensor) -> torch.Tensor:
         raise ValueError("no such width\nand more")
 
-    made = {"eager": Provider(broken), "torch_chunked": Provider(lambda x: torch.softmax(x, -1) * 2)}
+    inputs = {"eager": Provider(broken), "torch_chunked": Provider(lambda x: torch.softmax(x, -1) * 2)}
     monkeypatch.setattr(
-        bench_kernels, "build_provider", lambda name, case, device: made.get(name) or build_provider(name, case, device)
+        bench_kernels,
+        "build_provider",
+        lambda name, case, device: inputs.get(name) or build_provider(name, case, device),
     )
     providers = run_case(CASES["softmax"], CPU, ["ours", "eager", "torch_chunked"], 0.01)["providers"]
     assert providers["eager"] == {"error": "ValueError: no such width", "timings": {}}
@@ -203,8 +205,8 @@ def test_calls_of_all_directions_fit_together(op: str) -> None:
     backward, both = (make_call(provider, inputs, direction) for direction in ("backward", "both"))
     make_call(provider, inputs, "forward")(1)
     first = backward(1)
-    for one, other, again in zip(first, both(1), backward(1), strict=True):  # type: ignore[call-overload]
-        assert torch.equal(one, other) and torch.equal(one, again)
+    for left, right, again in zip(first, both(1), backward(1), strict=True):  # type: ignore[call-overload]
+        assert torch.equal(left, right) and torch.equal(left, again)
     assert not torch.equal(first[0], backward(0)[0])  # type: ignore[index]
 
 
@@ -224,12 +226,12 @@ def test_ours_is_timed_as_the_peer_that_cannot_be_captured(monkeypatch: pytest.M
         "build_provider",
         lambda name, case, device: eager if name == "eager" else build_provider(name, case, device),
     )
-    found = run_case(replace(CASES["softmax"], dtype="fp32"), CPU, ["ours", "eager"], 0.01)
-    ours = found["providers"]["ours"]["timings"]
+    result = run_case(replace(CASES["softmax"], dtype="fp32"), CPU, ["ours", "eager"], 0.01)
+    ours = result["providers"]["ours"]["timings"]
     assert [turn["how"] for turn in ours["forward"]] == ["graph"] * 2
     assert [turn["how"] for turn in ours["forward by events"]] == ["events"] * 2
-    assert ratio_to_ours(found, "eager", "forward") == 4.0  # 12 over 3, not over 1
-    assert ratio_to_ours(found, "eager", "backward") == 1.0
+    assert ratio_to_ours(result, "eager", "forward") == 4.0  # 12 over 3, not over 1
+    assert ratio_to_ours(result, "eager", "backward") == 1.0
 
 
 # --- the command and the plot

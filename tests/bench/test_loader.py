@@ -1,4 +1,4 @@
-"""The loader benchmark: what it makes is a shard folder, a pass takes every row, and it runs."""
+"""The loader benchmark: it makes valid shard folders, a pass takes every row, and it runs."""
 
 import json
 from pathlib import Path
@@ -56,6 +56,6 @@ def test_writes_speeds_of_made_and_of_given_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "message"), [(["size=3"], "unknown key 'size'"), ([], "data= is missing")])
-def test_words_that_are_wrong(words: list[str], message: str) -> None:
+def test_wrong_words_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(CramError, match=message):
         main(words)

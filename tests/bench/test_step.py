@@ -33,7 +33,7 @@ TINY = (
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes that take no time."""
+    """Use sizes that take little time."""
     monkeypatch.setattr(step_stock, "SIZES", {"small": SMALL})
     monkeypatch.setitem(step_training.SETTINGS, "cpu", {"tiny": TINY})
 
@@ -43,8 +43,8 @@ def run(*words: str) -> None:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "step-cpu.json").read_text())
-    return found
+    loaded: dict[str, Any] = json.loads((folder / "step-cpu.json").read_text())
+    return loaded
 
 
 def test_batch_predicts_the_same_number_in_each_row() -> None:
@@ -115,14 +115,14 @@ def test_a_contender_that_fails_is_recorded_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("small")
-def test_what_does_not_begin_in_time_is_named(tmp_path: Path) -> None:
+def test_contenders_that_are_left_out_are_named(tmp_path: Path) -> None:
     run("sizes=small", "limit=1e-9", f"out={tmp_path}")
-    found = results(tmp_path)
-    assert (found["cases"], found["training"]) == ({}, {})
-    assert found["left_out"] == ["small fp32 mask 0.30", "tiny eager", "tiny blocks"]
+    loaded = results(tmp_path)
+    assert (loaded["cases"], loaded["training"]) == ({}, {})
+    assert loaded["left_out"] == ["small fp32 mask 0.30", "tiny eager", "tiny blocks"]
 
 
-def test_made_rows_come_again_but_have_numbers_of_their_own() -> None:
+def test_random_rows_are_repeated_with_new_numbers() -> None:
     rows = RandomRows(vocab_size=64, seq_len=8)
     first = rows.next(step_training.POOL)
     again = rows.next(2)

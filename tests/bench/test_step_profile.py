@@ -1,4 +1,4 @@
-"""The profile of a step: which kernel is of which kind, and how times become shares."""
+"""The profile of a step: the kind of each kernel, and how times become shares."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from bench.step_profile import (
 
 OURS = list_our_kernels()
 
-# As torch's profiler has named kernels on GPUs, and operations on a CPU.
+# Names that torch's profiler has given to kernels on GPUs, and to operations on a CPU.
 NAMES = {
     "matrix products": [
         "nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_NNT",
@@ -82,11 +82,11 @@ def test_time_that_several_kernels_share_counts_once(spans: list[tuple[int, int]
 
 def test_shares_and_the_gap() -> None:
     parts = [("attention", "a", 1.0), ("matrix products", "mm", 2.0), ("attention", "a", 1.0)]
-    found = summarise_parts(parts, 8.0)
-    assert tuple(found["shares"]) == KINDS
-    assert found["shares"]["attention"] == found["shares"]["matrix products"] == 0.25
-    assert found["shares"]["gaps"] == 0.5
-    assert found["largest"][0] == {"kind": "attention", "name": "a", "share": 0.25}
+    summary = summarise_parts(parts, 8.0)
+    assert tuple(summary["shares"]) == KINDS
+    assert summary["shares"]["attention"] == summary["shares"]["matrix products"] == 0.25
+    assert summary["shares"]["gaps"] == 0.5
+    assert summary["largest"][0] == {"kind": "attention", "name": "a", "share": 0.25}
 
 
 def event(name: str, begin: float, end: float, device: DeviceType = DeviceType.CUDA, **more: object) -> SimpleNamespace:

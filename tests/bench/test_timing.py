@@ -24,6 +24,6 @@ def test_spread() -> None:
 
 def test_results_say_where_they_were_measured(tmp_path: Path) -> None:
     path = write_results({"machine": describe_machine(torch.device("cpu"))}, tmp_path / "new", "step-cpu")
-    found = json.loads(path.read_text())["machine"]
-    assert found["versions"]["torch"] == torch.__version__
-    assert found["threads"] >= 1
+    loaded = json.loads(path.read_text())["machine"]
+    assert loaded["versions"]["torch"] == torch.__version__
+    assert loaded["threads"] >= 1
