@@ -1,46 +1,8 @@
-from typing import Any
-
 import numpy as np
 import pytest
 
-from cram.data.cleaning.dedupe import HASHES, Duplicates, find_duplicates, sign_texts
-from cram.data.cleaning.word_hashes import hash_words
-
-
-def sign(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    exact, minhash = sign_texts(hash_words(texts))
-    assert minhash is not None
-    return exact, minhash
-
-
-def find(
-    exact: np.ndarray | None = None,
-    minhash: np.ndarray | None = None,
-    held_out: tuple[int, ...] = (),
-    without: tuple[int, ...] = (),
-    threshold: float | None = 0.8,
-) -> Duplicates:
-    n = len(exact if exact is not None else minhash)  # type: ignore[arg-type]
-    numbers = np.arange(n)
-    return find_duplicates(
-        None if exact is None else [exact],
-        None if minhash is None else [minhash],
-        held_out=np.isin(numbers, held_out),
-        candidates=~np.isin(numbers, without),
-        threshold=threshold,
-    )
-
-
-def dropped(found: Duplicates) -> dict[str, list[int]]:
-    return {name: np.flatnonzero(getattr(found, name)).tolist() for name in ("exact", "near", "near_held_out")}
-
-
-def drops(exact: Any = (), near: Any = (), near_held_out: Any = ()) -> dict[str, list[int]]:
-    return {"exact": list(exact), "near": list(near), "near_held_out": list(near_held_out)}
-
-
-def unlike(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 2**32, (n, HASHES), dtype=np.uint32)
+from cram.data.cleaning.dedupe import HASHES, find_duplicates
+from tests.cram.data.cleaning.duplicates import dropped, drops, find, sign, unlike
 
 
 def changed(row: np.ndarray, places: slice) -> np.ndarray:

@@ -8,23 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.data.cleaning.dedupe import HASHES, SHINGLE, Duplicates, choose_bands, find_duplicates, sign_texts
+from cram.data.cleaning.dedupe import HASHES, choose_bands, sign_texts
 from cram.data.cleaning.word_hashes import hash_words
+from tests.cram.data.cleaning.duplicates import find, jaccard, sign
 
 ROOT = Path(__file__).parents[4]
 WORDS = [f"w{number}" for number in range(5000)]
-
-
-def sign(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
-    exact, minhash = sign_texts(hash_words(texts))
-    assert minhash is not None
-    return exact, minhash
-
-
-def jaccard(a: list[str], b: list[str]) -> float:
-    """Of the sets of 5-word shingles, from the words themselves."""
-    x, y = ({tuple(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))} for words in (a, b))
-    return len(x & y) / len(x | y)
 
 
 def near_twins(count: int, most_changed: int, seed: int) -> tuple[list[list[str]], np.ndarray]:
@@ -39,24 +28,6 @@ def near_twins(count: int, most_changed: int, seed: int) -> tuple[list[list[str]
         texts += [text, twin]
         similarities.append(jaccard(text, twin))
     return texts, np.array(similarities)
-
-
-def find(
-    exact: np.ndarray | None = None,
-    minhash: np.ndarray | None = None,
-    held_out: tuple[int, ...] = (),
-    without: tuple[int, ...] = (),
-    threshold: float | None = 0.8,
-) -> Duplicates:
-    n = len(exact if exact is not None else minhash)  # type: ignore[arg-type]
-    numbers = np.arange(n)
-    return find_duplicates(
-        None if exact is None else [exact],
-        None if minhash is None else [minhash],
-        held_out=np.isin(numbers, held_out),
-        candidates=~np.isin(numbers, without),
-        threshold=threshold,
-    )
 
 
 def twin(row: np.ndarray, band: int, place: int = 0) -> np.ndarray:

@@ -1,41 +1,21 @@
-import bz2
-import gzip
 import io
 import json
-import lzma
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.data.text import decompression, formats
-from cram.data.text.document import Document, OnError
+from cram.data.text.document import Document
 from cram.data.text.formats import DocumentRule, read_documents
 from cram.errors import CramError
-
-TEXTS = ["First text.", "Zweiter Text, größer.", "third\nwith a line break", "x" * 300_000]
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".xz": lzma.compress,
-    ".bz2": bz2.compress,
-    ".zst": lambda data: zstandard.compress(data[: len(data) // 2]) + zstandard.compress(data[len(data) // 2 :]),
-}
-
-
-def read(
-    path: Path, text_field: str = "text", document_rule: DocumentRule = "file", on_error: OnError = "stop"
-) -> list[Document]:
-    with path.open("rb") as raw:
-        return list(read_documents(raw, path.name, text_field, document_rule, on_error))
+from tests.cram.data.text.files import COMPRESS, TEXTS, json_lines, read
 
 
 def read_skipping(path: Path, document_rule: DocumentRule = "file") -> list[Document]:
@@ -51,10 +31,6 @@ def text_column(values: list[bytes]) -> pa.StringArray:
     """A column of strings that pyarrow does not look into."""
     offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
     return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(values)))
-
-
-def json_lines(texts: list[str]) -> bytes:
-    return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts).encode()
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

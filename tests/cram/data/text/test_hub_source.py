@@ -50,18 +50,6 @@ def test_an_unreachable_hub_is_reported_soon(monkeypatch: pytest.MonkeyPatch) ->
     assert time.monotonic() - began < 5 * hub_source.ANSWER_SECONDS
 
 
-@pytest.fixture
-def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three files of 5, 6 and 7 records."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    for number in range(3):
-        records = [{"body": f"text {number} {i}", "id": i} for i in range(5 + number)]
-        (folder / f"train-{number}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return folder
-
-
 def test_a_local_folder_as_a_hub_data_set(corpus: Path) -> None:
     source = open_source(f"hf:{corpus}", text_field="body")
     assert texts(source) == [f"text {number} {i}" for number in range(3) for i in range(5 + number)]
