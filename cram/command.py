@@ -11,7 +11,7 @@ from cram.config.config import Config
 from cram.config.help import help_text
 from cram.config.recipe import read_config
 from cram.errors import CramError
-from cram.files.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files
+from cram.files.limits import lift_open_files_limit, raise_if_out_of_memory, raise_if_too_many
 from cram.machine.processes import STOP_SIGNALS, end_with_parent
 from cram.terminal.output import output_failed, protect_output
 
@@ -41,7 +41,7 @@ def run_door(
             make the status 2.
     """
     protect_output()
-    raise_open_files()
+    lift_open_files_limit()
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
         print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])

@@ -19,13 +19,13 @@ def main(words: list[str]) -> int:
     Raises:
         CramError: no run is given.
     """
-    said = read_words(ExportConfig, words)
-    if not said.run:
-        raise CramError("run= is missing. Say run=DIR with the folder of a finished run.")
+    config = read_words(ExportConfig, words)
+    if not config.run:
+        raise CramError("run= is missing. Give run=DIR with the folder of a finished run.")
     from cram.hub.export import export_run
     from cram.run.folder import find_run
 
-    to = export_run(find_run(said.run), Path(said.to) if said.to else None, said.card, said.checkpoint)
+    to = export_run(find_run(config.run), Path(config.to) if config.to else None, config.card, config.checkpoint)
     print(f"{to}: loaded by transformers, logits equal to ours, the held-out loss is the receipt's")
     return 0
 

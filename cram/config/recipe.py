@@ -46,7 +46,7 @@ def read_config(words: list[str]) -> Config:
     word_values = _parse_words(Config, words)
     name = word_values.get("recipe")
     if not name:
-        raise CramError(f"recipe= is missing. Say recipe=NAME with one of: {', '.join(recipe_names())}.")
+        raise CramError(f"recipe= is missing. Give recipe=NAME with one of: {', '.join(recipe_names())}.")
     path = find_recipe(name)
     if not path.stem.strip("."):
         raise CramError(f"recipe={name}: the file needs a name, because the run folder is named after it. Rename it.")
@@ -78,7 +78,7 @@ def check_inside_working_folder(place: str | None, where: str, key: str) -> None
     if not goes_down or not path.resolve().is_relative_to(working_folder):
         raise CramError(
             f"{where}{place} is not inside the working folder, and a file may not choose other places.\n"
-            f"Say {key}={place} on the command line if you want it."
+            f"To use it all the same, give {key}={place} on the command line."
         )
 
 

@@ -14,7 +14,7 @@ from cram.files.atomic import raise_if_full
 OPEN_FILES = 65536  # requested even where the limit is "unlimited": such systems refuse more than they have
 
 
-def raise_open_files() -> None:
+def lift_open_files_limit() -> None:
     """Raise this process's limit of open files as far as allowed. Every mapped shard counts as an open file."""
     with suppress(ImportError, OSError, ValueError):  # some platforms have no such limit, or a lower one than they say
         import resource

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_if_intact, write_sealed_arrays
 from cram.glue.splits import Split
 
 MULTIPLE = 8  # a batch is padded to a multiple of this many tokens
@@ -80,7 +80,7 @@ def tokenize_split(split: Split, tokenizer: Any, longest: int, cache: Path) -> T
     typed = "token_type_ids" in tokenizer.model_input_names
     cache_key = f"{split.hash} {tokenizer_hash(tokenizer)} {longest} types={typed}"
     path = cache / f"{hashlib.sha256(cache_key.encode()).hexdigest()[:24]}.safetensors"
-    cached = read_kept(path, map_sealed_arrays)
+    cached = read_if_intact(path, map_sealed_arrays)
     if cached is None:
         write_sealed_arrays(path, _tokenize(split, tokenizer, longest, typed))
         cached = map_sealed_arrays(path)

@@ -146,7 +146,7 @@ def _unstated(card: CardConfig) -> str:
 
 
 def escape(text: str) -> str:
-    """Write a text as one line of Markdown that shows it: it begins no markup, no HTML and no cell of a table."""
+    """Write a text as one line of Markdown in which no character acts as markup, HTML or the border of a table cell."""
     return MARKUP.sub(r"\\\g<0>", _one_line(text))
 
 

@@ -97,7 +97,7 @@ def _check_tokenizer_words(config: Config, folder: Path) -> None:
     if run is None or run.tokenizer or (run.wordpiece, run.data.source) != (config.wordpiece, config.data.source):
         raise CramError(
             f"init={folder}: without tokenizer= another one would be trained on the data. "
-            f"Say tokenizer={folder / 'tokenizer.json'}."
+            f"Use tokenizer={folder / 'tokenizer.json'}."
         )
 
 
@@ -108,12 +108,12 @@ def check_tokenizer(config: Config, path: Path) -> None:
         CramError: if the two differ in a part that decides ids.
     """
     folder = Path(str(config.init))
-    initial, own = (_read_object(file) for file in (folder / "tokenizer.json", path))
+    initial, tokenizer = (_read_object(file) for file in (folder / "tokenizer.json", path))
     for part in PARTS_THAT_DECIDE_IDS:
-        if json.dumps(initial.get(part), sort_keys=True) != json.dumps(own.get(part), sort_keys=True):
+        if json.dumps(initial.get(part), sort_keys=True) != json.dumps(tokenizer.get(part), sort_keys=True):
             raise CramError(
                 f"init={folder}: its tokenizer is not {path} (they differ in '{part}'), so ids mean other tokens.\n"
-                f"Say tokenizer={folder / 'tokenizer.json'}."
+                f"Use tokenizer={folder / 'tokenizer.json'}."
             )
 
 

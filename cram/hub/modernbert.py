@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cram.data.special_tokens import SpecialTokens
 
 
-def own_config(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
+def class_config(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
     """The keys of config.json that only ModernBERT has.
 
     Version 5 of `transformers` reads `layer_types` and `rope_parameters`. Version 4 ignores both and would use local
@@ -61,5 +61,5 @@ MODERNBERT = StockModel(
         ".mlp.up.": (".mlp.Wi.",),
         ".mlp.down.": (".mlp.Wo.",),
     },
-    own_config=own_config,
+    class_config=class_config,
 )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cram.data.special_tokens import SpecialTokens
 
 
-def own_config(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
+def class_config(config: ModelConfig, seq_len: int, special: "SpecialTokens") -> dict[str, Any]:
     """The keys of config.json that only Qwen3 has: version 5 reads `rope_parameters`, version 4 `rope_theta`."""
     return {
         "hidden_act": "silu",
@@ -41,5 +41,5 @@ QWEN3 = StockModel(
         ".mlp.up.": (".mlp.gate_proj.", ".mlp.up_proj."),
         ".mlp.down.": (".mlp.down_proj.",),
     },
-    own_config=own_config,
+    class_config=class_config,
 )

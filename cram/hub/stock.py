@@ -1,7 +1,7 @@
 """The contract of a model that stock classes of `transformers` load: names of weights, config, tokenizer, card.
 
-A `StockModel` says what one of our model kinds is there. It belongs to a `StockTask`, which says what all models of one
-pipeline have in common. Nothing is computed here but names: a fused weight is cut into the matrices it is made of.
+A `StockModel` describes how `transformers` names one `model.kind`. It belongs to a `StockTask`, which holds what all
+models of one pipeline share. Tensors keep their values: they are renamed, and a fused weight is cut into its matrices.
 """
 
 from collections.abc import Callable
@@ -97,8 +97,8 @@ class StockModel:
         beginnings: maps the beginning of a weight's name here to that of its stock name.
         parts: maps an inner part of a weight's name here to that of its stock name. A fused weight has several stock
             names, in the order of its rows.
-        own_config: makes the keys of config.json that only this class has, from the keys `model.*`, the row length and
-            the special tokens.
+        class_config: makes the keys of config.json that only this class has, from the keys `model.*`, the row length
+            and the special tokens.
     """
 
     class_name: str
@@ -106,7 +106,7 @@ class StockModel:
     task: StockTask
     beginnings: dict[str, str]
     parts: dict[str, tuple[str, ...]]
-    own_config: "Callable[[ModelConfig, int, SpecialTokens], dict[str, Any]]"
+    class_config: "Callable[[ModelConfig, int, SpecialTokens], dict[str, Any]]"
 
     def rename(self, state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
         """Give our tensors their stock names; the tied output weight has none."""
@@ -147,7 +147,7 @@ class StockModel:
             "eos_token_id": special.sep,
             "model_type": self.model_type,
         }
-        return shared | self.own_config(config, seq_len, special)
+        return shared | self.class_config(config, seq_len, special)
 
     def _stock_names(self, name: str) -> list[str]:
         for ours, stock in self.beginnings.items():

@@ -11,7 +11,7 @@ from cram.data.cleaning.dedupe import find_duplicates
 from cram.data.cleaning.held_out_split import choose_held_out
 from cram.data.preparation.fates import Fate, FateArray, find_dropped
 from cram.data.preparation.first_pass import Segments
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_if_intact, write_sealed_arrays
 from cram.files.atomic import to_json
 from cram.terminal.progress import Progress
 
@@ -32,16 +32,16 @@ class Decision:
 
 
 def decide_fates(segments: Segments, data: DataConfig, folder: Path, progress: Progress) -> Decision:
-    """Decide the fate of every scanned document; the decision is kept in `folder` and read from there if it exists."""
+    """Decide the fate of every scanned document. The decision is stored in `folder`, or read from there."""
     path = folder / NAME
-    kept = read_kept(path, map_sealed_arrays)
-    if kept is None:
+    stored = read_if_intact(path, map_sealed_arrays)
+    if stored is None:
         with progress.stage("finding duplicates", None, "documents") as stage:
             decision = _decide(segments, data)
             stage.advance(len(decision.fates))
         write_sealed_arrays(path, {"fates": decision.fates}, {"pairs": to_json(decision.pairs)})
-        kept = map_sealed_arrays(path)
-    arrays, metadata = kept
+        stored = map_sealed_arrays(path)
+    arrays, metadata = stored
     return Decision(arrays["fates"], [tuple(pair) for pair in json.loads(metadata["pairs"])])
 
 

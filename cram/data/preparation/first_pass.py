@@ -18,7 +18,7 @@ from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.samples import Sample
 from cram.data.preparation.scan import Arrays, Scanner, ScanResult
 from cram.data.preparation.workers import Workers
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_if_intact, write_sealed_arrays
 from cram.data.text.document import LocatedDocument, Location
 from cram.data.text.reading_plan import ReadingPlan, ReadingState
 from cram.data.text.source import Source, SourcePart
@@ -40,7 +40,7 @@ class Segments:
         self._folder = folder
         self._notes: list[dict[str, Any]] = []  # the content of the JSON files
         self._maps: list[Arrays] = []
-        while (note := read_kept(self._path(len(self._notes), "json"), read_sealed)) and self._map_next():
+        while (note := read_if_intact(self._path(len(self._notes), "json"), read_sealed)) and self._map_next():
             self._notes.append(note)
 
     @property
@@ -142,7 +142,7 @@ class Segments:
 
     def _map_next(self) -> bool:
         """Map the arrays of the segment after the last one; False if they are missing or damaged."""
-        mapped = read_kept(self._path(len(self._notes), "safetensors"), map_sealed_arrays)
+        mapped = read_if_intact(self._path(len(self._notes), "safetensors"), map_sealed_arrays)
         if mapped:
             self._maps.append(mapped[0])
         return bool(mapped)

@@ -34,7 +34,7 @@ from cram.data.preparation.statistics import STATISTICS, collect_samples, summar
 from cram.data.preparation.stopwatch import TIMING
 from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
 from cram.data.preparation.workers import Workers
-from cram.data.shards.mapped_arrays import read_kept
+from cram.data.shards.mapped_arrays import read_if_intact
 from cram.data.shards.order import write_orders
 from cram.data.shards.pack import make_packer
 from cram.data.shards.shards import MANIFEST, HeldOutDocument, ShardSet, ShardWriter
@@ -175,7 +175,7 @@ class _Preparation:
     def _index_held_out(self, vocabulary: Vocabulary, scanned: ScanResult) -> HeldOutIndex:
         """The token ids of the stored held-out texts, in a file that all processes map."""
         path = self._journal / HELD_OUT_INDEX
-        index = read_kept(path, HeldOutIndex.load)
+        index = read_if_intact(path, HeldOutIndex.load)
         if index is None:
             index_held_out(scanned.held_out.chosen().values(), vocabulary.definition).save(path)
             index = HeldOutIndex.load(path)

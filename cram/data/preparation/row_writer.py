@@ -15,7 +15,7 @@ from cram.data.preparation.held_out_search import BOILERPLATE
 from cram.data.preparation.samples import Sample, Samples, add_samples
 from cram.data.preparation.second_pass import ChunkNote, Overlap, TokenizedDocuments
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
-from cram.data.shards.mapped_arrays import map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.mapped_arrays import map_sealed_arrays, read_if_intact, write_sealed_arrays
 from cram.data.shards.pack import Packer
 from cram.data.shards.shards import ShardWriter
 from cram.data.text.document import Location
@@ -199,11 +199,11 @@ class RowWriter:
 
     def _load(self) -> None:
         """Continue after the last shard; start anew if there is no state or its shards are damaged."""
-        kept = read_kept(self._path, map_sealed_arrays)
-        if kept is None:
+        stored = read_if_intact(self._path, map_sealed_arrays)
+        if stored is None:
             return
         try:
-            mapped, metadata = kept
+            mapped, metadata = stored
             arrays = {name: np.array(array) for name, array in mapped.items()}
             self._writer.load(arrays["token_counts"], json.loads(metadata["written"]))
         except ValueError:

@@ -15,7 +15,7 @@ from cram.data.cleaning.held_out_split import choose_held_out, hash_text
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.language import language_warnings
-from cram.data.shards.mapped_arrays import read_kept
+from cram.data.shards.mapped_arrays import read_if_intact
 from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import byte_size
 from cram.data.text.reading_plan import ReadingPlan
@@ -94,8 +94,8 @@ def make_vocabulary(
     Raises:
         CramError: there is too little text, or the tokenizer is at fault.
     """
-    if kept := read_kept(folder / NAME, read_sealed):
-        return Vocabulary(**kept)
+    if stored := read_if_intact(folder / NAME, read_sealed):
+        return Vocabulary(**stored)
     wordpiece = chosen.wordpiece
     if chosen.path is None:
         with progress.stage("training the tokenizer", None, "bytes") as stage:

@@ -16,7 +16,7 @@ from cram.files.atomic import check_regular, to_json, write_atomic
 from cram.files.sealed import SEAL
 
 Arrays = Mapping[str, np.ndarray]
-Kept = TypeVar("Kept")
+Content = TypeVar("Content")
 
 DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "I32": np.int32, "I64": np.int64}
 
@@ -75,7 +75,7 @@ def map_sealed_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     return arrays, metadata
 
 
-def read_kept(path: Path, read: Callable[[Path], Kept]) -> Kept | None:
+def read_if_intact(path: Path, read: Callable[[Path], Content]) -> Content | None:
     """Read a file that an earlier process may have left.
 
     Returns:

@@ -14,14 +14,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
 from cram.errors import CramError
-from cram.files.limits import raise_if_out_of_memory, raise_if_too_many, raise_open_files, report_disk_errors
+from cram.files.limits import lift_open_files_limit, raise_if_out_of_memory, raise_if_too_many, report_disk_errors
 
 ROOT = Path(__file__).parents[3]
 CODE = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from cram.files.limits import raise_open_files
-raise_open_files()
+from cram.files.limits import lift_open_files_limit
+lift_open_files_limit()
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
@@ -45,7 +45,7 @@ def test_a_system_that_refuses_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, e
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    raise_open_files()
+    lift_open_files_limit()
     assert asked == [(65536, resource.RLIM_INFINITY)]
 
 

@@ -362,7 +362,7 @@ def test_a_run_begins_with_the_weights_of_a_run_and_of_its_export(words: list[st
             ["wordpiece.vocab_size=256"],
             r"without tokenizer= another one would be trained .*tokenizer=.*tokenizer\.json",
         ),
-        (["tokenizer={other}"], r"they differ in 'model'.*\n?.*Say tokenizer=.*run/tokenizer\.json"),
+        (["tokenizer={other}"], r"they differ in 'model'.*\n?.*Use tokenizer=.*run/tokenizer\.json"),
         (["init=nowhere"], "init=nowhere is neither a run folder nor an exported folder"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from cram.data.shards.mapped_arrays import DTYPES, map_arrays, map_sealed_arrays, read_kept, write_sealed_arrays
+from cram.data.shards.mapped_arrays import DTYPES, map_arrays, map_sealed_arrays, read_if_intact, write_sealed_arrays
 from cram.errors import CramError
 
 
@@ -141,10 +141,10 @@ def test_sealed_arrays_are_read_back_and_every_flipped_bit_is_found(tmp_path: Pa
 
 def test_a_kept_file_is_read_or_reported_as_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.safetensors"
-    assert read_kept(path, map_sealed_arrays) is None
+    assert read_if_intact(path, map_sealed_arrays) is None
     write_sealed_arrays(path, {"a": np.arange(3)})
-    found = read_kept(path, map_sealed_arrays)
+    found = read_if_intact(path, map_sealed_arrays)
     assert found and found[0]["a"].tolist() == [0, 1, 2]
     path.write_bytes(path.read_bytes()[:-1])
-    assert read_kept(path, map_sealed_arrays) is None
+    assert read_if_intact(path, map_sealed_arrays) is None
     assert re.match(r"warning: .*x.safetensors: damaged .* It is made again.$", capsys.readouterr().out)
