@@ -165,7 +165,7 @@ def test_a_recipe_file_may_not_choose_a_place_outside_the_working_folder(
     Path("mine.yaml").write_text(text.format(f"'{place}'"))
     path = re.escape(str(Path(place).expanduser()))
     name = re.escape(key)
-    message = rf"^mine\.yaml, line 1: {name}: {path} is not inside the working folder.*\nSay {name}={path} on"
+    message = rf"^mine\.yaml, line 1: {name}: {path} is not inside the working folder.*\nTo use it .*{name}={path} on"
     with pytest.raises(CramError, match=message):
         read_config(["recipe=mine.yaml"])
     assert get_value(read_config(["recipe=mine.yaml", f"{key}={place}"]), key) == str(Path(place).expanduser())
