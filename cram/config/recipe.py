@@ -157,7 +157,7 @@ def _parse_words(schema: type, words: list[str]) -> dict[str, Any]:
         if not equals:
             raise CramError(f"'{word}' is not of the form key=value. --help lists the keys.")
         if name not in specs:
-            raise CramError(_describe_unknown(name, list(specs), "the command line"))
+            raise CramError(_describe_unknown(name, list(specs), "your words"))
         is_null = text == "null" and get_type(specs[name])[1]
         values[name] = None if is_null else parse_value(name, specs[name], text)
     return values
