@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
@@ -41,7 +42,10 @@ class Workers(Generic[Work, Result]):
 
     def __enter__(self) -> "Workers[Work, Result]":
         if self._processes > 1:
-            _start_resource_tracker()
+            # The process that multiprocessing keeps for its semaphores would ignore two of these signals and die of the
+            # others with error messages, so they stay blocked in it.
+            with _stop_signals_blocked():
+                resource_tracker.ensure_running()
             self._pool = ProcessPoolExecutor(
                 self._processes, multiprocessing.get_context("spawn"), _start_worker, (self._function,)
             )
@@ -70,7 +74,8 @@ class Workers(Generic[Work, Result]):
         waiting: deque[tuple[Note, Future[Result]]] = deque()
         try:
             for piece, note in work:
-                waiting.append((note, self._pool.submit(_run, piece)))
+                with _stop_signals_blocked():  # the first piece starts the processes, which unblock them when ready
+                    waiting.append((note, self._pool.submit(_run, piece)))
                 if len(waiting) > AHEAD * self._processes:
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -84,17 +89,17 @@ class Workers(Generic[Work, Result]):
             ) from None
 
 
-def _start_resource_tracker() -> None:
-    """Start the process that multiprocessing keeps for its semaphores with the stop signals blocked.
-
-    Otherwise it would ignore two of these signals and die of the others with error messages.
-    """
-    if hasattr(signal, "pthread_sigmask"):  # Windows has neither the mask nor the process
-        old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # a child inherits the mask
-        try:
-            resource_tracker.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+@contextmanager
+def _stop_signals_blocked() -> Iterator[None]:
+    """Block the stop signals in the `with` body, and in the processes that it starts, which inherit the mask."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has none
+        yield
+        return
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 _function: Callable[[Any], Any]
@@ -106,6 +111,8 @@ def _start_worker(function: Callable[[Any], Any]) -> None:
     for number in STOP_SIGNALS:  # these reach every process of a terminal or a job; the parent decides what to do
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends the workers of a pool, also when the parent has ended
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
     end_with_parent()  # without its parent it would wait for work forever
