@@ -28,10 +28,12 @@ PROCESS_STATE = ("window", "faults")  # parts of the state that are dataclasses 
 class Parts:
     """What a run is made of, the same whether it starts or resumes. `cram.build` makes it of a config.
 
-    schedule: multiplier of the peak learning rate over progress. decay_begins: progress at which it begins to fall.
-    batch_tokens: tokens of an update over progress.
-    evaluate: the figures of the model on held-out rows, by name.
-    loss_scale: the one of fp16 training, else None.
+    Attributes:
+        schedule: multiplier of the peak learning rate over progress.
+        decay_begins: progress at which the learning rate begins to fall.
+        batch_tokens: tokens of an update over progress.
+        evaluate: computes the figures of the model on held-out rows, by name.
+        loss_scale: of fp16 training; None in other precisions.
     """
 
     model: nn.Module
@@ -54,8 +56,11 @@ class Parts:
 class LoopConfig:
     """The keys of a recipe that the loop itself reads.
 
-    clip: largest norm of the gradients, None for no clipping. log_interval: updates between two lines of metrics.
-    checkpoint_seconds: time between two checkpoints. evaluation_interval: share of the budget between two evaluations.
+    Attributes:
+        clip: largest norm of the gradients; None for no clipping.
+        log_interval: updates between two lines of metrics.
+        checkpoint_seconds: time between two checkpoints.
+        evaluation_interval: share of the budget between two evaluations; None for one at the end only.
     """
 
     clip: float | None
@@ -88,10 +93,18 @@ class Window:
 class RunState:
     """What has happened in a run so far, beside clock, loader and tensors. All of it is in every checkpoint.
 
-    predicted: tokens that were predicted. last_progress: progress of the latest update.
-    out_of_memory: how often the micro-batch was halved. initial_weights: `weights_hash` before the first update.
-    devices: names of all devices that the run has trained on. compiled: what was compiled, for the receipt.
-    processes: `history.process` of each process. extensions: `history.Extension` of each longer budget.
+    Attributes:
+        micro_rows: rows of a micro-batch.
+        predicted: tokens that were predicted.
+        last_progress: progress at the end of the latest update.
+        out_of_memory: how often the micro-batch was halved.
+        initial_weights: `weights_hash` before the first update.
+        devices: names of all devices that the run has trained on.
+        compiled: what was compiled, for the receipt.
+        processes: `cram.run.history.record_process` of each process.
+        extensions: `cram.run.history.Extension` of each longer budget, as JSON.
+        window: sums since the last line of metrics.
+        faults: updates that were left out, rollbacks and jumps of the loss.
     """
 
     micro_rows: int = 1
@@ -111,10 +124,14 @@ class RunState:
 class Session:
     """A run at work in this process.
 
-    show: shows progress and figures to a person. stop_requested: whether the run shall save its state and end.
-    in_flight: updates whose figures have not come back from the device.
-    saved: the update of the checkpoint that was written or read last, None before there is one.
-    slow_before: `loop.slow_so_far` when the latest update ended.
+    Attributes:
+        show: shows progress and figures to a person.
+        stop_requested: whether the run shall save its state and end.
+        threads: CPU threads that this process uses.
+        state: what is saved in every checkpoint.
+        in_flight: updates whose figures have not come back from the device.
+        saved: the update of the checkpoint that was written or read last; None before there is one.
+        slow_before: `cram.training.records.slow_so_far` when the latest update ended.
     """
 
     parts: Parts
