@@ -54,7 +54,7 @@ def _update(config: Config) -> str:
 
 
 def _data(config: Config) -> str:
-    """Say how much data the budget needs, where that does not depend on the speed."""
+    """Describe how much data the budget needs, where that does not depend on the speed."""
     budget = config.parse_budget()
     if budget.clock == "tokens":
         return f"{format_tokens(budget.limit)} are needed"

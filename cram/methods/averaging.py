@@ -74,5 +74,5 @@ class Averaging(Method):
             self.load_state_tensors({}, model)
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say in words whether averaging has begun at some progress."""
+        """Describe whether averaging has begun at some progress."""
         return {"averaging": "begun" if progress >= self._start else "not begun"}

@@ -81,7 +81,7 @@ class Method:
         """Forget what belongs to later progress: a longer budget has moved progress back to this value."""
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say in words what the method does at some progress, by name; printed where progress steps back."""
+        """Describe what the method does at some progress, by name; printed where progress steps back."""
         return {}
 
 

@@ -46,5 +46,5 @@ class CausalObjective(Objective):
         )
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say what is learned, which is the same throughout."""
+        """Describe what is learned, which is the same throughout."""
         return {"objective": "causal"}

@@ -112,7 +112,7 @@ class MaskedObjective(Objective):
         )
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say the mask rate at some progress."""
+        """Describe the mask rate at some progress."""
         return {"objective": f"{self.rate(progress):.1%} masked"}
 
 

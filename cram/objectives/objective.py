@@ -76,5 +76,5 @@ class Objective:
         return nats.new_zeros(rows).index_add(0, batch.slots // seq_len, nats)
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say what the objective changes over the run, at some progress: text by name, to show a user."""
+        """Describe what the objective changes over the run, at some progress: text by name, to show a user."""
         return {}

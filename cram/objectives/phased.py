@@ -32,7 +32,7 @@ class PhasedObjective(Objective):
         return self._masked.prepare(rows, (progress - share) / (1.0 - share))
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say which phase it is, and the mask rate of the second one."""
+        """Describe which phase it is, and the mask rate of the second one."""
         share = self.config.causal_share
         if progress < share:
             return self._causal.values(progress)

@@ -113,7 +113,7 @@ class Muon(Optimizer):
         return {"momentum": torch.zeros_like(parameter)}
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say the weight decay and the momentum at some progress."""
+        """Describe the weight decay and the momentum at some progress."""
         return super().values(progress) | {"momentum": f"{momentum_schedule(self.config.muon)(progress):.3f}"}
 
     def _with_gradients(self) -> tuple[list[Tensor], list[tuple[int, ...]], list[Tensor]]:

@@ -59,7 +59,7 @@ class Optimizer:
         raise NotImplementedError
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say what the rule changes over the run, at some progress: text by name, to show a user."""
+        """Describe what the rule changes over the run, at some progress: text by name, to show a user."""
         return {"weight decay": f"{self.decay(progress):.1%}"}
 
     def lr(self) -> float:

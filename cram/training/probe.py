@@ -124,7 +124,7 @@ def rows_needed(session: Session) -> int:
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:
-    """Say in one or two lines how many tokens there are and are needed, and what to do where they do not suffice.
+    """Describe in one or two lines how many tokens there are and are needed, and what to do where they do not suffice.
 
     Args:
         needed: rows that the budget takes, and `tokens`: tokens that the data has, all epochs together.

@@ -73,7 +73,7 @@ class Objective(Protocol):
         ...
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say in words what is learned at some progress, by name."""
+        """Describe what is learned at some progress, by name."""
         ...
 
 
@@ -107,7 +107,7 @@ class Optimizer(Protocol):
         ...
 
     def values(self, progress: float) -> dict[str, str]:
-        """Say in words what follows progress, at some progress, by name: weight decay, momentum."""
+        """Describe what follows progress, at some progress, by name: weight decay, momentum."""
         ...
 
 
