@@ -27,14 +27,13 @@ from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.planner.memory import check_memory
 from cram.training.compilation import check_compile, eagerly
 from cram.training.loss_scale import LossScale
-from cram.training.protocols import Loader as LoaderContract
-from cram.training.protocols import Objective, Optimizer
+from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 from cram.training.session import Parts
 
 
-def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> OptimizerProtocol:
     """Make the update rule of `optimizer.kind` for the parameters of a model."""
-    optimizer: Optimizer = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
+    optimizer: OptimizerProtocol = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
     return optimizer
 
 
@@ -48,7 +47,7 @@ def build_methods(config: Config) -> Methods:
     return Methods([METHODS[name].load()(group) for name, group in groups.items() if group.enabled])
 
 
-def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> Objective:
+def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> ObjectiveProtocol:
     """Make the objective of `objective.kind`. Only a GPU gets batches of a static shape."""
     special = SpecialTokens.of(tokenizer)
     setting = Setting(
@@ -60,7 +59,7 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
         seed=config.seed,
         static_shapes=device.type == "cuda",
     )
-    objective: Objective = OBJECTIVES[config.objective.kind].load()(config.objective, setting)
+    objective: ObjectiveProtocol = OBJECTIVES[config.objective.kind].load()(config.objective, setting)
     return objective
 
 
@@ -96,8 +95,8 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
 def assemble(
     config: Config,
     model: Transformer,
-    objective: Objective,
-    loader: LoaderContract,
+    objective: ObjectiveProtocol,
+    loader: LoaderProtocol,
     held_out: HeldOutSet,
     precision: torch.dtype,
 ) -> Parts:

@@ -54,7 +54,7 @@ def assign_roles(tokenizer: Tokenizer, path: Path, config: SpecialConfig) -> Non
     if not roles["sep"]:
         raise CramError(
             f"tokenizer={path}: no token ends a document, none of {' '.join(NAMES['sep'])} is in its vocabulary; "
-            "name one with special.sep=TOKEN, which is added if it is missing"
+            "name one with special.sep=TOKEN, which is added if it is missing."
         )
     _separate_roles(roles, named, vocabulary)
     if not roles["pad"]:
@@ -73,7 +73,7 @@ def _check_ids(tokenizer: Tokenizer, path: Path) -> None:
         if (other := owners.setdefault(number, token)) != token:
             raise CramError(
                 f"tokenizer={path}: {other!r} and {token!r} have the same id {number}; "
-                "give a tokenizer.json in which each piece has an id of its own"
+                "give a tokenizer.json in which each piece has an id of its own."
             )
 
 
@@ -85,14 +85,14 @@ def _check_entries(tokenizer: Tokenizer, path: Path) -> None:
     if mismatched or not roles["pad"] or not roles["sep"]:
         raise CramError(
             f"tokenizer={path}: its post_processor names special tokens that its vocabulary does not have; "
-            "take the file as cram has written it, or name the tokens with special.sep=, special.pad= and so on"
+            "take the file as cram has written it, or name the tokens with special.sep=, special.pad= and so on."
         )
 
 
 def _check_token(tokenizer: Tokenizer, role: str, token: str, path: Path) -> None:
     """Refuse a token that cannot have a role."""
     if token.startswith("$") or ":" in token:
-        raise CramError(f"special.{role}={token!r} is not a valid name: it must not begin with $ or hold a colon")
+        raise CramError(f"special.{role}={token!r} is not a valid name: it must not begin with $ or hold a colon.")
     number = tokenizer.token_to_id(token)
     added_tokens = tokenizer.get_added_tokens_decoder()
     is_special = number in added_tokens and added_tokens[number].special
@@ -103,7 +103,7 @@ def _check_token(tokenizer: Tokenizer, role: str, token: str, path: Path) -> Non
     if len(bare) < 2 or bare.isalnum():
         raise CramError(
             f"special.{role}={token!r}: tokenizer={path} makes texts of this piece; "
-            "name a token that does not occur in texts, or a new one, which is added"
+            "name a token that does not occur in texts, or a new one, which is added."
         )
 
 
@@ -131,7 +131,7 @@ def _find_unknown(tokenizer: Tokenizer, path: Path) -> str | None:
         return str(model["vocab"][model["unk_id"]][0])
     token: str | None = model.get("unk_token")
     if token and token not in tokenizer.get_vocab() and model["type"] in ("WordPiece", "WordLevel"):
-        raise CramError(f"tokenizer={path}: {token}, which it gives for unknown words, is not in its vocabulary")
+        raise CramError(f"tokenizer={path}: {token}, which it gives for unknown words, is not in its vocabulary.")
     return token if token in tokenizer.get_vocab() else None
 
 
@@ -142,7 +142,7 @@ def _separate_roles(roles: dict[str, str | None], named: dict[str, str], vocabul
         if roles[role] not in others:
             continue
         if role in named:
-            raise CramError(f"special.{role}={named[role]} has another role already; give each role a token of its own")
+            raise CramError(f"special.{role}={named[role]} has another role already; give each role its own token.")
         roles[role] = None
         if role == "pad":
             roles["pad"] = first_in([name for name in NAMES["pad"] if name not in others], vocabulary)
@@ -155,5 +155,5 @@ def _add_tokens(tokenizer: Tokenizer, tokens: list[str], path: Path) -> None:
     if len(set(ids)) < len(ids):
         raise CramError(
             f"tokenizer={path}: its ids have gaps, so {' '.join(tokens)} cannot be added; "
-            "give a tokenizer.json that has the token, or whose ids have no gaps"
+            "give a tokenizer.json that has the token, or whose ids have no gaps."
         )

@@ -26,11 +26,11 @@ def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> To
         CramError: if the file is missing or not a tokenizer, no token ends a document, or unknown text makes it fail.
     """
     if not Path(path).is_file():
-        raise CramError(f"tokenizer={path}: there is no such file; give the path of a tokenizer.json")
+        raise CramError(f"tokenizer={path}: there is no such file; give the path of a tokenizer.json.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise CramError(f"tokenizer={path}: not a tokenizer.json ({error})") from error
+        raise CramError(f"tokenizer={path}: not a tokenizer.json ({error}).") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if getattr(tokenizer.model, "dropout", None):
@@ -41,7 +41,7 @@ def load_tokenizer(path: str | Path, special: SpecialConfig | None = None) -> To
     except Exception as error:  # the library raises bare Exception
         raise CramError(
             f"tokenizer={path}: it fails at characters that it does not know ({error}); "
-            "give one whose token for unknown text is in its vocabulary"
+            "give one whose token for unknown text is in its vocabulary."
         ) from error
     return tokenizer
 
@@ -55,5 +55,5 @@ def check_mask(path: str, special: SpecialConfig) -> None:
     if SpecialTokens.of(load_tokenizer(path, special)).mask is None:
         raise CramError(
             f"tokenizer={path}: objective.kind=masked needs a mask, and its vocabulary has none of "
-            f"{' '.join(NAMES['mask'])}; name one with special.mask=TOKEN, which is added if it is missing"
+            f"{' '.join(NAMES['mask'])}; name one with special.mask=TOKEN, which is added if it is missing."
         )

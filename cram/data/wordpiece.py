@@ -164,10 +164,10 @@ def _size_error(pieces: int, vocab_size: int) -> CramError:
         return CramError(
             f"wordpiece.vocab_size={vocab_size}: corpus too small for the vocabulary, its text gives {pieces} pieces\n"
             f"set wordpiece.vocab_size to {pieces // VOCAB_MULTIPLE * VOCAB_MULTIPLE or VOCAB_MULTIPLE} or less, "
-            "or give more text"
+            "or give more text."
         )
     least = -(-pieces // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
     return CramError(
         f"wordpiece.vocab_size={vocab_size}: too small for this text, its characters alone are {pieces} pieces\n"
-        f"set wordpiece.vocab_size to {least} or more"
+        f"set wordpiece.vocab_size to {least} or more."
     )

@@ -102,7 +102,7 @@ class GlueExperiment:
                 raise
             raise CramError(
                 f"{error} ({task.name}: its results are in {self._file.path} already; "
-                "give the folder that holds it too, or another to=)"
+                "give the folder that holds it too, or another to=)."
             ) from None
 
     def run(self) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _rename(partial: Path, to: Path) -> None:
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         partial.rename(to)
     elif not to.is_dir() or not _same_files(partial, to):
-        raise CramError(f"to={to} exists already and holds something else; choose another folder, or remove it")
+        raise CramError(f"to={to} exists already and holds something else; choose another folder, or remove it.")
 
 
 def _same_files(one: Path, other: Path) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cram.errors import CramError
 from cram.files.tensors import check_tensors
 
-# The points of an update, in the order in which the loop calls them.
+# The points of a run, in the order of their first call. `order` is called once before the first update, `finish` once
+# after the last one, the others in each update.
 POINTS = ("order", "rows", "select", "before_update", "depth", "after_step", "finish")
 
 
@@ -54,7 +55,7 @@ class Method:
         return rows
 
     def before_update(self, model: nn.Module, optimizer: Any, progress: float) -> None:
-        """Change the model or the optimizer before the forward pass: growing, resetting."""
+        """Change the model or the optimizer before the forward pass: growing, freezing."""
 
     def depth(self, model: nn.Module, progress: float) -> None:
         """Choose which blocks the next forward passes compute: layer dropping."""

@@ -127,7 +127,7 @@ def roll_back(session: Session) -> None:
     )
 
 
-def wanted_rows(session: Session, progress: float) -> int:
+def requested_rows(session: Session, progress: float) -> int:
     """Compute the rows of an update at some progress: whole micro-batches, nearest to the size of the ramp."""
     parts, micro = session.parts, session.state.micro_rows
     rows = max(1, round(parts.batch_tokens(progress) / (micro * parts.seq_len))) * micro
@@ -135,9 +135,9 @@ def wanted_rows(session: Session, progress: float) -> int:
 
 
 def update_rows(session: Session, progress: float) -> int:
-    """Compute the rows of the next update: as many as wanted, at most the whole micro-batches that are left."""
+    """Compute the rows of the next update: as many as requested, at most the whole micro-batches that are left."""
     left = session.parts.loader.rows_left
-    return min(wanted_rows(session, progress), left - left % session.state.micro_rows)
+    return min(requested_rows(session, progress), left - left % session.state.micro_rows)
 
 
 def predicted_progress(session: Session, rows: int) -> float:

@@ -10,8 +10,8 @@ from cram.errors import CramError
 from cram.machine.device import is_out_of_memory, synchronize
 from cram.terminal.progress import format_tokens
 from cram.training.gradients import backward, halve_micro_batch
-from cram.training.loop import wanted_rows
-from cram.training.protocols import Loader
+from cram.training.loop import requested_rows
+from cram.training.protocols import LoaderProtocol
 from cram.training.session import Session
 
 # More positions at once make a CPU no faster, and no longer fit into its caches.
@@ -20,7 +20,7 @@ PROBE_SECONDS = 1.0
 HEADROOM = 0.9  # share of the GPU's memory that a micro-batch may fill: evaluation and fragmentation need the rest
 
 
-def check_one_batch(loader: Loader, config: Config) -> None:
+def check_one_batch(loader: LoaderProtocol, config: Config) -> None:
     """Check that the data holds the largest update of the recipe.
 
     Raises:
@@ -35,12 +35,12 @@ def check_one_batch(loader: Loader, config: Config) -> None:
         )
 
 
-def find_micro_rows(session: Session, wanted: int | None) -> None:
-    """Set the micro-batch: `wanted` rows, or else the largest power of two that fits into memory and one update."""
+def find_micro_rows(session: Session, requested: int | None) -> None:
+    """Set the micro-batch: `requested` rows, or else the largest power of two that fits into memory and one update."""
     most = max(1, round(session.parts.batch_tokens(1.0) / session.parts.seq_len))
     most = min(most, session.parts.loader.rows_total)
-    if wanted is not None:
-        session.state.micro_rows = max(1, min(wanted, most))
+    if requested is not None:
+        session.state.micro_rows = max(1, min(requested, most))
     elif session.parts.device.type == "cpu":
         session.state.micro_rows = _power_of_two(min(most, max(1, CPU_POSITIONS // session.parts.seq_len)))
     else:
@@ -120,7 +120,7 @@ def rows_needed(session: Session) -> int:
         return session.parts.loader.rows_taken + round(
             left / (clock.seconds_per_position or 1.0) / session.parts.seq_len
         )
-    return sum(wanted_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
+    return sum(requested_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:

@@ -2,7 +2,7 @@
 
 `cram.build` chooses the parts of a run; training knows them by these protocols alone. To add an objective or an
 optimizer, write a subclass of `cram.objectives.objective.Objective` or `cram.optim.optimizer.Optimizer`: both bases
-fulfil the protocol of the same name. Methods have a base class only, `cram.methods.method.Method`.
+fulfil the protocol that bears their name. Methods have a base class only, `cram.methods.method.Method`.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 
-class Loader(Protocol):
+class LoaderProtocol(Protocol):
     """Gives rows in training order, each once an epoch. What it gives can be sliced and indexed by rows.
 
     rows_total: rows that a run may take, all epochs together. rows_taken: rows that were given so far.
@@ -42,17 +42,17 @@ class Loader(Protocol):
         ...
 
 
-class Batch(Protocol):
+class BatchProtocol(Protocol):
     """One micro-batch of an objective. predicted: how many of its tokens are predicted."""
 
     predicted: int
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "BatchProtocol":
         """Give the same batch on a device, without waiting for the copy."""
         ...
 
 
-class Objective(Protocol):
+class ObjectiveProtocol(Protocol):
     """Makes a batch of rows on the host, and a loss of a batch on the device.
 
     phases: the values of progress from which on the batches are of another kind; the first is 0.
@@ -61,7 +61,7 @@ class Objective(Protocol):
     phases: tuple[float, ...]
 
     def prepare(self, rows: Any, progress: float) -> Any:
-        """Make a `Batch` of rows, on the host, as it is wanted at some progress."""
+        """Make a micro-batch, a `BatchProtocol`, of rows, on the host, as it is wanted at some progress."""
         ...
 
     def loss(self, model: Any, batch: Any) -> torch.Tensor:
@@ -77,7 +77,7 @@ class Objective(Protocol):
         ...
 
 
-class Optimizer(Protocol):
+class OptimizerProtocol(Protocol):
     """An update rule whose learning rate and state are set from outside."""
 
     def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
@@ -111,7 +111,7 @@ class Optimizer(Protocol):
         ...
 
 
-class Shards(Protocol):
+class ShardsProtocol(Protocol):
     """The data of a run: packed rows in a folder."""
 
     @property

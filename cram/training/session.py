@@ -19,7 +19,7 @@ from cram.run.metrics import Metrics
 from cram.training.faults import Faults
 from cram.training.launched import Launched
 from cram.training.loss_scale import LossScale
-from cram.training.protocols import Loader, Objective, Optimizer
+from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 
 PROCESS_STATE = ("window", "faults")  # parts of the state that are dataclasses of their own
 
@@ -37,10 +37,10 @@ class Parts:
     """
 
     model: nn.Module
-    objective: Objective
-    optimizer: Optimizer
+    objective: ObjectiveProtocol
+    optimizer: OptimizerProtocol
     methods: Methods
-    loader: Loader
+    loader: LoaderProtocol
     schedule: Callable[[float], float]
     decay_begins: float
     batch_tokens: Callable[[float], float]

@@ -30,7 +30,7 @@ from cram.training.compilation import compile_session
 from cram.training.extension import Plan
 from cram.training.loop import save, train
 from cram.training.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
-from cram.training.protocols import Shards
+from cram.training.protocols import ShardsProtocol
 from cram.training.session import LoopConfig, Parts, Session, resume
 
 
@@ -54,7 +54,13 @@ def loop_config(config: Config) -> LoopConfig:
 
 
 def train_run(
-    config: Config, folder: RunFolder, clock: Clock, shards: Shards, parts: Parts, plan: Plan | None, threads: int
+    config: Config,
+    folder: RunFolder,
+    clock: Clock,
+    shards: ShardsProtocol,
+    parts: Parts,
+    plan: Plan | None,
+    threads: int,
 ) -> Trained:
     """Start, resume or extend a run, and train it until its budget is spent or it is asked to stop.
 

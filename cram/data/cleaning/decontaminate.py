@@ -41,7 +41,7 @@ class BenchmarkNgrams:
         if not paths:
             raise CramError(
                 f"data.dedupe.decontaminate={pattern!r} matches no file (in {Path.cwd()}); "
-                "give a glob of GLUE .tsv files, such as 'glue/*/dev.tsv'"
+                "give a glob of GLUE .tsv files, such as 'glue/*/dev.tsv'."
             )
         contents = [_read_file(path) for path in paths]
         self.fingerprint = sha256(b"".join(sorted(sha256(content).digest() for content in contents))).hexdigest()
@@ -51,7 +51,7 @@ class BenchmarkNgrams:
         if not len(self._ngrams):
             raise CramError(
                 f"data.dedupe.decontaminate={pattern!r}: no field of {WORDS} words in {len(paths)} file(s); "
-                "give tab-separated files of GLUE, such as 'glue/*/dev.tsv'"
+                "give tab-separated files of GLUE, such as 'glue/*/dev.tsv'."
             )
 
     def occur_in(self, words: Words) -> bool:
@@ -67,7 +67,7 @@ def _read_file(path: Path) -> bytes:
             return file.read()
     except OSError as error:
         raise CramError(
-            f"data.dedupe.decontaminate: {path} cannot be read ({error.strerror}); make it readable"
+            f"data.dedupe.decontaminate: {path} cannot be read ({error.strerror}); make it readable."
         ) from error
 
 
@@ -78,7 +78,7 @@ def _split_long_fields(content: bytes, path: Path, split: WordSplitter) -> list[
     except UnicodeDecodeError as error:
         raise CramError(
             f"data.dedupe.decontaminate: {path} is not UTF-8 (byte 0x{content[error.start]:02x} at byte offset "
-            f"{error.start}); convert it, or leave it out of the glob"
+            f"{error.start}); convert it, or leave it out of the glob."
         ) from error
     fields = (split(field) for line in text.split("\n") for field in line.split("\t"))
     return hash_words([words for words in fields if len(words) >= WORDS])

@@ -34,7 +34,7 @@ from cram.errors import CramError
 from cram.files.atomic import sha256_file
 from cram.files.sealed import read_checksums
 
-ORDER_REMEDY = "delete the file, it will be made again"
+ORDER_REMEDY = "delete the file, it will be made again."
 
 
 def verify_shards(folder: str | Path) -> ShardSet:

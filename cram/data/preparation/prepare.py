@@ -90,7 +90,7 @@ def prepare_shards(
     if data.on_error == "stop" and (broken := shards.manifest["dropped"].get("broken")):
         raise CramError(
             f"{folder}: prepared with {broken['documents']} broken record(s) or file(s) left out\n"
-            f"repair data.source={data.source!r}, or accept it with data.on_error=skip"
+            f"repair data.source={data.source!r}, or accept it with data.on_error=skip."
         )
     return shards
 

@@ -3,7 +3,7 @@
 from time import perf_counter
 
 TIMING = "timing.json"
-TIMING_REMEDY = "delete it, then the table of times is left out"
+TIMING_REMEDY = "delete it, then the table of times is left out."
 
 
 class Stopwatch:

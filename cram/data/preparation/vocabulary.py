@@ -197,20 +197,20 @@ def nothing_left(data: DataConfig, documents: int, held_out: int, sampled: bool 
     """
     of_what = " of a sample of the source" if sampled else ""
     if not documents:
-        return CramError(f"data.source={data.source!r}: the files contain no text; give others")
+        return CramError(f"data.source={data.source!r}: the files contain no text; give others.")
     if held_out == documents:
         return CramError(
             f"data.source={data.source!r}: nothing is left to train on, "
             f"its {held_out} document(s){of_what} are held out\n"
-            "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
+            "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out."
         )
     if held_out:
         return CramError(
             f"data.source={data.source!r}: nothing is left to train on, "
             f"of {documents} documents{of_what} {held_out} are held out and the others dropped\n"
-            "give more documents, see data.filters and data.dedupe, or lower data.held_out"
+            "give more documents, see data.filters and data.dedupe, or lower data.held_out."
         )
     return CramError(
         f"data.source={data.source!r}: nothing is left to train on, all {documents} document(s){of_what} are dropped\n"
-        "see data.filters and data.dedupe; for example data.filters.min_words=0 keeps short ones"
+        "see data.filters and data.dedupe; for example data.filters.min_words=0 keeps short ones."
     )

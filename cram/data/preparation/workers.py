@@ -85,7 +85,7 @@ class Workers(Generic[Work, Result]):
             time.sleep(GRACE)
             raise CramError(
                 f"data.processes={self._processes}: a process that prepares data has ended (out of memory?)\n"
-                "set data.processes lower and run the same command again; it continues where it stopped"
+                "set data.processes lower and run the same command again; it continues where it stopped."
             ) from None
 
 

@@ -98,7 +98,7 @@ class Loader:
         if n > self.rows_left:
             raise CramError(
                 f"data.source: {n} more rows needed, {self.rows_left} of {self.rows_total} left; "
-                "give more text or set data.epochs higher"
+                "give more text or set data.epochs higher."
             )
         while sum(block.rows_left for block in self._blocks) < n:
             self._blocks.append(self._reader.next())
@@ -117,11 +117,11 @@ class Loader:
         state = {"order": "shuffled"} | state  # checkpoints without an order are from when this was the only one
         for name, value in (("data", self._shards.hash), ("seed", self._seed), ("order", self._order)):
             if state[name] != value:
-                raise CramError(f"the checkpoint was trained with {name} {state[name]}, not {value}; start another run")
+                raise CramError(f"the checkpoint has {name} {state[name]}, not {value}; start another run.")
         if state["rows_taken"] > self.rows_total:
             raise CramError(
                 f"data.epochs: the checkpoint has taken {state['rows_taken']} rows, "
-                f"these epochs hold {self.rows_total}; set data.epochs higher"
+                f"these epochs hold {self.rows_total}; set data.epochs higher."
             )
         self.close()
         self.rows_taken = state["rows_taken"]

@@ -27,7 +27,7 @@ from cram.files.sealed import read_sealed, write_sealed
 
 FORMAT_VERSION = 4
 MANIFEST, COUNTS, HELD_OUT, TOKENIZER = "manifest.json", "counts.safetensors", "held_out.jsonl", "tokenizer.json"
-REMEDY = "delete the folder and run the same command again"
+REMEDY = "delete the folder and run the same command again."
 TOKENS_AT_ONCE = 1 << 20
 NO_LENGTHS = np.zeros(1, np.int64)
 

@@ -74,4 +74,4 @@ def stop_at_fault(documents: Iterable[Document], on_error: OnError) -> Iterator[
 
 def fault_error(fault: str) -> CramError:
     """Make the error for a fault that must not be skipped."""
-    return CramError(f"{fault}\nor set data.on_error=skip, which leaves such records and files out")
+    return CramError(f"{fault}\nor set data.on_error=skip, which leaves such records and files out.")

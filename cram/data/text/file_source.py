@@ -48,7 +48,7 @@ class FileSource(Source):
         if not paths:
             raise CramError(
                 f"data.source={pattern!r} matches no file (in {Path.cwd()}); "
-                "give a file, a folder, a glob of files, hf:NAME[:CONFIG[:SPLIT]] or pydocs"
+                "give a file, a folder, a glob of files, hf:NAME[:CONFIG[:SPLIT]] or pydocs."
             )
         for path in paths:
             if not path.name.lower().endswith(EXTENSIONS):

@@ -27,7 +27,7 @@ class HubSource(Source):
     def __init__(self, name: str, text_field: str, on_error: OnError) -> None:
         dataset, *rest = name.removeprefix(PREFIX).split(":")
         if not dataset or len(rest) > 2 or not name.isprintable():  # bytes that are not UTF-8 are not printable
-            raise CramError(f"data.source={name!r}: expected hf:NAME[:CONFIG[:SPLIT]]")
+            raise CramError(f"data.source={name!r}: expected hf:NAME[:CONFIG[:SPLIT]].")
         self._name = name
         self._dataset = dataset
         self._config = (rest[0] if rest else "") or None
@@ -100,7 +100,7 @@ class HubSource(Source):
     def _load_error(self, error: Exception) -> CramError:
         return CramError(
             f"data.source={self._name!r} cannot be loaded ({_first_line(error)})\n"
-            "check the name, configuration and split, and the network; or give local files"
+            "check the name, configuration and split, and the network; or give local files."
         )
 
 
@@ -137,7 +137,7 @@ class HubPart(SourcePart):
         except Exception as error:  # every loader raises what the library below it raises
             raise CramError(
                 f"{self.name} breaks off after record {record - 1} ({_first_line(error)})\n"
-                "run the same command again to continue; if the shard breaks off there again, it is damaged"
+                "run the same command again to continue; if the shard breaks off there again, it is damaged."
             ) from error
 
 

@@ -23,5 +23,5 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
         return next(word for word, backend in BACKENDS.items() if backend.suits(device, dtype))
     reason = BACKENDS[name].refusal(device, dtype)
     if reason:
-        raise CramError(f"model.attention={name} cannot run: {reason}; set model.attention=auto")
+        raise CramError(f"model.attention={name} cannot run: {reason}; set model.attention=auto.")
     return name

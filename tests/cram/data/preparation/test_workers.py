@@ -112,7 +112,7 @@ def test_a_killed_worker_is_reported_with_a_remedy(
         pytest.raises(
             CramError,
             match=r"\Adata.processes=2: a process that prepares data has ended \(out of memory\?\)\n"
-            r"set data.processes lower and run the same command again; it continues where it stopped\Z",
+            r"set data.processes lower and run the same command again; it continues where it stopped\.\Z",
         ),
         Workers(function, 2) as workers,
     ):

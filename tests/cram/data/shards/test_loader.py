@@ -140,11 +140,11 @@ def test_counts_and_the_end(loader: Loader) -> None:
 
 def test_a_state_of_other_data_seed_or_order_is_refused(loader: Loader) -> None:
     state = loader.state()
-    with pytest.raises(CramError, match=r"the checkpoint was trained with data x, not"):
+    with pytest.raises(CramError, match=r"the checkpoint has data x, not"):
         loader.resume(state | {"data": "x"})
-    with pytest.raises(CramError, match=r"the checkpoint was trained with seed 9, not 0"):
+    with pytest.raises(CramError, match=r"the checkpoint has seed 9, not 0"):
         loader.resume(state | {"seed": 9})
-    with pytest.raises(CramError, match=r"the checkpoint was trained with order likely_first, not shuffled; start"):
+    with pytest.raises(CramError, match=r"the checkpoint has order likely_first, not shuffled; start"):
         loader.resume(state | {"order": "likely_first"})
     with pytest.raises(CramError, match=r"data.epochs: the checkpoint has taken 9999 rows"):
         loader.resume(state | {"rows_taken": 9999})
