@@ -197,11 +197,11 @@ NOTHING = "nothing is left to train on, "
 @pytest.mark.parametrize(
     ("texts", "settings", "message"),
     [
-        (["", " \n"], {}, "the files contain no text; give others"),
+        (["", " \n"], {}, "the files contain no text; give others\\."),
         (["one two", "three"], {}, NOTHING + r"all 2 document\(s\) are dropped\n.*data.filters.min_words=0 .*"),
         ([prose(random.Random(0))], {}, NOTHING + r"its 1 document\(s\) are held out\n.*"),
         ([prose(random.Random(0)), "short"], {}, NOTHING + r"of 2 documents 1 are held out and the others dropped\n.*"),
-        (mixed(40), {"held_out": 1 - 2**-53}, NOTHING + r".* held out .*\n.* or lower data.held_out"),
+        (mixed(40), {"held_out": 1 - 2**-53}, NOTHING + r".* held out .*\n.* or lower data.held_out\."),
         (mixed(40), {"filters": FilterConfig(min_words=99)}, NOTHING + r"all 3\d document\(s\) are dropped\n.*"),
     ],
 )
@@ -217,18 +217,18 @@ def test_a_source_without_training_documents_is_refused(
 
 def test_the_messages_for_a_source_without_training_documents() -> None:
     data = DataConfig(source="a.txt")
-    assert str(nothing_left(data, 0, 0)) == "data.source='a.txt': the files contain no text; give others"
+    assert str(nothing_left(data, 0, 0)) == "data.source='a.txt': the files contain no text; give others."
     assert str(nothing_left(data, 3, 3)) == (
         "data.source='a.txt': nothing is left to train on, its 3 document(s) are held out\n"
-        "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out"
+        "give more documents, cut .txt files into more (data.document=blank_line or line), or lower data.held_out."
     )
     assert str(nothing_left(data, 9, 3)) == (
         "data.source='a.txt': nothing is left to train on, of 9 documents 3 are held out and the others dropped\n"
-        "give more documents, see data.filters and data.dedupe, or lower data.held_out"
+        "give more documents, see data.filters and data.dedupe, or lower data.held_out."
     )
     assert str(nothing_left(data, 9, 0)) == (
         "data.source='a.txt': nothing is left to train on, all 9 document(s) are dropped\n"
-        "see data.filters and data.dedupe; for example data.filters.min_words=0 keeps short ones"
+        "see data.filters and data.dedupe; for example data.filters.min_words=0 keeps short ones."
     )
 
 

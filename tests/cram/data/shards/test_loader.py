@@ -157,7 +157,7 @@ def test_a_state_without_an_order_is_shuffled(loader: Loader, shard_set: ShardSe
     loader.resume(state)
     assert loader.next(3).index.tolist() == epoch_order(0, shard_set.hash, 0, ROWS)[7:10].tolist()
     by_likelihood = Loader(shard_set, 0, order="likely_first")
-    with pytest.raises(CramError, match=r"trained with order shuffled, not likely_first"):
+    with pytest.raises(CramError, match=r"has order shuffled, not likely_first"):
         by_likelihood.resume(state)
     by_likelihood.close()
 

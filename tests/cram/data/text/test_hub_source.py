@@ -122,7 +122,7 @@ def test_a_broken_stream_is_an_error_even_with_skip(monkeypatch: pytest.MonkeyPa
         list(documents)
     assert str(caught.value).splitlines() == [
         "hf:some/dataset shard 2/3 breaks off after record 768 (ConnectionError: reset by peer)",
-        "run the same command again to continue; if the shard breaks off there again, it is damaged",
+        "run the same command again to continue; if the shard breaks off there again, it is damaged.",
     ]
 
 
