@@ -145,7 +145,7 @@ def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]
     a run that was started in another thread cannot be stopped by a signal.
 
     Returns:
-        the handlers that were set before.
+        The handlers that were set before.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -18,7 +18,7 @@ def print_dry_run(config: Config) -> int:
     """Print the recipe as yaml, and what follows from it on this machine. Nothing is written.
 
     Returns:
-        the exit status 0.
+        The exit status 0.
 
     Raises:
         CramError: for a recipe that this machine cannot train.

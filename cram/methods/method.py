@@ -38,7 +38,7 @@ class Method:
             rows: what the batch of the recipe asks for at this progress.
 
         Returns:
-            the number of rows; the loop rounds it down to whole micro-batches and takes one micro-batch at least.
+            The number of rows; the loop rounds it down to whole micro-batches and takes one micro-batch at least.
         """
         return rows
 
@@ -50,7 +50,7 @@ class Method:
             nats_per_row: computes the summed nats of each row, fp32 (rows,), in a forward pass without gradients.
 
         Returns:
-            the rows to train on, in whole micro-batches. All rows that were taken count as seen.
+            The rows to train on, in whole micro-batches. All rows that were taken count as seen.
         """
         return rows
 

@@ -125,7 +125,7 @@ class Checkpoints:
         """Read the newest checkpoint that is intact, with a warning for each damaged one.
 
         Returns:
-            the checkpoint; None if the run has no checkpoints.
+            The checkpoint; None if the run has no checkpoints.
 
         Raises:
             CramError: there are checkpoints, but all are damaged.

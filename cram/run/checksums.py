@@ -36,7 +36,7 @@ def hash_identity(config: Config, data: str, tokenizer: str) -> dict[str, str]:
         tokenizer: hash of tokenizer.json.
 
     Returns:
-        hashes of `recipe`, `data` and `tokenizer`, by these names.
+        Hashes of `recipe`, `data` and `tokenizer`, by these names.
     """
     names = (name for name, spec in collect_keys(Config).items() if spec.metadata["identifies"])
     recipe = to_json({name: get_value(config, name) for name in names}, sort_keys=True)

@@ -108,7 +108,7 @@ class RunFolder:
             environment: versions and hardware, for environment.json.
 
         Returns:
-            the identity of the run, as in `hash_identity`.
+            The identity of the run, as in `hash_identity`.
 
         Raises:
             CramError: the run began with other data or another tokenizer.
@@ -133,7 +133,7 @@ class RunFolder:
             budget: that the results were made with; it names the subfolder, such as budget-75s.
 
         Returns:
-            the subfolder; None if there are no results.
+            The subfolder; None if there are no results.
         """
         results = [name for name in MOVED if (self.path / name).exists()]
         if not results:

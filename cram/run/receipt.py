@@ -78,7 +78,7 @@ def judge_rules(inputs: RuleInputs) -> list[dict[str, Any]]:
     Source: arXiv:2212.14034 section 2. Added: the rules on the budget, on repeated samples and on held-out text.
 
     Returns:
-        for each rule its name as `rule`, whether it was kept as `passed`, and the reason as `found`.
+        For each rule its name as `rule`, whether it was kept as `passed`, and the reason as `found`.
     """
     budget_kept, spent = _judge_budget(inputs)
     origin = f"the weights of {inputs.init}," if inputs.init else "weights"
@@ -171,7 +171,7 @@ def compute_mfu(flops_per_position: float, positions: int, seconds: float, peak:
         peak: FLOP/s of the device, or None if unknown.
 
     Returns:
-        the share; None if the peak is unknown or no time was spent.
+        The share; None if the peak is unknown or no time was spent.
     """
     if peak is None or seconds <= 0.0:
         return None

@@ -109,7 +109,7 @@ def compile_model(model: nn.Module, kind: str, cuda_graphs: bool) -> Callable[[]
     """Compile the `blocks` of a model, or the `model` itself, in place, when it is called next.
 
     Returns:
-        a function that undoes it.
+        A function that undoes it.
     """
     parts = list(model.get_submodule("blocks").children()) if kind == "blocks" else [model]
     config = torch._dynamo.config
@@ -154,7 +154,7 @@ def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
     gradients, and the loader has not moved.
 
     Returns:
-        for the receipt: `kind` (eager, blocks or model), `cuda_graphs`, `seconds`, the `check`, and `failed`: the
+        For the receipt: `kind` (eager, blocks or model), `cuda_graphs`, `seconds`, the `check`, and `failed`: the
         reason by kind.
     """
     began = time.monotonic()
@@ -186,7 +186,7 @@ def _try_compiled(session: Session, updates: int) -> tuple[Check | None, str | N
     """Run the compiled model, compared with eager code over some updates; 0 only warms it up.
 
     Returns:
-        the check, if there was one, and why the compiled model cannot be used, or None.
+        The check, if there was one, and why the compiled model cannot be used, or None.
     """
     try:
         if not updates:

@@ -66,7 +66,7 @@ def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: flo
         decay: progress at which the learning rate begins to fall.
 
     Returns:
-        the plan; None where the run has this budget already, or none yet.
+        The plan; None where the run has this budget already, or none yet.
 
     Raises:
         CramError: for a shorter budget, one of another clock, and where the learning rate has fallen too far.

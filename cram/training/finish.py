@@ -28,7 +28,7 @@ def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) ->
     """Write everything that a finished run leaves behind.
 
     Returns:
-        the receipt.
+        The receipt.
     """
     parts, clock = session.parts, session.clock
     weights = {name: tensor.cpu().contiguous() for name, tensor in parts.model.state_dict().items()}
@@ -78,7 +78,7 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
     """Measure what is measured on the held-out text at the end only.
 
     Returns:
-        the share of bytes behind the unknown token; of a causal model also the bits per byte of the bigram baseline, of
+        The share of bytes behind the unknown token; of a causal model also the bits per byte of the bigram baseline, of
         a masked one also the nats per token by Cramming's masking rule, with the figures of that rule.
     """
     unknown = {"unknown_share": parts.held_out.unknown_share}

@@ -18,7 +18,7 @@ def accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch
     out of memory halves the micro-batch and starts the update again.
 
     Returns:
-        the number of predicted tokens, and the sum of their nats, an fp32 scalar on the device.
+        The number of predicted tokens, and the sum of their nats, an fp32 scalar on the device.
 
     Raises:
         CramError: where one row does not fit into memory.
@@ -67,7 +67,7 @@ def backward(session: Session, batch: Any, scale: float) -> torch.Tensor:
     """Run the forward and backward pass of one micro-batch on its loss times `scale`.
 
     Returns:
-        the summed nats of the micro-batch, detached.
+        The summed nats of the micro-batch, detached.
     """
     parts = session.parts
     on_device = batch.to(parts.device)

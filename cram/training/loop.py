@@ -30,7 +30,7 @@ def train(session: Session) -> bool:
     """Train until the budget or the data is spent.
 
     Returns:
-        whether it was; False after a request to stop. The state is saved either way.
+        Whether it was; False after a request to stop. The state is saved either way.
     """
     parts, state, clock, config = session.parts, session.state, session.clock, session.config
     if (name := device_name(parts.device)) not in state.devices:

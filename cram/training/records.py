@@ -86,7 +86,7 @@ def record_evaluation(session: Session) -> dict[str, Any]:
     """Evaluate on the held-out rows, off the clock, and write the figures to the metrics.
 
     Returns:
-        the figures by name, as `cram.evaluation.scores.evaluate` gives them.
+        The figures by name, as `cram.evaluation.scores.evaluate` gives them.
     """
     settle(session)
     with session.clock.account("evaluation"):

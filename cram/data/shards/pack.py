@@ -37,7 +37,7 @@ class Packer(Protocol):
         """Return the rows that are complete, and forget them.
 
         Returns:
-            tokens and documents, both int32 [rows, seq_len]. `documents` is the 0-based index of each token's
+            Tokens and documents, both int32 [rows, seq_len]. `documents` is the 0-based index of each token's
             document within its row; a document that continues in another row has an index of its own there.
         """
 

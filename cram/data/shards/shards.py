@@ -219,7 +219,7 @@ class ShardSet:
             indices: int64 [n], numbers of rows in any order.
 
         Returns:
-            tokens, uint16 or int32 [n, seq_len], and documents, uint8 or uint16 [n, seq_len], in the order of
+            Tokens, uint16 or int32 [n, seq_len], and documents, uint8 or uint16 [n, seq_len], in the order of
             `indices`.
         """
         order = np.argsort(indices)  # so that each shard is read once, forward
