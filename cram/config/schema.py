@@ -17,6 +17,7 @@ first four, or any of these `| None`, which adds the value `null`.
 This package imports no torch, so that `--help` is quick.
 """
 
+import math
 import os
 import re
 import sys
@@ -24,13 +25,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from cram.config.choices import Choice
 from cram.errors import CramError
 
-_INTEGER = re.compile(r"[+-]?\d+(_\d+)*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(_\d+)*(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _NUMBER_FORMS = {"int": "a whole number such as 12, 131_072 or 2e9", "float": "a number such as 0.1 or 2e-3"}
 _BOOLEANS = {"true": True, "false": False}
@@ -269,15 +270,25 @@ def _parse_number(name: str, spec: Field[Any], number_type: type, text: str) -> 
     or_null = ", or null" if get_type(spec)[1] else ""
     if not _NUMBER.fullmatch(text):
         raise CramError(f"{word} cannot be read: give {form}{or_null}.")
-    # A float would round large seeds. A text of 300 digits would become inf, which no key accepts.
-    value = int(text) if _INTEGER.fullmatch(text) and len(text) < 300 else float(text)
-    if number_type is int and isinstance(value, float) and not value.is_integer():
+    value: float | int | None = float(text)
+    if number_type is int and value not in (math.inf, -math.inf):  # infinity is out of range, which is said below
+        value = _read_whole_number(text)
+    if value is None:
         raise CramError(f"{word} is not a whole number: give {form}{or_null}.")
     allowed: Range = spec.metadata["range"]
     if not allowed.contains(value):
         raise CramError(f"{word} is out of range: give a number {allowed or 'that is finite'}{or_null}.")
     number: int | float = number_type(value)
     return number
+
+
+def _read_whole_number(text: str) -> int | None:
+    """Read a whole number exactly, or return None for another one. A float would round large seeds and 1e-400."""
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:  # the exponent is far below zero
+        return None
+    return int(exact) if exact == exact.to_integral_value() else None
 
 
 def _split_list(name: str, text: str) -> list[str]:

@@ -15,7 +15,7 @@ from cram.clock import Budget
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
 from cram.config.config import Config
 from cram.config.help import help_text
-from cram.config.recipe import read_words
+from cram.config.recipe import read_config, read_words
 from cram.config.schema import (
     Range,
     build_config,
@@ -98,7 +98,7 @@ def test_values_are_read_by_the_type_of_the_key(name: str, text: str, value: Any
     ("name", "text", "message"),
     [
         ("model.layers", "1.5", "model.layers=1.5 is not a whole number: give a whole number such as 12"),
-        ("model.layers", "9" * 400, "is not a whole number"),
+        ("model.layers", "9" * 400, "is out of range: give a number at least 1"),
         ("model.layers", "9" * 40, "is out of range: give a number at least 1, at most 1000."),
         ("optimizer.clip", "-1", "optimizer.clip=-1 is out of range: give a number above 0, or null."),
         ("optimizer.muon.nesterov", "yes", "optimizer.muon.nesterov=yes is neither true nor false."),
@@ -227,3 +227,20 @@ def test_the_budget_of_a_config_is_parsed() -> None:
     assert Config(budget="90s").parse_budget() == Budget("wall", 90.0)
     with pytest.raises(CramError, match=r"^budget=soon is not a valid budget\."):
         Config(budget="soon").parse_budget()
+
+
+@pytest.mark.parametrize("text", ["1e-400", "-1e-400", "1.0000000000000000000001", "1e-99999999999999999999999"])
+def test_a_number_that_a_float_would_round_to_a_whole_one_is_not_whole(text: str) -> None:
+    with pytest.raises(CramError, match=rf"^seed={re.escape(text)} is not a whole number: give a whole number such as"):
+        read_config(["recipe=bert_demo", f"seed={text}"])
+
+
+def test_whole_numbers_are_read_exactly_however_they_are_written() -> None:
+    numbers = {
+        "9007199254740993.0": 9007199254740993,
+        "9_007_199_254_740_993": 9007199254740993,
+        "1e18": 10**18,
+        "0e-5": 0,
+    }
+    for text, number in numbers.items():
+        assert read_config(["recipe=bert_demo", f"seed={text}"]).seed == number
