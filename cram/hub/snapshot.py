@@ -87,14 +87,7 @@ class Snapshot:
             "predicted_tokens": state["predicted"],
             "updates": clock["updates"],
             "epochs": state["loader"]["rows_taken"] / shards.rows,
-            "data": {
-                "source": strip_folders(config.data.source),
-                "hash": shards.hash,
-                "tokens": shards.tokens,
-                "rows": shards.rows,
-                "seq_len": shards.seq_len,
-                "vocab_size": shards.vocab_size,
-            },
+            "data": describe_data(config, shards),
             "model": {
                 "kind": config.model.kind,
                 **sizes,
@@ -110,6 +103,18 @@ class Snapshot:
             "commit": process["environment"]["commit"],
             "rules": [],
         }
+
+
+def describe_data(config: Config, shards: ShardSet) -> dict[str, Any]:
+    """Return what a receipt says of the data: source without folders, hash, and sizes in tokens and rows."""
+    return {
+        "source": strip_folders(config.data.source),
+        "hash": shards.hash,
+        "tokens": shards.tokens,
+        "rows": shards.rows,
+        "seq_len": shards.seq_len,
+        "vocab_size": shards.vocab_size,
+    }
 
 
 def open_snapshot(run: Path, config: Config, checkpoint_name: str, device: torch.device) -> Snapshot:

@@ -14,9 +14,9 @@ from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.shards.shards import ShardSet
 from cram.evaluation.scores import score_names
 from cram.files.sealed import hash_files
-from cram.hub.card import strip_folders
 from cram.hub.initial import name_initial
 from cram.hub.kinds import why_not_exported
+from cram.hub.snapshot import describe_data
 from cram.machine.device import device_name, environment, peak_flops, peak_memory
 from cram.model.count import model_figures
 from cram.model.kinds import build_model
@@ -86,17 +86,9 @@ def make_receipt(
 
 
 def _data(config: Config, shards: ShardSet) -> dict[str, Any]:
-    """Compose the fields on the data."""
+    """Compose the fields on the data and on what its tokenizer loses."""
     of_tokenizer = {name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")}
-    return {
-        "source": strip_folders(config.data.source),
-        "hash": shards.hash,
-        "tokens": shards.tokens,
-        "rows": shards.rows,
-        "seq_len": shards.seq_len,
-        "vocab_size": shards.vocab_size,
-        **of_tokenizer,
-    }
+    return describe_data(config, shards) | of_tokenizer
 
 
 def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
