@@ -50,8 +50,8 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
     """
     check(config)
     folder, budget = RunFolder(config), config.parse_budget()
-    plan = plan_extension(folder, config, budget, decay_begins(config.schedule))
-    if folder.finished and not plan:
+    extension = plan_extension(folder, config, budget, decay_begins(config.schedule))
+    if folder.finished and not extension:
         print(f"{folder.path} is finished; nothing to do.")
         return Outcome(folder.path, read_receipt(folder.path), 1.0)
     initial = read_initial(config) if config.init and not Checkpoints(folder.path).steps() else None
@@ -69,7 +69,7 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
         if initial:
             check_tokenizer(config, shards.tokenizer_path)
             parts.model.load_state_dict(initial)
-    trained = train_run(config, folder, clock, shards, parts, plan, threads)
+    trained = train_run(config, folder, clock, shards, parts, extension, threads)
     progress = trained.session.state.last_progress
     receipt = finish_run(config, folder.path, trained.session, shards) if trained.finished else None
     return Outcome(folder.path, receipt, progress)

@@ -14,7 +14,7 @@ from cram.training.session import Parts, Session
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExtensionPlan:
     """How a run is extended: from which update it goes on, and what is lost by that.
 
     old: the budget so far. step: the update of the checkpoint to go on from. discarded_updates, discarded_seconds: what
@@ -59,8 +59,8 @@ class Plan:
         print(f"progress was {before:.1%} of the old budget and is {after:.1%} of the new one{values}", flush=True)
 
 
-def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: float) -> Plan | None:
-    """Plan how a run that had a shorter budget goes on under a longer one.
+def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: float) -> ExtensionPlan | None:
+    """ExtensionPlan how a run that had a shorter budget goes on under a longer one.
 
     Args:
         decay: progress at which the learning rate begins to fall.
@@ -86,9 +86,9 @@ def plan_extension(folder: RunFolder, config: Config, budget: Budget, decay: flo
     if newest is None or step is None or (step == 0 and newest["step"] > 0):
         raise CramError(_refusal(folder, config, old, step, decay))
     if step == newest["step"]:
-        return Plan(old, step, 0, 0.0)
+        return ExtensionPlan(old, step, 0, 0.0)
     charged = max(_charged(newest), read_heartbeat(folder.path))
-    return Plan(old, step, newest["step"] - step, charged - _charged(checkpoints.read_state(step)))
+    return ExtensionPlan(old, step, newest["step"] - step, charged - _charged(checkpoints.read_state(step)))
 
 
 def _refusal(folder: RunFolder, config: Config, old: Budget, step: int | None, decay: float) -> str:

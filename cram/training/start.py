@@ -27,7 +27,7 @@ from cram.run.history import describe_changes, record_process
 from cram.run.metrics import Metrics
 from cram.terminal.progress import BudgetBar
 from cram.training.compilation import compile_session
-from cram.training.extension import Plan
+from cram.training.extension import ExtensionPlan
 from cram.training.loop import save, train
 from cram.training.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
 from cram.training.protocols import ShardsProtocol
@@ -59,14 +59,14 @@ def train_run(
     clock: Clock,
     shards: ShardsProtocol,
     parts: Parts,
-    plan: Plan | None,
+    extension: ExtensionPlan | None,
     threads: int,
 ) -> Trained:
     """Start, resume or extend a run, and train it until its budget is spent or it is asked to stop.
 
     Args:
         clock: with the budget of the config; preparation is booked already.
-        plan: how a run that had a shorter budget goes on, or None.
+        extension: how a run that had a shorter budget goes on, or None.
         threads: CPU threads that this process uses.
 
     Raises:
@@ -76,14 +76,14 @@ def train_run(
     for note in device_notes(config.device, parts.device):
         print(note)
     checkpoints = folder.checkpoints(parts.decay_begins)
-    checkpoint = plan.checkpoint(checkpoints) if plan else checkpoints.read_newest()
+    checkpoint = extension.checkpoint(checkpoints) if extension else checkpoints.read_newest()
     check_one_batch(parts.loader, config)
     if checkpoint:
         parts.loader.resume(checkpoint.state["loader"])
     tokenizer = shards.tokenizer_path.read_bytes()
     checkpoints.identity = folder.begin(shards.folder, shards.hash, tokenizer, environment(parts.device))
-    if plan and (results := folder.set_aside(plan.old)):
-        print(f"the results of {plan.old.words()} are kept in {results}")
+    if extension and (results := folder.set_aside(extension.old)):
+        print(f"the results of {extension.old.words()} are kept in {results}")
     metrics = Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
         session = Session(
@@ -97,29 +97,29 @@ def train_run(
             threads=threads,
         )
         if checkpoint:
-            _go_on(session, folder, checkpoint, plan)
-        if not (plan and plan.discarded_updates):  # the plan knows the time of discarded updates
+            _go_on(session, folder, checkpoint, extension)
+        if not (extension and extension.discarded_updates):  # the extension knows the time of discarded updates
             clock.charge_crash(read_heartbeat(folder.path))
         with Heartbeat(folder.path, clock):
-            if plan and checkpoint:
+            if extension and checkpoint:
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
             _fit_to_machine(config, session, resumed=checkpoint is not None)
             session.state.compiled = compile_session(session, config.compile)
             if not checkpoint:
                 _measure_pace(session)
-            if not checkpoint or plan:
+            if not checkpoint or extension:
                 print(data_report(session, rows_needed(session), shards.tokens * config.data.epochs), flush=True)
             parts.methods.order(parts.loader)
             return Trained(session, train(session))
 
 
-def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, plan: Plan | None) -> None:
+def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, extension: ExtensionPlan | None) -> None:
     """Put the session back to the checkpoint, and book the longer budget of an extension."""
     resume(session, checkpoint)
     progress = session.state.last_progress
     print(f"resuming {folder.path} at update {checkpoint.step}, {progress:.1%} of the budget")
-    if plan:
-        plan.book(session, checkpoint)
+    if extension:
+        extension.book(session, checkpoint)
 
 
 def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
