@@ -1,34 +1,42 @@
 """From a config to objects. This is the one file that puts the chosen parts together."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from cram.config.choices import METHODS, OBJECTIVES, OPTIMIZERS
 from cram.config.config import Config
 from cram.config.training import OptimizerConfig
-from cram.data.shards.loader import Loader
+from cram.data.shards.loader import Loader, TrainingRows
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import check_mask, load_tokenizer
+from cram.errors import CramError
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import evaluate
 from cram.hub.card import check_card
-from cram.machine.device import pick_device, pick_precision
+from cram.machine.device import is_out_of_memory, pick_device, pick_precision, release_memory
 from cram.methods.method import Methods
 from cram.model.backends.choose import choose_backend
-from cram.model.kinds import build_model
+from cram.model.kinds import build_model, new_model
 from cram.model.transformer import Transformer
 from cram.objectives.objective import Setting
 from cram.optim.groups import parameter_groups
 from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.planner.memory import check_memory
+from cram.planner.shape import Shape
+from cram.planner.workload import TIMED_PROGRESS, Workload
 from cram.training.compilation import check_compile, eagerly
 from cram.training.loss_scale import LossScale
 from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
-from cram.training.session import Parts
+from cram.training.session import Parts, RunState, UpdateParts
+from cram.training.start import loop_config
+from cram.training.update_timing import TrialSession, time_update
 
 
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> OptimizerProtocol:
@@ -122,6 +130,74 @@ def assemble(
         device=device,
         precision=precision,
         # Small gradients would vanish in fp16.
+        loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
+        seq_len=config.data.seq_len,
+    )
+
+
+def make_measure(config: Config, shards: ShardSet, seconds: float = 0.3) -> Callable[[Shape], float]:
+    """Make a function that measures the seconds of an update of a shape, as a run of `config` would do it.
+
+    It uses the device, precision and threads of the run, rows spread over the data, and the batches of the middle of
+    the budget; nothing is compiled. It leaves the loader and torch's generators alone, and frees what it has built. It
+    returns infinity for a shape that does not fit into memory, or whose updates need more rows than the data has.
+
+    Args:
+        seconds: updates are timed for this long, and at least once.
+    """
+    device = pick_device(config.device)
+    objective = build_objective(config, load_tokenizer(shards.tokenizer_path), shards.vocab_size, device)
+    work = Workload.of(config, shards.vocab_size, device)
+
+    def time_shape(shape: Shape) -> float:
+        rows, trial = _spread_rows(shards, work.rows(shape)), shape.apply(config)
+        session = TrialSession(
+            _trial_parts(trial, shards.vocab_size, objective, device),
+            loop_config(trial),
+            RunState(micro_rows=work.micro_rows(shape)),
+        )
+        return time_update(session, rows, TIMED_PROGRESS, seconds)
+
+    def measure(shape: Shape) -> float:
+        if work.rows(shape) > shards.rows:
+            return math.inf
+        try:
+            return time_shape(shape)
+        except CramError:  # one row does not fit
+            return math.inf
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return math.inf
+        finally:
+            release_memory(device)
+
+    return measure
+
+
+def _spread_rows(shards: ShardSet, number: int) -> TrainingRows:
+    """Read rows at equal distances, because neighbours may all belong to one long document."""
+    index = np.arange(number, dtype=np.int64) * shards.rows // number
+    tokens, documents = (part.astype(np.int32) for part in shards.read(index))
+    return TrainingRows(tokens, documents, index, np.zeros(number, np.int32))
+
+
+def _trial_parts(config: Config, vocab_size: int, objective: ObjectiveProtocol, device: torch.device) -> UpdateParts:
+    """Make what updates are timed with. The weights are drawn on the device, which is quick, and never trained."""
+    precision = pick_precision(config.precision, device)
+    with torch.device("meta"):
+        model = new_model(config.model, vocab_size)
+    model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, config.model.init_std, generator=generator)
+    return UpdateParts(
+        model=model,
+        objective=objective,
+        optimizer=build_optimizer(model, config.optimizer),
+        device=device,
+        precision=precision,
         loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
         seq_len=config.data.seq_len,
     )

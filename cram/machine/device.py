@@ -1,5 +1,6 @@
 """Devices: choice of the device and its precision, peak rate, memory. Only this module asks about accelerators."""
 
+import gc
 import platform
 import re
 import threading
@@ -143,6 +144,13 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all work given to it. Call this before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory back that nothing refers to any more, so that what comes next finds it free."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """How large a model is, and how many operations a position costs: for sizes, memory, throughput and MFU."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from cram.config.model import ModelConfig
 from cram.model.kinds import new_model
+from cram.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,7 @@ class Parameters:
 
 def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
     """Count the parameters of the model of `config`, built without memory."""
-    with torch.device("meta"):
-        model = new_model(config, vocab_size)
+    model = _model_without_memory(astuple(config), vocab_size)
     total = sum(parameter.numel() for parameter in model.parameters())
     return Parameters(
         total=total,
@@ -65,6 +66,23 @@ def model_figures(config: ModelConfig, vocab_size: int, seq_len: int, predicted_
         "parameters_without_embedding": parameters.without_embedding,
         "flops_per_position": flops_per_position(config, vocab_size, seq_len, predicted_share),
     }
+
+
+def matrix_shapes(config: ModelConfig, vocab_size: int) -> list[tuple[int, int]]:
+    """List rows and columns of all matrices of blocks and head, those of a fused weight one by one."""
+    shapes = []
+    for layer in _model_without_memory(astuple(config), vocab_size).modules():
+        if isinstance(layer, nn.Linear):
+            rows, columns = layer.weight.shape
+            shapes += [(part, columns) for part in getattr(layer, "splits", (rows,))]
+    return shapes
+
+
+@lru_cache(maxsize=4)
+def _model_without_memory(config: tuple[Any, ...], vocab_size: int) -> Transformer:
+    """Build the model of a config, given as its values; kept, because several figures of one model are asked for."""
+    with torch.device("meta"):
+        return new_model(ModelConfig(*config), vocab_size)
 
 
 def _matrix_weights(module: nn.Module) -> int:

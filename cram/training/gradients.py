@@ -8,10 +8,10 @@ from torch import nn
 
 from cram.errors import CramError
 from cram.machine.device import is_out_of_memory
-from cram.training.session import Session
+from cram.training.session import UpdateSession
 
 
-def accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
+def accumulate(session: UpdateSession, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
     """Compute the gradients of the loss of one update: the sum over all predicted tokens divided by their count.
 
     The count is that of all micro-batches together, so that the size of a micro-batch changes rounding alone. Running
@@ -32,7 +32,7 @@ def accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch
             halve_micro_batch(session)
 
 
-def _accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
+def _accumulate(session: UpdateSession, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
     batches = [session.parts.objective.prepare(part, progress) for part in _micro_batches(session, rows)]
     predicted = sum(batch.predicted for batch in batches)
     nats = torch.zeros((), device=session.parts.device)
@@ -43,13 +43,13 @@ def _accumulate(session: Session, rows: Any, progress: float) -> tuple[int, torc
     return predicted, nats
 
 
-def _micro_batches(session: Session, rows: Any) -> Iterator[Any]:
+def _micro_batches(session: UpdateSession, rows: Any) -> Iterator[Any]:
     micro = session.state.micro_rows
     return (rows[begin : begin + micro] for begin in range(0, len(rows.tokens), micro))
 
 
 @torch.no_grad()
-def nats_per_row(session: Session, rows: Any, progress: float) -> torch.Tensor:
+def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> torch.Tensor:
     """Compute the summed nats of each row, fp32 (rows,) on the device, in a forward pass without gradients."""
     parts, objective = session.parts, session.parts.objective
     batches = (objective.prepare(part, progress).to(parts.device) for part in _micro_batches(session, rows))
@@ -57,13 +57,13 @@ def nats_per_row(session: Session, rows: Any, progress: float) -> torch.Tensor:
         return torch.cat([objective.nats_per_row(parts.model, batch) for batch in batches])
 
 
-def autocast(session: Session) -> torch.autocast:
+def autocast(session: UpdateSession) -> torch.autocast:
     """Give the context that has the precision of the forward pass."""
     precision = session.parts.precision
     return torch.autocast(session.parts.device.type, precision, enabled=precision != torch.float32)
 
 
-def backward(session: Session, batch: Any, scale: float) -> torch.Tensor:
+def backward(session: UpdateSession, batch: Any, scale: float) -> torch.Tensor:
     """Run the forward and backward pass of one micro-batch on its loss times `scale`.
 
     Returns:
@@ -81,7 +81,7 @@ def backward(session: Session, batch: Any, scale: float) -> torch.Tensor:
     return loss.detach()
 
 
-def halve_micro_batch(session: Session) -> None:
+def halve_micro_batch(session: UpdateSession) -> None:
     """Halve the micro-batch after running out of memory.
 
     Raises:
@@ -100,7 +100,7 @@ def halve_micro_batch(session: Session) -> None:
     print(f"warning: out of memory; the micro-batch is now {session.state.micro_rows} rows.", flush=True)
 
 
-def clip(session: Session, nats: torch.Tensor) -> torch.Tensor:
+def clip(session: UpdateSession, nats: torch.Tensor) -> torch.Tensor:
     """Undo the loss scale, and scale the gradients down to the clipping norm if their norm is larger.
 
     Returns:

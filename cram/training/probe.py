@@ -8,14 +8,13 @@ import torch
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.machine.device import is_out_of_memory, synchronize
+from cram.planner.micro_batch import cpu_micro_rows, power_of_two
 from cram.terminal.progress import format_tokens
 from cram.training.gradients import backward, halve_micro_batch
 from cram.training.loop import requested_rows
 from cram.training.protocols import LoaderProtocol
 from cram.training.session import Session
 
-# More positions at once make a CPU no faster, and no longer fit into its caches.
-CPU_POSITIONS = 4096
 PROBE_SECONDS = 1.0
 HEADROOM = 0.9  # share of the GPU's memory that a micro-batch may fill: evaluation and fragmentation need the rest
 
@@ -42,10 +41,10 @@ def find_micro_rows(session: Session, requested: int | None) -> None:
     if requested is not None:
         session.state.micro_rows = max(1, min(requested, most))
     elif session.parts.device.type == "cpu":
-        session.state.micro_rows = _power_of_two(min(most, max(1, CPU_POSITIONS // session.parts.seq_len)))
+        session.state.micro_rows = cpu_micro_rows(most, session.parts.seq_len)
     else:
         with session.clock.account("probe"):
-            session.state.micro_rows = _largest_that_fits(session, _power_of_two(most))
+            session.state.micro_rows = _largest_that_fits(session, power_of_two(most))
 
 
 def _largest_that_fits(session: Session, most: int) -> int:
@@ -103,11 +102,6 @@ def _one_pass(session: Session, rows: int) -> None:
     backward(session, batch, 1.0)
     session.parts.model.zero_grad(set_to_none=True)
     synchronize(session.parts.device)
-
-
-def _power_of_two(most: int) -> int:
-    """Compute the largest power of two that is not above `most`."""
-    return 1 << (most.bit_length() - 1)
 
 
 def rows_needed(session: Session) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -25,7 +25,25 @@ PROCESS_STATE = ("window", "faults")  # parts of the state that are dataclasses 
 
 
 @dataclass(frozen=True)
-class Parts:
+class UpdateParts:
+    """What an update of the weights is computed with, once its rows are there.
+
+    Attributes:
+        precision: dtype of the forward pass.
+        loss_scale: of fp16 training; None in other precisions.
+    """
+
+    model: nn.Module
+    objective: ObjectiveProtocol
+    optimizer: OptimizerProtocol
+    device: torch.device
+    precision: torch.dtype
+    loss_scale: LossScale | None
+    seq_len: int
+
+
+@dataclass(frozen=True)
+class Parts(UpdateParts):
     """What a run is made of, the same whether it starts or resumes. `cram.build` makes it of a config.
 
     Attributes:
@@ -33,12 +51,8 @@ class Parts:
         decay_begins: progress at which the learning rate begins to fall.
         batch_tokens: tokens of an update over progress.
         evaluate: computes the figures of the model on held-out rows, by name.
-        loss_scale: of fp16 training; None in other precisions.
     """
 
-    model: nn.Module
-    objective: ObjectiveProtocol
-    optimizer: OptimizerProtocol
     methods: Methods
     loader: LoaderProtocol
     schedule: Callable[[float], float]
@@ -46,10 +60,6 @@ class Parts:
     batch_tokens: Callable[[float], float]
     held_out: HeldOutSet
     evaluate: Callable[[HeldOutSet], dict[str, Any]]
-    device: torch.device
-    precision: torch.dtype
-    loss_scale: LossScale | None
-    seq_len: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,25 @@ class RunState:
     extensions: list[dict[str, Any]] = field(default_factory=list)
     window: Window = field(default_factory=Window)
     faults: Faults = field(default_factory=Faults)
+
+
+class UpdateSession(Protocol):
+    """What the functions of an update ask of a `Session`."""
+
+    @property
+    def parts(self) -> UpdateParts:
+        """What the update is computed with."""
+        ...
+
+    @property
+    def config(self) -> LoopConfig:
+        """The keys that the loop reads."""
+        ...
+
+    @property
+    def state(self) -> RunState:
+        """The size of the micro-batch, which may shrink, and what else has happened."""
+        ...
 
 
 @dataclass

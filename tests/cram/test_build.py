@@ -1,15 +1,25 @@
 """What the wiring chooses for a config, and what it refuses."""
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from cram.build import build_objective, check
+from cram.build import build_objective, check, make_measure
 from cram.config.data import WordPieceConfig
 from cram.config.recipe import read_config
+from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.wordpiece import train_tokenizer
 from cram.errors import CramError
 from cram.objectives.causal import CausalObjective
 from cram.objectives.phased import PhasedObjective
+from cram.planner.shape import Shape
+
+TEXTS = ["The old cat sat on the wide mat, while rain fell over towns and quick brown foxes jumped."] * 4
 
 
 @pytest.mark.parametrize(
@@ -46,9 +56,54 @@ def test_what_this_machine_cannot_do_is_refused(words: list[str], message: str) 
     ],
 )
 def test_the_objective_is_the_configs(words: list[str], kind: type, phases: tuple[float, ...]) -> None:
-    texts = ["The old cat sat on the wide mat, while rain fell over towns and quick brown foxes jumped."] * 4
-    tokenizer = train_tokenizer(texts, WordPieceConfig(vocab_size=64))
+    tokenizer = train_tokenizer(TEXTS, WordPieceConfig(vocab_size=64))
     config = read_config(words)
     objective = build_objective(config, tokenizer, 64, torch.device("cpu"))
     assert isinstance(objective, kind)
     assert objective.phases == phases
+
+
+SHAPE = Shape(layers=1, width=16, heads=1, mlp_width=32, batch_tokens=64)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> ShardSet:
+    """Twenty rows of 16 tokens."""
+    writer = ShardWriter(tmp_path, 16, 64, 0)
+    tokens = np.random.default_rng(0).integers(5, 64, (20, 16), dtype=np.int32)
+    writer.write(tokens, np.zeros_like(tokens))
+    tokenizer = train_tokenizer(TEXTS, WordPieceConfig(vocab_size=64)).to_str().encode()
+    writer.finish(tokenizer, [], {"counts": {"documents": 20}})
+    return ShardSet.open(tmp_path)
+
+
+@pytest.mark.parametrize("recipe", ["bert_demo", "gpt_demo"])
+def test_an_update_of_a_shape_is_timed_without_traces(
+    recipe: str, shards: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config([f"recipe={recipe}", "device=cpu", "data.seq_len=16", "wordpiece.vocab_size=64"])
+    before, calls = torch.get_rng_state(), []
+    monkeypatch.setattr("cram.build.release_memory", calls.append)
+    measure = make_measure(config, shards, seconds=0.0)
+    assert 0.0 < measure(SHAPE) < 60.0
+    assert torch.equal(torch.get_rng_state(), before)
+    assert calls == [torch.device("cpu")]
+
+
+def test_a_shape_that_cannot_be_trained_here_takes_forever(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_config(["recipe=bert_demo", "device=cpu", "data.seq_len=16", "wordpiece.vocab_size=64"])
+    measure = make_measure(config, shards, seconds=0.0)
+    assert measure(replace(SHAPE, batch_tokens=32 * 16)) == math.inf  # more rows than there are
+    for error in (torch.OutOfMemoryError("fake"), RuntimeError("can't allocate memory"), CramError("one row")):
+        monkeypatch.setattr("cram.build.time_update", _raising(error))
+        assert measure(SHAPE) == math.inf
+    monkeypatch.setattr("cram.build.time_update", _raising(RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):
+        measure(SHAPE)
+
+
+def _raising(error: Exception) -> Callable[..., float]:
+    def time_update(*_: object) -> float:
+        raise error
+
+    return time_update

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cram.config.choices import MODELS
 from cram.config.model import ModelConfig
-from cram.model.count import count_parameters, flops_per_position
+from cram.model.count import count_parameters, flops_per_position, matrix_shapes
 from cram.model.kinds import new_model
 
 
@@ -40,3 +40,9 @@ def test_flops_equal_those_that_torch_counts(kind: str) -> None:
         hidden = model(tokens, tokens)
         torch.nn.functional.cross_entropy(model.head(hidden), every).backward()
     assert counter.get_total_flops() == 32 * flops_per_position(config, 96, 16, 1.0)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("encoder", [(6, 6)]), ("decoder", []), ("crammed", [])])
+def test_the_matrices_of_a_fused_weight_are_listed_one_by_one(kind: str, head: list[tuple[int, int]]) -> None:
+    shapes = matrix_shapes(ModelConfig(kind=kind, layers=2, width=6, heads=1, mlp_width=9), vocab_size=10)
+    assert sorted(shapes) == sorted(2 * [*4 * [(6, 6)], *2 * [(9, 6)], (6, 9)] + head)
