@@ -48,11 +48,13 @@ class ModelChoice(Choice):
         stock: `module:name` of the `cram.hub.stock.StockModel` that says how `transformers` loads the model; None for
             a model that no class of `transformers` computes, which is not exported.
         rotary: whether positions are rotary, which needs heads of even width; sinusoidal ones need an even model width.
+        attention: whether the blocks attend. If not, `model.heads` and `model.mlp_width` have no meaning.
     """
 
     objectives: tuple[str, ...] = ("masked",)
     stock: str | None = None
     rotary: bool = True
+    attention: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,13 @@ MODELS: dict[str, ModelChoice] = {
         "cram.model.decoder:Decoder", "exports as Qwen3", objectives=("causal",), stock="cram.hub.qwen3:QWEN3"
     ),
     "crammed": ModelChoice("cram.model.crammed:Crammed", "Cramming's, cannot be exported", rotary=False),
+    "lstm": ModelChoice(
+        "cram.model.lstm:LSTMModel",
+        "recurrent, without heads and MLP, cannot be exported",
+        objectives=("causal",),
+        rotary=False,
+        attention=False,
+    ),
 }
 
 ATTENTION: dict[str, Choice] = {

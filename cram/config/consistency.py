@@ -35,6 +35,8 @@ def check_config(config: Config) -> None:
 
 
 def _check_model(model: ModelConfig) -> None:
+    if not MODELS[model.kind].attention:
+        return
     if model.width % model.heads:
         raise CramError(f"model.width={model.width} is not a multiple of model.heads={model.heads}: change either.")
     rotary = MODELS[model.kind].rotary

@@ -13,9 +13,12 @@ class ModelConfig:
     kind: str = key("encoder", "architecture", choices=MODELS)
     layers: int = key(12, "number of transformer blocks", least=1, most=1000)
     width: int = key(768, "size of the hidden vectors, a multiple of model.heads", least=1, most=2**16)
-    heads: int = key(12, "number of attention heads", least=1, most=2**12)
+    heads: int = key(12, "number of attention heads; an LSTM has none", least=1, most=2**12)
     mlp_width: int = key(
-        1536, "inner width of the MLP, which is gated: GeGLU, or SwiGLU in a decoder", least=1, most=2**18
+        1536,
+        "inner width of the MLP, which is gated: GeGLU, or SwiGLU in a decoder; an LSTM has none",
+        least=1,
+        most=2**18,
     )
     rope_theta: float = key(10_000.0, "base of the angles of rotary and sinusoidal positions", above=1, most=1e12)
     norm_eps: float = key(1e-5, "epsilon of every normalisation layer", least=1e-15, below=1)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cram.config.choices import MODELS
 from cram.config.model import ModelConfig
 from cram.model.kinds import new_model
 from cram.model.transformer import Transformer
@@ -47,15 +48,17 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
         6 * body + 6 * head * predicted_share + 12 * layers * width * seq_len
 
     body: weights of the blocks' matrices. head: weights of the head's matrices and width * vocab_size, applied to
-    `predicted_share` of the positions. Last term: attention scores and their use over seq_len positions. Each weight
-    costs a multiplication and an addition, once forward and twice backward. Operations that are skipped at positions
-    that are not predicted count as done, and so do a decoder's scores of positions that it may not see.
+    `predicted_share` of the positions. Last term: attention scores and their use over seq_len positions; 0 for a model
+    without attention. Each weight costs a multiplication and an addition, once forward and twice backward. Operations
+    that are skipped at positions that are not predicted count as done, and so do a decoder's scores of positions that
+    it may not see.
 
     Source: arXiv:2204.02311 appendix B (PaLM), changed: the head counts at predicted positions only.
     """
     counts = count_parameters(config, vocab_size)
     head = counts.head + config.width * vocab_size
-    return 6 * counts.body + 6 * head * predicted_share + 12 * config.layers * config.width * seq_len
+    scores = 12 * config.layers * config.width * seq_len if MODELS[config.kind].attention else 0
+    return 6 * counts.body + 6 * head * predicted_share + scores
 
 
 def model_figures(config: ModelConfig, vocab_size: int, seq_len: int, predicted_share: float) -> dict[str, Any]:

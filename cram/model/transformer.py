@@ -102,7 +102,7 @@ class Transformer(nn.Module):
 
     Attributes:
         head: turns hidden states into logits and losses.
-        blocks: the `Block`s, which training can compile one by one.
+        blocks: made by `new_block`; training can compile them one by one.
     """
 
     head: TiedHead
@@ -111,19 +111,23 @@ class Transformer(nn.Module):
         super().__init__()
         # `cram.config.consistency` has refused other sizes in a user's words.
         assert min(config.layers, config.width, config.heads, config.mlp_width, vocab_size) >= 1, config
-        assert config.width % config.heads == 0, config
-        assert not architecture.rotary or config.width // config.heads % 2 == 0, config
         self.config = config
         self.vocab_size = vocab_size
+        self._architecture = architecture
         self.embedding = nn.Embedding(vocab_size, config.width)
         norm = (config.width, config.norm_eps)
         self.embedding_norm = architecture.norm(*norm) if architecture.embedding_norm else nn.Identity()
-        self.blocks = nn.ModuleList(
-            Block(config, architecture, architecture.first_norm or index > 0) for index in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(self.new_block(index) for index in range(config.layers))
         self.final_norm = architecture.norm(*norm)
         self._causal = architecture.causal
         self._rope_theta = config.rope_theta if architecture.rotary else None
+
+    def new_block(self, index: int) -> nn.Module:
+        """One of the `blocks`, the first with index 0. A kind with blocks of its own has its own `forward` too."""
+        config, architecture = self.config, self._architecture
+        assert config.width % config.heads == 0, config
+        assert not architecture.rotary or config.width // config.heads % 2 == 0, config
+        return Block(config, architecture, architecture.first_norm or index > 0)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 
+from cram.config.choices import MODELS
 from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.errors import CramError
@@ -40,8 +41,11 @@ def activation_bytes(config: ModelConfig, rows: int, seq_len: int) -> int:
     """Return the least bytes that a forward pass keeps for its gradients.
 
     These are, for each block, the input, queries, keys and values, and both halves of the MLP, with two bytes per
-    number; with some attention back-ends also the attention weights.
+    number; with some attention back-ends also the attention weights. Of an LSTM they are the input, the four gates and
+    the state.
     """
+    if not MODELS[config.kind].attention:
+        return 2 * rows * seq_len * config.layers * 6 * config.width
     keeps_weights = config.attention != "auto" and BACKENDS[config.attention].keeps_weights
     scores = config.heads * seq_len if keeps_weights else 0
     return 2 * rows * seq_len * config.layers * (4 * config.width + 2 * config.mlp_width + scores)
