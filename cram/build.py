@@ -96,7 +96,7 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
     held_out = build_held_out(
         shards.held_out(), tokenizer, config.data.seq_len, config.evaluation, objective=config.objective.held_out
     )
-    loader = Loader(shards, config.seed, config.data.epochs, config.data.order)
+    loader = Loader(shards, config.seed, config.data.epochs, config.data.order, config.data.subset_tokens)
     return assemble(config, model, objective, loader, held_out, precision)
 
 

@@ -61,6 +61,7 @@ ODD_VALUES = {
     "model.attention": "softmax sdpa",
     "precision": "bf16 fp32 fp16",
     "data.epochs": "1 1000000",
+    "data.subset_tokens": "1 1000 999999999",
     "budget": "1steps 1tokens 0.001s 100tokens",
     "checkpoint.interval": "0s 1h 0.001s",
 }

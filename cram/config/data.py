@@ -94,6 +94,14 @@ class DataConfig:
         least=1,
         most=10**6,
     )
+    subset_tokens: int | None = key(
+        None,
+        "train on this many tokens of the shards only, random rows that are the same in each epoch; for experiments on "
+        "repeated data, with the same held-out text as all rows have (null: train on all)",
+        "tokens",
+        least=1,
+        most=10**15,
+    )
     order: Literal["shuffled", "likely_first", "unlikely_first"] = key(
         "shuffled", "order of the rows: random, or by the mean unigram likelihood of their tokens"
     )

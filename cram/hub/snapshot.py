@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from cram.clock import CHARGED
 from cram.config.config import Config
+from cram.data.shards.loader import count_epoch_rows
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
@@ -86,7 +87,7 @@ class Snapshot:
             "positions": clock["positions"],
             "predicted_tokens": state["predicted"],
             "updates": clock["updates"],
-            "epochs": state["loader"]["rows_taken"] / shards.rows,
+            "epochs": state["loader"]["rows_taken"] / count_epoch_rows(shards, config.data.subset_tokens),
             "data": describe_data(config, shards),
             "model": {
                 "kind": config.model.kind,

@@ -14,10 +14,12 @@ import torch
 class LoaderProtocol(Protocol):
     """Gives rows in training order, each once an epoch. What it gives can be sliced and indexed by rows.
 
-    rows_total: rows that a run may take, all epochs together. rows_taken: rows that were given so far.
+    rows_total: rows that a run may take, all epochs together. epoch_rows: rows of one epoch. rows_taken: rows that were
+    given so far.
     """
 
     rows_total: int
+    epoch_rows: int
     rows_taken: int
 
     @property

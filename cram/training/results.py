@@ -45,7 +45,7 @@ def make_receipt(
     clock, loader, counts = session.clock, session.parts.loader, shards.manifest["counts"]
     predicted_share = session.state.predicted / max(clock.positions, 1)
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
-    repeated = max(0, loader.rows_taken - shards.rows)
+    repeated = max(0, loader.rows_taken - loader.epoch_rows)
     machine = environment(session.parts.device)
     methods = [method.name for method in session.parts.methods if method.name not in METHODS]
     no_export = "the run failed" if failed else why_not_exported(config.model.kind)
@@ -55,7 +55,7 @@ def make_receipt(
         "positions": clock.positions,
         "predicted_tokens": session.state.predicted,
         "updates": clock.updates,
-        "epochs": loader.rows_taken / shards.rows,
+        "epochs": loader.rows_taken / loader.epoch_rows,
         "repeated_rows": repeated,
         "data": _data(config, shards),
         "model": {"kind": config.model.kind, **figures},

@@ -108,7 +108,8 @@ def train_run(
             if not checkpoint:
                 _measure_pace(session)
             if not checkpoint or extension:
-                print(data_report(session, rows_needed(session), shards.tokens * config.data.epochs), flush=True)
+                tokens = (config.data.subset_tokens or shards.tokens) * config.data.epochs
+                print(data_report(session, rows_needed(session), tokens), flush=True)
             parts.methods.order(parts.loader)
             return Trained(session, train(session))
 

@@ -63,13 +63,25 @@ class Loader:
         seed: of the shuffled orders.
         epochs: passes over the shards; every row is taken once in each.
         order: `data.order`.
+        subset_tokens: `data.subset_tokens`.
+
+    Attributes:
+        epoch_rows: rows of an epoch.
     """
 
-    def __init__(self, shards: ShardSet, seed: int, epochs: int = 1, order: OrderKind = "shuffled") -> None:
+    def __init__(
+        self,
+        shards: ShardSet,
+        seed: int,
+        epochs: int = 1,
+        order: OrderKind = "shuffled",
+        subset_tokens: int | None = None,
+    ) -> None:
         self._shards = shards
         self._seed = seed
         self._order: OrderKind = order
-        self.rows_total = shards.rows * epochs
+        self.epoch_rows = count_epoch_rows(shards, subset_tokens)
+        self.rows_total = self.epoch_rows * epochs
         self.rows_taken = 0
         self._read_ahead()
 
@@ -133,7 +145,8 @@ class Loader:
 
     def _read_ahead(self) -> None:
         self._blocks: list[_RowBlock] = []  # read, and not handed out completely
-        blocks = _read_blocks(self._shards, self._order, self._seed, self.rows_taken, self.rows_total)
+        orders = EpochOrders(self._shards, self._order, self._seed, self.epoch_rows)
+        blocks = _read_blocks(self._shards, orders, self.rows_taken, self.rows_total)
         self._reader = _BackgroundReader(blocks)
 
     def _drop(self, n: int) -> None:
@@ -146,14 +159,61 @@ class Loader:
                 del self._blocks[0]
 
 
-def _read_blocks(shards: ShardSet, order: OrderKind, seed: int, taken: int, total: int) -> Iterator[_RowBlock]:
+def count_epoch_rows(shards: ShardSet, subset_tokens: int | None) -> int:
+    """Count the rows that are trained in an epoch: the whole rows of `data.subset_tokens`, one at least, or all.
+
+    Raises:
+        CramError: the shards hold fewer tokens.
+    """
+    if subset_tokens is None:
+        return shards.rows
+    if subset_tokens > shards.rows * shards.seq_len:
+        raise CramError(
+            f"data.subset_tokens={subset_tokens:,}: the data has {shards.rows * shards.seq_len:,} tokens. "
+            "Lower it, or give more text (data.source=, data.tokens=)."
+        )
+    return max(1, subset_tokens // shards.seq_len)
+
+
+class EpochOrders:
+    """The numbers of the rows of each epoch, in training order.
+
+    Where an epoch has fewer rows than the shards, they are those that a shuffled first epoch begins with.
+
+    Args:
+        shards: where the rows are.
+        kind: `data.order`.
+        seed: of the shuffled orders.
+        rows: of an epoch.
+    """
+
+    def __init__(self, shards: ShardSet, kind: OrderKind, seed: int, rows: int) -> None:
+        self.rows = rows
+        self._shards, self._kind, self._seed = shards, kind, seed
+        self._chosen: npt.NDArray[np.bool_] | None = None
+        self._sorted: npt.NDArray[np.uint32] | None = None
+
+    def epoch(self, epoch: int) -> npt.NDArray[np.uint32]:
+        """Return the row numbers of an epoch, counted from 0: uint32 [rows]."""
+        if self._sorted is not None:
+            return self._sorted
+        numbers = open_order(self._shards, self._kind, self._seed, epoch)
+        if self.rows < self._shards.rows:
+            if self._chosen is None:
+                self._chosen = np.zeros(self._shards.rows, np.bool_)
+                self._chosen[open_order(self._shards, "shuffled", self._seed, 0)[: self.rows]] = True
+            numbers = numbers[self._chosen[numbers]]
+        if self._kind != "shuffled":
+            self._sorted = numbers
+        return numbers
+
+
+def _read_blocks(shards: ShardSet, orders: EpochOrders, taken: int, total: int) -> Iterator[_RowBlock]:
     """Read the rows in training order from position `taken` to `total`, which is the end of an epoch."""
-    rows = shards.rows
+    rows = orders.rows
     size = max(1, BLOCK_TOKENS // shards.seq_len)
-    numbers = None
     for epoch in range(taken // max(rows, 1), total // max(rows, 1)):
-        if numbers is None or order == "shuffled":
-            numbers = open_order(shards, order, seed, epoch)
+        numbers = orders.epoch(epoch)
         for start in range(max(0, taken - epoch * rows), rows, size):
             index = numbers[start : start + size].astype(np.int64)
             yield _RowBlock(*shards.read(index), index, epoch)

@@ -23,7 +23,7 @@ class FakeLoader:
     """Rows that hold their own number."""
 
     def __init__(self, rows: int) -> None:
-        self.rows_total, self.rows_taken = rows, 0
+        self.rows_total, self.epoch_rows, self.rows_taken = rows, rows, 0
 
     @property
     def rows_left(self) -> int:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from cram.data.shards import loader as module
-from cram.data.shards.loader import Loader, TrainingRows
+from cram.data.shards.loader import Loader, TrainingRows, count_epoch_rows
 from cram.data.shards.order import SORTED, OrderKind, epoch_order, open_order
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.wordpiece import SPECIAL_TOKENS
@@ -211,3 +211,38 @@ def test_a_program_that_ends_while_rows_are_read_ahead_ends_the_thread_first(sha
     words = [sys.executable, "-c", code, str(shard_set.folder)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "['MainThread']", "")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_subset_is_random_rows_that_are_the_same_in_every_epoch(shard_set: ShardSet, order: OrderKind) -> None:
+    loader = Loader(shard_set, seed=3, epochs=3, order=order, subset_tokens=20 * SEQ_LEN + 3)
+    assert (loader.epoch_rows, loader.rows_total) == (20, 60)
+    rows = loader.next(60)
+    loader.close()
+    assert rows.epoch.tolist() == [0] * 20 + [1] * 20 + [2] * 20
+    chosen = set(epoch_order(3, shard_set.hash, 0, ROWS)[:20].tolist())
+    epochs = [rows.index[rows.epoch == epoch].tolist() for epoch in range(3)]
+    assert all(set(epoch) == chosen and len(epoch) == 20 for epoch in epochs)
+    whole = open_order(shard_set, order, 3, 1).tolist()
+    assert epochs[1] == [number for number in whole if number in chosen]
+    assert (epochs[0] != epochs[1]) == (order == "shuffled")
+
+
+def test_a_subset_resumes_to_the_row(shard_set: ShardSet) -> None:
+    first = Loader(shard_set, seed=3, epochs=3, subset_tokens=20 * SEQ_LEN)
+    first.next(33)
+    state, expected = first.state(), first.next(27)
+    second = Loader(shard_set, seed=3, epochs=3, subset_tokens=20 * SEQ_LEN)
+    second.resume(state)
+    assert same(second.next(27), expected)
+    first.close()
+    second.close()
+
+
+def test_a_subset_has_a_row_at_least_and_no_more_than_the_data(shard_set: ShardSet) -> None:
+    assert count_epoch_rows(shard_set, None) == count_epoch_rows(shard_set, ROWS * SEQ_LEN) == ROWS
+    assert count_epoch_rows(shard_set, 1) == 1
+    with pytest.raises(
+        CramError, match=r"^data\.subset_tokens=9,999: the data has 2,224 tokens\. Lower it, or give more"
+    ):
+        count_epoch_rows(shard_set, 9999)
