@@ -56,7 +56,8 @@ def test_a_wheel_holds_everything_needed_and_no_tests(site: Path) -> None:
     recipes = {f"cram/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
     kernels = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("cram_kernels/*.py")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cram").rglob("*.py")}
-    assert recipes | kernels | modules | {"cram/py.typed", "cram_kernels/py.typed"} <= names
+    data = {str(path.relative_to(ROOT)) for path in (ROOT / "cram").rglob("*.json")}
+    assert recipes | kernels | modules | data | {"cram/py.typed", "cram_kernels/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"cram", "cram_kernels", "cram-0.1.0.dist-info"}
 
 

@@ -151,3 +151,17 @@ def test_a_device_without_a_kept_model_gets_an_assumed_one(device_type: str) -> 
     model = kept_cost(work, "fp16")
     assert model.origin == "assumed"
     assert set(model.costs) == set(work.counts(LADDER[0], 0.3))
+
+
+@pytest.mark.parametrize("recipe", ["bert_demo", "gpt_demo"])
+def test_the_kept_models(recipe: str) -> None:
+    work = replace(WORK, config=read_config([f"recipe={recipe}"]))
+    bf16, fp32 = (kept_cost(work, precision) for precision in ("bf16", "fp32"))
+    demo = Shape.of(work.config)
+    for model in (bf16, fp32):
+        assert model.costs.keys() == work.counts(demo, 0.3).keys()
+        assert all(cost > 0 for cost in model.costs.values())
+        assert model.error is not None and model.error < 0.15
+        assert model.origin.startswith("kept: ")
+    assert 8_000 < bf16.tokens_per_second(demo) < 40_000
+    assert 0.2 < fp32.tokens_per_second(demo) / bf16.tokens_per_second(demo) < 0.8
