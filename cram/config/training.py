@@ -41,6 +41,12 @@ class ObjectiveConfig:
         """How held-out text is scored: `masked` or `causal`."""
         return OBJECTIVES[self.kind].held_out
 
+    @property
+    def words(self) -> str:
+        """The objective in words: one kind, or two phases."""
+        share = self.causal_share
+        return f"causal for the first {share:.0%}, then {self.kind}" if share else self.kind
+
 
 @dataclass
 class MuonConfig:

@@ -9,7 +9,6 @@ import torch
 from cram.clock import Clock
 from cram.config.choices import METHODS
 from cram.config.config import Config
-from cram.config.training import ObjectiveConfig
 from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.shards.shards import ShardSet
 from cram.evaluation.scores import score_names
@@ -126,12 +125,6 @@ def _spent(clock: Clock, progress: float) -> dict[str, Any]:
     }
 
 
-def objective_words(config: ObjectiveConfig) -> str:
-    """Name the objective in words: one kind, or two phases."""
-    share = config.causal_share
-    return f"causal for the first {share:.0%}, then {config.kind}" if share else config.kind
-
-
 def _rule_inputs(config: Config, session: Session, shards: ShardSet, repeated: int) -> RuleInputs:
     clock = session.clock
     return RuleInputs(
@@ -141,7 +134,7 @@ def _rule_inputs(config: Config, session: Session, shards: ShardSet, repeated: i
         spent=clock.spent(),
         half_update=clock.half_update(),
         devices=_devices(session),
-        objective=objective_words(config.objective),
+        objective=config.objective.words,
         tokenizer_trained_here=shards.manifest["tokenizer"]["trained_here"],
         source=config.data.source,
         repeated_rows=repeated,
