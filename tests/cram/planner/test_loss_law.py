@@ -114,7 +114,7 @@ def test_a_damaged_law_is_refused(tmp_path: Path, change: dict[str, object]) -> 
     path = tmp_path / "law.json"
     write_loss_law(path, TRUE)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(CramError, match="not a law that cram[.]plan has fitted"):
+    with pytest.raises(CramError, match="not a law that"):
         read_loss_law(path)
 
 
