@@ -3,6 +3,7 @@
 This module does not import torch, so that `cram.prepare` starts quickly.
 """
 
+import math
 import os
 import platform
 import re
@@ -14,16 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 from cram import __version__
+from cram.machine.container import cpu_quota, memory_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 IS_CLONE = (ROOT / "kernels" / "cram_kernels").is_dir()  # otherwise ROOT is the folder of installed packages
-# The memory limits of a container, cgroup version 2 and version 1.
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPU cores that this process may use, at most those whose time its container gets."""
+    present = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return present if quota is None else min(present, math.ceil(quota))
 
 
 def cpu_name() -> str:
@@ -41,13 +43,11 @@ def cpu_name() -> str:
 def host_memory() -> int | None:
     """Return the bytes of memory of the machine, or of its container if that has less; None if unknown."""
     try:
-        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+        present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-    for path in CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # there is no such limit, or it is "max"
-            limits.append(int(path.read_text()))
-    return min(limits)
+    limit = memory_limit()
+    return present if limit is None else min(present, limit)
 
 
 def peak_host_memory() -> dict[str, int | None]:

@@ -5,17 +5,25 @@ from pathlib import Path
 import pytest
 
 from cram.machine import host
-from cram.machine.host import host_memory, peak_host_memory
+from cram.machine.host import cores, host_memory, peak_host_memory
 
 
-def test_memory_is_that_of_the_container_where_it_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(host, "CGROUP_LIMITS", (tmp_path / "none", limit))
+def test_memory_is_that_of_the_container_where_it_has_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "memory_limit", lambda: None)
     machine = host_memory()
     assert machine
-    for content, memory in (("max\n", machine), ("1073741824\n", 2**30), (f"{2**63}\n", machine)):
-        limit.write_text(content)
-        assert host_memory() == memory
+    for limit in (2**30, 2**63):
+        monkeypatch.setattr(host, "memory_limit", lambda limit=limit: limit)
+        assert host_memory() == min(limit, machine)
+
+
+def test_cores_are_those_that_the_container_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    found = {}
+    for quota in (None, 0.1, 1.0, 1.5, 3.0, 100.0):
+        monkeypatch.setattr(host, "cpu_quota", lambda quota=quota: quota)
+        found[quota] = cores()
+    assert found == {None: 4, 0.1: 1, 1.0: 1, 1.5: 2, 3.0: 3, 100.0: 4}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux reports the peak of a process")
