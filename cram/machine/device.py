@@ -1,6 +1,5 @@
 """Devices: choice of the device and its precision, peak rate, memory. Only this module asks about accelerators."""
 
-import gc
 import platform
 import re
 import threading
@@ -147,8 +146,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give memory back that nothing refers to any more, so that what comes next finds it free."""
-    gc.collect()
+    """Give memory of a GPU back that no tensor holds any more, so that what comes next finds it free."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
