@@ -72,9 +72,9 @@ def divide_compute(flops: float, predicted_share: float = 1.0) -> SizeAndData:
     N = sqrt(r) 110.7e6 (C / 1e18)^0.54, D = C / (6 N)
 
     Source: the IsoFLOP curves of nanochat (github.com/karpathy/nanochat, Muon, 1e18 to 1e19 operations), about 10.5
-    tokens per parameter as operations are counted there. The factor sqrt(r) is a hypothesis: if the loss is A / N^a + B / (r D)^a, with r the share of
-    positions that are predicted, the best size moves by sqrt(r). There is no published law for masked language models
-    of text.
+    tokens per parameter as operations are counted there. The factor sqrt(r) is a hypothesis: if the loss is
+    A / N^a + B / (r D)^a, with r the share of positions that are predicted, the best size moves by sqrt(r). There is
+    no published law for masked language models of text.
 
     Args:
         flops: C, of the whole training.
