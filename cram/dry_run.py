@@ -31,6 +31,11 @@ def print_dry_run(config: Config) -> int:
 
 
 def _sizes(config: Config) -> list[tuple[str, str]]:
+    data = ("data", f"{config.data.source}, rows of {config.data.seq_len}: {_data(config)}")
+    if config.model.size == "auto":
+        kept = f", with {', '.join(config.plan.keep)} as given" if config.plan.keep else ""
+        planned = f"{config.model.kind}, planned when training begins{kept}; python -m cram.plan shows the plan"
+        return [("model", planned), data]
     parameters = count_parameters(config.model, config.wordpiece.vocab_size)
     memory = training_bytes(parameters.total)
     vocabulary = "of the tokenizer given" if config.tokenizer else f"{config.wordpiece.vocab_size:,}"
@@ -42,7 +47,7 @@ def _sizes(config: Config) -> list[tuple[str, str]]:
         ),
         ("memory", f"{memory / 1e9:.2f} GB for weights, gradients and optimizer; activations come on top"),
         ("update", _update(config)),
-        ("data", f"{config.data.source}, rows of {config.data.seq_len}: {_data(config)}"),
+        data,
     ]
 
 
@@ -58,7 +63,7 @@ def _data(config: Config) -> str:
     budget = config.parse_budget()
     if budget.clock == "tokens":
         return f"{format_tokens(budget.limit)} are needed"
-    if budget.clock == "steps":
+    if budget.clock == "steps" and config.model.size == "given":
         size = batch_tokens(config.batch)
         steps = int(budget.limit)
         # The mean batch over the schedule, sampled at a thousand values of progress at most.

@@ -8,6 +8,7 @@ from typing import Any
 from cram.build import build_parts, check
 from cram.clock import Clock, boot_clock
 from cram.config.config import Config
+from cram.config.planned import keep_plan
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
@@ -15,9 +16,10 @@ from cram.hub.initial import check_tokenizer, read_initial
 from cram.machine.device import set_threads
 from cram.methods.method import Method, Methods
 from cram.optim.schedule import decay_begins
+from cram.planning import plan_notes, plan_run, probe_again
 from cram.run.checkpoint import Checkpoints
 from cram.run.checksums import read_receipt
-from cram.run.folder import RunFolder
+from cram.run.folder import RunFolder, begun_config
 from cram.training.extension import plan_extension
 from cram.training.finish import finish_run
 from cram.training.start import train_run
@@ -48,6 +50,8 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
     Raises:
         CramError: for what the config, the data, the run folder or this machine do not allow.
     """
+    if config.model.size == "auto" and (begun := begun_config(config)):
+        config = keep_plan(config, begun)
     check(config)
     folder, budget = RunFolder(config), config.parse_budget()
     extension = plan_extension(folder, config, budget, decay_begins(config.schedule))
@@ -64,6 +68,11 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
             shards = prepare_shards(config.data, tokenizer)
         shards.verify()
         threads = set_threads(config.threads)
+        if config.model.size == "auto":
+            config = plan_run(config, shards, clock)
+            folder.plan(config)
+        for note in plan_notes(config):
+            print(note)
         parts = build_parts(config, shards)
         parts = replace(parts, methods=Methods([*parts.methods, *methods]))
         if initial:
@@ -71,5 +80,8 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
             parts.model.load_state_dict(initial)
     trained = train_run(config, folder, clock, shards, parts, extension, threads)
     progress = trained.session.state.last_progress
-    receipt = finish_run(config, folder.path, trained.session, shards) if trained.finished else None
-    return Outcome(folder.path, receipt, progress)
+    if not trained.finished:
+        return Outcome(folder.path, None, progress)
+    with clock.account("evaluation"):
+        probe_seconds = probe_again(config, shards)
+    return Outcome(folder.path, finish_run(config, folder.path, trained.session, shards, probe_seconds), progress)

@@ -17,8 +17,8 @@ GROUND = ["errors", "clock", "machine", "files", "config", "terminal", "command"
 PARTS = ["data", "model", "optim", "objectives", "methods", "evaluation", "hub", "planner", "reporting"]
 RHYTHM = ["training"]
 WIRING = ["build"]
-WHOLE = ["fitting", "dry_run", "ablation"]
-DOORS = ["ablate", "export", "prepare", "evaluate", "train", "glue"]
+WHOLE = ["planning", "fitting", "dry_run", "ablation"]
+DOORS = ["ablate", "export", "prepare", "evaluate", "plan", "train", "glue"]
 FLOORS = [GROUND, PARTS, RHYTHM, WIRING, WHOLE, DOORS]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 

@@ -61,6 +61,29 @@ class AblateConfig:
 
 
 @dataclass
+class PlannerConfig:
+    """The keys of `cram.plan` itself; all other words belong to the recipe."""
+
+    to: str | None = key(None, "yaml file to write the planned recipe to (null: print the plan only)", path=True)
+    picture: str | None = key(
+        None, "png file for the picture of the plan (null: beside the recipe, or none without one)", path=True
+    )
+    seconds: float = key(2.0, "time spent on each shape of the ladder", "seconds", above=0, most=3600)
+    shapes: int = key(24, "number of shapes that are timed", "shapes", least=1, most=1000)
+    card: str | None = key(
+        None,
+        "plan for this GPU by its datasheet instead of timing this machine, such as 'RTX 4090' (null: this machine)",
+    )
+    mfu: float = key(
+        0.4,
+        "with card=: share of the peak rate that training is assumed to reach",
+        "share of the peak",
+        above=0,
+        most=1,
+    )
+
+
+@dataclass
 class GlueConfig:
     """The keys of `cram.glue`; one setting holds for all tasks."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 from cram.clock import Budget
 from cram.config.data import DataConfig, SpecialConfig, WordPieceConfig
 from cram.config.model import ModelConfig
+from cram.config.plan import PlanConfig
 from cram.config.schema import group, key
 from cram.config.training import (
     AveragingConfig,
@@ -58,6 +59,7 @@ class Config:
     wordpiece: WordPieceConfig = group(WordPieceConfig)
     data: DataConfig = group(DataConfig)
     model: ModelConfig = group(ModelConfig)
+    plan: PlanConfig = group(PlanConfig)
     objective: ObjectiveConfig = group(ObjectiveConfig)
     optimizer: OptimizerConfig = group(OptimizerConfig)
     schedule: ScheduleConfig = group(ScheduleConfig)

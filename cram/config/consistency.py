@@ -7,6 +7,7 @@ from cram.config.choices import MODELS
 from cram.config.config import Config
 from cram.config.data import VOCAB_MULTIPLE
 from cram.config.model import ModelConfig
+from cram.config.plan import MODEL_KEYS, PLANNED_KEYS
 from cram.errors import CramError
 
 
@@ -18,7 +19,9 @@ def check_config(config: Config) -> None:
     """
     config.parse_budget()
     parse_duration(config.checkpoint.interval, "checkpoint.interval")
-    _check_model(config.model)
+    _check_plan(config)
+    if config.model.size == "given" or {"model.width", "model.heads"} <= set(config.plan.keep):
+        _check_model(config.model)
     _check_data(config)
     _check_objective(config)
     special_words = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
@@ -31,6 +34,16 @@ def check_config(config: Config) -> None:
     if config.compile.cuda_graphs and config.compile.kind == "eager":
         raise CramError(
             "compile.cuda_graphs=true replays compiled code, but compile.kind=eager compiles nothing: change one."
+        )
+
+
+def _check_plan(config: Config) -> None:
+    if unknown := [name for name in config.plan.keep if name not in PLANNED_KEYS]:
+        raise CramError(f"plan.keep: {unknown[0]} is not a key that is planned. These are: {', '.join(PLANNED_KEYS)}.")
+    if config.model.size == "auto" and config.init and not set(MODEL_KEYS) <= set(config.plan.keep):
+        raise CramError(
+            f"init={config.init} brings weights of a given shape, but model.size=auto plans the shape: give "
+            f"{', '.join(MODEL_KEYS)} as the weights have them."
         )
 
 

@@ -1,6 +1,7 @@
 """The keys of the model."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cram.config.choices import ATTENTION, MODELS
 from cram.config.schema import key
@@ -11,6 +12,12 @@ class ModelConfig:
     """The keys `model.*`: architecture, size and initial weights."""
 
     kind: str = key("encoder", "architecture", choices=MODELS)
+    size: Literal["given", "auto"] = key(
+        "given",
+        "given: as the keys say; auto: layers, width, heads, mlp_width, init_std, batch.tokens, the learning rates of "
+        "AdamW and the intervals are planned for this machine and budget, except those that you set",
+        identifies=False,
+    )
     layers: int = key(12, "number of transformer blocks", least=1, most=1000)
     width: int = key(768, "size of the hidden vectors, a multiple of model.heads", least=1, most=2**16)
     heads: int = key(12, "number of attention heads; an LSTM has none", least=1, most=2**12)

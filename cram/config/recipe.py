@@ -7,6 +7,8 @@ is ever expanded. `cram.config.schema` turns a text into a value of the type and
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import Field, asdict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ import yaml
 
 from cram.config.config import Config
 from cram.config.consistency import check_config
+from cram.config.plan import PLANNED_KEYS
 from cram.config.schema import build_config, collect_keys, get_type, parse_list, parse_value
 from cram.config.yaml_texts import YamlText, describe_content, read_yaml
 from cram.errors import CramError
@@ -55,7 +58,12 @@ def read_config(words: list[str]) -> Config:
     for key, _, line in _flatten(collect_keys(Config), mapping):
         if key in OUTPUT_KEYS and key not in word_values:
             check_inside_working_folder(recipe_values[key], f"{path}, line {line}: {key}: ", key)
-    config: Config = build_config(Config, recipe_values | word_values)
+    values = recipe_values | word_values
+    config: Config = build_config(Config, values)
+    if config.model.size == "auto":
+        # The shape in a recipe that does not ask for a plan is what a plan is to replace.
+        set_by_user = values if recipe_values.get("model.size") == "auto" else word_values
+        config.plan.keep = sorted({*config.plan.keep, *(name for name in PLANNED_KEYS if name in set_by_user)})
     config.recipe = path.stem
     config.run = config.run or f"runs/{path.stem}"
     check_config(config)
@@ -108,8 +116,21 @@ def read_mapping(schema: type[Schema], mapping: dict[str, Any], path: Path) -> S
 
 
 def format_config(config: Config) -> str:
-    """Return the yaml text from which `load_config` makes an equal config."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, width=10_000)
+    """Return the yaml text from which `load_config` makes an equal config.
+
+    The keys that `model.size=auto` is still to choose are left out.
+    """
+    return yaml.safe_dump(_without_planned(config), sort_keys=False, width=10_000)
+
+
+def _without_planned(config: Config) -> dict[str, Any]:
+    """Give the values of a config by group and key, without those that a plan chooses."""
+    values = asdict(config)
+    for name in PLANNED_KEYS if config.model.size == "auto" else ():
+        if name not in config.plan.keep:
+            *groups, key = name.split(".")
+            del reduce(getitem, groups, values)[key]
+    return values
 
 
 def recipe_names() -> list[str]:

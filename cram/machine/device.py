@@ -12,6 +12,7 @@ from cram.machine.host import commit, cores, cpu_name, host_memory, package_vers
 from cram.machine.peaks import peak_of
 
 X86 = ("x86_64", "AMD64")
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -65,7 +66,12 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         name = "bf16" if _has_bf16(device) else "fp16" if _has_fp16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+    return PRECISIONS[name]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """Return the word of `precision` for a dtype: `bf16`, `fp16` or `fp32`."""
+    return next(name for name, precision in PRECISIONS.items() if precision == dtype)
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from cram.config.choices import MODELS
 from cram.config.model import ModelConfig
 from cram.model.kinds import new_model
+from cram.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,14 @@ class Parameters:
 
 def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
     """Count the parameters of the model of `config`, built without memory."""
-    return _count(astuple(config), vocab_size)[0]
+    model = _model_without_memory(astuple(config), vocab_size)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return Parameters(
+        total=total,
+        without_embedding=total - model.embedding.weight.numel(),
+        body=_matrix_weights(model.blocks),
+        head=_matrix_weights(model.head),
+    )
 
 
 def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predicted_share: float) -> float:
@@ -63,32 +71,21 @@ def model_figures(config: ModelConfig, vocab_size: int, seq_len: int, predicted_
     }
 
 
-def matrix_shapes(config: ModelConfig, vocab_size: int) -> tuple[tuple[int, int], ...]:
+def matrix_shapes(config: ModelConfig, vocab_size: int) -> list[tuple[int, int]]:
     """List rows and columns of all matrices of blocks and head, those of a fused weight one by one."""
-    return _count(astuple(config), vocab_size)[1]
-
-
-@lru_cache(maxsize=1024)
-def _count(values: tuple[Any, ...], vocab_size: int) -> tuple[Parameters, tuple[tuple[int, int], ...]]:
-    """Count on the model of a config, given by its values.
-
-    Building it takes ten milliseconds, and a plan asks for hundreds of shapes again and again.
-    """
-    with torch.device("meta"):
-        model = new_model(ModelConfig(*values), vocab_size)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    parameters = Parameters(
-        total=total,
-        without_embedding=total - model.embedding.weight.numel(),
-        body=_matrix_weights(model.blocks),
-        head=_matrix_weights(model.head),
-    )
-    shapes: list[tuple[int, int]] = []
-    for layer in model.modules():
+    shapes = []
+    for layer in _model_without_memory(astuple(config), vocab_size).modules():
         if isinstance(layer, nn.Linear):
             rows, columns = layer.weight.shape
             shapes += [(part, columns) for part in getattr(layer, "splits", (rows,))]
-    return parameters, tuple(shapes)
+    return shapes
+
+
+@lru_cache(maxsize=4)
+def _model_without_memory(config: tuple[Any, ...], vocab_size: int) -> Transformer:
+    """Build the model of a config, given as its values; kept, because several figures of one model are asked for."""
+    with torch.device("meta"):
+        return new_model(ModelConfig(*config), vocab_size)
 
 
 def _matrix_weights(module: nn.Module) -> int:

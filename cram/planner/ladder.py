@@ -14,8 +14,8 @@ from cram.errors import CramError
 from cram.planner.shape import Shape
 
 ASPECT = (16, 128)
-HEAD_WIDTH, NARROW_HEAD_WIDTH = 64, 32
-NARROW = 128  # models below this width have narrow heads, so that they have more than one
+HEAD_WIDTH, NARROW_HEAD_WIDTH = 64, 16
+NARROW = 256  # models below this width have narrow heads: several heads begin to learn earlier than one or two
 MLP_MULTIPLE = 64
 
 

@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from cram.config.config import Config
 from cram.errors import CramError
 from cram.files.atomic import read_json, write_json
 from cram.planner.regression import RESAMPLES, Unknown, Values, fit_logarithm
 from cram.planner.runs import FittedRun, RunKind, check_one_kind, check_variety
 
+FITS = Path(__file__).resolve().parent / "fits"  # laws that come with cram
 LEAST_RUNS = 8  # two more than constants
 REACH = 1.5  # factor beyond the fitted range within which a law still counts as covering a run
 LEAST_GAIN = 0.9  # a floor must lower the residual at least to this share of what it is without one
@@ -153,6 +155,19 @@ def _constants(values: Values, middle_size: float, middle_updates: float) -> Val
 def write_loss_law(path: Path, law: LossLaw) -> None:
     """Write a law as JSON, with all fields of `LossLaw`."""
     write_json(path, asdict(law))
+
+
+def find_law(config: Config) -> LossLaw | None:
+    """Find the kept law of the model kind and the objective of a config; None if there is none.
+
+    Laws are relative to the unigram baseline, so that one text's serves another. Of several the one whose vocabulary is
+    nearest in size is taken.
+    """
+    laws = [read_loss_law(path) for path in sorted(FITS.glob("*.json"))]
+    suiting = [
+        law for law in laws if (law.kind.model, law.kind.objective) == (config.model.kind, config.objective.words)
+    ]
+    return min(suiting, key=lambda law: abs(law.kind.vocab_size - config.wordpiece.vocab_size), default=None)
 
 
 def read_loss_law(path: Path) -> LossLaw:

@@ -59,6 +59,11 @@ class RunFolder:
                 raise CramError(f"{folder} is a link, but a run writes only into folders of its own. Remove the link.")
         self._lock = self._take_lock()
 
+    def plan(self, config: Config) -> None:
+        """Take the config with the planned numbers in place of the one that left them open. The run has not begun."""
+        assert not self._has_begun
+        self._config = config
+
     @property
     def _has_begun(self) -> bool:
         return (self.path / RECIPE).exists()
@@ -167,6 +172,13 @@ class RunFolder:
         if lock is None:
             raise CramError(f"run={self.path}: another process is at work there. Wait for it, or choose another run=.")
         return lock
+
+
+def begun_config(config: Config) -> Config | None:
+    """Read the config that the run of a config has begun with; None if it has not begun."""
+    assert config.run is not None
+    folder = Path(config.run)
+    return read_run_config(folder) if (folder / RECIPE).exists() else None
 
 
 def find_run(name: str) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cram.clock import CHARGED, NOT_CHARGED, Budget
+from cram.config.plan import PlanConfig
 
 DAY = 86400.0  # seconds
 LEAST_USED = 0.97  # share of a wall-clock budget that must be spent, without stalls
@@ -143,6 +144,27 @@ def _judge_budget(inputs: RuleInputs) -> tuple[bool, str]:
         f"and at least {least:.2f} s without stalls"
     )
     return least <= inputs.spent - inputs.stalls and inputs.spent <= most, found
+
+
+def compare_plan(plan: PlanConfig, came: dict[str, float | None]) -> dict[str, Any] | None:
+    """Put what came of a run beside what its plan had predicted.
+
+    Args:
+        plan: with the predictions.
+        came: figures of the run, by the names of the plan's keys; None for a figure that there is none of.
+
+    Returns:
+        `budget` and `device` of the plan, and for each prediction `predicted`, `came` and `ratio`, which is came over
+        predicted. None for a run without a plan.
+    """
+    if plan.budget is None:
+        return None
+    compared = {}
+    for name, value in came.items():
+        predicted = getattr(plan, name)
+        ratio = round(value / predicted, 4) if predicted and value is not None else None
+        compared[name] = {"predicted": predicted, "came": value, "ratio": ratio}
+    return {"budget": plan.budget, "device": plan.device, **compared}
 
 
 def tabulate_time(seconds: dict[str, float | None]) -> dict[str, dict[str, float | None]]:

@@ -24,8 +24,13 @@ from cram.training.results import make_receipt
 from cram.training.session import Parts, Session
 
 
-def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) -> dict[str, Any]:
+def finish_run(
+    config: Config, run: Path, session: Session, shards: ShardSet, probe_seconds: float | None = None
+) -> dict[str, Any]:
     """Write everything that a finished run leaves behind.
+
+    Args:
+        probe_seconds: of an update of the plan's shape, timed again after training; None where it was not.
 
     Returns:
         The receipt.
@@ -43,7 +48,7 @@ def finish_run(config: Config, run: Path, session: Session, shards: ShardSet) ->
     last_good = clock.updates - session.state.faults.in_a_row
     rates = _rates(config.optimizer)
     failed = explain_failure(weights_finite, nats is not None, clock.updates, last_good, rates)
-    receipt = make_receipt(config, run, session, shards, held_out, unigram, failed)
+    receipt = make_receipt(config, run, session, shards, held_out, unigram, failed, probe_seconds)
     receipt["held_out"] |= further_figures(config, parts, clock, shards)
     if nats is not None and nats >= unigram:
         receipt["held_out"]["why_not_below_unigram"] = explain_loss_above_unigram(receipt, rates)

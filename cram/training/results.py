@@ -21,7 +21,7 @@ from cram.model.count import model_figures
 from cram.model.kinds import build_model
 from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
-from cram.run.receipt import MFU_FORMULA, RuleInputs, compute_mfu, judge_rules, tabulate_time
+from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
 from cram.training.session import Session, weights_hash
 
 
@@ -33,6 +33,7 @@ def make_receipt(
     held_out: dict[str, Any],
     unigram: float,
     failed: str | None,
+    probe_seconds: float | None,
 ) -> dict[str, Any]:
     """Compose the receipt of a run.
 
@@ -40,6 +41,7 @@ def make_receipt(
         held_out: figures of the evaluation, with None for a figure that is not finite.
         unigram: nats per token of the unigram baseline.
         failed: why the run has no usable model; None where it has one.
+        probe_seconds: of an update of the plan's shape, timed again after training; None where it was not.
     """
     clock, loader, counts = session.clock, session.parts.loader, shards.manifest["counts"]
     predicted_share = session.state.predicted / max(clock.positions, 1)
@@ -67,6 +69,7 @@ def make_receipt(
         },
         **({"methods": methods} if methods else {}),  # only methods that no key of the recipe names
         **_speed(session, figures["flops_per_position"]),
+        "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
         "micro_rows": session.state.micro_rows,
         "out_of_memory_halvings": session.state.out_of_memory,
         "faults": asdict(session.state.faults),
@@ -95,7 +98,7 @@ def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
     clock, peak = session.clock, peak_flops(session.parts.device)
     update_seconds = clock.seconds("updates")
     return {
-        "tokens_per_second": clock.positions / max(update_seconds + clock.seconds("waiting"), 1e-9),
+        "tokens_per_second": _pace(clock),
         "mfu": compute_mfu(flops_per_position, clock.positions, update_seconds, peak),
         "mfu_formula": MFU_FORMULA,
         "peak_flops": peak,
@@ -103,6 +106,23 @@ def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
         "device": device_name(session.parts.device),
         "precision": str(session.parts.precision).removeprefix("torch."),
     }
+
+
+def _plan(config: Config, clock: Clock, nats: float | None, probe_seconds: float | None) -> dict[str, Any] | None:
+    """Compare the plan with what came: pace and time of an update tell how far the machine itself has changed."""
+    came = {
+        "tokens_per_second": _pace(clock),
+        "update_seconds": probe_seconds,
+        "tokens": clock.positions,
+        "updates": clock.updates,
+        "nats": nats,
+    }
+    return compare_plan(config.plan, came)
+
+
+def _pace(clock: Clock) -> float:
+    """Compute the positions of a second, over the time of updates and of waiting for data."""
+    return clock.positions / max(clock.seconds("updates") + clock.seconds("waiting"), 1e-9)
 
 
 def _spent(clock: Clock, progress: float) -> dict[str, Any]:

@@ -47,7 +47,7 @@ TEXTS = ["The old cat sat on the wide mat, while rain fell over towns and quick 
 )
 def test_what_this_machine_cannot_do_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(CramError, match=message):
-        check(read_config(["recipe=bert_demo", "device=cpu", *words]))
+        check(read_config(["recipe=bert_demo", "model.size=given", "device=cpu", *words]))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,12 @@ def test_every_recipe_says_what_would_run_and_writes_nothing(
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert load_config(tmp_path / "recipe.yaml") == read_config([f"recipe={name}", "device=cpu", "dry_run=true"])
     found = dict(line.split(maxsplit=1) for line in figures.splitlines())
-    assert list(found) == ["model", "memory", "update", "data", "device", "precision", "attention", "compiled", "run"]
-    assert "parameters" in found["model"] and found["compiled"] == "nothing"
+    planned = "planned when training begins" in found["model"]
+    assert planned == (read_config([f"recipe={name}"]).model.size == "auto")
+    sizes = ["model", "data"] if planned else ["model", "memory", "update", "data"]
+    assert list(found) == [*sizes, "device", "precision", "attention", "compiled", "run"]
+    assert planned or "parameters" in found["model"]
+    assert found["compiled"] == "nothing"
 
 
 @pytest.mark.parametrize(
@@ -32,12 +36,14 @@ def test_every_recipe_says_what_would_run_and_writes_nothing(
     ],
 )
 def test_the_data_that_a_budget_needs(budget: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(["recipe=bert_demo", f"budget={budget}", "dry_run=true"]) == 0
+    words = ["recipe=bert_demo", "model.size=given", "model.width=192", "batch.tokens=2048"]
+    assert train([*words, f"budget={budget}", "dry_run=true"]) == 0
     assert said in capsys.readouterr().out
 
 
 def test_preparing_has_it_too_and_what_cannot_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare(["recipe=bert_demo", "--print"]) == 0
+    size = ["model.size=given", "model.layers=3", "model.width=192", "model.heads=3", "model.mlp_width=384"]
+    assert prepare(["recipe=bert_demo", *size, "--print"]) == 0
     assert "1,930,752 parameters" in capsys.readouterr().out
     with pytest.raises(CramError, match=r"model\.attention=flash cannot run"):
         train(["recipe=bert_demo", "model.attention=flash", "device=cpu", "--print"])

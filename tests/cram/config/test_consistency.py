@@ -11,10 +11,13 @@ from cram.errors import CramError
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.width=32"], "model.width=32 is not a multiple of model.heads=3: change either."),
-        (["model.width=9"], "model.heads=3 makes heads 3 wide, but rotary positions need an even width"),
+        (["model.width=32", "model.heads=3"], "model.width=32 is not a multiple of model.heads=3: change either."),
         (
-            ["model.kind=crammed", "model.width=27"],
+            ["model.width=9", "model.heads=3"],
+            "model.heads=3 makes heads 3 wide, but rotary positions need an even width",
+        ),
+        (
+            ["model.kind=crammed", "model.width=27", "model.heads=3"],
             "model.width=27 is odd, but sinusoidal positions need an even width",
         ),
         (

@@ -1,0 +1,30 @@
+"""`python -m cram.plan recipe=R budget=B`: what to train on this machine with this budget, as a recipe."""
+
+from cram.command import run_door
+from cram.config.commands import PlannerConfig
+from cram.config.recipe import read_config, read_words
+from cram.config.schema import collect_keys
+
+ABOUT = """Plan the size of a model and of its updates for a budget of time on this machine.
+
+    python -m cram.plan recipe=bert_auto budget=10m to=mine.yaml
+    python -m cram.train recipe=mine.yaml
+    python -m cram.plan recipe=bert_auto budget=24h card='RTX 4090'
+
+It times a ladder of shapes here, predicts tokens and held-out loss of each, prints the table, and with to= writes a
+recipe that holds every number. All other words are keys of a recipe; those that set a part of the shape are kept."""
+
+
+def main(words: list[str]) -> int:
+    """Print the plan that the words ask for."""
+    own_words = [word for word in words if word.partition("=")[0] in collect_keys(PlannerConfig)]
+    command = read_words(PlannerConfig, own_words)
+    others = [word for word in words if word not in own_words]
+    config = read_config([*others, "model.size=auto"])
+    from cram.planning import print_plan
+
+    return print_plan(command, config)
+
+
+if __name__ == "__main__":
+    run_door(main, PlannerConfig, ABOUT)

@@ -1,0 +1,66 @@
+"""The picture of a plan: predicted loss over size of the model, and the sizes that published laws would choose."""
+
+from io import BytesIO
+from pathlib import Path
+
+from cram.files.atomic import write_atomic
+from cram.planner.laws import PF_DAY, published_optimum
+from cram.planner.plan import Candidate, Plan
+from cram.planner.plan_report import best_of_each_size
+from cram.planner.size_rules import adjust_one_epoch
+
+
+def draw_plan(plan: Plan, unigram: float | None, path: Path) -> None:
+    """Draw the predicted loss, or without a law the tokens per parameter, of the best candidate of each size.
+
+    Args:
+        plan: to draw.
+        unigram: nats per token of the unigram baseline; None draws shares of it.
+        path: of the png file to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    scale = unigram or 1.0
+    for measured, marker, label in ((True, "o", "timed here"), (False, "x", "pace from the cost model")):
+        points = [(c.size.parameters, _height(c, plan, scale)) for c in _drawn(plan) if c.measured == measured]
+        axes.plot([x for x, _ in points], [y for _, y in points], marker, color="C0", label=label)
+    chosen = plan.chosen
+    axes.plot([chosen.size.parameters], [_height(chosen, plan, scale)], "*", markersize=16, color="C3", label="chosen")
+    for name, size, style in _published(chosen):
+        axes.axvline(size, color="0.4", linestyle=style, linewidth=1, label=f"{name}: {size / 1e6:.3g} M")
+    loss = "predicted loss, nats per token" if unigram else "predicted loss, share of the unigram baseline's"
+    axes.set(xscale="log", xlabel="parameters", ylabel=loss if plan.by_law else "tokens per parameter")
+    if plan.by_law and unigram:
+        axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
+    if not plan.by_law:
+        axes.set(yscale="log")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
+    pyplot.close(figure)
+    write_atomic(path, picture.getvalue())
+
+
+def _drawn(plan: Plan) -> list[Candidate]:
+    """The candidates that have a height: with a law those that it covers."""
+    best = best_of_each_size(plan)
+    return [candidate for candidate in best if candidate.updates and (not plan.by_law or candidate.relative_loss)]
+
+
+def _height(candidate: Candidate, plan: Plan, scale: float) -> float:
+    return candidate.predicted * scale if plan.by_law else candidate.tokens_per_parameter
+
+
+def _published(chosen: Candidate) -> list[tuple[str, float, str]]:
+    """What Kaplan's law and One Epoch's rule would choose for the compute of the choice: name, parameters, line."""
+    operations = 6.0 * chosen.size.without_embedding * chosen.tokens
+    product = float(chosen.size.parameters) * chosen.tokens
+    return [
+        ("Kaplan's optimum", published_optimum(operations / PF_DAY).parameters, "-."),
+        ("One Epoch's rule", adjust_one_epoch(product).parameters, ":"),
+    ]
