@@ -110,5 +110,4 @@ def load(
     if checkpoint is not None:
         snapshot = open_snapshot(folder, config, str(checkpoint), torch_device)
         return snapshot.model, snapshot.tokenizer
-    model, tokenizer = load_trained(folder, config, torch_device)
-    return model.eval(), tokenizer
+    return load_trained(folder, config, torch_device)

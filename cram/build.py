@@ -32,6 +32,7 @@ from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
 from cram.training.compilation import check_compile, eagerly
+from cram.training.gradients import in_evaluation_mode
 from cram.training.loss_scale import LossScale
 from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 from cram.training.session import Parts, RunState, UpdateParts
@@ -114,7 +115,7 @@ def assemble(
 
     def evaluate_eagerly(rows: HeldOutSet) -> dict[str, Any]:
         # Held-out rows have other shapes than those that training is compiled for.
-        with eagerly():
+        with eagerly(), in_evaluation_mode(model):
             return evaluate(model, rows, device)
 
     return Parts(

@@ -59,6 +59,7 @@ ODD_VALUES = {
     "threads": "1",
     "data.order": "likely_first unlikely_first",
     "model.attention": "softmax sdpa",
+    "model.dropout": "0.999 1e-9",
     "precision": "bf16 fp32 fp16",
     "data.epochs": "1 1000000",
     "data.subset_tokens": "1 1000 999999999",

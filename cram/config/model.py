@@ -31,4 +31,7 @@ class ModelConfig:
     norm_eps: float = key(1e-5, "epsilon of every normalisation layer", least=1e-15, below=1)
     init_std: float = key(0.02, "standard deviation of the initial weights", above=0, most=10)
     zero_init: bool = key(True, "initialise both output projections of each block with zeros")
+    dropout: float = key(
+        0.0, "share of each block's changes that training leaves out at random; one epoch needs none", least=0, below=1
+    )
     attention: str = key("auto", "implementation of attention", choices=ATTENTION, identifies=False)

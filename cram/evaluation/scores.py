@@ -6,9 +6,11 @@ is called bits_per_masked_byte, because the model sees the rest of the text on b
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cram.evaluation.held_out import HeldOutSet
 from cram.objectives.batch import IGNORED
@@ -20,6 +22,22 @@ LEAST_SHOWN_SHARE = 0.001  # share of unknown bytes below which there is no note
 
 
 @torch.no_grad()
+def score_batches(model: Any, rows: HeldOutSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Score the predictions of a model in fp32, some rows at a time.
+
+    Yields:
+        slots: int64 (n) on the CPU, indices into these rows * seq_len of the predicted tokens.
+        losses: fp32 (n) on the device, their nats.
+        correct: bool (n) on the device, whether the likeliest token is the label.
+    """
+    for begin in range(0, len(rows.tokens), BATCH_ROWS):
+        batch = slice(begin, begin + BATCH_ROWS)
+        labels = rows.labels[batch].flatten()
+        slots = (labels != IGNORED).nonzero().squeeze(1)
+        hidden = model(rows.inputs[batch].to(device), rows.documents[batch].to(device), slots.to(device))
+        yield slots, *model.head.score(hidden, labels[slots].to(device))
+
+
 def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, float]:
     """Compute the scores of a model in fp32.
 
@@ -28,13 +46,8 @@ def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, fl
         are right, and the number of predicted tokens.
     """
     nats = correct = 0.0
-    for begin in range(0, len(rows.tokens), BATCH_ROWS):
-        batch = slice(begin, begin + BATCH_ROWS)
-        labels = rows.labels[batch].flatten()
-        slots = (labels != IGNORED).nonzero().squeeze(1)
-        hidden = model(rows.inputs[batch].to(device), rows.documents[batch].to(device), slots.to(device))
-        loss, is_correct = model.head.score(hidden, labels[slots].to(device))
-        nats += float(loss.double().sum())
+    for _, losses, is_correct in score_batches(model, rows, device):
+        nats += float(losses.double().sum())
         correct += float(is_correct.sum())
     predicted = int((rows.labels != IGNORED).sum())
     bits_per_byte = nats / math.log(2) / max(rows.predicted_bytes, 1)

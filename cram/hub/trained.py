@@ -17,7 +17,7 @@ from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS, check_file, read_re
 
 
 def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """Load the model and the tokenizer of a finished run.
+    """Load the model, in evaluation mode, and the tokenizer of a finished run.
 
     Args:
         run: the run folder.
@@ -29,7 +29,7 @@ def load_trained(run: Path, config: Config, device: torch.device) -> tuple[Trans
     """
     weights, tokenizer = find_result(run, WEIGHTS), load_tokenizer(find_result(run, TOKENIZER))
     model = fill_model(config.model, read_tensors(weights), tokenizer, f"{weights}: ")
-    return model.to(device), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def fill_model(config: ModelConfig, state: dict[str, torch.Tensor], tokenizer: Tokenizer, where: str) -> Transformer:

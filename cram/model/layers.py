@@ -73,6 +73,11 @@ class FusedLinear(nn.Linear):
         self.splits = splits
 
 
+def make_dropout(share: float) -> nn.Module:
+    """Make the layer that leaves out a share of its input while the model is in training mode; nothing for 0."""
+    return nn.Dropout(share) if share else nn.Identity()
+
+
 class GatedMLP(nn.Module):
     """One wide projection whose first half gates the second half, then one back to the model's width; no biases.
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
 from cram.model.heads import TiedHead
-from cram.model.layers import FusedLinear, RMSNorm
+from cram.model.layers import FusedLinear, RMSNorm, make_dropout
 from cram.model.packing import document_positions, document_starts
 from cram.model.transformer import Architecture, Transformer
 
@@ -71,6 +71,7 @@ class LSTMBlock(nn.Module):
         self.input = FusedLinear(config.width, (config.width,) * GATES)
         self.recurrent = FusedLinear(config.width, (config.width,) * GATES)
         self.bias = nn.Parameter(torch.empty(GATES * config.width))
+        self.dropout = make_dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Apply the block to documents side by side: (longest, documents, width) -> the same shape."""
@@ -86,7 +87,8 @@ class LSTMBlock(nn.Module):
             states = torch.lstm(
                 normal, (empty, empty), parameters, True, 1, 0.0, torch.is_grad_enabled(), False, False
             )[0]
-        return hidden + states
+        changed: Tensor = hidden + self.dropout(states)
+        return changed
 
 
 class LSTMModel(Transformer):

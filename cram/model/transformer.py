@@ -12,7 +12,7 @@ from cram.model.attention import Attention, pick
 from cram.model.backends.backend import Packing
 from cram.model.backends.choose import BACKENDS, choose_backend
 from cram.model.heads import TiedHead
-from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm
+from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm, make_dropout
 from cram.model.packing import pack, pack_whole_rows
 
 
@@ -58,6 +58,7 @@ class Block(nn.Module):
         self.attention = Attention(config.width, config.heads, config.norm_eps if architecture.qk_norm else None)
         self.mlp_norm = architecture.norm(*norm)
         self.mlp = GatedMLP(config.width, config.mlp_width, architecture.gate)
+        self.dropout = make_dropout(config.dropout)
 
     def forward(
         self, hidden: Tensor, change: Tensor | None, packing: Packing, slots: Tensor | None = None
@@ -84,8 +85,8 @@ class Block(nn.Module):
         gathered = self.attention(normal, packing, slots)
         if slots is not None:
             hidden = pick(hidden, slots)
-        normal, hidden = self.mlp_norm.add(self.attention.out(gathered), hidden)
-        return hidden, self.mlp(normal)
+        normal, hidden = self.mlp_norm.add(self.dropout(self.attention.out(gathered)), hidden)
+        return hidden, self.dropout(self.mlp(normal))
 
 
 class Transformer(nn.Module):

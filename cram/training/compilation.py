@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from cram.clock import Budget
 from cram.config.training import CompileConfig
 from cram.errors import CramError
-from cram.training.gradients import accumulate
+from cram.training.gradients import accumulate, seed_dropout
 from cram.training.session import Session
 
 # Below this budget, compiling the blocks takes more time than it saves. How long a budget of tokens or updates takes is
@@ -111,9 +111,13 @@ def compile_model(model: nn.Module, kind: str, cuda_graphs: bool) -> Callable[[]
     Returns:
         A function that undoes it.
     """
+    from torch._inductor import config as inductor
+
     parts = list(model.get_submodule("blocks").children()) if kind == "blocks" else [model]
     config = torch._dynamo.config
     config.recompile_limit = max(config.recompile_limit, RECOMPILE_LIMIT)
+    # Dropout leaves out the same as in eager code, which compiled code is compared with.
+    inductor.fallback_random = True
     for part in parts:
         # On a CPU the model reads values of tensors, which a single graph cannot do.
         whole = next(part.parameters()).device.type == "cuda"
@@ -245,6 +249,7 @@ def _rows_to_check(session: Session) -> Any:
 
 def _pass(session: Session, rows: Any, progress: float) -> tuple[float, dict[str, Tensor]]:
     """Compute nats per predicted token and the gradients by parameter, and leave no gradient in the model."""
+    seed_dropout(session)
     predicted, nats = accumulate(session, rows, progress)
     gradients = {name: p.grad for name, p in session.parts.model.named_parameters() if p.grad is not None}
     session.parts.model.zero_grad(set_to_none=True)

@@ -12,6 +12,7 @@ from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
 from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
+from cram.evaluation.by_position import nats_by_position
 from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out
 from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
@@ -19,6 +20,8 @@ from cram.reporting.curves import plot_loss
 from cram.reporting.diagnosis import explain_failure, explain_loss_above_unigram
 from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, unregister_results
 from cram.run.receipt import tabulate_time
+from cram.training.compilation import eagerly
+from cram.training.gradients import in_evaluation_mode
 from cram.training.records import record_evaluation
 from cram.training.results import make_receipt
 from cram.training.session import Parts, Session
@@ -83,15 +86,19 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
     """Measure what is measured on the held-out text at the end only.
 
     Returns:
-        The share of bytes behind the unknown token; of a causal model also the bits per byte of the bigram baseline, of
-        a masked one also the nats per token by Cramming's masking rule, with the figures of that rule.
+        The share of bytes behind the unknown token; of a causal model also the bits per byte of the bigram baseline and
+        the nats per token by the length of the context; of a masked one also the nats per token by Cramming's masking
+        rule, with the figures of that rule.
     """
     unknown = {"unknown_share": parts.held_out.unknown_share}
     with clock.account("evaluation"):
         tokenizer = load_tokenizer(shards.tokenizer_path)
         if config.objective.held_out == "causal":
             special = SpecialTokens.of(tokenizer).ids()
-            return unknown | {"bigram_bits_per_byte": bigram_bits_per_byte(shards, parts.held_out, tokenizer, special)}
+            bigram = bigram_bits_per_byte(shards, parts.held_out, tokenizer, special)
+            with eagerly(), in_evaluation_mode(parts.model):
+                by_position = nats_by_position(parts.model, parts.held_out, parts.device)
+            return unknown | {"bigram_bits_per_byte": bigram, "by_position": by_position}
         documents, seq_len = shards.held_out(), config.data.seq_len
         rows = build_held_out(documents, tokenizer, seq_len, config.evaluation, CRAMMING_RULE)
         figures = parts.evaluate(rows)

@@ -1,6 +1,8 @@
 """The gradients of one update: micro-batches, out of memory, clipping, and whether everything is finite."""
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,7 +10,18 @@ from torch import nn
 
 from cram.errors import CramError
 from cram.machine.device import is_out_of_memory
-from cram.training.session import UpdateSession
+from cram.training.session import Session, UpdateSession
+
+
+def seed_dropout(session: Session) -> None:
+    """Seed torch's generators for the dropout of the next update, so that a resumed run leaves out the same.
+
+    Nothing happens without dropout. The seed is hashed, because the generator of a CPU reads 32 bits of it only.
+    """
+    seed = session.config.dropout_seed
+    if seed is not None:
+        digest = hashlib.sha256(f"dropout {seed} {session.clock.updates}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def accumulate(session: UpdateSession, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
@@ -48,12 +61,22 @@ def _micro_batches(session: UpdateSession, rows: Any) -> Iterator[Any]:
     return (rows[begin : begin + micro] for begin in range(0, len(rows.tokens), micro))
 
 
+@contextmanager
+def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the context."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
 @torch.no_grad()
 def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> torch.Tensor:
     """Compute the summed nats of each row, fp32 (rows,) on the device, in a forward pass without gradients."""
     parts, objective = session.parts, session.parts.objective
     batches = (objective.prepare(part, progress).to(parts.device) for part in _micro_batches(session, rows))
-    with autocast(session):
+    with autocast(session), in_evaluation_mode(parts.model):
         return torch.cat([objective.nats_per_row(parts.model, batch) for batch in batches])
 
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from cram.machine.device import device_name, synchronize
-from cram.training.gradients import accumulate, clip, nats_per_row
+from cram.training.gradients import accumulate, clip, nats_per_row, seed_dropout
 from cram.training.launched import Launched
 from cram.training.records import (
     begin_phase,
@@ -83,6 +83,7 @@ def update(session: Session) -> None:
     with clock.account("methods"):
         selected = parts.methods.select(taken, progress, partial(nats_per_row, session, progress=progress))
         parts.methods.before_update(parts.model, parts.optimizer, progress)
+    seed_dropout(session)
     predicted, nats = accumulate(session, selected, progress)
     finite = clip(session, nats)
     parts.optimizer.step(state.faults.lr_factor * parts.schedule(progress), progress, finite)

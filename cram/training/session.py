@@ -71,6 +71,7 @@ class LoopConfig:
         log_interval: updates between two lines of metrics.
         checkpoint_seconds: time between two checkpoints.
         evaluation_interval: share of the budget between two evaluations; None for one at the end only.
+        dropout_seed: of what the dropout of each update leaves out; None without dropout.
     """
 
     clip: float | None
@@ -78,6 +79,7 @@ class LoopConfig:
     log_interval: int
     checkpoint_seconds: float
     evaluation_interval: float | None
+    dropout_seed: int | None = None
 
 
 @dataclass

@@ -50,6 +50,7 @@ def loop_config(config: Config) -> LoopConfig:
         log_interval=config.log_interval,
         checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
         evaluation_interval=config.evaluation.interval,
+        dropout_seed=config.seed if config.model.dropout else None,
     )
 
 

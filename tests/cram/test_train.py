@@ -175,6 +175,7 @@ def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(
     held_out = receipt["held_out"]
     assert held_out["nats_per_token"] < held_out["unigram_nats_per_token"] - 1.0
     assert held_out["bits_per_byte"] < held_out["bigram_bits_per_byte"] - 0.5
+    assert held_out["by_position"][0]["nats_per_token"] > held_out["by_position"][-1]["nats_per_token"]
     assert "rules         all kept" in said
     assert "mask_rate" not in held_out and "cramming_rule" not in held_out
     # Each document's first token, [CLS], and the padding are all that no row predicts, and its first token.
@@ -192,7 +193,7 @@ def test_a_decoder_learns_and_is_evaluated_by_its_own_figures(
 
 def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: Path) -> None:
     words = [*tiny_words, "budget=200steps", "checkpoint.interval=0.15s", "evaluation.interval=0.1"]
-    words += ["averaging.start=0.05", "optimizer.kind=muon"]
+    words += ["averaging.start=0.05", "optimizer.kind=muon", "model.dropout=0.1"]
     straight = tmp_path / "straight"
     assert run(with_run(words, straight)).returncode == 0
     killed = tmp_path / "killed"

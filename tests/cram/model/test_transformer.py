@@ -1,13 +1,17 @@
 """The encoder against the stock class that it must equal, and against itself with packing and slots."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from cram.config.choices import MODELS
 from cram.config.model import ModelConfig
 from cram.errors import CramError
 from cram.hub.modernbert import MODERNBERT
 from cram.model.encoder import Encoder
+from cram.model.kinds import new_model
 
 VOCAB = 96
 CONFIG = {"layers": 3, "width": 32, "heads": 4, "mlp_width": 48}
@@ -204,3 +208,19 @@ def test_a_model_trained_with_a_gpu_kernel_is_evaluated_anywhere() -> None:
     with torch.no_grad():
         reference = build(attention="varlen")(tokens, one_document(tokens))
         assert torch.equal(reference, build(attention="auto")(tokens, one_document(tokens)))
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_dropout_changes_what_training_computes_and_nothing_else(kind: str) -> None:
+    config = ModelConfig(kind=kind, **CONFIG, init_std=0.3, zero_init=False)
+    plain, model = (new_model(replace(config, dropout=share), VOCAB) for share in (0.0, 0.5))
+    plain.initialise(0)
+    model.initialise(0)
+    tokens = random_tokens(2, 16)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    torch.manual_seed(0)
+    first, second = model(tokens), model(tokens)
+    torch.manual_seed(0)
+    assert torch.equal(model(tokens), first)
+    assert not torch.allclose(first, second)
+    assert torch.equal(model.eval()(tokens), plain(tokens))

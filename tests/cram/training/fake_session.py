@@ -128,6 +128,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "log_interval": 3,
         "checkpoint_seconds": 1e9,
         "evaluation_interval": None,
+        "dropout_seed": None,
         "micro_rows": 2,
         "clock": Clock(Budget.parse(budget)),
         "checkpoints": Checkpoints(run),

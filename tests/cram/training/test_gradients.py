@@ -1,5 +1,6 @@
 """The gradients of a real model, by micro-batches, in the precisions that training knows."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,9 @@ from cram.config.training import ObjectiveConfig
 from cram.model.encoder import Encoder
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Setting
-from cram.training.gradients import accumulate, clip
+from cram.training.gradients import accumulate, clip, in_evaluation_mode, seed_dropout
 from cram.training.loss_scale import LossScale
+from tests.cram.training.fake_session import make_session
 
 VOCAB, SEQ_LEN = 64, 16
 CPU = torch.device("cpu")
@@ -139,3 +141,30 @@ def test_a_loss_or_gradient_that_is_not_finite_is_seen(nats: float, gradient: fl
     assert bool(clip(of, torch.tensor(1.0)))
     next(of.parts.model.parameters()).grad[0, 0] *= gradient
     assert not bool(clip(of, torch.tensor(nats)))
+
+
+def test_dropout_of_an_update_depends_on_its_number_and_the_seed_alone(tmp_path: Path) -> None:
+    sessions = {seed: make_session(tmp_path, dropout_seed=seed) for seed in (None, 0, 1, 2**32, 2**63 - 1)}
+
+    def draw(seed: int | None, update: int) -> list[float]:
+        session = sessions[seed]
+        session.clock.updates = update
+        seed_dropout(session)
+        return torch.rand(4).tolist()
+
+    drawn = [draw(seed, update) for seed, update in ((0, 0), (0, 1), (1, 0), (2**32, 0), (2**63 - 1, 0))]
+    torch.rand(3)
+    assert draw(0, 1) == drawn[1]
+    assert len({tuple(numbers) for numbers in drawn}) == 5
+    torch.manual_seed(5)
+    expected = torch.rand(4).tolist()
+    torch.manual_seed(5)
+    assert draw(None, 0) == expected
+
+
+def test_dropout_is_off_in_evaluation_mode_only() -> None:
+    model = torch.nn.Dropout(0.5)
+    with pytest.raises(ZeroDivisionError), in_evaluation_mode(model):
+        assert not model.training
+        raise ZeroDivisionError
+    assert model.training
