@@ -31,8 +31,8 @@ from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
-from cram.training.compilation import check_compile, eagerly
-from cram.training.gradients import in_evaluation_mode
+from cram.training.compilation import check_compile
+from cram.training.gradients import eagerly, in_evaluation_mode
 from cram.training.loss_scale import LossScale
 from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 from cram.training.session import Parts, RunState, UpdateParts

@@ -4,7 +4,8 @@
 first, a middle and the last block cost time, however many there are. `model` compiles the whole forward pass at once,
 which takes longer and fuses across the borders of blocks. Names in the state dict stay as they are.
 
-Code that must not be compiled, such as an evaluation with other shapes and without gradients, runs inside `eagerly()`.
+Code that must not be compiled, such as an evaluation with other shapes and without gradients, runs inside
+`cram.training.gradients.eagerly`.
 
 CUDA graphs: the outputs of a graph lie in memory that its next replay overwrites. Each forward pass of the model begins
 a new step, so that a micro-batch may overwrite the memory of the one before. Only the gradients live longer than a
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from cram.clock import Budget
 from cram.config.training import CompileConfig
 from cram.errors import CramError
-from cram.training.gradients import accumulate, seed_dropout
+from cram.training.gradients import accumulate, eagerly, seed_dropout
 from cram.training.session import Session
 
 # Below this budget, compiling the blocks takes more time than it saves. How long a budget of tokens or updates takes is
@@ -79,11 +80,6 @@ def check_compile(config: CompileConfig, device: torch.device) -> None:
     """
     if config.cuda_graphs and device.type != "cuda":
         raise CramError(f"compile.cuda_graphs=true needs a GPU, and the device is {device.type}: leave it out.")
-
-
-def eagerly() -> Any:
-    """Give a context in which compiled modules run eagerly, and nothing is compiled."""
-    return torch.compiler.set_stance("force_eager")
 
 
 def compiled_graphs() -> int:

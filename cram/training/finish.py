@@ -20,8 +20,7 @@ from cram.reporting.curves import plot_loss
 from cram.reporting.diagnosis import explain_failure, explain_loss_above_unigram
 from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, unregister_results
 from cram.run.receipt import tabulate_time
-from cram.training.compilation import eagerly
-from cram.training.gradients import in_evaluation_mode
+from cram.training.gradients import eagerly, in_evaluation_mode
 from cram.training.records import record_evaluation
 from cram.training.results import make_receipt
 from cram.training.session import Parts, Session

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from cram.errors import CramError
 from cram.machine.device import is_out_of_memory
+from cram.training.noise_scale import NoiseProbe
 from cram.training.session import Session, UpdateSession
 
 
@@ -24,11 +25,28 @@ def seed_dropout(session: Session) -> None:
         torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def accumulate(session: UpdateSession, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
+def begin_probe(session: Session, rows: Any) -> NoiseProbe | None:
+    """Begin a measurement of the gradient noise in the next update, which trains on `rows`, if one is due."""
+    state, compiled = session.state, session.state.compiled
+    return state.noise_scale.begin(
+        update=session.clock.updates + 1,
+        rows=len(rows.tokens),
+        seq_len=session.parts.seq_len,
+        micro_rows=state.micro_rows,
+        cuda_graphs=compiled.get("cuda_graphs", False),
+    )
+
+
+def accumulate(
+    session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None = None
+) -> tuple[int, torch.Tensor]:
     """Compute the gradients of the loss of one update: the sum over all predicted tokens divided by their count.
 
     The count is that of all micro-batches together, so that the size of a micro-batch changes rounding alone. Running
     out of memory halves the micro-batch and starts the update again.
+
+    Args:
+        probe: where the gradient noise is measured; it watches the micro-batches.
 
     Returns:
         The number of predicted tokens, and the sum of their nats, an fp32 scalar on the device.
@@ -38,26 +56,36 @@ def accumulate(session: UpdateSession, rows: Any, progress: float) -> tuple[int,
     """
     while True:
         try:
-            return _accumulate(session, rows, progress)
+            return _accumulate(session, rows, progress, probe)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             halve_micro_batch(session)
 
 
-def _accumulate(session: UpdateSession, rows: Any, progress: float) -> tuple[int, torch.Tensor]:
-    batches = [session.parts.objective.prepare(part, progress) for part in _micro_batches(session, rows)]
+def _accumulate(
+    session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None
+) -> tuple[int, torch.Tensor]:
+    parts, micro = session.parts, session.state.micro_rows
+    micro = min(micro, probe.micro_rows) if probe else micro
+    batches = [parts.objective.prepare(part, progress) for part in _micro_batches(rows, micro)]
     predicted = sum(batch.predicted for batch in batches)
-    nats = torch.zeros((), device=session.parts.device)
-    # One context for all micro-batches: leaving it throws away the weights that were cast for it.
-    with autocast(session):
+    nats = torch.zeros((), device=parts.device)
+    with ExitStack() as contexts:
+        # One context for all micro-batches: leaving it throws away the weights that were cast for it.
+        contexts.enter_context(autocast(session))
+        if probe:
+            factor = parts.loss_scale.factor(parts.device) if parts.loss_scale else 1.0
+            contexts.enter_context(probe.watch(parts.model, [batch.predicted for batch in batches], factor))
+        if micro < session.state.micro_rows and session.state.compiled.get("kind", "eager") != "eager":
+            # Compiled code knows micro-batches of one size. Another size is not worth compiling for.
+            contexts.enter_context(eagerly())
         for batch in batches:
             nats += backward(session, batch, 1.0 / max(predicted, 1))
     return predicted, nats
 
 
-def _micro_batches(session: UpdateSession, rows: Any) -> Iterator[Any]:
-    micro = session.state.micro_rows
+def _micro_batches(rows: Any, micro: int) -> Iterator[Any]:
     return (rows[begin : begin + micro] for begin in range(0, len(rows.tokens), micro))
 
 
@@ -75,7 +103,9 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> torch.Tensor:
     """Compute the summed nats of each row, fp32 (rows,) on the device, in a forward pass without gradients."""
     parts, objective = session.parts, session.parts.objective
-    batches = (objective.prepare(part, progress).to(parts.device) for part in _micro_batches(session, rows))
+    batches = (
+        objective.prepare(part, progress).to(parts.device) for part in _micro_batches(rows, session.state.micro_rows)
+    )
     with autocast(session), in_evaluation_mode(parts.model):
         return torch.cat([objective.nats_per_row(parts.model, batch) for batch in batches])
 
@@ -84,6 +114,11 @@ def autocast(session: UpdateSession) -> torch.autocast:
     """Give the context that has the precision of the forward pass."""
     precision = session.parts.precision
     return torch.autocast(session.parts.device.type, precision, enabled=precision != torch.float32)
+
+
+def eagerly() -> Any:
+    """Give a context in which compiled modules run eagerly, and nothing is compiled."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def backward(session: UpdateSession, batch: Any, scale: float) -> torch.Tensor:
@@ -123,8 +158,11 @@ def halve_micro_batch(session: UpdateSession) -> None:
     print(f"warning: out of memory; the micro-batch is now {session.state.micro_rows} rows.", flush=True)
 
 
-def clip(session: UpdateSession, nats: torch.Tensor) -> torch.Tensor:
+def clip(session: UpdateSession, nats: torch.Tensor, probe: NoiseProbe | None = None) -> torch.Tensor:
     """Undo the loss scale, and scale the gradients down to the clipping norm if their norm is larger.
+
+    Args:
+        probe: where the gradient noise is measured; it is told the norm before clipping.
 
     Returns:
         bool scalar on the device: whether the loss and all gradients are finite.
@@ -133,6 +171,8 @@ def clip(session: UpdateSession, nats: torch.Tensor) -> torch.Tensor:
         session.parts.loss_scale.unscale()
     gradients = [parameter.grad for parameter in session.parts.model.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    if probe:
+        probe.record_whole(norm)
     if session.config.clip is not None:
         # Not torch's `clip_grad_norm_`, which adds 1e-6 to the norm: too much beside a small one.
         torch._foreach_mul_(gradients, session.config.clip / norm.clamp(min=session.config.clip))

@@ -9,10 +9,8 @@ import time
 from dataclasses import asdict
 from functools import partial
 
-import torch
-
 from cram.machine.device import device_name, synchronize
-from cram.training.gradients import accumulate, clip, nats_per_row, seed_dropout
+from cram.training.gradients import accumulate, begin_probe, clip, nats_per_row, seed_dropout
 from cram.training.launched import Launched
 from cram.training.records import (
     begin_phase,
@@ -84,8 +82,9 @@ def update(session: Session) -> None:
         selected = parts.methods.select(taken, progress, partial(nats_per_row, session, progress=progress))
         parts.methods.before_update(parts.model, parts.optimizer, progress)
     seed_dropout(session)
-    predicted, nats = accumulate(session, selected, progress)
-    finite = clip(session, nats)
+    probe = begin_probe(session, selected)
+    predicted, nats = accumulate(session, selected, progress, probe)
+    finite = clip(session, nats, probe)
     parts.optimizer.step(state.faults.lr_factor * parts.schedule(progress), progress, finite)
     if parts.loss_scale:
         parts.loss_scale.update()
@@ -93,7 +92,7 @@ def update(session: Session) -> None:
     with clock.account("methods"):
         parts.methods.after_step(parts.model, progress)
     positions = rows * parts.seq_len
-    session.in_flight.append(Launched(positions, predicted, torch.stack([nats, finite.float()])))
+    session.in_flight.append(Launched(positions, predicted, nats, finite, probe))
     clock.count_update(positions)
     state.last_progress = progress
     settle(session, keep=0 if parts.device.type == "cpu" or progress == 1.0 else 1)

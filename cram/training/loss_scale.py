@@ -24,6 +24,11 @@ class LossScale:
         """Add the gradients of the scaled loss."""
         self._scaler.scale(loss).backward()
 
+    def factor(self, device: torch.device) -> torch.Tensor:
+        """Give the factor, an fp32 scalar on the device, without waiting for the device."""
+        scaled: torch.Tensor = self._scaler.scale(torch.ones((), device=device))
+        return scaled
+
     def unscale(self) -> None:
         """Divide the gradients by the factor."""
         self._scaler.unscale_(self._optimizer)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cram.training.compilation import compiled_graphs
+from cram.training.noise_scale import NoiseScale
 from cram.training.session import Session, Window
 
 
@@ -13,9 +14,11 @@ def settle(session: Session, keep: int = 0) -> None:
     state = session.state
     while len(session.in_flight) > keep:
         launched = session.in_flight.pop(0)
-        nats, finite = launched.wait()  # first, so that the clock sees the true end of the update
+        nats, finite, norms = launched.wait()  # first, so that the clock sees the true end of the update
         seconds = session.clock.end_update(launched.positions, known_reason(session))
         state.faults.count(finite)
+        if launched.probe and finite:
+            state.noise_scale.add(launched.probe, *norms)
         predicted = launched.predicted if finite else 0
         state.predicted += predicted
         state.window.add(nats if finite else 0.0, predicted, launched.positions, seconds)
@@ -57,6 +60,7 @@ def log(session: Session) -> None:
         "lr": session.parts.optimizer.lr(),
         "tokens_per_second": window.positions / max(window.seconds, 1e-9),
         "batch_tokens": window.positions / max(window.updates, 1),
+        "noise_scale": state.noise_scale.tokens(),
         "progress": state.last_progress,
         "positions": clock.positions - positions_in_flight(session),
         "charged_seconds": clock.charged(),
@@ -71,7 +75,7 @@ def begin_phase(session: Session) -> None:
     settle(session)
     log(session)
     state, clock = session.state, session.clock
-    state.faults.recent = None
+    state.faults.recent, state.noise_scale = None, NoiseScale()  # neither is comparable
     record = {"kind": "phase", "step": clock.updates, "time": time.time(), "progress": state.last_progress}
     session.metrics.write({**record, "charged_seconds": clock.charged()})
 

@@ -22,7 +22,7 @@ from cram.model.kinds import build_model
 from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
 from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
-from cram.training.session import Session, weights_hash
+from cram.training.session import RunState, Session, weights_hash
 
 
 def make_receipt(
@@ -70,10 +70,7 @@ def make_receipt(
         **({"methods": methods} if methods else {}),  # only methods that no key of the recipe names
         **_speed(session, figures["flops_per_position"]),
         "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
-        "micro_rows": session.state.micro_rows,
-        "out_of_memory_halvings": session.state.out_of_memory,
-        "faults": asdict(session.state.faults),
-        "compile": session.state.compiled,
+        **_updates(session.state),
         "threads": session.threads,
         "processes": session.state.processes,
         "bytes_repeat": not describe_changes(session.state.processes),
@@ -91,6 +88,17 @@ def _data(config: Config, shards: ShardSet) -> dict[str, Any]:
     """Compose the fields on the data and on what its tokenizer loses."""
     of_tokenizer = {name: shards.manifest["tokenizer"].get(name) for name in ("unknown_tokens", "lost_characters")}
     return describe_data(config, shards) | of_tokenizer
+
+
+def _updates(state: RunState) -> dict[str, Any]:
+    """Compose the fields on how updates were computed and what their gradients were like."""
+    return {
+        "micro_rows": state.micro_rows,
+        "out_of_memory_halvings": state.out_of_memory,
+        "faults": asdict(state.faults),
+        "noise_scale": state.noise_scale.report(),
+        "compile": state.compiled,
+    }
 
 
 def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:

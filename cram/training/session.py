@@ -19,9 +19,10 @@ from cram.run.metrics import Metrics
 from cram.training.faults import Faults
 from cram.training.launched import Launched
 from cram.training.loss_scale import LossScale
+from cram.training.noise_scale import NoiseScale
 from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 
-PROCESS_STATE = ("window", "faults")  # parts of the state that are dataclasses of their own
+PROCESS_STATE = ("window", "faults", "noise_scale")  # parts of the state that are dataclasses of their own
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class RunState:
         extensions: `cram.run.history.Extension` of each longer budget, as JSON.
         window: sums since the last line of metrics.
         faults: updates that were left out, rollbacks and jumps of the loss.
+        noise_scale: of the gradients.
     """
 
     micro_rows: int = 1
@@ -130,6 +132,7 @@ class RunState:
     extensions: list[dict[str, Any]] = field(default_factory=list)
     window: Window = field(default_factory=Window)
     faults: Faults = field(default_factory=Faults)
+    noise_scale: NoiseScale = field(default_factory=NoiseScale)
 
 
 class UpdateSession(Protocol):
@@ -255,6 +258,7 @@ def resume(session: Session, checkpoint: Checkpoint) -> None:
         **{name: saved[name] for name in vars(session.state) if name not in PROCESS_STATE},
         window=Window(**saved["window"]),
         faults=Faults(**saved["faults"]),
+        noise_scale=NoiseScale(**saved.get("noise_scale", {})),  # checkpoints of early versions do not have it
     )
     if saved["budget"] != asdict(clock.budget):
         data_share = parts.loader.rows_taken / parts.loader.rows_total

@@ -26,6 +26,7 @@ from cram.run.checksums import RESULT_FILES, START_FILES
 from cram.run.metrics import read_metrics
 from cram.run.receipt import BUDGET_RULE
 from cram.train import main
+from cram.training.noise_scale import EVERY
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "cram.train"]
@@ -90,6 +91,9 @@ def test_a_run_leaves_all_that_is_promised_and_learns(finished: tuple[list[str],
     assert receipt["budget"] == {"clock": "steps", "limit": 200.0, "spent": 200, "overshoot": 0.0, "progress": 1.0}
     assert receipt["repeated_rows"] == max(0, 200 * 8 - receipt["data"]["rows"]) > 0
     assert [line["rule"] for line in receipt["rules"] if not line["passed"]] == ["no sample repeated"]
+    noise = receipt["noise_scale"]
+    assert (noise["measured_updates"], noise["update_tokens"]) == (200 // EVERY, 256)
+    assert noise["trace"] > 0.0
     assert "unigram baseline" in said
     assert "fill-mask" in said
 
@@ -206,11 +210,14 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: P
     step = int(resumed.stdout.split("at update ")[1].split(",")[0])
     assert 0 < step < 200
     assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    names = ("kind", "step", "loss", "nats_per_token", "noise_scale")
     figures = [
-        [(r["kind"], r["step"], r.get("loss"), r.get("nats_per_token")) for r in read_metrics(folder / "metrics.jsonl")]
+        [tuple(r.get(name) for name in names) for r in read_metrics(folder / "metrics.jsonl")]
         for folder in (straight, killed)
     ]
     assert figures[0] == figures[1]
+    noise = [read_json(folder / "receipt.json")["noise_scale"] for folder in (straight, killed)]
+    assert noise[0] == noise[1]
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tiny_words: list[str], tmp_path: Path) -> None:

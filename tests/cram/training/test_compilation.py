@@ -38,10 +38,9 @@ from cram.training.compilation import (
     compile_model,
     compile_session,
     compiled_graphs,
-    eagerly,
     kinds_to_try,
 )
-from cram.training.gradients import accumulate
+from cram.training.gradients import accumulate, eagerly
 from cram.training.session import RunState, Session
 from cram.training.start import loop_config
 

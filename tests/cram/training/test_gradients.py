@@ -16,6 +16,7 @@ from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Setting
 from cram.training.gradients import accumulate, clip, in_evaluation_mode, seed_dropout
 from cram.training.loss_scale import LossScale
+from cram.training.noise_scale import NoiseProbe
 from tests.cram.training.fake_session import make_session
 
 VOCAB, SEQ_LEN = 64, 16
@@ -47,7 +48,9 @@ def session(micro_rows: int, precision: torch.dtype = torch.float32, scaled: boo
         precision=precision,
         loss_scale=LossScale(model.parameters(), CPU) if scaled else None,
     )
-    return SimpleNamespace(parts=parts, state=SimpleNamespace(micro_rows=micro_rows), config=SimpleNamespace(clip=None))
+    return SimpleNamespace(
+        parts=parts, state=SimpleNamespace(micro_rows=micro_rows, compiled={}), config=SimpleNamespace(clip=None)
+    )
 
 
 def gradients(of: Any) -> torch.Tensor:
@@ -76,6 +79,23 @@ def test_the_size_of_a_micro_batch_changes_rounding_alone(precision: torch.dtype
     torch.testing.assert_close(nats, sum_of_parts, rtol=tolerance, atol=0.0)
     apart = torch.linalg.vector_norm(gradients(whole) - gradients(parts))
     assert apart < tolerance * torch.linalg.vector_norm(gradients(whole))
+
+
+def test_a_measurement_sees_the_gradient_of_each_half_and_changes_rounding_alone() -> None:
+    plain, measured, probe = session(8), session(8), NoiseProbe(8 * SEQ_LEN, 4)
+    predicted, nats = accumulate(plain, ROWS, 0.0)
+    same, sum_of_halves = accumulate(measured, ROWS, 0.0, probe)
+    assert clip(measured, sum_of_halves, probe)
+    assert (same, sum(probe.predicted), len(probe.predicted)) == (predicted, predicted, 2)
+    torch.testing.assert_close(nats, sum_of_halves, rtol=1e-5, atol=0.0)
+    whole = gradients(plain)
+    assert torch.linalg.vector_norm(whole - gradients(measured)) < 1e-5 * torch.linalg.vector_norm(whole)
+    parts, squares = plain.parts, []
+    for half in (ROWS[0:4], ROWS[4:8]):
+        loss = parts.objective.loss(parts.model, parts.objective.prepare(half, 0.0)) / predicted
+        squares += [g.double().square().sum() for g in torch.autograd.grad(loss, list(parts.model.parameters()))]
+    torch.testing.assert_close(probe.norms[0].double(), sum(squares).sqrt(), rtol=1e-5, atol=0.0)  # type: ignore[union-attr]
+    torch.testing.assert_close(probe.norms[1], torch.linalg.vector_norm(whole), rtol=1e-5, atol=0.0)
 
 
 def test_half_precision_gives_nearly_the_gradients_of_single() -> None:
