@@ -27,14 +27,19 @@ def seed_dropout(session: Session) -> None:
 
 def begin_probe(session: Session, rows: Any) -> NoiseProbe | None:
     """Begin a measurement of the gradient noise in the next update, which trains on `rows`, if one is due."""
-    state, compiled = session.state, session.state.compiled
+    state = session.state
     return state.noise_scale.begin(
         update=session.clock.updates + 1,
         rows=len(rows.tokens),
         seq_len=session.parts.seq_len,
         micro_rows=state.micro_rows,
-        cuda_graphs=compiled.get("cuda_graphs", False),
+        compiled=_is_compiled(session),
+        cuda_graphs=state.compiled.get("cuda_graphs", False),
     )
+
+
+def _is_compiled(session: UpdateSession) -> bool:
+    return bool(session.state.compiled.get("kind", "eager") != "eager")
 
 
 def accumulate(
@@ -77,7 +82,7 @@ def _accumulate(
         if probe:
             factor = parts.loss_scale.factor(parts.device) if parts.loss_scale else 1.0
             contexts.enter_context(probe.watch(parts.model, [batch.predicted for batch in batches], factor))
-        if micro < session.state.micro_rows and session.state.compiled.get("kind", "eager") != "eager":
+        if micro < session.state.micro_rows and _is_compiled(session):
             # Compiled code knows micro-batches of one size. Another size is not worth compiling for.
             contexts.enter_context(eagerly())
         for batch in batches:

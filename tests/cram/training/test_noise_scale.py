@@ -18,7 +18,7 @@ from cram.training import gradients, noise_scale
 from cram.training.gradients import accumulate, begin_probe, clip
 from cram.training.loop import settle, train, update
 from cram.training.loss_scale import LossScale
-from cram.training.noise_scale import EVERY, NoiseProbe, NoiseScale
+from cram.training.noise_scale import EVERY, EVERY_EAGERLY, NoiseProbe, NoiseScale
 from cram.training.records import begin_phase
 from cram.training.session import Session, resume
 from tests.cram.training.fake_session import SEQ_LEN, FakeBatch, FakeObjective, FakeRows, make_session
@@ -190,9 +190,10 @@ def test_halves_of_a_compiled_micro_batch_run_eagerly(
     monkeypatch.setattr(gradients, "eagerly", noted)
     session = make_session(tmp_path, "100steps", micro_rows=micro_rows)
     session.state.compiled = {"kind": kind}
-    for _ in range(EVERY):
+    for _ in range(EVERY_EAGERLY):
         update(session)
     assert len(entered) == eager
+    assert session.state.noise_scale.measured == (1 if eager else EVERY_EAGERLY // EVERY)
 
 
 def known(gradient_square: float, trace: float) -> NoiseScale:
@@ -202,7 +203,11 @@ def known(gradient_square: float, trace: float) -> NoiseScale:
 @pytest.mark.parametrize(
     ("scale", "note"),
     [
-        (NoiseScale(), "not measured: the last phase has had fewer than 16 updates"),
+        (
+            NoiseScale(),
+            "not measured: the last phase is too short, for one update in 16 is measured, and one in 64 where it is "
+            "one compiled micro-batch",
+        ),
         (NoiseScale(obstacle="an update is one row"), "not measured: an update is one row"),
         (known(-0.1, 5.0), "not known: the noise hides the gradient, so that its mean square is not above zero"),
         (known(0.1, -5.0), "not known: the noise is too small to be seen beside the gradient"),
