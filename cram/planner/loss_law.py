@@ -27,6 +27,7 @@ from cram.planner.regression import RESAMPLES, Unknown, Values, fit_logarithm
 from cram.planner.runs import FittedRun, RunKind, check_one_kind, check_variety
 
 FITS = Path(__file__).resolve().parent / "fits"  # laws that come with cram
+CONSTANTS = ("floor", "size_scale", "size_exponent", "update_scale", "update_exponent", "critical_batch")
 LEAST_RUNS = 8  # two more than constants
 REACH = 1.5  # factor beyond the fitted range within which a law still counts as covering a run
 LEAST_GAIN = 0.9  # a floor must lower the residual at least to this share of what it is without one
@@ -93,7 +94,7 @@ class LossLaw:
 
 
 def fit_loss_law(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LossLaw:
-    """Fit the law to finished runs.
+    """Fit the law to finished runs. Runs that repeated data are left out.
 
     The law has a floor only where it fits clearly better with one, by `LEAST_GAIN`: small runs are far above any floor.
 
@@ -103,6 +104,7 @@ def fit_loss_law(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LossL
     Raises:
         CramError: the runs are of several kinds, or of too few sizes, token counts or batch sizes.
     """
+    runs = [run for run in runs if not run.repeats]
     kind = check_one_kind(runs)
     check_variety(runs, sizes=3, token_counts=2, batches=2)
     if len(runs) < LEAST_RUNS:

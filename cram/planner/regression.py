@@ -53,9 +53,7 @@ class Regression:
 
     def derive(self, convert: Callable[[Values], Values]) -> tuple[Values, dict[str, tuple[float, float]]]:
         """Return quantities that `convert` computes from the unknowns, and their intervals."""
-        samples = [convert(sample) for sample in self.samples]
-        values = convert(self.values)
-        return values, {name: _percentiles([sample[name] for sample in samples]) for name in values}
+        return convert(self.values), _intervals([convert(sample) for sample in self.samples])
 
 
 def fit_logarithm(
@@ -75,7 +73,7 @@ def fit_logarithm(
         predict: values at all points, all positive, for given unknowns.
         observed: values at the points, all positive.
         unknowns: with their ranges.
-        resamples: number of bootstrap samples.
+        resamples: number of bootstrap samples; 0 for no intervals.
     """
     target, generator = np.log(observed), np.random.default_rng(0)
     starts = [np.full(len(unknowns), 0.5), *generator.random((STARTS, len(unknowns)))]
@@ -89,7 +87,7 @@ def fit_logarithm(
         samples.append(_to_values(unknowns, _minimise(predict, resampled, unknowns, best)[0]))
     return Regression(
         values=values,
-        intervals={unknown.name: _percentiles([sample[unknown.name] for sample in samples]) for unknown in unknowns},
+        intervals=_intervals(samples),
         samples=tuple(samples),
         residual=float(np.sqrt(np.mean(widened**2))),
         at_bound=tuple(u.name for u, place in zip(unknowns, best, strict=True) if not AT_BOUND < place < 1 - AT_BOUND),
@@ -106,6 +104,7 @@ def _minimise(
         lambda place: np.log(predict(_to_values(unknowns, place))) - target,
         np.clip(start, 1e-6, 1 - 1e-6),
         bounds=(0.0, 1.0),
+        method="dogbox",
         loss="huber",
         f_scale=TYPICAL,
         max_nfev=200,
@@ -123,6 +122,10 @@ def _to_value(unknown: Unknown, share: float) -> float:
     return float(unknown.low * (unknown.high / unknown.low) ** share)
 
 
-def _percentiles(values: list[float]) -> tuple[float, float]:
-    low, high = np.percentile(values, INTERVAL)
-    return float(low), float(high)
+def _intervals(samples: list[Values]) -> dict[str, tuple[float, float]]:
+    """The interval of each value over the samples; nothing without samples."""
+    intervals = {}
+    for name in samples[0] if samples else ():
+        low, high = np.percentile([sample[name] for sample in samples], INTERVAL)
+        intervals[name] = (float(low), float(high))
+    return intervals

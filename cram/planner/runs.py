@@ -1,13 +1,15 @@
 """The runs that laws are fitted to, read from the receipts of a folder."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 from cram.errors import CramError
+from cram.files.sealed import CHECKSUMS
+from cram.planner.laws import training_flops
 from cram.run.checksums import RECEIPT, RECIPE, is_finished, read_receipt, read_run_config
+from cram.run.metrics import read_metrics
 
 SAME = 1.05  # figures of runs that differ by a smaller factor count as the same: an update more or less
 
@@ -30,6 +32,19 @@ class RunKind:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The held-out loss of a run at one moment.
+
+    Attributes:
+        tokens: that it had been trained on.
+        nats: per predicted token.
+    """
+
+    tokens: float
+    nats: float
+
+
+@dataclass(frozen=True)
 class FittedRun:
     """The figures of a finished run.
 
@@ -40,8 +55,9 @@ class FittedRun:
         tokens: positions that it was trained on, repeated ones included.
         batch: mean tokens of an update.
         epochs: how often it saw its data; up to 1 nothing was repeated.
-        nats: held-out loss, nats per predicted token.
+        nats: held-out loss at the end, nats per predicted token.
         unigram_nats: the same of the unigram baseline.
+        curve: the held-out losses of the run in order, the last one included.
     """
 
     name: str
@@ -52,6 +68,7 @@ class FittedRun:
     epochs: float
     nats: float
     unigram_nats: float
+    curve: tuple[Evaluation, ...] = ()
 
     @property
     def relative_loss(self) -> float:
@@ -63,9 +80,29 @@ class FittedRun:
         """Number of updates."""
         return self.tokens / self.batch
 
+    @property
+    def data_tokens(self) -> float:
+        """Tokens of the data that it saw, each counted once."""
+        return self.tokens / max(1.0, self.epochs)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it saw a notable part of its data more than once."""
+        return self.epochs > SAME
+
+    @property
+    def least_nats(self) -> float:
+        """The least held-out loss of the run, which early stopping would keep."""
+        return min([self.nats, *(evaluation.nats for evaluation in self.curve)])
+
+    @property
+    def compute(self) -> float:
+        """Floating-point operations of the training, C = 6 N D."""
+        return training_flops(self.parameters, self.tokens)
+
 
 def read_runs(folder: Path) -> list[FittedRun]:
-    """Read the finished runs in a folder, such as one that `cram.ablate` has made.
+    """Read the finished runs in a folder that `cram.ablate` has made, or in a folder of such folders.
 
     Runs that failed are left out, with a printed line.
 
@@ -75,7 +112,8 @@ def read_runs(folder: Path) -> list[FittedRun]:
     Raises:
         CramError: the folder holds no run, a run is not finished, or none has a usable model.
     """
-    paths = sorted(path.parent for path in folder.glob(f"*/{RECIPE}"))
+    recipes = [*folder.glob(f"*/{RECIPE}"), *folder.glob(f"*/*/{RECIPE}")]
+    paths = sorted(path.parent for path in recipes if (path.parent / CHECKSUMS).exists())
     if not paths:
         raise CramError(f"fit={folder}: there is no run. Name the folder of a table that cram.ablate has made.")
     unfinished = [path.name for path in paths if not is_finished(path)]
@@ -106,6 +144,18 @@ def _read_run(path: Path) -> FittedRun | None:
         epochs=receipt["epochs"],
         nats=held_out["nats_per_token"],
         unigram_nats=held_out["unigram_nats_per_token"],
+        curve=_read_curve(path / "metrics.jsonl", receipt["positions"] / receipt["updates"]),
+    )
+
+
+def _read_curve(path: Path, batch: float) -> tuple[Evaluation, ...]:
+    """Read the held-out losses of a run that are finite; none where its metrics are gone."""
+    if not path.exists():
+        return ()
+    return tuple(
+        Evaluation(record["step"] * batch, record["nats_per_token"])
+        for record in read_metrics(path)
+        if record["kind"] == "held_out" and record.get("step") and record.get("nats_per_token")
     )
 
 
@@ -144,7 +194,7 @@ def check_variety(runs: Sequence[FittedRun], sizes: int, token_counts: int, batc
         (token_counts, "tokens", "token counts"),
         (batches, "batch", "batch sizes"),
     ):
-        found = count_different(getattr(run, name) for run in runs)
+        found = len(group_by_value(runs, attrgetter(name)))
         if found < needed:
             raise CramError(
                 f"fit=: the runs are of {found} {words}, and the fit needs {needed}. Add runs to the table, or name "
@@ -152,7 +202,24 @@ def check_variety(runs: Sequence[FittedRun], sizes: int, token_counts: int, batc
             )
 
 
-def count_different(values: Iterable[float]) -> int:
-    """Count the values that differ by more than the factor `SAME` from the next smaller one."""
-    ordered = sorted(values)
-    return sum(math.log(value / before) > math.log(SAME) for before, value in pairwise(ordered)) + bool(ordered)
+def group_by_value(
+    runs: Iterable[FittedRun], value: Callable[[FittedRun], float]
+) -> list[tuple[float, list[FittedRun]]]:
+    """Group runs whose value differs by a factor of at most `SAME` from the next smaller one.
+
+    Returns:
+        The groups with their least values, by value.
+    """
+    groups: list[tuple[float, list[FittedRun]]] = []
+    for run in sorted(runs, key=value):
+        if groups and value(run) <= SAME * value(groups[-1][1][-1]):
+            groups[-1][1].append(run)
+        else:
+            groups.append((value(run), [run]))
+    return groups
+
+
+def runs_of_usual_batch(runs: Sequence[FittedRun]) -> list[FittedRun]:
+    """Return the runs of the batch size that most of them have."""
+    groups = group_by_value(runs, lambda run: run.batch)
+    return max((group for _, group in groups), key=len)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.errors import CramError
-from cram.planner.runs import check_variety, count_different, read_runs
+from cram.planner.runs import check_variety, group_by_value, read_runs
 from tests.cram.planner.made_runs import make_run, write_run
 
 
@@ -54,14 +54,12 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, unique=True))
-def test_values_count_as_different_from_five_percent_on(powers: list[int]) -> None:
-    values = [1.2**power for power in powers]
-    assert count_different(values) == len(values)
-    assert count_different([value * factor for value in values for factor in (1, 1.02)]) == len(values)
-
-
-def test_no_value_is_no_different_value() -> None:
-    assert count_different([]) == 0
+def test_values_within_five_percent_are_one_group(powers: list[int]) -> None:
+    values = sorted(1.2**power for power in powers)
+    runs = [make_run(parameters=value * factor) for value in values for factor in (1.02, 1)]
+    groups = group_by_value(runs, lambda run: run.parameters)
+    assert [value for value, _ in groups] == values
+    assert [len(group) for _, group in groups] == [2] * len(values)
 
 
 def test_too_few_sizes_are_refused_with_their_number() -> None:
