@@ -64,7 +64,15 @@ class AblateConfig:
 class PlannerConfig:
     """The keys of `cram.plan` itself; all other words belong to the recipe."""
 
-    to: str | None = key(None, "yaml file to write the planned recipe to (null: print the plan only)", path=True)
+    fit: str | None = key(
+        None, "folder of finished runs, such as a table of cram.ablate, to fit scaling laws to (null: plan)", path=True
+    )
+    to: str | None = key(
+        None,
+        "yaml file to write the planned recipe to; with fit=, json file for the law that plans predict with (null: "
+        "print only)",
+        path=True,
+    )
     picture: str | None = key(
         None, "png file for the picture of the plan (null: beside the recipe, or none without one)", path=True
     )
