@@ -168,11 +168,7 @@ def _fit_hyperbola(nats: float, batches: np.ndarray, updates: np.ndarray, resamp
     constants, intervals = fit.derive(
         lambda values: values | {"least_tokens": values["least_updates"] * values["critical_batch"]}
     )
-    doubts = [
-        doubt
-        for name in ("least_updates", "critical_batch")
-        for doubt in find_doubts(name, constants[name], intervals.get(name), fit)
-    ]
+    doubts = find_doubts(("least_updates", "critical_batch"), constants, fit)
     return BatchFit(
         nats, constants, intervals, tuple(batches.tolist()), tuple(updates.tolist()), fit.residual, tuple(doubts)
     )

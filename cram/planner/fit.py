@@ -1,16 +1,17 @@
 """Fits of the scaling laws to finished runs, each beside the published constants of the same law."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cram.planner.laws import DATA, NAIVE_COMPUTE, PF_DAY, SIZE, SIZE_DATA, PowerLaw, SizeDataLaw
 from cram.planner.regression import RESAMPLES, Regression, Unknown, Values, fit_logarithm
-from cram.planner.runs import SAME, FittedRun, check_one_kind, check_variety
+from cram.planner.runs import SAME, FittedRun, check_one_kind, check_variety, group_by_value
 
 WIDEST = 3.0  # ratio of the ends of an interval above which an exponent counts as unknown
+LEAST_VALUES = 3  # sizes or token counts of a fit
 EXPONENTS = (0.01, 2.0)
 LOSSES = (0.01, 20.0)  # nats, of the terms at the middle of the runs
 
@@ -58,34 +59,41 @@ class LawFit:
 
 
 def fit_size(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LawFit:
-    """Fit L(N) = (Nc / N)^aN to the runs with the most tokens.
+    """Fit L(N) = (Nc / N)^aN to the runs with the most tokens, or the most that three sizes have.
 
     Kaplan et al. train to convergence. Runs of a fixed number of tokens end above that, the larger ones further, so
     that the exponent comes out smaller.
 
     Raises:
-        CramError: the runs are of several kinds, or fewer than three sizes have as many tokens.
+        CramError: the runs are of several kinds, or no three sizes have the same number of tokens.
     """
-    most = max(run.data_tokens for run in runs)
-    chosen = [run for run in runs if run.data_tokens > most / SAME]
+    most, chosen = _largest_group(runs, lambda run: run.data_tokens, lambda run: run.parameters)
     check_one_kind(chosen)
-    check_variety(chosen, sizes=3, token_counts=1, batches=1)
+    check_variety(chosen, sizes=LEAST_VALUES, token_counts=1, batches=1)
     return _fit_power("L(N)", f"runs of {most:,.0f} tokens", chosen, lambda run: run.parameters, SIZE, resamples)
 
 
 def fit_data(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LawFit:
-    """Fit L(D) = (Dc / D)^aD to the runs of the largest size.
+    """Fit L(D) = (Dc / D)^aD to the runs of the largest size, or the largest with three token counts.
 
     D counts each token once, and the least held-out loss of a run counts, as with early stopping.
 
     Raises:
-        CramError: the runs are of several kinds, or the largest size has fewer than three token counts.
+        CramError: the runs are of several kinds, or no size has three token counts.
     """
-    most = max(run.parameters for run in runs)
-    chosen = [run for run in runs if run.parameters > most / SAME]
+    most, chosen = _largest_group(runs, lambda run: run.parameters, lambda run: run.data_tokens)
     check_one_kind(chosen)
-    check_variety(chosen, sizes=1, token_counts=3, batches=1)
+    check_variety(chosen, sizes=1, token_counts=LEAST_VALUES, batches=1)
     return _fit_power("L(D)", f"runs of {most:,.0f} parameters", chosen, lambda run: run.data_tokens, DATA, resamples)
+
+
+def _largest_group(
+    runs: Sequence[FittedRun], held: Callable[[FittedRun], float], varied: Callable[[FittedRun], float]
+) -> tuple[float, list[FittedRun]]:
+    """The runs of the largest value of one figure that have three values of the other; if none do, of the largest."""
+    groups = group_by_value(runs, held)
+    suiting = [group for group in groups if len(group_by_value(group[1], varied)) >= LEAST_VALUES]
+    return (suiting or groups)[-1]
 
 
 def fit_compute(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LawFit:
@@ -95,7 +103,7 @@ def fit_compute(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LawFit
         CramError: the runs are of several kinds, or of fewer than three sizes.
     """
     check_one_kind(runs)
-    check_variety(runs, sizes=3, token_counts=1, batches=1)
+    check_variety(runs, sizes=LEAST_VALUES, token_counts=1, batches=1)
     chosen = find_envelope(runs)
     what = "runs that none of less compute surpasses"
     return _fit_power("L(C)", what, chosen, lambda run: run.compute / PF_DAY, NAIVE_COMPUTE, resamples)
@@ -155,7 +163,7 @@ def fit_size_data(runs: Sequence[FittedRun], resamples: int = RESAMPLES) -> LawF
         CramError: the runs are of several kinds, or of fewer than three sizes or token counts.
     """
     check_one_kind(runs)
-    check_variety(runs, sizes=3, token_counts=3, batches=1)
+    check_variety(runs, sizes=LEAST_VALUES, token_counts=LEAST_VALUES, batches=1)
     size, tokens = np.array([run.parameters for run in runs]), np.array([run.data_tokens for run in runs])
     nats = np.array([run.least_nats for run in runs])
     middle_size, middle_tokens = _middle(size), _middle(tokens)
@@ -203,24 +211,36 @@ def _describe(
     runs: int,
 ) -> LawFit:
     constants, intervals = regression.derive(convert)
-    exponents = [name for name in constants if name.endswith("exponent")]
-    doubts = [
-        doubt for name in exponents for doubt in find_doubts(name, constants[name], intervals.get(name), regression)
-    ]
+    doubts = find_doubts([name for name in constants if name.endswith("exponent")], constants, regression)
     if runs <= len(constants) + 1:
         doubts.append(f"{runs} runs for {len(constants)} constants leave hardly anything to judge the fit by.")
     return LawFit(law, what, constants, intervals, dict(published), regression.residual, runs, left_out, tuple(doubts))
 
 
-def find_doubts(name: str, value: float, interval: tuple[float, float] | None, regression: Regression) -> list[str]:
-    """State in a sentence that the runs cannot tell a constant, if so.
+def find_doubt(name: str, value: float, interval: tuple[float, float] | None, at_bound: bool = False) -> str | None:
+    """State in a sentence that the runs cannot tell a constant; None if they can.
 
     Args:
-        name: of an unknown of the regression.
+        name: of the constant.
+        interval: of the constant; None where there is no bootstrap.
+        at_bound: whether the fit ended at a bound of the range of the constant.
     """
     words = name.replace("_", " ")
-    if name in regression.at_bound:
-        return [f"The runs cannot tell the {words}: it is at the bound {value:.3g} of its range."]
+    if at_bound:
+        return f"The runs cannot tell the {words}: it is at the bound {value:.3g} of its range."
     if interval is not None and interval[1] > WIDEST * interval[0]:
-        return [f"The runs cannot tell the {words}: its interval is {interval[0]:.3g} to {interval[1]:.3g}."]
-    return []
+        return f"The runs cannot tell the {words}: its interval is {interval[0]:.3g} to {interval[1]:.3g}."
+    return None
+
+
+def find_doubts(names: Iterable[str], constants: Values, regression: Regression) -> list[str]:
+    """State in sentences which unknowns of a regression the runs cannot tell.
+
+    Args:
+        names: of the unknowns.
+        constants: with the values of the unknowns.
+    """
+    found = (
+        find_doubt(name, constants[name], regression.intervals.get(name), name in regression.at_bound) for name in names
+    )
+    return [doubt for doubt in found if doubt is not None]

@@ -9,7 +9,7 @@ from typing import Any
 from cram.errors import CramError
 from cram.files.atomic import write_json
 from cram.planner.curve_fit import BatchFit, PowerRegion, find_power_region, fit_batches
-from cram.planner.fit import LawFit, LeftOut, fit_compute, fit_data, fit_size, fit_size_data
+from cram.planner.fit import LawFit, LeftOut, find_doubt, fit_compute, fit_data, fit_size, fit_size_data
 from cram.planner.fit_plot import plot_fits
 from cram.planner.laws import CRITICAL_BATCH
 from cram.planner.loss_law import CONSTANTS, LossLaw, fit_loss_law, write_loss_law
@@ -181,6 +181,9 @@ def describe_fits(fits: KindFits) -> list[str]:
     if fits.loss_law is not None:
         law = fits.loss_law
         lines.append(f"of plans: {law.runs} runs, residual {law.residual:.1%} of the loss.{_predicted(fits.left_out)}")
+        names = ("size_exponent", "update_exponent", "critical_batch")
+        found = (find_doubt(name, getattr(law, name), law.intervals[name]) for name in names)
+        lines += [f"of plans: {doubt}" for doubt in found if doubt is not None]
     if fits.curve is not None:
         low, high = fits.curve.interval
         lines.append(

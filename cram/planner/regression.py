@@ -9,7 +9,8 @@ Values = dict[str, float]
 Predict = Callable[[Values], np.ndarray]
 
 TYPICAL = 0.02  # residual of the logarithm from which the Huber loss grows linearly
-STARTS = 16  # random starting points; the best end is kept
+DRAWS = 400  # random points of the ranges
+STARTS = 12  # the best of these, from which the fit starts; the best end is kept
 RESAMPLES = 200
 INTERVAL = (5.0, 95.0)  # percentiles
 AT_BOUND = 1e-3  # share of its range within which an unknown counts as being at its bound
@@ -76,7 +77,7 @@ def fit_logarithm(
         resamples: number of bootstrap samples; 0 for no intervals.
     """
     target, generator = np.log(observed), np.random.default_rng(0)
-    starts = [np.full(len(unknowns), 0.5), *generator.random((STARTS, len(unknowns)))]
+    starts = _choose_starts(predict, target, unknowns, generator)
     best = min((_minimise(predict, target, unknowns, start) for start in starts), key=lambda end: end[1])[0]
     values = _to_values(unknowns, best)
     fitted = np.log(predict(values))
@@ -92,6 +93,15 @@ def fit_logarithm(
         residual=float(np.sqrt(np.mean(widened**2))),
         at_bound=tuple(u.name for u, place in zip(unknowns, best, strict=True) if not AT_BOUND < place < 1 - AT_BOUND),
     )
+
+
+def _choose_starts(
+    predict: Predict, target: np.ndarray, unknowns: tuple[Unknown, ...], generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Draw places at random and keep those with the least mean error: far from the data a fit finds no slope."""
+    draws = list(generator.random((DRAWS, len(unknowns))))
+    draws.sort(key=lambda place: float(np.abs(np.log(predict(_to_values(unknowns, place))) - target).mean()))
+    return draws[:STARTS]
 
 
 def _minimise(

@@ -19,7 +19,7 @@ JOINT = [make_runs(lambda size, tokens, _: TRUE.loss(size, tokens) / UNIGRAM, no
 
 @pytest.fixture(autouse=True)
 def _few_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regression, "STARTS", 3)
+    monkeypatch.setattr(regression, "STARTS", 4)
 
 
 def assert_within(fit: LawFit, name: str, true: float) -> None:
@@ -70,6 +70,13 @@ def test_size_is_fitted_to_the_runs_of_most_tokens_and_data_to_the_largest_size(
     assert (fit_size(JOINT[0], 0).runs, fit_data(JOINT[0], 0).runs) == (len(SIZES), len(TOKENS))
     assert fit_size(JOINT[0], 0).what == "runs of 2,000,000 tokens"
     assert fit_data(JOINT[0], 0).what == "runs of 2,000,000 parameters"
+
+
+def test_the_largest_size_without_enough_token_counts_is_passed_over() -> None:
+    partial = [run for run in JOINT[0] if run.parameters < 2e6 or run.tokens > 1.5e6]
+    assert fit_data(partial, 0).what == "runs of 600,000 parameters"
+    partial = [run for run in JOINT[0] if run.tokens < 2e6 or run.parameters > 1e6]
+    assert fit_size(partial, 0).what == "runs of 1,000,000 tokens"
 
 
 def test_repeated_tokens_count_once() -> None:

@@ -36,7 +36,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs += make_runs(TRUE.predict, sizes, (2e6,), batches=(4096.0,), noise=0.002)
     folder, printed = write_table(tmp_path_factory.mktemp("fit"), runs), StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
-        patch.setattr(regression, "STARTS", 1)
+        patch.setattr(regression, "STARTS", 3)
         for module in (fit, loss_law):
             patch.setattr(module, "fit_logarithm", partial(fit_with_few_resamples, module.fit_logarithm))
         assert print_fit(folder, folder / "law.json") == 0

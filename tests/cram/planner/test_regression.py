@@ -66,3 +66,14 @@ def test_intervals_of_derived_quantities_follow_the_samples() -> None:
     values, intervals = fit.derive(lambda values: {"double": 2 * values["exponent"]})
     assert values["double"] == 2 * fit.values["exponent"]
     assert intervals["double"] == pytest.approx([2 * end for end in fit.intervals["exponent"]])
+
+
+def test_a_fit_starts_where_the_predictions_are_near() -> None:
+    """Most of the ranges give predictions that are capped, so that a start there has no slope to follow."""
+
+    def capped(values: Values) -> np.ndarray:
+        return np.minimum(1.0, power(values))
+
+    unknowns = (Unknown("scale", 1e-3, 1e9), Unknown("exponent", 0.05, 3.0))
+    fit = fit_logarithm(capped, capped({"scale": 0.9, "exponent": 0.5}), unknowns, 1)
+    assert fit.values == pytest.approx({"scale": 0.9, "exponent": 0.5}, rel=1e-3)
