@@ -8,11 +8,14 @@ from typing import Any
 
 from cram.errors import CramError
 from cram.files.atomic import write_json
+from cram.planner.context_report import report_context
 from cram.planner.curve_fit import BatchFit, PowerRegion, find_power_region, fit_batches
 from cram.planner.fit import LawFit, LeftOut, find_doubt, fit_compute, fit_data, fit_size, fit_size_data
 from cram.planner.fit_plot import plot_fits
 from cram.planner.laws import CRITICAL_BATCH
 from cram.planner.loss_law import CONSTANTS, LossLaw, fit_loss_law, write_loss_law
+from cram.planner.repeated_data import select_epoch_runs
+from cram.planner.repeated_data_report import report_repeated_data
 from cram.planner.runs import FittedRun, RunKind, read_runs, runs_of_usual_batch
 
 PLANS = "the law of plans"
@@ -53,7 +56,8 @@ class KindFits:
 def print_fit(folder: Path, to: Path | None) -> int:
     """Fit all laws that the finished runs of a folder allow, and print them beside the published constants.
 
-    Writes fit.json and a picture for each kind of runs into the folder.
+    Writes fit.json and a picture for each kind of runs into the folder. For runs that repeat their data, and for causal
+    models, there are reports and pictures of their own.
 
     Args:
         folder: with finished runs, such as a table of `cram.ablate`, or with such folders.
@@ -71,7 +75,8 @@ def print_fit(folder: Path, to: Path | None) -> int:
         found = "; ".join(f"{kind.model}, {kind.objective}" for kind in kinds)
         raise CramError(f"to=: the runs are of several kinds ({found}). Name a folder with one kind.")
     fits = [fit_kind(kind, group) for kind, group in kinds.items()]
-    if not any(kind_fits.laws or kind_fits.batches for kind_fits in fits):
+    epoch_runs = select_epoch_runs(runs)
+    if not epoch_runs and not any(kind_fits.laws or kind_fits.batches for kind_fits in fits):
         raise next(iter(fits[0].missing.values()))
     if to is not None:
         if fits[0].loss_law is None:
@@ -82,6 +87,9 @@ def print_fit(folder: Path, to: Path | None) -> int:
     write_json(folder / "fit.json", [_to_plain(kind_fits) for kind_fits in fits])
     pictures = [plot_fits(folder, kind_fits.runs, kind_fits.laws, kind_fits.batches) for kind_fits in fits]
     print(f"{folder}: fit.json, {', '.join(picture.name for picture in pictures)}")
+    if epoch_runs:
+        report_repeated_data(folder, epoch_runs)
+    report_context(folder, runs)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The runs that laws are fitted to, read from the receipts of a folder."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class FittedRun:
         nats: held-out loss at the end, nats per predicted token.
         unigram_nats: the same of the unigram baseline.
         curve: the held-out losses of the run in order, the last one included.
+        path: its folder.
     """
 
     name: str
@@ -69,6 +70,7 @@ class FittedRun:
     nats: float
     unigram_nats: float
     curve: tuple[Evaluation, ...] = ()
+    path: Path = field(default=Path(), compare=False)
 
     @property
     def relative_loss(self) -> float:
@@ -145,6 +147,7 @@ def _read_run(path: Path) -> FittedRun | None:
         nats=held_out["nats_per_token"],
         unigram_nats=held_out["unigram_nats_per_token"],
         curve=_read_curve(path / "metrics.jsonl", receipt["positions"] / receipt["updates"]),
+        path=path,
     )
 
 

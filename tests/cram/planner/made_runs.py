@@ -1,8 +1,10 @@
 """Runs that follow a known law, for tests of the fits."""
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +47,8 @@ def make_runs(
     ]
 
 
-def write_run(folder: Path, run: FittedRun, failed: str | None = None, finished: bool = True) -> None:
-    """Write the files of a run that `cram.planner.runs` reads."""
+def write_run(folder: Path, run: FittedRun, failed: str | None = None, finished: bool = True, **held_out: Any) -> None:
+    """Write the files of a run that `cram.planner.runs` reads; `held_out` are further figures of its receipt."""
     config = Config(data=DataConfig(source=run.kind.text))
     config.model.kind = run.kind.model
     config.objective.kind = run.kind.objective
@@ -59,9 +61,13 @@ def write_run(folder: Path, run: FittedRun, failed: str | None = None, finished:
         "updates": run.updates,
         "epochs": run.epochs,
         "data": {"vocab_size": run.kind.vocab_size},
-        "model": {"parameters_without_embedding": run.parameters},
-        "held_out": {"nats_per_token": run.nats, "unigram_nats_per_token": run.unigram_nats},
+        "model": {"parameters": 2 * run.parameters, "parameters_without_embedding": run.parameters},
+        "held_out": {"nats_per_token": run.nats, "unigram_nats_per_token": run.unigram_nats, **held_out},
     }
+    records = [
+        {"kind": "held_out", "step": point.tokens / run.batch, "nats_per_token": point.nats} for point in run.curve
+    ]
+    write_atomic(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in records).encode())
     for name in (WEIGHTS, HELD_OUT):
         write_atomic(folder / name, b"")
     write_json(folder / RECEIPT, receipt)
