@@ -8,7 +8,6 @@ from typing import Any
 from cram.build import build_parts, check
 from cram.clock import Clock, boot_clock
 from cram.config.config import Config
-from cram.config.planned import keep_plan
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
@@ -19,7 +18,7 @@ from cram.optim.schedule import decay_begins
 from cram.planning import plan_notes, plan_run, probe_again
 from cram.run.checkpoint import Checkpoints
 from cram.run.checksums import read_receipt
-from cram.run.folder import RunFolder, begun_config
+from cram.run.folder import RunFolder, keep_begun_plan
 from cram.training.extension import plan_extension
 from cram.training.finish import finish_run
 from cram.training.start import train_run
@@ -50,8 +49,7 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
     Raises:
         CramError: for what the config, the data, the run folder or this machine do not allow.
     """
-    if config.model.size == "auto" and (begun := begun_config(config)):
-        config = keep_plan(config, begun)
+    config = keep_begun_plan(config)
     check(config)
     folder, budget = RunFolder(config), config.parse_budget()
     extension = plan_extension(folder, config, budget, decay_begins(config.schedule))

@@ -7,7 +7,7 @@ from typing import Any
 from cram.ablation.plan import ArmRun
 from cram.ablation.table import AblationTable, Arm
 from cram.run.checksums import is_finished, read_receipt, read_run_config
-from cram.run.folder import list_differences
+from cram.run.folder import keep_begun_plan, list_differences
 
 
 def summarize_arms(runs: Sequence[ArmRun], table: AblationTable) -> list[dict[str, Any]]:
@@ -62,9 +62,9 @@ def _summarize_arm(name: str, arm: Arm, runs: Sequence[ArmRun]) -> dict[str, Any
 
 def _is_unchanged(run: ArmRun) -> bool:
     """Whether the run folder was trained by the words of the run, and not by others, and not extended."""
-    config = read_run_config(run.folder)
+    config, expected = read_run_config(run.folder), keep_begun_plan(run.config)
     extended = read_receipt(run.folder).get("extensions")
-    return config.budget == run.config.budget and not extended and not list_differences(config, run.config)
+    return config.budget == expected.budget and not extended and not list_differences(config, expected)
 
 
 def _cramming_rule_nats(receipt: dict[str, Any]) -> float | None:

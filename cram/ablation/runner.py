@@ -82,10 +82,10 @@ def _is_finished(run: ArmRun) -> bool:
     Raises:
         CramError: where its folder belongs to other words, or to another budget.
     """
-    from cram.run.folder import RunFolder
+    from cram.run.folder import RunFolder, keep_begun_plan
 
     try:
-        folder = RunFolder(run.config)
+        folder = RunFolder(keep_begun_plan(run.config))
         if folder.budget not in (None, run.config.parse_budget()):
             raise CramError(f"run={run.folder} has another budget than {run.config.budget}. Choose another run=.")
         return folder.finished and not read_receipt(run.folder).get("failed")

@@ -6,6 +6,7 @@ from typing import IO
 
 from cram.clock import Budget
 from cram.config.config import Config
+from cram.config.planned import keep_plan
 from cram.config.schema import collect_keys, get_value
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes
@@ -179,6 +180,13 @@ def begun_config(config: Config) -> Config | None:
     assert config.run is not None
     folder = Path(config.run)
     return read_run_config(folder) if (folder / RECIPE).exists() else None
+
+
+def keep_begun_plan(config: Config) -> Config:
+    """Give a config with `model.size=auto` the plan of its run, if that has begun; other configs stay as they are."""
+    if config.model.size == "auto" and (begun := begun_config(config)):
+        return keep_plan(config, begun)
+    return config
 
 
 def find_run(name: str) -> Path:
