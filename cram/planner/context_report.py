@@ -40,8 +40,11 @@ def report_context(folder: Path, runs: Sequence[FittedRun]) -> None:
 
 
 def _describe(run: FittedRun, parts: list[dict[str, Any]]) -> str:
-    figures = ", ".join(f"{_name(part)}: {part['nats_per_token']:.3f}" for part in parts)
-    return f"{run.kind.model} of {run.parameters:,.0f} parameters, {run.tokens:,.0f} tokens; nats by context {figures}"
+    figures = ", ".join(f"{_name(part)} {part['nats_per_token']:.3f}" for part in parts)
+    return (
+        f"{run.name}, {run.kind.model} of {run.parameters:,.0f} parameters, {run.tokens:,.0f} tokens; "
+        f"nats by tokens of context: {figures}"
+    )
 
 
 def _name(part: dict[str, Any]) -> str:
@@ -66,7 +69,7 @@ def _plot(path: Path, losses: dict[FittedRun, list[dict[str, Any]]]) -> None:
             color=f"C{places[run]}",
             marker="o",
             markersize=3,
-            label=f"{run.kind.model}, {run.parameters:,.0f} parameters",
+            label=f"{run.kind.model}, {run.parameters:,.0f} parameters ({run.name})",
         )
     axes.set(xscale="log", xlabel="tokens of context", ylabel="held-out nats per predicted token")
     axes.grid(alpha=0.25, which="both")

@@ -78,7 +78,7 @@ def _plot(path: Path, runs: Sequence[EpochRun]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     sizes = sorted({run.all_parameters for run in runs})
     arms = sorted({run.arm for run in runs})
@@ -96,6 +96,7 @@ def _plot(path: Path, runs: Sequence[EpochRun]) -> None:
                     label=run.arm,
                 )
         axes.set(xscale="log", xlabel="tokens", title=f"{size:,} parameters")
+        axes.xaxis.set_minor_formatter(ticker.NullFormatter())
         axes.grid(alpha=0.25, which="both")
     panels[0][0].set_ylabel("held-out nats per predicted token")
     panels[0][0].legend(frameon=False)

@@ -32,9 +32,9 @@ def test_the_longest_runs_of_each_kind_that_repeat_nothing_are_reported(
     report_context(tmp_path, read_runs(tmp_path))
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "decoder of 100,000 parameters, 1,000,000 tokens; nats by context 1: 6.250, 2-3: 5.750",
-        "decoder of 200,000 parameters, 1,000,000 tokens; nats by context 1: 6.000, 2-3: 5.500",
-        "lstm of 100,000 parameters, 500,000 tokens; nats by context 1: 5.750, 2-3: 5.250",
+        "small, decoder of 100,000 parameters, 1,000,000 tokens; nats by tokens of context: 1 6.250, 2-3 5.750",
+        "long, decoder of 200,000 parameters, 1,000,000 tokens; nats by tokens of context: 1 6.000, 2-3 5.500",
+        "lstm, lstm of 100,000 parameters, 500,000 tokens; nats by tokens of context: 1 5.750, 2-3 5.250",
         f"{tmp_path}: context.png",
     ]
     assert (tmp_path / "context.png").read_bytes().startswith(b"\x89PNG")
