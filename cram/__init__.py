@@ -8,6 +8,7 @@
 `import cram` is quick: torch is imported by the first call.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,13 @@ __all__ = ["FinishedRun", "fit", "load"]
 _kernels = Path(__file__).resolve().parent.parent / "kernels"
 if (_kernels / "cram_kernels").is_dir() and str(_kernels) not in sys.path:
     sys.path.append(str(_kernels))
+
+
+# A thread of GNU's OpenMP, which torch uses, keeps its core for milliseconds while it waits for the others (300,000
+# rounds), also where another process needs that core: on two cores with one of them busy, two threads then have a tenth
+# of the pace of one. After 1000 rounds, as in a team that has more threads than cores, they have about the same pace.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 class FinishedRun(NamedTuple):

@@ -1,11 +1,10 @@
 """What `--print` shows: the resolved recipe, the sizes, the data it needs, and what this machine would choose."""
 
-import torch
-
 from cram.build import check
 from cram.config.config import Config
 from cram.config.recipe import format_config
 from cram.machine.device import device_name, pick_device, pick_precision
+from cram.machine.host import cores
 from cram.model.backends.choose import choose_backend
 from cram.model.count import count_parameters
 from cram.optim.schedule import batch_tokens, decay_begins
@@ -77,7 +76,7 @@ def _machine(config: Config) -> list[tuple[str, str]]:
     precision = pick_precision(config.precision, device)
     compiled = " or else ".join(kinds_to_try(config.compile, device, config.parse_budget())) or "nothing"
     return [
-        ("device", f"{device}: {device_name(device)}, {config.threads or torch.get_num_threads()} CPU threads"),
+        ("device", f"{device}: {device_name(device)}, {config.threads or cores()} CPU threads"),
         ("precision", str(precision).removeprefix("torch.")),
         ("attention", choose_backend(config.model.attention, device, precision)),
         ("compiled", compiled),

@@ -48,7 +48,14 @@ class Config:
         "number format of the matrix products; auto takes bf16 where the device has it, fp16 with loss scaling on "
         "older GPUs, else fp32",
     )
-    threads: int | None = key(None, "CPU threads (null: all cores)", "threads", least=1, most=1024, identifies=False)
+    threads: int | None = key(
+        None,
+        "CPU threads (null: the fastest number, measured, for a budget of time on a CPU; else all cores)",
+        "threads",
+        least=1,
+        most=1024,
+        identifies=False,
+    )
     log_interval: int = key(
         10, "updates between two training records in metrics.jsonl", "updates", least=1, most=10**9, identifies=False
     )

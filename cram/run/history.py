@@ -1,4 +1,4 @@
-"""The history of a run, for checkpoints and the receipt: its processes and the extensions of its budget."""
+"""The history of a run, for checkpoints and the receipt: its processes, threads, and the extensions of its budget."""
 
 import itertools
 from dataclasses import asdict, dataclass
@@ -77,6 +77,18 @@ def record_process(
         "torch": environment["packages"]["torch"],
         "environment": environment,
     }
+
+
+def newest_threads(processes: list[dict[str, Any]], choices: list[dict[str, Any]]) -> int:
+    """Return the number of CPU threads at the end of the last process.
+
+    Args:
+        processes: one at least.
+        choices: of the number of threads, each with `update` and `threads`.
+    """
+    process, choice = processes[-1], choices[-1] if choices else None
+    threads: int = (choice if choice and choice["update"] > process["update"] else process)["threads"]
+    return threads
 
 
 def describe_changes(processes: list[dict[str, Any]]) -> list[str]:

@@ -1,7 +1,7 @@
 """The metrics of a run: metrics.jsonl, and the same numbers for TensorBoard.
 
-Each line of metrics.jsonl is a JSON object with `kind` (train, held_out, phase or fault), `step` (updates so far),
-`time` (seconds since the epoch) and the values of its kind.
+Each line of metrics.jsonl is a JSON object with `kind` (train, held_out, phase, fault or threads), `step` (updates so
+far), `time` (seconds since the epoch) and the values of its kind.
 """
 
 import hashlib

@@ -22,6 +22,7 @@ from cram.training.records import (
     slow_so_far,
 )
 from cram.training.session import Session, checkpoint_state, checkpoint_tensors, load_tensors, weights_hash
+from cram.training.threads import adapt_threads
 
 
 def train(session: Session) -> bool:
@@ -58,6 +59,7 @@ def train(session: Session) -> bool:
             if time.monotonic() - saved_at >= config.checkpoint_seconds and not state.faults.in_a_row:
                 save(session)
                 saved_at = time.monotonic()
+            adapt_threads(session)
         if clock.updates != session.saved:
             save(session)
     with clock.account("methods"):

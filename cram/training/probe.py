@@ -1,21 +1,19 @@
 """Two short measurements before training, both charged to the budget: the micro-batch that fits, and the pace."""
 
 import statistics
-import time
 
 import torch
 
 from cram.config.config import Config
 from cram.errors import CramError
-from cram.machine.device import is_out_of_memory, synchronize
+from cram.machine.device import is_out_of_memory
 from cram.planner.micro_batch import cpu_micro_rows, power_of_two
 from cram.terminal.progress import format_tokens
-from cram.training.gradients import backward, halve_micro_batch
 from cram.training.loop import requested_rows
+from cram.training.passes import PROBE_SECONDS, run_or_halve, run_pass, time_pass
 from cram.training.protocols import LoaderProtocol
 from cram.training.session import Session
 
-PROBE_SECONDS = 1.0
 HEADROOM = 0.9  # share of the GPU's memory that a micro-batch may fill: evaluation and fragmentation need the rest
 
 
@@ -56,7 +54,7 @@ def _largest_that_fits(session: Session, most: int) -> int:
     while rows < most:
         torch.cuda.reset_peak_memory_stats(session.parts.device)
         try:
-            _one_pass(session, 2 * rows)
+            run_pass(session, 2 * rows)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -72,36 +70,22 @@ def _largest_that_fits(session: Session, most: int) -> int:
 def measure_pace(session: Session) -> None:
     """Measure the seconds of a position and tell them to the clock: one warm-up pass, then passes for about a second.
 
-    The warm-up is booked to `compilation`, because it makes kernels and buffers; the other passes to `probe`.
+    What the clock had learned before is forgotten. The warm-up is booked to `compilation`, because it makes kernels and
+    buffers; the other passes to `probe`.
+
+    Raises:
+        CramError: where one row does not fit into memory.
     """
-    with session.clock.account("compilation"):
-        _pass_or_halve(session)
-    with session.clock.account("probe"):
-        paces: list[float] = []
-        end = time.monotonic() + PROBE_SECONDS
-        while not paces or time.monotonic() < end:
-            began = time.monotonic()
-            _pass_or_halve(session)
-            paces.append((time.monotonic() - began) / (session.state.micro_rows * session.parts.seq_len))
+    clock = session.clock
+    clock.forget_pace()
+    with clock.account("compilation"):
+        run_or_halve(session)
+    paces: list[float] = []
+    end = clock.charged() + PROBE_SECONDS
+    while not paces or clock.charged() < end:
+        paces.append(time_pass(session))
     # The median, because a single pass that was held up does not change it.
-    session.clock.learn_pace(statistics.median_low(paces))
-
-
-def _pass_or_halve(session: Session) -> None:
-    try:
-        _one_pass(session, session.state.micro_rows)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        halve_micro_batch(session)
-
-
-def _one_pass(session: Session, rows: int) -> None:
-    """Run forward and backward on rows that count as not taken, and throw the gradients away."""
-    batch = session.parts.objective.prepare(session.parts.loader.peek(rows), 0.0)
-    backward(session, batch, 1.0)
-    session.parts.model.zero_grad(set_to_none=True)
-    synchronize(session.parts.device)
+    clock.learn_pace(statistics.median_low(paces))
 
 
 def rows_needed(session: Session) -> int:

@@ -1,6 +1,7 @@
 """What updates came to: their figures are counted when the device gives them, and written to the metrics."""
 
 import time
+from collections.abc import Hashable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,12 +17,21 @@ def settle(session: Session, keep: int = 0) -> None:
         launched = session.in_flight.pop(0)
         nats, finite, norms = launched.wait()  # first, so that the clock sees the true end of the update
         seconds = session.clock.end_update(launched.positions, known_reason(session))
+        if session.thread_watch:
+            session.thread_watch.count(_kind_of_update(session, launched.positions), launched.positions, seconds)
         state.faults.count(finite)
         if launched.probe and finite:
             state.noise_scale.add(launched.probe, *norms)
         predicted = launched.predicted if finite else 0
         state.predicted += predicted
         state.window.add(nats if finite else 0.0, predicted, launched.positions, seconds)
+
+
+def _kind_of_update(session: Session, positions: int) -> Hashable:
+    """Name what the pace of an update depends on beside the machine: phase, size, and what methods do."""
+    parts, progress = session.parts, session.state.last_progress
+    phase = sum(begin <= progress for begin in parts.objective.phases)
+    return phase, positions, *(tuple(method.values(progress).items()) for method in parts.methods)
 
 
 def positions_in_flight(session: Session) -> int:

@@ -23,6 +23,7 @@ from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
 from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
 from cram.training.session import RunState, Session, weights_hash
+from cram.training.threads import threads_changed
 
 
 def make_receipt(
@@ -72,8 +73,9 @@ def make_receipt(
         "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
         **_updates(session.state),
         "threads": session.threads,
+        "thread_choices": session.state.thread_choices,
         "processes": session.state.processes,
-        "bytes_repeat": not describe_changes(session.state.processes),
+        "bytes_repeat": not describe_changes(session.state.processes) and not threads_changed(session),
         "extensions": session.state.extensions,
         "init": name_initial(config),
         "seed": config.seed,

@@ -21,6 +21,7 @@ from cram.training.launched import Launched
 from cram.training.loss_scale import LossScale
 from cram.training.noise_scale import NoiseScale
 from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
+from cram.training.thread_watch import ThreadWatch
 
 PROCESS_STATE = ("window", "faults", "noise_scale")  # parts of the state that are dataclasses of their own
 
@@ -116,6 +117,7 @@ class RunState:
         compiled: what was compiled, for the receipt.
         processes: `cram.run.history.record_process` of each process.
         extensions: `cram.run.history.Extension` of each longer budget, as JSON.
+        thread_choices: `cram.training.threads.ThreadChoice` of each measurement of the threads, as JSON.
         window: sums since the last line of metrics.
         faults: updates that were left out, rollbacks and jumps of the loss.
         noise_scale: of the gradients.
@@ -130,6 +132,7 @@ class RunState:
     compiled: dict[str, Any] = field(default_factory=dict)
     processes: list[dict[str, Any]] = field(default_factory=list)
     extensions: list[dict[str, Any]] = field(default_factory=list)
+    thread_choices: list[dict[str, Any]] = field(default_factory=list)
     window: Window = field(default_factory=Window)
     faults: Faults = field(default_factory=Faults)
     noise_scale: NoiseScale = field(default_factory=NoiseScale)
@@ -161,7 +164,8 @@ class Session:
     Attributes:
         show: shows progress and figures to a person.
         stop_requested: whether the run shall save its state and end.
-        threads: CPU threads that this process uses.
+        threads: CPU threads that this process uses now.
+        thread_watch: says when to measure the threads again; None where their number is fixed.
         state: what is saved in every checkpoint.
         in_flight: updates whose figures have not come back from the device.
         saved: the update of the checkpoint that was written or read last; None before there is one.
@@ -176,6 +180,7 @@ class Session:
     show: Callable[[float, dict[str, Any]], None]
     stop_requested: Callable[[], bool]
     threads: int
+    thread_watch: ThreadWatch | None = None
     state: RunState = field(default_factory=RunState)
     in_flight: list[Launched] = field(default_factory=list)
     saved: int | None = None
@@ -255,7 +260,8 @@ def resume(session: Session, checkpoint: Checkpoint) -> None:
     if parts.loss_scale and saved["loss_scale"]:  # a run may have begun on a GPU that needs no loss scale
         parts.loss_scale.load(saved["loss_scale"])
     session.state = RunState(
-        **{name: saved[name] for name in vars(session.state) if name not in PROCESS_STATE},
+        # A checkpoint of an earlier version does not have what came later.
+        **{name: saved[name] for name in vars(session.state) if name in saved and name not in PROCESS_STATE},
         window=Window(**saved["window"]),
         faults=Faults(**saved["faults"]),
         noise_scale=NoiseScale(**saved.get("noise_scale", {})),  # checkpoints of early versions do not have it

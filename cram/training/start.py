@@ -7,10 +7,11 @@ The steps of `train_run` need each other in this order:
 3. Clock, loader and weights are put back to the checkpoint, and the time that a crash has cost since then is booked:
    the heartbeat that dates the crash must be read before a new one begins.
 4. The heartbeat begins. From here on every second is dated.
-5. The micro-batch is found: compilation and pace depend on it.
+5. The micro-batch is found: compilation and pace depend on it. Then the threads are measured, which takes passes.
 6. The machine of this process is recorded. Another machine forgets the pace that was measured.
 7. The model is compiled, and compared with eager code. Its time is charged.
-8. The pace is measured on the compiled model, so that the schedule knows how many updates the budget has.
+8. The pace is measured on the compiled model, so that the schedule knows how many updates the budget has. Where nothing
+   is compiled, the measurement of the threads has told it.
 9. The loop trains.
 """
 
@@ -23,7 +24,7 @@ from cram.machine.device import device_notes, environment, set_threads
 from cram.run.checkpoint import Checkpoint
 from cram.run.folder import RunFolder
 from cram.run.heartbeat import Heartbeat, read_heartbeat
-from cram.run.history import describe_changes, record_process
+from cram.run.history import describe_changes, newest_threads, record_process
 from cram.run.metrics import Metrics
 from cram.terminal.progress import BudgetBar
 from cram.training.compilation import compile_session
@@ -32,6 +33,7 @@ from cram.training.loop import save, train
 from cram.training.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
 from cram.training.protocols import ShardsProtocol
 from cram.training.session import LoopConfig, Parts, Session, resume
+from cram.training.threads import fit_threads, threads_are_measured
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,20 @@ def train_run(
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
             _fit_to_machine(config, session, resumed=checkpoint is not None)
             session.state.compiled = compile_session(session, config.compile)
-            if not checkpoint:
+            if session.state.compiled["kind"] != "eager":
+                session.thread_watch = None  # another number of threads would compile everything anew
+            if not checkpoint and session.thread_watch is None:
                 _measure_pace(session)
             if not checkpoint or extension:
-                tokens = (config.data.subset_tokens or shards.tokens) * config.data.epochs
-                print(data_report(session, rows_needed(session), tokens), flush=True)
+                _report_data(session, config, shards)
             parts.methods.order(parts.loader)
             return Trained(session, train(session))
+
+
+def _report_data(session: Session, config: Config, shards: ShardsProtocol) -> None:
+    """Print how much data there is, and how much the budget needs."""
+    tokens = (config.data.subset_tokens or shards.tokens) * config.data.epochs
+    print(data_report(session, rows_needed(session), tokens), flush=True)
 
 
 def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, extension: ExtensionPlan | None) -> None:
@@ -127,13 +136,18 @@ def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, extensio
 def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
     """Find the micro-batch and the threads for this machine, and record the machine in the state of the run."""
     parts, state, clock = session.parts, session.state, session.clock
+    before = state.processes[-1:]
     if not resumed:
         find_micro_rows(session, config.batch.micro_rows)
-    elif config.threads is None:
-        session.threads = set_threads(state.processes[-1]["threads"])
+    else:
+        before = [{**before[0], "threads": newest_threads(before, state.thread_choices)}]
+        if config.threads is None:
+            session.threads = set_threads(before[0]["threads"])
+    if config.threads is None and threads_are_measured(session):
+        fit_threads(session)
     precision = str(parts.precision).removeprefix("torch.")
     this_process = record_process(config, clock.updates, session.threads, precision, environment(parts.device))
-    changes = describe_changes([*state.processes[-1:], this_process])
+    changes = describe_changes([*before, this_process])
     state.processes.append(this_process)
     if changes:
         print(f"{'; '.join(changes)}: a repeated run would no longer give the same bytes", flush=True)

@@ -1,5 +1,7 @@
 """`cram.fit` and `cram.load`: training and loading from Python."""
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,8 @@ from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.methods.method import Method
 from cram.model.kinds import build_model
+
+GOMP = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
 
 
 def as_values(words: list[str]) -> dict[str, Any]:
@@ -104,3 +108,29 @@ def test_fit_takes_methods_and_the_receipt_names_them(tmp_path: Path, tiny_run: 
     first = build_model(model.config, model.vocab_size, 0, torch.device("cpu"))
     assert torch.equal(model.embedding.weight, first.embedding.weight)
     assert not torch.equal(model.final_norm.weight, first.final_norm.weight)
+
+
+@pytest.mark.parametrize(
+    ("given", "rounds"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "unset")],
+    ids=["nothing", "the number", "a policy"],
+)
+def test_threads_that_wait_give_their_core_away_unless_the_user_says_otherwise(
+    given: dict[str, str], rounds: str
+) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    code = "import os, cram; print(os.environ.get('GOMP_SPINCOUNT', 'unset'))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert found.stdout.strip() == rounds
+
+
+@pytest.mark.skipif(not GOMP.exists(), reason="this torch does not bring GNU's OpenMP")
+def test_torch_reads_the_rounds_that_importing_cram_has_set() -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"import cram, ctypes; ctypes.CDLL({str(GOMP)!r})"
+    command = [sys.executable, "-c", code]
+    environment["OMP_DISPLAY_ENV"] = "verbose"
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stderr
+    assert re.search(r"GOMP_SPINCOUNT = '1000'", shown), shown

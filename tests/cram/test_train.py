@@ -249,8 +249,15 @@ def test_weights_that_were_loaded_break_the_rule(
     assert [line["rule"] for line in lines if not line["passed"]] == ["no pretrained weights"]
 
 
-def test_a_wall_clock_run_keeps_its_budget(tiny_words: list[str], tmp_path: Path) -> None:
-    assert main([*tiny_words, "budget=4s", "data.tokens=1000", "data.epochs=50000"]) == 0
+def test_a_wall_clock_run_keeps_its_budget_and_measures_the_threads(
+    tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [word for word in tiny_words if not word.startswith("threads=")]
+    monkeypatch.setattr("cram.training.threads.cores", lambda: 2)
+    try:
+        assert main([*words, "budget=4s", "data.tokens=1000", "data.epochs=50000"]) == 0
+    finally:
+        torch.set_num_threads(1)
     receipt = read_json(tmp_path / "run" / "receipt.json")
     assert receipt["budget"]["progress"] == 1.0
     kept = next(line for line in receipt["rules"] if line["rule"] == BUDGET_RULE)["passed"]
@@ -259,6 +266,11 @@ def test_a_wall_clock_run_keeps_its_budget(tiny_words: list[str], tmp_path: Path
     assert charged["compilation"] > 0
     assert charged["probe"] > 0
     assert sum(charged.values()) == pytest.approx(receipt["budget"]["spent"], abs=0.01)
+    choices = receipt["thread_choices"]
+    assert set(choices[0]["tokens_per_second"]) == {"2", "1"}
+    assert receipt["processes"][0]["threads"] == choices[0]["threads"]
+    assert receipt["threads"] == choices[-1]["threads"]
+    assert receipt["bytes_repeat"] is (len({choice["threads"] for choice in choices}) == 1)
     assert receipt["repeated_rows"] > 0
     assert not next(line for line in receipt["rules"] if line["rule"] == "no sample repeated")["passed"]
 

@@ -238,6 +238,7 @@ def test_threads_that_nobody_names_stay_those_of_the_checkpoint(
     assert door.main([*own, "budget=6steps"]) == 0
     receipt = read_json(tmp_path / "run" / "receipt.json")
     assert [one["threads"] for one in receipt["processes"]] == [1, 1]
+    assert receipt["thread_choices"] == []  # a budget in steps keeps one number
     assert receipt["bytes_repeat"] is True
 
 
