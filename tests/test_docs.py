@@ -118,6 +118,12 @@ class Shell:
             return [*words[:2], f"{key}={next((self.folder / 'shards').glob(f'{source}-*'))}"]
         if module in ("cram.train", "cram.prepare") and "--help" not in words:
             return self._tiny_training(words)
+        if module == "cram.plan":
+            if any(word.startswith("card=") for word in words):
+                return words
+            return keep_last_words(
+                [*self._tiny_training(words), "budget=2s", "data.epochs=1000", "shapes=2", "seconds=0.05"]
+            )
         if module == "cram.ablate":
             # The vocabulary of a test cuts words into many pieces.
             few = ["seeds=1", "arms=[cram_quarter]", "data.filters.compressibility=null"]
