@@ -23,6 +23,7 @@ from cram.evaluation.baselines import unigram_nats
 from cram.evaluation.held_out_rows import build_held_out
 from cram.files.atomic import write_atomic
 from cram.machine.device import device_name, pick_device, pick_precision, precision_name, set_threads
+from cram.machine.host import cores
 from cram.model.count import count_parameters
 from cram.planner.cost_model import CostModel, datasheet_cost, kept_cost
 from cram.planner.ladder import Pins, shape_ladder
@@ -36,6 +37,7 @@ from cram.planner.shape import Shape
 from cram.planner.throughput import TimedShape, spread_shapes, time_shapes
 from cram.planner.workload import Workload
 from cram.terminal.progress import format_tokens
+from cram.training.threads import numbers_to_try, pick_threads
 
 TIMED_HERE = "timed in this run"
 PASSES = 4  # about so many updates does it take to time a shape
@@ -148,9 +150,12 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
     budget = Budget("wall", (1 - share) * clock.budget.limit)
     with clock.account("probe"):
         began = time.monotonic()
+        measure = make_measure(config, shards)
+        if config.threads is None and device.type == "cpu":
+            _choose_threads(measure, setting.plan(budget, kept).chosen.shape)
         plan, timed = search_plan(
             lambda timed: setting.plan(budget, kept.adapted(timed, TIMED_HERE)),
-            _timing(setting, config, shards),
+            lambda shape: TimedShape(shape, measure(shape), setting.work.share()),
             lambda plan: time.monotonic() - began + PASSES * plan.chosen.seconds > 0.5 * share * clock.budget.limit,
         )
     print(describe_choice(plan, setting.unigram, len(timed)), flush=True)
@@ -158,10 +163,16 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
     return give_plan(setting, plan, config.budget, device_name(device))
 
 
-def _timing(setting: Setting, config: Config, shards: ShardSet) -> Callable[[Shape], TimedShape]:
-    """What times updates of a shape."""
-    measure = make_measure(config, shards)
-    return lambda shape: TimedShape(shape, measure(shape), setting.work.share())
+def _choose_threads(measure: Callable[[Shape], float], shape: Shape) -> None:
+    """Set the number of CPU threads with which an update of a shape is quickest, so that all shapes are timed with it.
+
+    Training measures the threads again, with the shape that was chosen.
+    """
+    seconds = {}
+    for threads in numbers_to_try(cores()):
+        set_threads(threads)
+        seconds[threads] = measure(shape)
+    set_threads(pick_threads(seconds))
 
 
 def plan_notes(config: Config) -> list[str]:
