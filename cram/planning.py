@@ -16,6 +16,7 @@ from cram.config.planned import give_values
 from cram.config.recipe import format_config
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
+from cram.data.shards.loader import count_epoch_rows
 from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
@@ -76,7 +77,7 @@ class Setting:
         return cls(
             work=work,
             shapes=tuple(shape for shape in ladder if work.fits(shape)),
-            available=shards.rows * shards.seq_len * config.data.epochs,
+            available=count_epoch_rows(shards, config.data.subset_tokens) * shards.seq_len * config.data.epochs,
             unigram=unigram_nats(shards.token_counts(), held_out.labels),
             law=find_law(config),
         )
@@ -145,7 +146,7 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
     if clock.budget.clock != "wall":
         plan = setting.plan(clock.budget, kept)
         print(describe_choice(plan, setting.unigram, 0), flush=True)
-        return give_plan(setting, plan, config.budget, device_name(device))
+        return give_plan(setting, plan, kept, config.budget, device_name(device))
     share = config.plan.probe_share
     budget = Budget("wall", (1 - share) * clock.budget.limit)
     with clock.account("probe"):
@@ -158,9 +159,10 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
             lambda shape: TimedShape(shape, measure(shape), setting.work.share()),
             lambda plan: time.monotonic() - began + PASSES * plan.chosen.seconds > 0.5 * share * clock.budget.limit,
         )
+    cost = kept.adapted(timed, TIMED_HERE)
     print(describe_choice(plan, setting.unigram, len(timed)), flush=True)
-    warn_of_unigram(setting, plan, budget, kept.adapted(timed, TIMED_HERE))
-    return give_plan(setting, plan, config.budget, device_name(device))
+    warn_of_unigram(setting, plan, budget, cost)
+    return give_plan(setting, plan, cost, config.budget, device_name(device))
 
 
 def _choose_threads(measure: Callable[[Shape], float], shape: Shape) -> None:
@@ -202,12 +204,13 @@ def warn_of_unigram(setting: Setting, plan: Plan, budget: Budget, cost: CostMode
     print(f"this budget is not expected to get past the unigram baseline on this machine; {remedy}.", flush=True)
 
 
-def give_plan(setting: Setting, plan: Plan, budget: str, device: str) -> Config:
+def give_plan(setting: Setting, plan: Plan, cost: CostModel, budget: str, device: str) -> Config:
     """Give the config of a setting the numbers of a plan, and its predictions.
 
     Args:
         setting: with the config.
         plan: the choice.
+        cost: which has timed the choice, or predicts its time.
         budget: that it was made for, as in a recipe.
         device: name of the device.
     """
@@ -218,7 +221,7 @@ def give_plan(setting: Setting, plan: Plan, budget: str, device: str) -> Config:
         "plan.budget": budget,
         "plan.device": device,
         "plan.tokens_per_second": round(chosen.tokens_per_second, 1) if of_time else None,
-        "plan.update_seconds": float(f"{chosen.seconds:.4g}") if of_time else None,
+        "plan.update_seconds": float(f"{cost.predict(chosen.shape):.4g}") if of_time else None,
         "plan.tokens": chosen.tokens,
         "plan.updates": chosen.updates,
         "plan.nats": None if nats is None else round(nats, 4),
@@ -258,7 +261,7 @@ def print_plan(command: PlannerConfig, config: Config) -> int:
     _check_data(plan, setting)
     picture = command.picture or (str(Path(command.to).with_suffix(".png")) if command.to else None)
     if command.to:
-        write_atomic(Path(command.to), format_config(give_plan(setting, plan, config.budget, device)).encode())
+        write_atomic(Path(command.to), format_config(give_plan(setting, plan, cost, config.budget, device)).encode())
     if picture:
         draw_plan(plan, setting.unigram, Path(picture))
     if command.to or picture:
