@@ -122,6 +122,14 @@ def test_tokens_a_second_are_an_average_over_time() -> None:
     assert model.tokens_per_second(shape) == pytest.approx(0.25 * causal + 0.75 * masked)
 
 
+def test_tokens_a_second_follow_the_mask_rate() -> None:
+    """Where time goes into logits alone, the mean is the integral of 1 / rate from 0.5 down to 0.1."""
+    words = ["objective.mask_rate=0.5", "objective.final_mask_rate=0.1"]
+    work = replace(WORK, config=read_config(["recipe=bert_demo", *words]))
+    expected = math.log(0.5 / 0.1) / (0.5 - 0.1) / 4096e-9
+    assert CostModel(work, {"logits": 1e-9}, "").tokens_per_second(LADDER[0]) == pytest.approx(expected, rel=0.005)
+
+
 def test_json_holds_costs_and_error() -> None:
     model = ASSUMED.adapted(timed(TRUE, spread_shapes(LADDER, 20), noise=0.05), "fitted")
     saved = json.loads(json.dumps(model.to_json()))
