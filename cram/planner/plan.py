@@ -15,6 +15,8 @@ from cram.planner.shape import Shape
 TOKENS_PER_PARAMETER = {"causal": 10.5, "masked": 50.0}
 # Updates of B = 16,384 (D / 75e6)^(2/3) tokens for D tokens in all: a line through the recipes of a minute to a day.
 BATCH_AT, TOKENS_AT, BATCH_EXPONENT = 16_384, 75e6, 2 / 3
+# Share of the data that a plan may need. A run that turns out quicker than planned then still has text for its budget.
+DATA_SHARE = 0.9
 UNIGRAM = 0.995  # share of the unigram baseline's nats from which on a model counts as not better
 
 
@@ -154,7 +156,8 @@ def make_plan(
     covers_rule = by_rule.relative_loss is not None
     if budget.clock != "wall" or not (covers_rule or _mostly_covered(covered, possible)):
         return Plan(by_rule, candidates, by_law=covers_rule)
-    return Plan(min(covered, key=lambda candidate: candidate.predicted), candidates, by_law=True)
+    safe = [candidate for candidate in covered if available is None or candidate.needed <= DATA_SHARE * available]
+    return Plan(min(safe or covered, key=lambda candidate: candidate.predicted), candidates, by_law=True)
 
 
 def seconds_past_unigram(plan_for: Callable[[float], Plan], seconds: float) -> float | None:
