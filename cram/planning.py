@@ -29,6 +29,7 @@ from cram.model.count import count_parameters
 from cram.planner.cost_model import CostModel, datasheet_cost, kept_cost
 from cram.planner.ladder import Pins, shape_ladder
 from cram.planner.loss_law import LossLaw, find_law
+from cram.planner.memory import training_bytes
 from cram.planner.picture import draw_plan
 from cram.planner.plan import TOKENS_PER_PARAMETER, UNIGRAM, Plan, Size, make_plan, seconds_past_unigram
 from cram.planner.plan_report import describe_choice, print_plan_table
@@ -108,7 +109,9 @@ class Setting:
 
     def _size_of(self, shape: Shape) -> Size:
         counts = count_parameters(shape.apply(self.work.config).model, self.work.vocab_size)
-        return Size(counts.total, counts.without_embedding, self.work.memory_bytes(shape))
+        # Without a device the micro-batch is unknown, and what it takes.
+        memory = training_bytes(counts.total) if self.work.memory is None else self.work.memory_bytes(shape)
+        return Size(counts.total, counts.without_embedding, memory)
 
 
 def _pins(config: Config) -> Pins:

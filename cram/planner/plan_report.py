@@ -1,5 +1,7 @@
 """A plan as text: the table of its candidates, and the choice in two lines."""
 
+import math
+
 from cram.planner.plan import Candidate, Plan
 from cram.terminal.progress import format_tokens
 
@@ -48,20 +50,23 @@ def print_plan_table(plan: Plan, unigram: float | None, available: int | None) -
 
 
 def best_of_each_size(plan: Plan) -> list[Candidate]:
-    """Give the candidate with the best batch for each size of model, the chosen one first, then by predicted loss."""
+    """Give the candidate with the best batch for each size of model: the chosen one first, then the others, best first.
+
+    The order is that of the predicted loss. Candidates without one come last, those first that are most like the choice
+    in tokens per parameter and size of updates.
+    """
+
+    def order(candidate: Candidate) -> tuple[float, float]:
+        likeness = abs(math.log(max(candidate.tokens_per_parameter, 1e-9) / plan.chosen.tokens_per_parameter))
+        likeness += abs(math.log(candidate.shape.batch_tokens / plan.chosen.shape.batch_tokens))
+        return (math.inf if candidate.relative_loss is None else candidate.relative_loss, likeness)
+
     best: dict[tuple[int, ...], Candidate] = {}
-    for candidate in sorted(plan.candidates, key=_order):
+    for candidate in sorted(plan.candidates, key=order):
         shape = candidate.shape
         best.setdefault((shape.layers, shape.width, shape.heads, shape.mlp_width), candidate)
     others = [candidate for candidate in best.values() if candidate != plan.chosen]
-    return [plan.chosen, *sorted(others, key=_order)]
-
-
-def _order(candidate: Candidate) -> tuple[float, float]:
-    return (
-        float("inf") if candidate.relative_loss is None else candidate.relative_loss,
-        abs(candidate.size.parameters),
-    )
+    return [plan.chosen, *sorted(others, key=order)]
 
 
 def _cells(candidate: Candidate, is_chosen: bool, unigram: float | None, available: int | None) -> tuple[str, ...]:
