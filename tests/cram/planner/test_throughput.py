@@ -80,7 +80,7 @@ def test_no_measurement_begins_after_the_seconds(number: int, source: random.Ran
 def test_spread_shapes_reach_the_ends_of_the_ladder() -> None:
     chosen = spread_shapes(LADDER, 9)
     assert len(set(chosen)) == 9
-    assert chosen[0].layers in (2, 3) and 64 <= chosen[0].width <= 192 and 1024 <= chosen[0].batch_tokens <= 4096
+    assert chosen[0].layers in (3, 4) and 64 <= chosen[0].width <= 192 and 1024 <= chosen[0].batch_tokens <= 4096
     assert {shape.batch_tokens for shape in chosen[1:5]} == {256, 16384}
     assert min(shape.width for shape in chosen) == 32 and max(shape.width for shape in chosen) == 512
     assert spread_shapes(LADDER, 4) == chosen[:4]
