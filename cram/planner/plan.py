@@ -16,7 +16,7 @@ TOKENS_PER_PARAMETER = {"causal": 10.5, "masked": 50.0}
 # Updates of B = 16,384 (D / 75e6)^(2/3) tokens for D tokens in all: a line through the recipes of a minute to a day.
 BATCH_AT, TOKENS_AT, BATCH_EXPONENT = 16_384, 75e6, 2 / 3
 # Share of the data that a plan may need. A run that turns out quicker than planned then still has text for its budget.
-DATA_SHARE = 0.9
+DATA_SHARE = 0.97
 UNIGRAM = 0.995  # share of the unigram baseline's nats from which on a model counts as not better
 
 
