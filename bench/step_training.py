@@ -17,8 +17,9 @@ import torch
 
 from bench.step_profile import KINDS, profile_update
 from bench.timing import percentiles
+from cram.budget import Budget
 from cram.build import assemble, build_optimizer
-from cram.clock import Budget, Clock
+from cram.clock import Clock
 from cram.config.config import Config
 from cram.config.training import CompileConfig
 from cram.data.shards.loader import TrainingRows
@@ -165,7 +166,7 @@ def measure(session: Session, config: Config, rounds: int, each: int) -> Result:
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {
         "tokens_per_second": speeds,
-        "mfu": compute_mfu(flops, round(tokens), tokens / speeds["median"], peak_flops(device)),
+        "mfu": compute_mfu(flops * tokens, tokens / speeds["median"], peak_flops(device)),
         "update_seconds": tokens / speeds["median"],
         "tokens_per_update": tokens,
         "micro_rows": session.state.micro_rows,

@@ -1,7 +1,8 @@
 """From a config to objects. This is the one file that puts the chosen parts together."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import evaluate
 from cram.hub.card import check_card
 from cram.machine.device import is_out_of_memory, pick_device, pick_precision, release_memory
-from cram.methods.method import Methods
+from cram.methods.method import Method, Methods
 from cram.model.backends.choose import choose_backend
 from cram.model.kinds import build_model, new_model
 from cram.model.transformer import Transformer
@@ -31,6 +32,7 @@ from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
+from cram.reference_time import OPTIMIZER, ExecutedWork, ReferenceTimeTable, load_table
 from cram.training.compilation import check_compile
 from cram.training.gradients import eagerly, in_evaluation_mode
 from cram.training.loss_scale import LossScale
@@ -46,14 +48,18 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> Optimize
     return optimizer
 
 
-def build_methods(config: Config) -> Methods:
+def build_methods(config: Config, others: Sequence[Method] = ()) -> Methods:
     """Make the methods whose group of keys in the config is enabled.
+
+    Args:
+        others: methods that no key of the config names.
 
     Raises:
         CramError: for two methods that change the same point of an update.
     """
     groups = {name: getattr(config, name) for name in METHODS}
-    return Methods([METHODS[name].load()(group) for name, group in groups.items() if group.enabled])
+    own = [METHODS[name].load()(group, config.seed) for name, group in groups.items() if group.enabled]
+    return Methods([*own, *others])
 
 
 def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> ObjectiveProtocol:
@@ -81,6 +87,9 @@ def check(config: Config) -> None:
     device = pick_device(config.device)
     check_card(config.card)
     check_compile(config.compile, device)
+    methods = build_methods(config)
+    if config.rst.table:
+        check_reference_table(config, load_table(config.rst.table), methods)
     choose_backend(config.model.attention, device, pick_precision(config.precision, device))
     if config.model.size == "given":  # a plan chooses only what fits
         check_memory(config, device)
@@ -88,8 +97,41 @@ def check(config: Config) -> None:
         check_mask(config.tokenizer, config.special)
 
 
-def build_parts(config: Config, shards: ShardSet) -> Parts:
-    """Make all parts of a run, which are the same however far the run has come."""
+def check_reference_table(config: Config, table: ReferenceTimeTable, methods: Methods) -> None:
+    """Check that a table of reference system time fits a config and has all entries that its run needs.
+
+    Raises:
+        CramError: naming the key that differs, or the entry that is missing.
+    """
+    ours = {f"model.{name}": getattr(config.model, name) for name in table.model}
+    theirs = {f"model.{name}": value for name, value in table.model.items()}
+    for name, value in (ours | {"data.seq_len": config.data.seq_len}).items():
+        wanted = (theirs | {"data.seq_len": table.seq_len})[name]
+        if value != wanted:
+            raise CramError(f"rst.table: the table of {table.machine} is for {name}={wanted}, not {value}.")
+    layers = config.model.layers
+    needed = [("training", layers), ("step", layers)]
+    for method in methods:
+        needed += method.passes(layers)
+    for kind, blocks in needed:
+        if kind == "step":
+            table.unit_seconds(OPTIMIZER, f"{config.optimizer.kind}/{blocks}")
+        elif config.rst.overheads or kind != "forward":
+            table.unit_seconds(kind, str(blocks))
+
+
+def build_parts(
+    config: Config, shards: ShardSet, work: ExecutedWork | None = None, methods: Sequence[Method] = ()
+) -> Parts:
+    """Make all parts of a run, which are the same however far the run has come.
+
+    Args:
+        work: counts what the run executes; None for a counter of its own.
+        methods: methods that no key of the config names.
+
+    Raises:
+        CramError: where the data does not suffice for a method.
+    """
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     tokenizer = load_tokenizer(shards.tokenizer_path)
@@ -99,7 +141,11 @@ def build_parts(config: Config, shards: ShardSet) -> Parts:
         shards.held_out(), tokenizer, config.data.seq_len, config.evaluation, objective=config.objective.held_out
     )
     loader = Loader(shards, config.seed, config.data.epochs, config.data.order, config.data.subset_tokens)
-    return assemble(config, model, objective, loader, held_out, precision)
+    chosen = build_methods(config, methods)
+    for method in chosen:
+        method.check(loader.epoch_rows, max(1, round(batch_tokens(config.batch)(1.0) / config.data.seq_len)))
+        method.shape(model)
+    return assemble(config, model, objective, loader, held_out, precision, chosen, work)
 
 
 def assemble(
@@ -109,8 +155,16 @@ def assemble(
     loader: LoaderProtocol,
     held_out: HeldOutSet,
     precision: torch.dtype,
+    methods: Methods | None = None,
+    work: ExecutedWork | None = None,
 ) -> Parts:
-    """Add to a model and its data what else a run is made of: optimizer, methods, schedules, evaluation."""
+    """Add to a model and its data what else a run is made of: optimizer, schedules, evaluation.
+
+    Args:
+        methods: None for those of the config.
+        work: counts what the run executes; None for a counter of its own.
+    """
+    work = work or ExecutedWork()
     device = next(model.parameters()).device
 
     def evaluate_eagerly(rows: HeldOutSet) -> dict[str, Any]:
@@ -118,11 +172,17 @@ def assemble(
         with eagerly(), in_evaluation_mode(model):
             return evaluate(model, rows, device)
 
+    def new_reference(layers: int | None) -> UpdateParts:
+        model_config = replace(config.model, layers=layers or config.model.layers)
+        model_of_it = build_model(model_config, model.vocab_size, config.seed + 1, device)
+        return _update_parts(replace(config, model=model_config), model_of_it, objective, work.as_overhead())
+
     return Parts(
         model=model,
         objective=objective,
         optimizer=build_optimizer(model, config.optimizer),
-        methods=build_methods(config),
+        methods=build_methods(config) if methods is None else methods,
+        work=work,
         loader=loader,
         schedule=make_schedule(config.schedule),
         decay_begins=decay_begins(config.schedule),
@@ -134,6 +194,25 @@ def assemble(
         # Small gradients would vanish in fp16.
         loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
         seq_len=config.data.seq_len,
+        new_reference=new_reference,
+    )
+
+
+def _update_parts(
+    config: Config, model: Transformer, objective: ObjectiveProtocol, work: ExecutedWork | None = None
+) -> UpdateParts:
+    """Make what the updates of a model need that is not the run's own."""
+    device = next(model.parameters()).device
+    precision = pick_precision(config.precision, device)
+    return UpdateParts(
+        model=model,
+        objective=objective,
+        optimizer=build_optimizer(model, config.optimizer),
+        device=device,
+        precision=precision,
+        loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
+        seq_len=config.data.seq_len,
+        work=work or ExecutedWork(),
     )
 
 
@@ -186,7 +265,6 @@ def _spread_rows(shards: ShardSet, number: int) -> TrainingRows:
 
 def _trial_parts(config: Config, vocab_size: int, objective: ObjectiveProtocol, device: torch.device) -> UpdateParts:
     """Make what updates are timed with. The weights are drawn on the device, which is quick, and never trained."""
-    precision = pick_precision(config.precision, device)
     with torch.device("meta"):
         model = new_model(config.model, vocab_size)
     model.to_empty(device=device)
@@ -194,12 +272,4 @@ def _trial_parts(config: Config, vocab_size: int, objective: ObjectiveProtocol, 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, config.model.init_std, generator=generator)
-    return UpdateParts(
-        model=model,
-        objective=objective,
-        optimizer=build_optimizer(model, config.optimizer),
-        device=device,
-        precision=precision,
-        loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
-        seq_len=config.data.seq_len,
-    )
+    return _update_parts(config, model, objective)

@@ -1,4 +1,4 @@
-"""Budgets, and the clock that spends them.
+"""The clock that spends a budget.
 
 Progress is the share of the budget that is spent. It drives every schedule, whatever unit the budget has, and it never
 falls.
@@ -8,19 +8,17 @@ Its excess is charged, but to an account of its own. The excess is not part of t
 budget. Time during which the machine slept is not charged, because the monotonic clock stands still then.
 """
 
-import re
 import statistics
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from cram.errors import CramError
+from cram.budget import Budget
+from cram.reference_time import ReferenceTime
 
-SECONDS_PER_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 CHARGED = ("updates", "compilation", "waiting", "methods", "probe", "crash", "stalls")
 NOT_CHARGED = ("preparation", "evaluation", "saving", "export", "asleep", "discarded")
 UPDATE_ACCOUNTS = ("updates", "waiting", "methods")  # the accounts that the time of an update is booked to
@@ -30,75 +28,12 @@ STALL_FACTOR = 3.0  # times the usual pace; another process that takes half of t
 MIN_PACES = 4  # an update is called a stall only after so many paces were learned, the probe's included
 MIN_STALL_SECONDS = 1.0  # a shorter excess is not called a stall
 
-_NUMBER = r"(?P<number>\d+(?:\.\d+)?(?:e\+?\d+)?)"
-_DURATION = re.compile(_NUMBER + r"(?P<unit>[smhd])")
-_COUNT = re.compile(_NUMBER + r"(?P<unit>tokens|steps)")
-
-
-def parse_duration(text: str, name: str) -> float:
-    """Return the seconds of `90s`, `10m`, `24h` or `1d`.
-
-    Args:
-        text: the duration.
-        name: the key that it is given for, named in the error message.
-
-    Raises:
-        CramError: the text is not a duration above zero.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    seconds = float(match["number"]) * SECONDS_PER_UNIT[match["unit"]] if match else 0.0
-    if not 0.0 < seconds < float("inf"):
-        raise CramError(f"{name}={text} is not a valid duration above zero. Write it as 90s, 10m or 24h.")
-    return seconds
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A limit that is measured by one of three clocks: `wall` in seconds, `tokens` in positions, `steps` in updates."""
-
-    clock: Literal["wall", "tokens", "steps"]
-    limit: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Read `90s`, `10m`, `24h`, `2.5e9tokens` or `5000steps`.
-
-        Raises:
-            CramError: the text is not a budget.
-        """
-        count = _COUNT.fullmatch(text.strip())
-        if count:
-            number = float(count["number"])
-            if 1 <= number < float("inf") and number == int(number):
-                return cls(count["unit"], number)  # type: ignore[arg-type]
-        elif _DURATION.fullmatch(text.strip()):
-            return cls("wall", parse_duration(text, "budget"))
-        raise CramError(
-            f"budget={text} is not a valid budget. Write 90s, 10m or 24h (above zero), 2.5e9tokens or 5000steps"
-            f"{_suggestion(text)}."
-        )
-
-    def words(self) -> str:
-        """Return the budget as text; `parse` reads an equal budget from it."""
-        return f"{self.limit:.12g}{'s' if self.clock == 'wall' else self.clock}"
-
 
 def boot_clock() -> Callable[[], float] | None:
     """Return a clock of the seconds since the machine was started, including time asleep; None if there is none."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return None
     return lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _suggestion(text: str) -> str:
-    """The end of an error message that says how the budget was probably meant; "" if it cannot be guessed."""
-    parts = text.strip().split(":")
-    if len(parts) in (2, 3) and all(part.isdigit() for part in parts):
-        seconds = sum(int(part) * unit for part, unit in zip(reversed(parts), (1, 60, 3600), strict=False))
-        return f"; for {text} write {f'{seconds // 60}m' if seconds % 60 == 0 else f'{seconds}s'}"
-    tidy = text.strip().replace(" ", "").replace("_", "").lower()
-    is_budget = _DURATION.fullmatch(tidy) or _COUNT.fullmatch(tidy)
-    return f"; for {text} write {tidy}" if is_budget and tidy != text else ""
 
 
 class Clock:
@@ -113,12 +48,22 @@ class Clock:
         now: a clock in seconds that stands still while the machine sleeps. Tests pass a clock of their own.
         boot: a clock in seconds that goes on while the machine sleeps, from `boot_clock()`; None if there is none. Then
             time asleep is unknown.
+        reference: what measures a budget of reference system time; None for other budgets.
     """
 
     def __init__(
-        self, budget: Budget, now: Callable[[], float] = time.monotonic, boot: Callable[[], float] | None = None
+        self,
+        budget: Budget,
+        now: Callable[[], float] = time.monotonic,
+        boot: Callable[[], float] | None = None,
+        reference: ReferenceTime | None = None,
     ) -> None:
-        self.budget = budget
+        assert (budget.clock == "rst") == (reference is not None)
+        self.budget, self.reference = budget, reference
+        self.began = 0.0  # how much of the budget, in its unit, was spent before the first update by reference models
+        self.reference_updates = self.reference_positions = 0  # of reference models
+        self._reference_paces: deque[float] = deque(maxlen=PACE_UPDATES)  # reference seconds per position
+        self._reference_before = 0.0  # reference seconds at the end of the last update
         self.updates = 0
         self.positions = 0
         self.update_positions = 0  # positions of the latest update
@@ -176,7 +121,29 @@ class Clock:
         """Return how much of the budget is spent, in its unit."""
         if self.budget.clock == "wall":
             return self.charged()
-        return self.positions if self.budget.clock == "tokens" else self.updates
+        if self.reference:
+            return self.reference.seconds()
+        if self.budget.clock == "tokens":
+            return self.positions + self.reference_positions
+        return self.updates + self.reference_updates
+
+    def share(self) -> float:
+        """Return the spent share of what the budget has left for updates, behind what came before the first one."""
+        return (self.spent() - self.began) / max(self.budget.limit - self.began, 1e-9)
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Count what the `with` block spends of the budget as spent before the first update."""
+        before = self.spent()
+        try:
+            yield
+        finally:
+            self.began += self.spent() - before
+
+    def count_reference(self, positions: int) -> None:
+        """Count an update of a reference model; it spends a budget of tokens or updates like any other."""
+        self.reference_updates += 1
+        self.reference_positions += positions
 
     @property
     def seconds_per_position(self) -> float | None:
@@ -192,6 +159,8 @@ class Clock:
         """Return how much of the budget an update of so many positions is expected to spend, in the budget's unit."""
         if self.budget.clock == "wall":
             return positions * (self.seconds_per_position or 0.0)
+        if self.reference:
+            return positions * statistics.fmean(self._reference_paces or [0.0])
         return float(positions) if self.budget.clock == "tokens" else 1.0
 
     def progress_after(self, positions: int, in_flight: int = 0) -> float:
@@ -208,7 +177,8 @@ class Clock:
         pending = self.cost(in_flight) if self.budget.clock == "wall" else 0.0
         after = self.spent() + pending + cost
         is_last = after + 0.5 * cost >= self.budget.limit
-        self._progress = 1.0 if is_last else max(self._progress, after / self.budget.limit)
+        share = (after - self.began) / max(self.budget.limit - self.began, 1e-9)
+        self._progress = 1.0 if is_last else max(self._progress, share)
         return self._progress
 
     def count_update(self, positions: int) -> None:
@@ -216,6 +186,14 @@ class Clock:
         self.updates += 1
         self.positions += positions
         self.update_positions = positions
+        if self.reference:
+            spent = self.reference.seconds()
+            self.learn_reference_pace((spent - self._reference_before) / positions)
+            self._reference_before = spent
+
+    def learn_reference_pace(self, seconds: float) -> None:
+        """Learn how many seconds of the reference machine a position takes."""
+        self._reference_paces.append(seconds)
 
     def begin_updates(self) -> None:
         """Let the next update begin now, not at the end of the last one. It is never called a stall."""
@@ -223,6 +201,8 @@ class Clock:
             self._settle()
             self._before = {name: self.booked[name] for name in UPDATE_ACCOUNTS}
             self._may_stall = False
+        if self.reference:
+            self._reference_before = self.reference.seconds()
 
     def end_update(self, positions: int, slow: str = "stalls") -> float:
         """Learn how long an update took, from what was booked since the last one ended.
@@ -291,6 +271,10 @@ class Clock:
             "longest_stall": self.longest_stall,
             "recent": list(self._recent),
             "progress": self._progress,
+            "began": self.began,
+            "reference_updates": self.reference_updates,
+            "reference_positions": self.reference_positions,
+            "reference_paces": list(self._reference_paces),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -305,4 +289,9 @@ class Clock:
             self.booked[name] += seconds or 0.0
         self.stalls, self.longest_stall = state["stalls"], state["longest_stall"]
         self._recent.extend(state["recent"])
+        self.began = state.get("began", 0.0)  # checkpoints of earlier versions do not have what came later
+        self.reference_updates = state.get("reference_updates", 0)
+        self.reference_positions = state.get("reference_positions", 0)
+        self._reference_paces.clear()
+        self._reference_paces.extend(state.get("reference_paces", []))
         self._progress = state["progress"] if state["limit"] == self.budget.limit else 0.0

@@ -1,7 +1,7 @@
 """One run from a config to its receipt: prepare, train, finish. `cram.train` and `cram.fit` call it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.hub.initial import check_tokenizer, read_initial
 from cram.machine.device import set_threads
-from cram.methods.method import Method, Methods
+from cram.methods.method import Method
 from cram.optim.schedule import decay_begins
 from cram.planning import plan_notes, plan_run, probe_again
+from cram.reference_time import ExecutedWork, ReferenceTime, load_table
 from cram.run.checkpoint import Checkpoints
 from cram.run.checksums import read_receipt
 from cram.run.folder import RunFolder, keep_begun_plan
@@ -57,7 +58,9 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
         print(f"{folder.path} is finished; nothing to do.")
         return Outcome(folder.path, read_receipt(folder.path), 1.0)
     initial = read_initial(config) if config.init and not Checkpoints(folder.path).steps() else None
-    clock = Clock(budget, boot=boot_clock())
+    work = ExecutedWork()
+    reference = ReferenceTime(load_table(config.rst.table), work, config.rst.overheads) if config.rst.table else None
+    clock = Clock(budget, boot=boot_clock(), reference=reference)
     with clock.account("preparation"):
         if folder.shards:
             shards = ShardSet.open(folder.shards)
@@ -71,8 +74,7 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
             folder.plan(config)
         for note in plan_notes(config):
             print(note)
-        parts = build_parts(config, shards)
-        parts = replace(parts, methods=Methods([*parts.methods, *methods]))
+        parts = build_parts(config, shards, work, methods)
         if initial:
             check_tokenizer(config, shards.tokenizer_path)
             parts.model.load_state_dict(initial)

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
+from cram.budget import Budget
 from cram.build import make_measure
-from cram.clock import Budget, Clock
+from cram.clock import Clock
 from cram.config.commands import PlannerConfig
 from cram.config.config import Config
 from cram.config.planned import give_values
 from cram.config.recipe import format_config
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
-from cram.data.shards.loader import count_epoch_rows
+from cram.data.shards.epochs import count_epoch_rows
 from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError

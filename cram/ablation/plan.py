@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cram.ablation.table import AblationTable
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.config.config import Config
 from cram.config.recipe import keep_last_words, read_config, suggest_nearest
 from cram.errors import CramError

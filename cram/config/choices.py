@@ -49,12 +49,14 @@ class ModelChoice(Choice):
             a model that no class of `transformers` computes, which is not exported.
         rotary: whether positions are rotary, which needs heads of even width; sinusoidal ones need an even model width.
         attention: whether the blocks attend. If not, `model.heads` and `model.mlp_width` have no meaning.
+        copies: whether blocks can be copied and left out, by stacking and dropping.
     """
 
     objectives: tuple[str, ...] = ("masked",)
     stock: str | None = None
     rotary: bool = True
     attention: bool = True
+    copies: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ MODELS: dict[str, ModelChoice] = {
         objectives=("causal",),
         rotary=False,
         attention=False,
+        copies=False,
     ),
 }
 
@@ -114,6 +117,8 @@ SCHEDULES: dict[str, Choice] = {
 }
 
 METHODS: dict[str, Choice] = {
+    "stacking": Choice("cram.methods.stacking:Stacking", "the model begins with few blocks, which are doubled"),
+    "dropping": Choice("cram.methods.dropping:Dropping", "blocks are left out at random"),
     "averaging": Choice("cram.methods.averaging:Averaging", "the mean of the latest weights is the result"),
 }
 

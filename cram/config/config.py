@@ -6,8 +6,9 @@ A component of the run receives only its own group of keys, such as `config.opti
 from dataclasses import dataclass
 from typing import Literal
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.config.data import DataConfig, SpecialConfig, WordPieceConfig
+from cram.config.methods import DroppingConfig, StackingConfig
 from cram.config.model import ModelConfig
 from cram.config.plan import PlanConfig
 from cram.config.schema import group, key
@@ -21,6 +22,7 @@ from cram.config.training import (
     FaultsConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    RstConfig,
     ScheduleConfig,
 )
 
@@ -31,7 +33,10 @@ class Config:
 
     recipe: str = key("", "name of a recipe that comes with cram, or path of a yaml file", path=True, identifies=False)
     budget: str = key(
-        "24h", "length of the training: 90s, 10m or 24h of wall clock, 2.5e9tokens or 5000steps", identifies=False
+        "24h",
+        "length of the training: 90s, 10m or 24h of wall clock, 2.5e9tokens, 5000steps, or rst:24h of a reference "
+        "machine",
+        identifies=False,
     )
     run: str | None = key(None, "folder of the run (null: runs/RECIPE)", path=True, identifies=False)
     init: str | None = key(
@@ -71,7 +76,10 @@ class Config:
     optimizer: OptimizerConfig = group(OptimizerConfig)
     schedule: ScheduleConfig = group(ScheduleConfig)
     batch: BatchConfig = group(BatchConfig)
+    rst: RstConfig = group(RstConfig)
     compile: CompileConfig = group(CompileConfig)
+    stacking: StackingConfig = group(StackingConfig)
+    dropping: DroppingConfig = group(DroppingConfig)
     averaging: AveragingConfig = group(AveragingConfig)
     checkpoint: CheckpointConfig = group(CheckpointConfig)
     faults: FaultsConfig = group(FaultsConfig)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from cram.clock import parse_duration
+from cram.budget import parse_duration
 from cram.config.choices import MODELS
 from cram.config.config import Config
 from cram.config.data import VOCAB_MULTIPLE
@@ -24,6 +24,8 @@ def check_config(config: Config) -> None:
         _check_model(config.model)
     _check_data(config)
     _check_objective(config)
+    _check_reference_time(config)
+    _check_stacking(config)
     special_words = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
     if special_words and config.tokenizer is None:
         raise CramError(
@@ -45,6 +47,43 @@ def _check_plan(config: Config) -> None:
             f"init={config.init} brings weights of a given shape, but model.size=auto plans the shape: give "
             f"{', '.join(MODEL_KEYS)} as the weights have them."
         )
+
+
+def _check_reference_time(config: Config) -> None:
+    of_reference = config.parse_budget().clock == "rst"
+    if of_reference and config.rst.table is None:
+        raise CramError(f"budget={config.budget} needs rst.table, the seconds of each pass on a reference machine.")
+    if config.rst.table and not of_reference:
+        raise CramError(
+            f"rst.table={config.rst.table} is for a budget of reference system time, and budget={config.budget}: "
+            f"write budget=rst:{config.budget}, or leave rst.table out."
+        )
+    if of_reference and config.model.size == "auto":
+        raise CramError("budget=rst:... needs the shape that its table is for: set model.size=given and the shape.")
+    if of_reference and config.batch.micro_rows:
+        raise CramError("batch.micro_rows is given by the table of a budget of reference system time: leave it out.")
+
+
+def _check_stacking(config: Config) -> None:
+    stacking, layers = config.stacking, config.model.layers
+    methods = [name for name in ("stacking", "dropping") if getattr(config, name).enabled]
+    if methods and not MODELS[config.model.kind].copies:
+        raise CramError(f"{methods[0]} cannot be used with model.kind={config.model.kind}: it has no blocks for it.")
+    if stacking.layers is None:
+        return
+    if config.model.size == "auto" and "model.layers" not in config.plan.keep:
+        raise CramError("stacking.layers needs a given depth: set model.layers, or model.size=given.")
+    if sorted(set(stacking.at)) != stacking.at:
+        raise CramError(f"stacking.at={stacking.at}: the values must rise.")
+    if stacking.layers * 2 ** len(stacking.at) != layers:
+        raise CramError(
+            f"stacking.layers={stacking.layers} is doubled at each of the {len(stacking.at)} values of stacking.at, "
+            f"which gives {stacking.layers * 2 ** len(stacking.at)} layers, and model.layers={layers}: change one."
+        )
+    if config.init:
+        raise CramError(f"init={config.init} brings weights of all blocks, but stacking begins with fewer: change one.")
+    if config.compile.cuda_graphs:
+        raise CramError("compile.cuda_graphs=true cannot be used with stacking, which changes the model: leave it out.")
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -133,6 +133,16 @@ class BatchConfig:
 
 
 @dataclass
+class RstConfig:
+    """The keys `rst.*`: reference system time, the unit of a budget such as `rst:24h`."""
+
+    table: str | None = key(
+        None, "name of a table of a reference machine, or a json file of bench.rst_table (null: none)", path=True
+    )
+    overheads: bool = key(True, "charge what methods add: forward passes, curvature passes and reference models")
+
+
+@dataclass
 class CheckpointConfig:
     """The keys `checkpoint.*`: when the state of a run is saved."""
 

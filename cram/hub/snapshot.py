@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from cram.clock import CHARGED
 from cram.config.config import Config
-from cram.data.shards.loader import count_epoch_rows
+from cram.data.shards.epochs import count_epoch_rows
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer

@@ -19,11 +19,12 @@ class Averaging(Method):
 
     Args:
         config: the keys `averaging.*`.
+        seed: of the run; nothing is random here.
     """
 
     name = "averaging"
 
-    def __init__(self, config: AveragingConfig) -> None:
+    def __init__(self, config: AveragingConfig, seed: int = 0) -> None:
         assert config.start is not None
         self._start = config.start
         self._average = get_swa_multi_avg_fn() if config.decay is None else get_ema_multi_avg_fn(config.decay)
@@ -36,12 +37,13 @@ class Averaging(Method):
         if progress < self._start:
             return
         weights = {name: weight.detach() for name, weight in model.named_parameters()}
-        if self._count:
+        if self._count and weights.keys() == self._mean.keys():
             mean = [self._mean[name].to(weight.device) for name, weight in weights.items()]
             self._average(mean, list(weights.values()), self._count)
             self._mean = dict(zip(weights, mean, strict=True))
         else:
-            self._mean = {name: weight.clone() for name, weight in weights.items()}
+            # The first weights, or those of a model that has grown: nothing can be averaged with another shape.
+            self._mean, self._count = {name: weight.clone() for name, weight in weights.items()}, 0
         self._count += 1
 
     @torch.no_grad()

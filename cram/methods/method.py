@@ -4,35 +4,171 @@ A method is one file: a subclass of `Method` that overrides the points it needs,
 the budget in [0, 1], and never by a number of updates. What a method costs is booked to the account `methods`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from cram.errors import CramError
 from cram.files.tensors import check_tensors
 
-# The points of a run, in the order of their first call. `order` is called once before the first update, `finish` once
-# after the last one, the others in each update.
-POINTS = ("order", "rows", "select", "before_update", "depth", "after_step", "finish")
+# The points of a run, in the order of their first call. `start` and `order` are called before the first update,
+# `finish` after the last one, the others in each update.
+POINTS = ("start", "order", "rows", "select", "before_update", "depth", "after_step", "finish")
+
+
+class RowSource(Protocol):
+    """Where the rows of an update come from."""
+
+    @property
+    def rows_left(self) -> int:
+        """Rows that can still be taken."""
+        ...
+
+    @property
+    def micro_rows(self) -> int:
+        """Rows of a micro-batch."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Seed of the random choices of this update."""
+        ...
+
+    def take(self, n: int) -> Any:
+        """Take the next n rows. They can be sliced, and indexed by an int64 array; `index` holds their numbers."""
+        ...
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """Join rows that were taken."""
+        ...
+
+    def restore(self, tokens: Any, documents: Any, index: Any, epoch: Any) -> Any:
+        """Make rows of their arrays, which a method has kept."""
+        ...
+
+    def nats_per_row(self, rows: Any) -> tuple[Tensor, npt.NDArray[np.int64]]:
+        """Compute, in a forward pass without gradients, the nats of each row and the number of its predicted tokens.
+
+        Returns:
+            nats: fp32 (rows,) on the device. predicted: int64 [rows].
+        """
+        ...
+
+
+class ReferenceModel(Protocol):
+    """A model that is trained beside that of the run, or before it, on rows that a method chooses.
+
+    Attributes:
+        blocks: its number of blocks.
+    """
+
+    blocks: int
+
+    def update(self, rows: Any, progress: float) -> None:
+        """Train on rows, with the learning rate that the schedule of the run has at a progress in [0, 1]."""
+        ...
+
+    def nats_per_row(self, rows: Any, progress: float) -> tuple[Tensor, npt.NDArray[np.int64]]:
+        """See `RowSource.nats_per_row`; progress decides what is hidden, as in an update of the run."""
+        ...
+
+    def forget_optimizer(self) -> None:
+        """Free the state of the optimizer, once the model is trained."""
+        ...
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Give weights and optimizer as named tensors."""
+        ...
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave.
+
+        Raises:
+            CramError: for a tensor that does not fit.
+        """
+        ...
+
+
+class Beginning(Protocol):
+    """What a method finds before the first update.
+
+    Attributes:
+        numbers: int64 [n], the numbers of the rows of the data, in rising order.
+        update_rows: rows of the largest update.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    update_rows: int
+
+    @property
+    def spent(self) -> float:
+        """Share of the budget that the point `start` has spent so far."""
+        ...
+
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int = 0) -> Any:
+        """Read rows by their numbers; what is hidden in them depends on the epoch."""
+        ...
+
+    def reference(self, layers: int | None = None) -> ReferenceModel:
+        """Make a model like that of the run, with other random weights and so many blocks (None: as many)."""
+        ...
 
 
 class Method:
     """A technique that takes part in training. Every point does nothing until a subclass overrides it.
 
-    Two methods of a run must not override the same point.
+    Two methods of a run must not override the same point. A method of a recipe is made of its group of keys and the
+    seed of the run.
+
+    Attributes:
+        reads_ahead: rows that are read for each row that is trained on, as far as the method knows.
     """
 
     name: str
+    reads_ahead: float = 1.0
+
+    def shape(self, model: nn.Module) -> None:
+        """Change the shape of the model when it has been built, before its optimizer is made. No point of an update."""
+
+    def passes(self, layers: int) -> list[tuple[str, int]]:
+        """List what the method executes beside full training passes: `training`, `forward` or `step`, and blocks.
+
+        A table of reference system time must have an entry for each.
+        """
+        return []
+
+    def check(self, rows: int, update_rows: int) -> None:
+        """Check that the data suffices, before training.
+
+        Args:
+            rows: of the data. update_rows: of the largest update.
+
+        Raises:
+            CramError: if it does not.
+        """
+
+    def start(self, beginning: Beginning) -> bool:
+        """Do a piece of what comes before the first update, such as an update of a reference model.
+
+        Called in every process until it returns True. The state may be saved between two calls, and a resumed run goes
+        on from there.
+
+        Returns:
+            Whether all is done.
+        """
+        return True
 
     def order(self, loader: Any) -> None:
-        """Change the order in which the loader gives its rows: curricula and pruning.
+        """Change which rows the loader gives, by its `keep` or `draw`: curricula and pruning.
 
         Called once in each process, before the first update, when a checkpoint has been loaded already.
         """
 
     def rows(self, rows: int, progress: float) -> int:
-        """Choose how many rows the next update takes.
+        """Choose how many rows the next update trains on.
 
         Args:
             rows: what the batch of the recipe asks for at this progress.
@@ -42,23 +178,27 @@ class Method:
         """
         return rows
 
-    def select(self, rows: Any, progress: float, nats_per_row: Callable[[Any], Tensor]) -> Any:
-        """Choose which of the rows that were taken are trained on: selective backpropagation, RHO-loss.
+    def select(self, source: RowSource, rows: int, progress: float) -> Any:
+        """Choose which rows are trained on: selective backpropagation, RHO-loss.
 
         Args:
-            rows: the rows of the update; they can be sliced and indexed by an int64 array.
-            nats_per_row: computes the summed nats of each row, fp32 (rows,), in a forward pass without gradients.
+            source: of rows; it has at least so many left.
+            rows: how many rows the update shall train on.
 
         Returns:
-            The rows to train on, in whole micro-batches. All rows that were taken count as seen.
+            The rows to train on. All rows that were taken count as read.
         """
-        return rows
+        return source.take(rows)
 
     def before_update(self, model: nn.Module, optimizer: Any, progress: float) -> None:
         """Change the model or the optimizer before the forward pass: growing, freezing."""
 
-    def depth(self, model: nn.Module, progress: float) -> None:
-        """Choose which blocks the next forward passes compute: layer dropping."""
+    def depth(self, model: nn.Module, progress: float, seed: int) -> None:
+        """Choose which blocks the next micro-batch computes: layer dropping.
+
+        Args:
+            seed: of the random choices of this micro-batch; another one for each.
+        """
 
     def after_step(self, model: nn.Module, progress: float) -> None:
         """Look at the weights that an update has left: averaging."""
@@ -85,6 +225,10 @@ class Method:
         """Describe what the method does at some progress, by name; printed where progress steps back."""
         return {}
 
+    def figures(self) -> dict[str, Any]:
+        """Give what the receipt says about the method at the end of the run, as JSON."""
+        return {}
+
 
 class Methods:
     """The methods of a run, called one point at a time.
@@ -105,6 +249,19 @@ class Methods:
         """The methods, in the order in which they were given."""
         return iter(self._methods)
 
+    @property
+    def reads_ahead(self) -> float:
+        """Rows that are read for each row that is trained on."""
+        return max((method.reads_ahead for method in self._methods), default=1.0)
+
+    def claims(self, point: str) -> bool:
+        """Whether a method changes a point."""
+        return bool(self._at[point])
+
+    def start(self, beginning: Beginning) -> bool:
+        """See `Method.start`."""
+        return all(method.start(beginning) for method in self._at["start"])
+
     def order(self, loader: Any) -> None:
         """See `Method.order`."""
         for method in self._at["order"]:
@@ -116,18 +273,21 @@ class Methods:
             rows = method.rows(rows, progress)
         return rows
 
-    def select(self, rows: Any, progress: float, nats_per_row: Callable[[Any], Tensor]) -> Any:
+    def select(self, source: RowSource, rows: int, progress: float) -> Any:
         """See `Method.select`."""
         for method in self._at["select"]:
-            rows = method.select(rows, progress, nats_per_row)
-        return rows
+            return method.select(source, rows, progress)
+        return source.take(rows)
 
     def before_update(self, model: nn.Module, optimizer: Any, progress: float) -> None:
-        """See `Method.before_update` and `Method.depth`, which is called right after it."""
+        """See `Method.before_update`."""
         for method in self._at["before_update"]:
             method.before_update(model, optimizer, progress)
+
+    def depth(self, model: nn.Module, progress: float, seed: int) -> None:
+        """See `Method.depth`."""
         for method in self._at["depth"]:
-            method.depth(model, progress)
+            method.depth(model, progress, seed)
 
     def after_step(self, model: nn.Module, progress: float) -> None:
         """See `Method.after_step`."""

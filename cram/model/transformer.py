@@ -1,6 +1,6 @@
 """The pre-norm transformer over packed documents that all kinds of models are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -104,9 +104,13 @@ class Transformer(nn.Module):
     Attributes:
         head: turns hidden states into logits and losses.
         blocks: made by `new_block`; training can compile them one by one.
+        active: indices of the blocks that a forward pass in training mode computes, in rising order; None for all.
+        new_block_hook: called with each block that is added later; compilation sets it.
     """
 
     head: TiedHead
+    active: list[int] | None = None
+    new_block_hook: Callable[[nn.Module], None] | None = None
 
     def __init__(self, config: ModelConfig, vocab_size: int, architecture: Architecture) -> None:
         super().__init__()
@@ -170,11 +174,84 @@ class Transformer(nn.Module):
         packing = self._pack(tokens, documents, causal or self._causal)
         hidden = self.embedding_norm(self.embed(tokens, packing))
         change = None
-        for block in self.blocks[:-1]:
+        blocks = self._active_blocks()
+        for block in blocks[:-1]:
             hidden, change = block(hidden, change, packing)
-        hidden, change = self.blocks[-1](hidden, change, packing, slots)
-        final: Tensor = self.final_norm.add(change, hidden)[0]
+        if blocks:
+            hidden, change = blocks[-1](hidden, change, packing, slots)
+            final: Tensor = self.final_norm.add(change, hidden)[0]
+        else:
+            final = self.final_norm(hidden if slots is None else pick(hidden, slots))
         return final.view(-1, self.config.width)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def computed_blocks(self) -> int:
+        """Number of blocks that the next forward pass computes."""
+        return len(self._active_blocks())
+
+    def _active_blocks(self) -> list[nn.Module]:
+        if self.active is None or not self.training:
+            return list(self.blocks)
+        return [self.blocks[index] for index in self.active]
+
+    @torch.no_grad()
+    def grow(self, sources: list[int]) -> dict[str, str]:
+        """Give the model other blocks: block i becomes block `sources[i]`, or a copy of it if that one is used already.
+
+        A norm that a copy has and its source lacks, which the first block of some kinds does, begins with a gain of 1.
+
+        Returns:
+            For each parameter whose values come from another one or stay, its name and that of its source.
+        """
+        old, blocks, names = list(self.blocks), nn.ModuleList(), {}
+        for index, source in enumerate(sources):
+            block = old[source]
+            if source in sources[:index]:
+                block = self._copy_block(old[source], index)
+            blocks.append(block)
+            of_source = dict(old[source].named_parameters())
+            for name, _ in block.named_parameters():
+                if name in of_source:
+                    names[f"blocks.{index}.{name}"] = f"blocks.{source}.{name}"
+        self.blocks = blocks
+        others = {name: name for name, _ in self.named_parameters() if not name.startswith("blocks.")}
+        return others | names
+
+    def _copy_block(self, source: nn.Module, index: int) -> nn.Module:
+        with torch.device("meta"):
+            block = self.new_block(index)
+        block.to_empty(device=self.embedding.weight.device)
+        for module in block.modules():
+            if isinstance(module, LayerNorm | RMSNorm):
+                module.weight.fill_(1.0)
+                if isinstance(module, LayerNorm) and module.bias is not None:
+                    module.bias.zero_()
+        block.load_state_dict(source.state_dict(), strict=False)
+        block.train(source.training)
+        if self.new_block_hook:
+            self.new_block_hook(block)
+        return block
+
+    def fit_blocks(self, names: Iterable[str]) -> bool:
+        """Give the model as many blocks as a state dict has that is to be loaded; the values of new ones do not matter.
+
+        Args:
+            names: of the tensors of the state dict.
+
+        Returns:
+            Whether the number of blocks was another one before.
+        """
+        numbers = {int(name.split(".")[1]) for name in names if name.startswith("blocks.")}
+        count, old = max(numbers, default=-1) + 1, len(self.blocks)
+        if numbers != set(range(count)) or count in (0, old):
+            return False  # what does not fit is refused when it is loaded
+        self.grow([block % old for block in range(count)])
+        return True
 
     def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
         """The input of the embedding norm: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cram.config.training import ObjectiveConfig
-from cram.objectives.batch import Batch, PackedRows
+from cram.objectives.batch import IGNORED, Batch, PackedRows
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ class Objective:
         if batch.slots is None:
             return nats.view(rows, seq_len).sum(1)
         return nats.new_zeros(rows).index_add(0, batch.slots // seq_len, nats)
+
+    def predicted_per_row(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """Count the predicted tokens of each row of a batch on the host: int64 [rows]."""
+        rows, seq_len = batch.inputs.shape
+        places = np.arange(rows * seq_len) if batch.slots is None else batch.slots.numpy()
+        return np.bincount(places[(batch.labels != IGNORED).numpy()] // seq_len, minlength=rows).astype(np.int64)
 
     def values(self, progress: float) -> dict[str, str]:
         """Describe what the objective changes over the run, at some progress: text by name, to show a user."""

@@ -32,6 +32,7 @@ class Optimizer:
     """
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
+        self.kind = config.kind
         self.groups = groups
         self.config = config
         self.decay = decay_schedule(config)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.errors import CramError
 from cram.planner.shape import Shape
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.config.config import Config
 from cram.config.planned import keep_plan
 from cram.config.schema import collect_keys, get_value

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.config.config import Config
 
 # Entries of a process that change the bytes of a result without changing the recipe.

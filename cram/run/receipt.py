@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cram.clock import CHARGED, NOT_CHARGED, Budget
+from cram.budget import Budget
+from cram.clock import CHARGED, NOT_CHARGED
 from cram.config.plan import PlanConfig
 
 DAY = 86400.0  # seconds
@@ -28,7 +29,9 @@ DOWNSTREAM = {
     "rte",
     "wnli",
 }
-MFU_FORMULA = "flops_per_position * positions / seconds of updates / peak FLOP/s of the device"
+MFU_FORMULA = (
+    "sum over training passes of their flops_per_position * positions / seconds of updates / peak FLOP/s of the device"
+)
 
 
 @dataclass(frozen=True)
@@ -183,12 +186,11 @@ def tabulate_time(seconds: dict[str, float | None]) -> dict[str, dict[str, float
     }
 
 
-def compute_mfu(flops_per_position: float, positions: int, seconds: float, peak: float | None) -> float | None:
+def compute_mfu(flops: float, seconds: float, peak: float | None) -> float | None:
     """Compute the model FLOP utilisation, a share of the peak, by `MFU_FORMULA`.
 
     Args:
-        flops_per_position: floating-point operations of the model for a position, forward and backward.
-        positions: number of positions that were trained on.
+        flops: floating-point operations of all training passes, forward and backward.
         seconds: of the updates.
         peak: FLOP/s of the device, or None if unknown.
 
@@ -197,4 +199,4 @@ def compute_mfu(flops_per_position: float, positions: int, seconds: float, peak:
     """
     if peak is None or seconds <= 0.0:
         return None
-    return flops_per_position * positions / seconds / peak
+    return flops / seconds / peak

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cram.clock import CHARGED, Budget
+from cram.budget import Budget
+from cram.clock import CHARGED
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.run.checkpoint import Checkpoint, Checkpoints

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -14,15 +16,22 @@ from cram.training.noise_scale import NoiseProbe
 from cram.training.session import Session, UpdateSession
 
 
-def seed_dropout(session: Session) -> None:
-    """Seed torch's generators for the dropout of the next update, so that a resumed run leaves out the same.
+def choice_seed(session: Session, what: str) -> int:
+    """Compute the seed of some random choices of the next update, so that a resumed run makes the same ones.
 
-    Nothing happens without dropout. The seed is hashed, because the generator of a CPU reads 32 bits of it only.
+    It is hashed, because the generator of a CPU reads 32 bits of it only.
+
+    Args:
+        what: names the choices, so that different ones are independent.
     """
-    seed = session.config.dropout_seed
-    if seed is not None:
-        digest = hashlib.sha256(f"dropout {seed} {session.clock.updates}".encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:7], "little"))
+    digest = hashlib.sha256(f"{what} {session.config.seed} {session.clock.updates}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def seed_dropout(session: Session) -> None:
+    """Seed torch's generators for the dropout of the next update. Nothing happens without dropout."""
+    if session.config.dropout:
+        torch.manual_seed(choice_seed(session, "dropout"))
 
 
 def begin_probe(session: Session, rows: Any) -> NoiseProbe | None:
@@ -43,7 +52,7 @@ def _is_compiled(session: UpdateSession) -> bool:
 
 
 def accumulate(
-    session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None = None
+    session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None = None, seed: int = 0
 ) -> tuple[int, torch.Tensor]:
     """Compute the gradients of the loss of one update: the sum over all predicted tokens divided by their count.
 
@@ -52,6 +61,7 @@ def accumulate(
 
     Args:
         probe: where the gradient noise is measured; it watches the micro-batches.
+        seed: of the blocks that layer dropping leaves out.
 
     Returns:
         The number of predicted tokens, and the sum of their nats, an fp32 scalar on the device.
@@ -59,17 +69,19 @@ def accumulate(
     Raises:
         CramError: where one row does not fit into memory.
     """
+    executed = session.parts.work.state()
     while True:
         try:
-            return _accumulate(session, rows, progress, probe)
+            return _accumulate(session, rows, progress, probe, seed)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            session.parts.work.load(executed)
             halve_micro_batch(session)
 
 
 def _accumulate(
-    session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None
+    session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None, seed: int
 ) -> tuple[int, torch.Tensor]:
     parts, micro = session.parts, session.state.micro_rows
     micro = min(micro, probe.micro_rows) if probe else micro
@@ -85,8 +97,10 @@ def _accumulate(
         if micro < session.state.micro_rows and _is_compiled(session):
             # Compiled code knows micro-batches of one size. Another size is not worth compiling for.
             contexts.enter_context(eagerly())
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            parts.methods.depth(parts.model, progress, seed + number)
             nats += backward(session, batch, 1.0 / max(predicted, 1))
+            parts.work.add_pass("training", parts.model.computed_blocks, min(micro, len(rows.tokens) - number * micro))
     return predicted, nats
 
 
@@ -105,14 +119,19 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> torch.Tensor:
-    """Compute the summed nats of each row, fp32 (rows,) on the device, in a forward pass without gradients."""
+def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+    """Compute, in a forward pass without gradients, the nats of each row and the number of its predicted tokens.
+
+    Returns:
+        nats: fp32 (rows,) on the device. predicted: int64 [rows].
+    """
     parts, objective = session.parts, session.parts.objective
-    batches = (
-        objective.prepare(part, progress).to(parts.device) for part in _micro_batches(rows, session.state.micro_rows)
-    )
+    batches = [objective.prepare(part, progress) for part in _micro_batches(rows, session.state.micro_rows)]
+    predicted = np.concatenate([objective.predicted_per_row(batch) for batch in batches])
     with autocast(session), in_evaluation_mode(parts.model):
-        return torch.cat([objective.nats_per_row(parts.model, batch) for batch in batches])
+        nats = [objective.nats_per_row(parts.model, batch.to(parts.device)) for batch in batches]
+        parts.work.add_pass("forward", parts.model.computed_blocks, len(predicted), overhead=True)
+    return torch.cat(nats), predicted
 
 
 def autocast(session: UpdateSession) -> torch.autocast:

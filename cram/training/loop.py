@@ -7,10 +7,9 @@ literature needs no change here: `update` calls its points at fixed lines.
 import math
 import time
 from dataclasses import asdict
-from functools import partial
 
-from cram.machine.device import device_name, synchronize
-from cram.training.gradients import accumulate, begin_probe, clip, nats_per_row, seed_dropout
+from cram.machine.device import device_name
+from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, seed_dropout
 from cram.training.launched import Launched
 from cram.training.records import (
     begin_phase,
@@ -21,7 +20,10 @@ from cram.training.records import (
     settle,
     slow_so_far,
 )
-from cram.training.session import Session, checkpoint_state, checkpoint_tensors, load_tensors, weights_hash
+from cram.training.reference import begin_methods
+from cram.training.row_source import SessionRows
+from cram.training.saving import save
+from cram.training.session import Session, load_tensors, weights_hash
 from cram.training.threads import adapt_threads
 
 
@@ -38,6 +40,8 @@ def train(session: Session) -> bool:
         with clock.account("saving"):
             state.initial_weights = weights_hash(parts.model)
         save(session)  # a rollback needs at least one checkpoint
+    if not begin_methods(session):
+        return False
     saved_at = time.monotonic()
     # All time of the loop is charged to the updates, except what it books to other accounts.
     with clock.account("updates"):
@@ -78,22 +82,21 @@ def update(session: Session) -> None:
     keep_before_decay(session, progress)
     if any(state.last_progress < phase <= progress for phase in parts.objective.phases):
         begin_phase(session)
-    with clock.account("waiting"):
-        taken = parts.loader.next(rows)
     with clock.account("methods"):
-        selected = parts.methods.select(taken, progress, partial(nats_per_row, session, progress=progress))
+        selected = parts.methods.select(SessionRows(session, progress), rows, progress)
         parts.methods.before_update(parts.model, parts.optimizer, progress)
     seed_dropout(session)
     probe = begin_probe(session, selected)
-    predicted, nats = accumulate(session, selected, progress, probe)
+    predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
     finite = clip(session, nats, probe)
     parts.optimizer.step(state.faults.lr_factor * parts.schedule(progress), progress, finite)
+    parts.work.add_step(parts.optimizer.kind, parts.model.depth)
     if parts.loss_scale:
         parts.loss_scale.update()
     parts.model.zero_grad(set_to_none=True)
     with clock.account("methods"):
         parts.methods.after_step(parts.model, progress)
-    positions = rows * parts.seq_len
+    positions = len(selected.tokens) * parts.seq_len
     session.in_flight.append(Launched(positions, predicted, nats, finite, probe))
     clock.count_update(positions)
     state.last_progress = progress
@@ -138,8 +141,8 @@ def requested_rows(session: Session, progress: float) -> int:
 
 def update_rows(session: Session, progress: float) -> int:
     """Compute the rows of the next update: as many as requested, at most the whole micro-batches that are left."""
-    left = session.parts.loader.rows_left
-    return min(requested_rows(session, progress), left - left % session.state.micro_rows)
+    micro, left = session.state.micro_rows, session.parts.loader.rows_left / session.parts.methods.reads_ahead
+    return max(micro, min(requested_rows(session, progress), int(left) - int(left) % micro))
 
 
 def predicted_progress(session: Session, rows: int) -> float:
@@ -147,22 +150,12 @@ def predicted_progress(session: Session, rows: int) -> float:
 
     The last update, of the budget or of the data, gets exactly 1.0.
     """
-    if session.parts.loader.rows_left - rows < session.state.micro_rows:
+    read = rows * session.parts.methods.reads_ahead
+    if session.parts.loader.rows_left - read < session.state.micro_rows * session.parts.methods.reads_ahead:
         return 1.0
-    data_share = (session.parts.loader.rows_taken + rows) / session.parts.loader.rows_total
+    data_share = (session.parts.loader.rows_taken + read) / session.parts.loader.rows_total
     progress = session.clock.progress_after(rows * session.parts.seq_len, positions_in_flight(session))
     return max(progress, data_share)
-
-
-def save(session: Session) -> None:
-    """Write a checkpoint. Its time is not charged."""
-    settle(session)
-    with session.clock.account("saving"):
-        synchronize(session.parts.device)
-        session.metrics.flush()
-        weights, memory = checkpoint_tensors(session.parts)
-        session.checkpoints.save(session.clock.updates, weights, memory, checkpoint_state(session))
-    session.saved = session.clock.updates
 
 
 def _crosses(interval: float | None, before: float, after: float) -> bool:

@@ -98,6 +98,10 @@ def rows_needed(session: Session) -> int:
         return session.parts.loader.rows_taken + round(
             left / (clock.seconds_per_position or 1.0) / session.parts.seq_len
         )
+    if clock.budget.clock == "rst":
+        return session.parts.loader.rows_taken + round(
+            (clock.budget.limit - clock.spent()) / clock.cost(session.parts.seq_len)
+        )
     return sum(requested_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
 
 
@@ -107,7 +111,7 @@ def data_report(session: Session, needed: int, tokens: int) -> str:
     Args:
         needed: rows that the budget takes, and `tokens`: tokens that the data has, all epochs together.
     """
-    rows = session.parts.loader.rows_total
+    rows = session.parts.loader.rows_total / session.parts.methods.reads_ahead
     share = rows / max(needed, 1)
     tokens_needed = float(f"{tokens / share:.2g}")
     line = f"data: {format_tokens(tokens)} tokens, about {format_tokens(tokens_needed)} needed for the budget"

@@ -5,6 +5,7 @@ optimizer, write a subclass of `cram.objectives.objective.Objective` or `cram.op
 fulfil the protocol that bears their name. Methods have a base class only, `cram.methods.method.Method`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +28,28 @@ class LoaderProtocol(Protocol):
         """Rows that are still to be given."""
         ...
 
-    def next(self, n: int) -> Any:
-        """Give the next n rows."""
+    def next(self, n: int, progress: float = 0.0) -> Any:
+        """Give the next n rows; which ones may depend on progress."""
+        ...
+
+    def read(self, numbers: Any, epoch: int = 0) -> Any:
+        """Give rows by their numbers, int64 [n]; they do not count as taken."""
+        ...
+
+    def numbers(self) -> Any:
+        """Give the numbers of the rows of an epoch, int64 [n], in rising order."""
+        ...
+
+    def restore(self, tokens: Any, documents: Any, index: Any, epoch: Any) -> Any:
+        """Make rows of their arrays."""
+        ...
+
+    def keep(self, numbers: Any) -> None:
+        """Give only these rows from now on, int64 [n]; those that were taken still count."""
+        ...
+
+    def draw(self, choose: Any) -> None:
+        """Give rows that a function chooses, from the rows taken so far, the number of rows and progress."""
         ...
 
     def peek(self, n: int) -> Any:
@@ -74,13 +95,19 @@ class ObjectiveProtocol(Protocol):
         """Compute the summed nats of each row of a batch, fp32 (rows,), without gradients."""
         ...
 
+    def predicted_per_row(self, batch: Any) -> Any:
+        """Count the predicted tokens of each row of a batch on the host, int64 [rows]."""
+        ...
+
     def values(self, progress: float) -> dict[str, str]:
         """Describe what is learned at some progress, by name."""
         ...
 
 
 class OptimizerProtocol(Protocol):
-    """An update rule whose learning rate and state are set from outside."""
+    """An update rule whose learning rate and state are set from outside. kind: its value of `optimizer.kind`."""
+
+    kind: str
 
     def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
         """Update the weights from their gradients, without waiting for the device.
@@ -105,6 +132,14 @@ class OptimizerProtocol(Protocol):
 
         Raises:
             CramError: for a tensor that does not fit.
+        """
+        ...
+
+    def regroup(self, model: Any, inherited: Mapping[str, str]) -> None:
+        """Take the parameters of a model that has changed its shape.
+
+        Args:
+            inherited: for each parameter that keeps a state, its name and the name that the state had.
         """
         ...
 

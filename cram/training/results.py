@@ -1,6 +1,6 @@
 """What a finished run reports: every field of its receipt, computed from the config, the session and the data."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cram.hub.snapshot import describe_data
 from cram.machine.device import device_name, environment, peak_flops, peak_memory
 from cram.model.count import model_figures
 from cram.model.kinds import build_model
+from cram.reference_time import TRAINING
 from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
 from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
@@ -49,7 +50,6 @@ def make_receipt(
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
     repeated = max(0, loader.rows_taken - loader.epoch_rows)
     machine = environment(session.parts.device)
-    methods = [method.name for method in session.parts.methods if method.name not in METHODS]
     no_export = "the run failed" if failed else why_not_exported(config.model.kind)
     return {
         "failed": failed,
@@ -57,6 +57,7 @@ def make_receipt(
         "positions": clock.positions,
         "predicted_tokens": session.state.predicted,
         "updates": clock.updates,
+        "rows_read": loader.rows_taken,
         "epochs": loader.rows_taken / loader.epoch_rows,
         "repeated_rows": repeated,
         "data": _data(config, shards),
@@ -68,8 +69,8 @@ def make_receipt(
             "too_few": describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
-        **({"methods": methods} if methods else {}),  # only methods that no key of the recipe names
-        **_speed(session, figures["flops_per_position"]),
+        **_methods(session),
+        **_speed(session, _flops(config, session, shards, predicted_share)),
         "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
         **_updates(session.state),
         "threads": session.threads,
@@ -92,6 +93,17 @@ def _data(config: Config, shards: ShardSet) -> dict[str, Any]:
     return describe_data(config, shards) | of_tokenizer
 
 
+def _methods(session: Session) -> dict[str, Any]:
+    """Compose the fields on methods: names of those that no key of the recipe names, figures, and what was executed."""
+    methods = list(session.parts.methods)
+    foreign = [method.name for method in methods if method.name not in METHODS]
+    return {
+        **({"methods": foreign} if foreign else {}),
+        "method_figures": {method.name: figures for method in methods if (figures := method.figures())},
+        "executed": session.parts.work.state(),
+    }
+
+
 def _updates(state: RunState) -> dict[str, Any]:
     """Compose the fields on how updates were computed and what their gradients were like."""
     return {
@@ -103,19 +115,34 @@ def _updates(state: RunState) -> dict[str, Any]:
     }
 
 
-def _speed(session: Session, flops_per_position: float) -> dict[str, Any]:
-    """Compose the fields on speed and machine."""
+def _speed(session: Session, flops: float) -> dict[str, Any]:
+    """Compose the fields on speed and machine.
+
+    Args:
+        flops: operations of all training passes.
+    """
     clock, peak = session.clock, peak_flops(session.parts.device)
     update_seconds = clock.seconds("updates")
     return {
         "tokens_per_second": _pace(clock),
-        "mfu": compute_mfu(flops_per_position, clock.positions, update_seconds, peak),
+        "mfu": compute_mfu(flops, update_seconds, peak),
         "mfu_formula": MFU_FORMULA,
         "peak_flops": peak,
         "peak_memory_bytes": peak_memory(session.parts.device),
         "device": device_name(session.parts.device),
         "precision": str(session.parts.precision).removeprefix("torch."),
     }
+
+
+def _flops(config: Config, session: Session, shards: ShardSet, predicted_share: float) -> float:
+    """Compute the operations of all training passes, each with the number of blocks that it computed."""
+    passes = session.parts.work.main.get(TRAINING, {})
+    total = 0.0
+    for blocks, rows in passes.items():
+        model = replace(config.model, layers=max(1, int(blocks)))
+        each = model_figures(model, shards.vocab_size, shards.seq_len, predicted_share)["flops_per_position"]
+        total += rows * shards.seq_len * each
+    return total
 
 
 def _plan(config: Config, clock: Clock, nats: float | None, probe_seconds: float | None) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from cram.errors import CramError
 from cram.evaluation.held_out import HeldOutSet
 from cram.files.tensors import check_tensors
 from cram.methods.method import Methods
+from cram.reference_time import ExecutedWork
 from cram.run.checkpoint import Checkpoint, Checkpoints
 from cram.run.metrics import Metrics
 from cram.training.faults import Faults
@@ -26,25 +27,31 @@ from cram.training.thread_watch import ThreadWatch
 PROCESS_STATE = ("window", "faults", "noise_scale")  # parts of the state that are dataclasses of their own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UpdateParts:
     """What an update of the weights is computed with, once its rows are there.
 
     Attributes:
+        model: an `nn.Module` with `depth` and `computed_blocks`, numbers of blocks, and `fit_blocks`, which gives it as
+            many blocks as the weights that are to be loaded have.
         precision: dtype of the forward pass.
         loss_scale: of fp16 training; None in other precisions.
+        methods: techniques of the literature that take part.
+        work: counts what is executed.
     """
 
-    model: nn.Module
+    model: Any
     objective: ObjectiveProtocol
     optimizer: OptimizerProtocol
     device: torch.device
     precision: torch.dtype
     loss_scale: LossScale | None
     seq_len: int
+    methods: Methods = field(default_factory=Methods)
+    work: ExecutedWork = field(default_factory=ExecutedWork)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts(UpdateParts):
     """What a run is made of, the same whether it starts or resumes. `cram.build` makes it of a config.
 
@@ -53,15 +60,16 @@ class Parts(UpdateParts):
         decay_begins: progress at which the learning rate begins to fall.
         batch_tokens: tokens of an update over progress.
         evaluate: computes the figures of the model on held-out rows, by name.
+        new_reference: makes the parts of a reference model, which has so many blocks (None: as many as the model).
     """
 
-    methods: Methods
     loader: LoaderProtocol
     schedule: Callable[[float], float]
     decay_begins: float
     batch_tokens: Callable[[float], float]
     held_out: HeldOutSet
     evaluate: Callable[[HeldOutSet], dict[str, Any]]
+    new_reference: Callable[[int | None], UpdateParts]
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class LoopConfig:
         log_interval: updates between two lines of metrics.
         checkpoint_seconds: time between two checkpoints.
         evaluation_interval: share of the budget between two evaluations; None for one at the end only.
-        dropout_seed: of what the dropout of each update leaves out; None without dropout.
+        seed: of the random choices in each update.
+        dropout: whether the model has dropout.
     """
 
     clip: float | None
@@ -81,7 +90,8 @@ class LoopConfig:
     log_interval: int
     checkpoint_seconds: float
     evaluation_interval: float | None
-    dropout_seed: int | None = None
+    seed: int = 0
+    dropout: bool = False
 
 
 @dataclass
@@ -202,6 +212,7 @@ def checkpoint_state(session: Session) -> dict[str, Any]:
         "budget": asdict(session.clock.budget),
         "clock": session.clock.state(),
         "loader": session.parts.loader.state(),
+        "work": session.parts.work.state(),
         "loss_scale": loss_scale.state() if loss_scale else None,
         "metrics": session.metrics.state(),
         **asdict(session.state),
@@ -224,6 +235,8 @@ def load_tensors(session: Session, checkpoint: Checkpoint) -> None:
         CramError: naming the file, and a tensor in it that does not fit.
     """
     parts, folder = session.parts, session.checkpoints.folder / str(checkpoint.step)
+    if parts.model.fit_blocks(checkpoint.model):  # a method had changed their number
+        parts.optimizer.regroup(parts.model, {})
     check_tensors(checkpoint.model, parts.model.state_dict(), f"{folder / 'model.safetensors'}: ")
     parts.model.load_state_dict(checkpoint.model)
     prefixes = {method: f"methods/{method.name}/" for method in parts.methods}
@@ -255,6 +268,7 @@ def resume(session: Session, checkpoint: Checkpoint) -> None:
     """
     saved, parts, clock = checkpoint.state, session.parts, session.clock
     load_tensors(session, checkpoint)
+    parts.work.load(saved.get("work", {}))  # checkpoints of earlier versions do not have it
     clock.resume(saved["clock"])
     parts.loader.resume(saved["loader"])
     if parts.loss_scale and saved["loss_scale"]:  # a run may have begun on a GPU that needs no loss scale
@@ -268,5 +282,5 @@ def resume(session: Session, checkpoint: Checkpoint) -> None:
     )
     if saved["budget"] != asdict(clock.budget):
         data_share = parts.loader.rows_taken / parts.loader.rows_total
-        session.state.last_progress = min(1.0, max(clock.spent() / clock.budget.limit, data_share))
+        session.state.last_progress = min(1.0, max(clock.share(), data_share))
     session.saved = checkpoint.step

@@ -17,7 +17,8 @@ The steps of `train_run` need each other in this order:
 
 from dataclasses import dataclass
 
-from cram.clock import Clock, parse_duration
+from cram.budget import parse_duration
+from cram.clock import Clock
 from cram.command import StopSignals
 from cram.config.config import Config
 from cram.machine.device import device_notes, environment, set_threads
@@ -29,9 +30,10 @@ from cram.run.metrics import Metrics
 from cram.terminal.progress import BudgetBar
 from cram.training.compilation import compile_session
 from cram.training.extension import ExtensionPlan
-from cram.training.loop import save, train
+from cram.training.loop import train
 from cram.training.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
 from cram.training.protocols import ShardsProtocol
+from cram.training.saving import save
 from cram.training.session import LoopConfig, Parts, Session, resume
 from cram.training.threads import fit_threads, threads_are_measured
 
@@ -52,7 +54,8 @@ def loop_config(config: Config) -> LoopConfig:
         log_interval=config.log_interval,
         checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
         evaluation_interval=config.evaluation.interval,
-        dropout_seed=config.seed if config.model.dropout else None,
+        seed=config.seed,
+        dropout=config.model.dropout > 0,
     )
 
 
@@ -114,7 +117,6 @@ def train_run(
                 _measure_pace(session)
             if not checkpoint or extension:
                 _report_data(session, config, shards)
-            parts.methods.order(parts.loader)
             return Trained(session, train(session))
 
 
@@ -138,7 +140,8 @@ def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
     parts, state, clock = session.parts, session.state, session.clock
     before = state.processes[-1:]
     if not resumed:
-        find_micro_rows(session, config.batch.micro_rows)
+        fixed = clock.reference.table.micro_rows if clock.reference else None
+        find_micro_rows(session, fixed or config.batch.micro_rows)
     else:
         before = [{**before[0], "threads": newest_threads(before, state.thread_choices)}]
         if config.threads is None:
@@ -156,6 +159,9 @@ def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
 
 
 def _measure_pace(session: Session) -> None:
-    """Measure the seconds of a position, where the budget is one of time."""
-    if session.clock.budget.clock == "wall":
+    """Measure the seconds of a position where the budget is one of time; read them from the table of reference time."""
+    clock = session.clock
+    if clock.budget.clock == "wall":
         measure_pace(session)
+    if clock.reference:
+        clock.learn_reference_pace(clock.reference.table.pace(session.parts.model.depth))

@@ -3,14 +3,15 @@
 import queue
 import threading
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.shards.order import OrderKind, open_order
+from cram.data.shards.epochs import EpochOrders, count_epoch_rows
+from cram.data.shards.order import OrderKind
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 
@@ -35,9 +36,16 @@ class TrainingRows:
     index: npt.NDArray[np.int64]
     epoch: npt.NDArray[np.int32]
 
-    def __getitem__(self, rows: slice) -> "TrainingRows":
-        """Some of the rows, as views."""
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> "TrainingRows":
+        """Some of the rows: views for a slice, copies for an array of places."""
         return TrainingRows(self.tokens[rows], self.documents[rows], self.index[rows], self.epoch[rows])
+
+    @staticmethod
+    def join(parts: "Sequence[TrainingRows]") -> "TrainingRows":
+        """Join rows, one part behind the other."""
+        return TrainingRows(
+            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(TrainingRows))
+        )
 
 
 @dataclass
@@ -83,6 +91,8 @@ class Loader:
         self.epoch_rows = count_epoch_rows(shards, subset_tokens)
         self.rows_total = self.epoch_rows * epochs
         self.rows_taken = 0
+        self._kept: npt.NDArray[np.bool_] | None = None
+        self._choose: Callable[[int, int, float], npt.NDArray[np.int64]] | None = None
         self._read_ahead()
 
     @property
@@ -90,16 +100,64 @@ class Loader:
         """The number of rows that `next` can still return."""
         return self.rows_total - self.rows_taken
 
-    def next(self, n: int) -> TrainingRows:
+    def next(self, n: int, progress: float = 0.0) -> TrainingRows:
         """Return the next n rows, which may belong to two epochs, and move on.
+
+        Args:
+            progress: of the update, for a function given to `draw`.
 
         Raises:
             CramError: fewer than n rows are left.
         """
-        rows = self.peek(n)
+        if self._choose:
+            rows = self.read(self._choose(self.rows_taken, n, progress))
+            rows.epoch[:] = np.arange(self.rows_taken, self.rows_taken + n)
+        else:
+            rows = self.peek(n)
+            self._drop(n)
         self.rows_taken += n
-        self._drop(n)
         return rows
+
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """Return the numbers of the rows of an epoch, in rising order."""
+        return np.sort(EpochOrders(self._shards, "shuffled", self._seed, self.epoch_rows, self._kept).epoch(0)).astype(
+            np.int64
+        )
+
+    def read(self, numbers: npt.NDArray[np.int64], epoch: int = 0) -> TrainingRows:
+        """Return rows by their numbers; they do not count as taken."""
+        tokens, documents = (part.astype(np.int32) for part in self._shards.read(numbers))
+        return self.restore(tokens, documents, numbers.astype(np.int64), np.full(len(numbers), epoch, np.int32))
+
+    @staticmethod
+    def restore(
+        tokens: npt.NDArray[np.int32],
+        documents: npt.NDArray[np.int32],
+        index: npt.NDArray[np.int64],
+        epoch: npt.NDArray[np.int32],
+    ) -> TrainingRows:
+        """Make rows of their arrays."""
+        return TrainingRows(tokens, documents, index, epoch)
+
+    def keep(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Return only rows with these numbers from now on, in the order that they had, each once an epoch."""
+        epochs = self.rows_total // self.epoch_rows
+        self._kept = np.zeros(self._shards.rows, np.bool_)
+        self._kept[numbers] = True
+        self.epoch_rows = len(numbers)
+        self.rows_total = epochs * self.epoch_rows
+        self.close()
+        self._read_ahead()
+
+    def draw(self, choose: Callable[[int, int, float], npt.NDArray[np.int64]]) -> None:
+        """Let a function choose the rows from now on, which may give a row more than once.
+
+        The epoch of a row is then the number of rows taken before it, so that other tokens are hidden each time.
+
+        Args:
+            choose: returns the numbers of rows, from the rows taken so far, how many are wanted, and progress.
+        """
+        self._choose = choose
 
     def peek(self, n: int) -> TrainingRows:
         """Return the next n rows (n > 0) without moving on.
@@ -145,7 +203,7 @@ class Loader:
 
     def _read_ahead(self) -> None:
         self._blocks: list[_RowBlock] = []  # read, and not handed out completely
-        orders = EpochOrders(self._shards, self._order, self._seed, self.epoch_rows)
+        orders = EpochOrders(self._shards, self._order, self._seed, self.epoch_rows, self._kept)
         blocks = _read_blocks(self._shards, orders, self.rows_taken, self.rows_total)
         self._reader = _BackgroundReader(blocks)
 
@@ -157,55 +215,6 @@ class Loader:
             n -= dropped
             if not first.rows_left:
                 del self._blocks[0]
-
-
-def count_epoch_rows(shards: ShardSet, subset_tokens: int | None) -> int:
-    """Count the rows that are trained in an epoch: the whole rows of `data.subset_tokens`, one at least, or all.
-
-    Raises:
-        CramError: the shards hold fewer tokens.
-    """
-    if subset_tokens is None:
-        return shards.rows
-    if subset_tokens > shards.rows * shards.seq_len:
-        raise CramError(
-            f"data.subset_tokens={subset_tokens:,}: the data has {shards.rows * shards.seq_len:,} tokens. "
-            "Lower it, or give more text (data.source=, data.tokens=)."
-        )
-    return max(1, subset_tokens // shards.seq_len)
-
-
-class EpochOrders:
-    """The numbers of the rows of each epoch, in training order.
-
-    Where an epoch has fewer rows than the shards, they are those that a shuffled first epoch begins with.
-
-    Args:
-        shards: where the rows are.
-        kind: `data.order`.
-        seed: of the shuffled orders.
-        rows: of an epoch.
-    """
-
-    def __init__(self, shards: ShardSet, kind: OrderKind, seed: int, rows: int) -> None:
-        self.rows = rows
-        self._shards, self._kind, self._seed = shards, kind, seed
-        self._chosen: npt.NDArray[np.bool_] | None = None
-        self._sorted: npt.NDArray[np.uint32] | None = None
-
-    def epoch(self, epoch: int) -> npt.NDArray[np.uint32]:
-        """Return the row numbers of an epoch, counted from 0: uint32 [rows]."""
-        if self._sorted is not None:
-            return self._sorted
-        numbers = open_order(self._shards, self._kind, self._seed, epoch)
-        if self.rows < self._shards.rows:
-            if self._chosen is None:
-                self._chosen = np.zeros(self._shards.rows, np.bool_)
-                self._chosen[open_order(self._shards, "shuffled", self._seed, 0)[: self.rows]] = True
-            numbers = numbers[self._chosen[numbers]]
-        if self._kind != "shuffled":
-            self._sorted = numbers
-        return numbers
 
 
 def _read_blocks(shards: ShardSet, orders: EpochOrders, taken: int, total: int) -> Iterator[_RowBlock]:

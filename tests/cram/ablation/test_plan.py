@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cram.ablation import plan
 from cram.ablation.plan import plan_runs, scale_budget, select_runs
 from cram.ablation.table import AblationTable, load_table, table_names
+from cram.budget import Budget
 from cram.build import check
-from cram.clock import Budget
 from cram.config.config import Config
 from cram.config.recipe import read_config
 from cram.errors import CramError

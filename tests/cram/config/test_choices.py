@@ -88,7 +88,7 @@ from cram.methods.method import Method
 class Zeroing(Method):
     name = "zeroing"
 
-    def __init__(self, config):
+    def __init__(self, config, seed):
         self.start = config.start
 
     @torch.no_grad()

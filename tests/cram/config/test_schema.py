@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.ablation.table import AblationTable, Arm
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.config.commands import AblateConfig, EvaluateConfig, ExportConfig, GlueConfig, ShardsConfig
 from cram.config.config import Config
 from cram.config.help import help_text
@@ -53,7 +53,7 @@ def test_every_number_has_a_range_and_is_refused_outside_of_it(name: str, spec: 
     assert allowed.least is not None or allowed.above is not None, "every number has a lower bound"
     assert number_type(spec) is not int or allowed.most is not None, "a whole number of any size may never end"
     if (default := get_default(spec)) not in (None, []):
-        assert allowed.contains(default)
+        assert all(allowed.contains(number) for number in (default if isinstance(default, list) else [default]))
     outside = [-1, -math.inf, math.inf, math.nan, *([allowed.most * 2, allowed.most + 1] if allowed.most else [])]
     outside += [bound for bound in (allowed.above, allowed.below) if bound is not None]
     for value in outside:

@@ -19,6 +19,10 @@ class Recording(Method):
     def __init__(self) -> None:
         self.calls: list[str] = []
 
+    def start(self, beginning: Any) -> bool:
+        self.calls.append("start")
+        return True
+
     def order(self, loader: Any) -> None:
         self.calls.append("order")
 
@@ -26,14 +30,14 @@ class Recording(Method):
         self.calls.append("rows")
         return 2 * rows
 
-    def select(self, rows: Any, progress: float, nats_per_row: Any) -> Any:
+    def select(self, source: Any, rows: int, progress: float) -> Any:
         self.calls.append("select")
-        return rows[nats_per_row(rows) > 1.0]
+        return source.take(rows)[2:]
 
     def before_update(self, model: nn.Module, optimizer: Any, progress: float) -> None:
         self.calls.append("before_update")
 
-    def depth(self, model: nn.Module, progress: float) -> None:
+    def depth(self, model: nn.Module, progress: float, seed: int) -> None:
         self.calls.append("depth")
 
     def after_step(self, model: nn.Module, progress: float) -> None:
@@ -43,27 +47,38 @@ class Recording(Method):
         self.calls.append("finish")
 
 
+class Source:
+    """Rows that hold their own number."""
+
+    def take(self, n: int) -> Tensor:
+        return torch.arange(float(n))
+
+
 def test_a_method_that_overrides_nothing_changes_nothing() -> None:
-    rows, model = torch.arange(3.0), nn.Linear(1, 1)
+    model, source = nn.Linear(1, 1), Source()
     methods = Methods([Method()])
+    assert methods.start(None)  # type: ignore[arg-type]
     methods.order(None)
     assert methods.rows(8, 0.5) == 8
-    assert methods.select(rows, 0.5, lambda rows: rows) is rows
+    assert methods.select(source, 3, 0.5).tolist() == [0.0, 1.0, 2.0]  # type: ignore[arg-type]
     methods.before_update(model, None, 0.5)
+    methods.depth(model, 0.5, 1)
     methods.after_step(model, 0.5)
     methods.finish(model)
     assert Method().state_tensors() == {}
-    assert Method().values(0.5) == {}
+    assert Method().values(0.5) == Method().figures() == {}
+    assert methods.reads_ahead == 1.0
 
 
 def test_every_point_reaches_the_method_that_overrides_it() -> None:
     recording, model = Recording(), nn.Linear(1, 1)
     methods = Methods([Method(), recording])
+    assert methods.start(None)  # type: ignore[arg-type]
     methods.order(None)
     assert methods.rows(8, 0.5) == 16
-    selected: Tensor = methods.select(torch.arange(4.0), 0.5, lambda rows: rows)
-    assert selected.tolist() == [2.0, 3.0]
+    assert methods.select(Source(), 4, 0.5).tolist() == [2.0, 3.0]  # type: ignore[arg-type]
     methods.before_update(model, None, 0.5)
+    methods.depth(model, 0.5, 1)
     methods.after_step(model, 0.5)
     methods.finish(model)
     assert recording.calls == list(POINTS)

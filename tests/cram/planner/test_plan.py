@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.errors import CramError
 from cram.planner.plan import Plan, Size, batch_by_rule, make_plan, seconds_past_unigram
 from cram.planner.shape import Shape

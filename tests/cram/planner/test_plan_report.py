@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.planner.plan import Plan, Size, make_plan
 from cram.planner.plan_report import best_of_each_size, describe_choice, print_plan_table
 from cram.planner.shape import Shape

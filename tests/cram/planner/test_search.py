@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.planner.plan import Plan, Size, make_plan
 from cram.planner.search import search_plan
 from cram.planner.shape import Shape

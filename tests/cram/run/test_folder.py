@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cram.clock import Budget
+from cram.budget import Budget
 from cram.config.config import Config
 from cram.config.recipe import load_config
 from cram.data.shards.shards import ShardSet, ShardWriter

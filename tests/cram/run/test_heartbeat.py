@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cram.clock import Budget, Clock
+from cram.budget import Budget
+from cram.clock import Clock
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 from cram.run import heartbeat

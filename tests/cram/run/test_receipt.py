@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from cram.clock import CHARGED, NOT_CHARGED, Budget
+from cram.budget import Budget
+from cram.clock import CHARGED, NOT_CHARGED
 from cram.run.receipt import BUDGET_RULE, MASKED_RULE, RuleInputs, compute_mfu, judge_rules, tabulate_time
 
 CHECK = {
@@ -149,9 +150,9 @@ def test_time_is_sorted_into_charged_and_not_charged_accounts() -> None:
 
 
 def test_mfu_is_the_share_of_the_peak_and_unknown_without_one() -> None:
-    assert compute_mfu(6e6, 1_000_000, 10.0, 3e12) == pytest.approx(0.2)
-    assert compute_mfu(6e6, 1_000_000, 10.0, None) is None
-    assert compute_mfu(6e6, 0, 0.0, 3e12) is None
+    assert compute_mfu(6e12, 10.0, 3e12) == pytest.approx(0.2)
+    assert compute_mfu(6e12, 10.0, None) is None
+    assert compute_mfu(0.0, 0.0, 3e12) is None
 
 
 @pytest.mark.parametrize("name", ["sequences_found", "windows_found"])

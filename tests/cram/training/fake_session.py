@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cram.clock import Budget, Clock
+from cram.budget import Budget
+from cram.clock import Clock
 from cram.config.training import FaultsConfig
 from cram.methods.method import Methods
+from cram.reference_time import ExecutedWork
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics
 from cram.training.session import LoopConfig, Parts, RunState, Session
@@ -32,7 +34,7 @@ class FakeLoader:
     def peek(self, n: int) -> "FakeRows":
         return FakeRows(np.arange(self.rows_taken, self.rows_taken + n, dtype=np.float32))
 
-    def next(self, n: int) -> "FakeRows":
+    def next(self, n: int, progress: float = 0.0) -> "FakeRows":
         rows = self.peek(n)
         self.rows_taken += n
         return rows
@@ -74,6 +76,9 @@ class FakeObjective:
         self.progress.append(progress)
         return FakeBatch(torch.from_numpy(rows.tokens), int((rows.tokens % 3).sum()))
 
+    def predicted_per_row(self, batch: FakeBatch) -> np.ndarray:
+        return (batch.values.numpy() % 3).astype(np.int64)
+
     def nats_per_row(self, model: torch.nn.Linear, batch: FakeBatch) -> torch.Tensor:
         return model.weight.flatten() * batch.values * (batch.values % 3)
 
@@ -83,7 +88,21 @@ class FakeObjective:
         return (model.weight * batch.values * (batch.values % 3)).sum()
 
 
+class FakeModel(torch.nn.Linear):
+    """One weight, which counts as one block."""
+
+    depth = computed_blocks = 1
+
+    def __init__(self) -> None:
+        super().__init__(1, 1, bias=False)
+
+    def fit_blocks(self, names: Any) -> bool:
+        return False
+
+
 class FakeOptimizer:
+    kind = "adamw"
+
     def __init__(self, model: torch.nn.Module) -> None:
         self.multipliers: list[float] = []
         self.gradients: list[float] = []
@@ -107,7 +126,7 @@ class FakeOptimizer:
 
 def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: int = 8, **changes: Any) -> Session:
     """A session of fake parts; `changes` are fields of the session, its parts, its config or its state."""
-    model = torch.nn.Linear(1, 1, bias=False)
+    model = FakeModel()
     fields: dict[str, Any] = {
         "model": model,
         "objective": FakeObjective(),
@@ -128,7 +147,10 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "log_interval": 3,
         "checkpoint_seconds": 1e9,
         "evaluation_interval": None,
-        "dropout_seed": None,
+        "seed": 0,
+        "dropout": False,
+        "work": ExecutedWork(),
+        "new_reference": None,
         "micro_rows": 2,
         "clock": Clock(Budget.parse(budget)),
         "checkpoints": Checkpoints(run),

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from cram.budget import Budget
 from cram.build import assemble
-from cram.clock import Budget, Clock
+from cram.clock import Clock
 from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.config.training import CompileConfig, ObjectiveConfig

@@ -11,9 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.config.model import ModelConfig
 from cram.config.training import ObjectiveConfig
+from cram.methods.method import Methods
 from cram.model.encoder import Encoder
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Setting
+from cram.reference_time import ExecutedWork
 from cram.training.gradients import accumulate, clip, in_evaluation_mode, seed_dropout
 from cram.training.loss_scale import LossScale
 from cram.training.noise_scale import NoiseProbe
@@ -47,6 +49,8 @@ def session(micro_rows: int, precision: torch.dtype = torch.float32, scaled: boo
         device=CPU,
         precision=precision,
         loss_scale=LossScale(model.parameters(), CPU) if scaled else None,
+        methods=Methods(),
+        work=ExecutedWork(),
     )
     return SimpleNamespace(
         parts=parts, state=SimpleNamespace(micro_rows=micro_rows, compiled={}), config=SimpleNamespace(clip=None)
@@ -164,9 +168,9 @@ def test_a_loss_or_gradient_that_is_not_finite_is_seen(nats: float, gradient: fl
 
 
 def test_dropout_of_an_update_depends_on_its_number_and_the_seed_alone(tmp_path: Path) -> None:
-    sessions = {seed: make_session(tmp_path, dropout_seed=seed) for seed in (None, 0, 1, 2**32, 2**63 - 1)}
+    sessions = {seed: make_session(tmp_path, seed=seed, dropout=True) for seed in (0, 1, 2**32, 2**63 - 1)}
 
-    def draw(seed: int | None, update: int) -> list[float]:
+    def draw(seed: int, update: int) -> list[float]:
         session = sessions[seed]
         session.clock.updates = update
         seed_dropout(session)
@@ -176,10 +180,12 @@ def test_dropout_of_an_update_depends_on_its_number_and_the_seed_alone(tmp_path:
     torch.rand(3)
     assert draw(0, 1) == drawn[1]
     assert len({tuple(numbers) for numbers in drawn}) == 5
+    without = make_session(tmp_path)
     torch.manual_seed(5)
     expected = torch.rand(4).tolist()
     torch.manual_seed(5)
-    assert draw(None, 0) == expected
+    seed_dropout(without)
+    assert torch.rand(4).tolist() == expected
 
 
 def test_dropout_is_off_in_evaluation_mode_only() -> None:

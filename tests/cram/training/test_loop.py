@@ -1,7 +1,6 @@
 """The loop over fake parts: what it asks of them, in which order, and with which numbers."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.methods.method import Method, Methods
+from cram.methods.method import Method, Methods, RowSource
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics, read_metrics
 from cram.training import loop
@@ -163,10 +162,11 @@ class PointsMethod(Method):
     def rows(self, rows: int, progress: float) -> int:
         return 2 * rows + 1
 
-    def select(self, rows: Any, progress: float, nats_per_row: Callable[[Any], torch.Tensor]) -> Any:
-        self.calls.append(("select", len(rows.tokens)))
-        self.nats.append(nats_per_row(rows).tolist())
-        return rows[len(rows.tokens) // 2 :]
+    def select(self, source: RowSource, rows: int, progress: float) -> Any:
+        taken = source.take(rows)
+        self.calls.append(("select", len(taken.tokens)))
+        self.nats.append(source.nats_per_row(taken)[0].tolist())
+        return taken[len(taken.tokens) // 2 :]
 
     def before_update(self, model: torch.nn.Module, optimizer: Any, progress: float) -> None:
         self.calls.append(("before_update", len(optimizer.multipliers)))
@@ -182,5 +182,7 @@ def test_a_method_chooses_the_rows_of_an_update_and_what_it_takes_is_charged(tmp
     settle(session)
     assert session.parts.loader.rows_taken == 16
     assert session.state.predicted == sum(row % 3 for row in range(8, 16))
-    assert session.clock.positions == 16 * SEQ_LEN
+    assert session.clock.positions == 8 * SEQ_LEN  # those that were trained on
+    assert session.parts.work.state()["overhead"] == {"forward": {"1": 16}}
+    assert session.parts.work.state()["main"] == {"optimizer": {"adamw/1": 1}, "training": {"1": 8}}
     assert session.clock.seconds("methods") > 0.0

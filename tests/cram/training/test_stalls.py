@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cram.clock import Budget, Clock
+from cram.budget import Budget
+from cram.clock import Clock
 from cram.training import records
 from cram.training.loop import train
 from cram.training.session import Session

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from cram.clock import Budget, Clock
+from cram.budget import Budget
+from cram.clock import Clock
 from cram.run.metrics import read_metrics
 from cram.training import threads
 from cram.training.loop import train

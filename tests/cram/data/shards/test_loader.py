@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from cram.data.shards import loader as module
-from cram.data.shards.loader import Loader, TrainingRows, count_epoch_rows
+from cram.data.shards.epochs import count_epoch_rows
+from cram.data.shards.loader import Loader, TrainingRows
 from cram.data.shards.order import SORTED, OrderKind, epoch_order, open_order
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.wordpiece import SPECIAL_TOKENS
