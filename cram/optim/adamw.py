@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from cram.config.training import OptimizerConfig
 from cram.optim.groups import ParameterGroup
-from cram.optim.optimizer import Optimizer, State
+from cram.optim.optimizer import Optimizer
 
 
 class AdamW(Optimizer):
@@ -14,8 +13,10 @@ class AdamW(Optimizer):
     Source: arXiv:1711.05101 (decoupled weight decay).
     """
 
-    def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
-        super().__init__(groups, config, state)
+    def set_groups(self, groups: list[ParameterGroup]) -> None:
+        """Give torch's optimizer the parameters, and the state that it shares with this one."""
+        super().set_groups(groups)
+        config = self.config
         self._torch = torch.optim.AdamW(
             [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
             lr=0.0,

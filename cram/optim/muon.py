@@ -82,11 +82,15 @@ class Muon(Optimizer):
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig) -> None:
         super().__init__(groups, config)
+        self._momentum_at = momentum_schedule(config.muon)
+
+    def set_groups(self, groups: list[ParameterGroup]) -> None:
+        """Take the matrices for Muon, and give the other groups to AdamW."""
+        super().set_groups(groups)
         (self._matrices,) = [group for group in groups if group.name == "matrices"]
-        self._others = AdamW([group for group in groups if group is not self._matrices], config, self.state)
+        self._others = AdamW([group for group in groups if group is not self._matrices], self.config, self.state)
         first = self._matrices.parameters[0]
         self._product_dtype = product_dtype(first.device, first.dtype)
-        self._momentum_at = momentum_schedule(config.muon)
 
     @torch.no_grad()
     def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:

@@ -1,12 +1,13 @@
 """The contract of an update rule, and what all update rules share: names, the learning rate, the state on disk."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cram.config.training import OptimizerConfig
 from cram.files.tensors import check_tensors, to_meta
-from cram.optim.groups import ParameterGroup
+from cram.optim.groups import ParameterGroup, parameter_groups
 from cram.optim.schedule import Schedule, linear
 
 # What a rule remembers of each parameter, as tensors by a short name.
@@ -33,11 +34,33 @@ class Optimizer:
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
         self.kind = config.kind
-        self.groups = groups
         self.config = config
         self.decay = decay_schedule(config)
         self.state: State = defaultdict(dict) if state is None else state
         self._multiplier = 0.0
+        self.set_groups(groups)
+
+    def set_groups(self, groups: list[ParameterGroup]) -> None:
+        """Take parameters to update. A rule that keeps more than `groups` of them overrides this, and calls it first.
+
+        It is called by the constructor, and again whenever the model has changed its shape.
+        """
+        self.groups = groups
+
+    def regroup(self, model: nn.Module, inherited: Mapping[str, str]) -> None:
+        """Take the parameters of a model that has changed its shape, and the states that are inherited.
+
+        Args:
+            inherited: for each parameter that keeps a state, its name and the name that the state had.
+        """
+        old = {name: self.state[parameter] for group in self.groups for name, parameter in group.named()}
+        self.set_groups(parameter_groups(model, self.config))
+        self.state.clear()
+        for group in self.groups:
+            for name, parameter in group.named():
+                state = old.get(inherited.get(name, ""), {})
+                if state:
+                    self.state[parameter] = {entry: value.clone() for entry, value in state.items()}
 
     def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
         """Update all parameters from their gradients; never waits for the device.

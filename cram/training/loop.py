@@ -84,7 +84,10 @@ def update(session: Session) -> None:
         begin_phase(session)
     with clock.account("methods"):
         selected = parts.methods.select(SessionRows(session, progress), rows, progress)
+        depth = parts.model.depth
         parts.methods.before_update(parts.model, parts.optimizer, progress)
+        if parts.loss_scale and parts.model.depth != depth:
+            parts.loss_scale.watch(parts.model.parameters())
     seed_dropout(session)
     probe = begin_probe(session, selected)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))

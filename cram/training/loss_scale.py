@@ -20,6 +20,10 @@ class LossScale:
         self._scaler = torch.amp.GradScaler(device.type)
         self._optimizer = torch.optim.SGD(parameters, lr=0.0)
 
+    def watch(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Take the parameters of a model that has changed its shape."""
+        self._optimizer = torch.optim.SGD(parameters, lr=0.0)
+
     def backward(self, loss: torch.Tensor) -> None:
         """Add the gradients of the scaled loss."""
         self._scaler.scale(loss).backward()

@@ -237,6 +237,8 @@ def load_tensors(session: Session, checkpoint: Checkpoint) -> None:
     parts, folder = session.parts, session.checkpoints.folder / str(checkpoint.step)
     if parts.model.fit_blocks(checkpoint.model):  # a method had changed their number
         parts.optimizer.regroup(parts.model, {})
+        if parts.loss_scale:
+            parts.loss_scale.watch(parts.model.parameters())
     check_tensors(checkpoint.model, parts.model.state_dict(), f"{folder / 'model.safetensors'}: ")
     parts.model.load_state_dict(checkpoint.model)
     prefixes = {method: f"methods/{method.name}/" for method in parts.methods}
