@@ -197,11 +197,19 @@ def _rule_inputs(config: Config, session: Session, shards: ShardSet, repeated: i
         repeated_rows=repeated,
         held_out_check=shards.manifest["held_out_check"],
         initial_weights=session.state.initial_weights,
-        seeded_weights=weights_hash(build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))),
+        seeded_weights=_seeded_weights(config, session, shards),
         decontaminated=_decontaminated(config, shards),
         extensions=tuple(describe_extension(facts) for facts in session.state.extensions),
         init=name_initial(config),
     )
+
+
+def _seeded_weights(config: Config, session: Session, shards: ShardSet) -> str:
+    """Hash the weights that the seed gives, of the blocks that the run began with."""
+    model = build_model(config.model, shards.vocab_size, config.seed, torch.device("cpu"))
+    for method in session.parts.methods:
+        method.shape(model)
+    return weights_hash(model)
 
 
 def _devices(session: Session) -> list[str]:

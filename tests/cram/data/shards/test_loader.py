@@ -247,3 +247,57 @@ def test_a_subset_has_a_row_at_least_and_no_more_than_the_data(shard_set: ShardS
         CramError, match=r"^data\.subset_tokens=9,999: the data has 2,224 tokens\. Lower it, or give more"
     ):
         count_epoch_rows(shard_set, 9999)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_kept_rows_come_once_an_epoch_in_the_order_that_they_had(shard_set: ShardSet, order: OrderKind) -> None:
+    whole, loader = (Loader(shard_set, 3, epochs=2, order=order) for _ in range(2))
+    kept = np.arange(0, ROWS, 3)
+    loader.keep(kept)
+    assert (loader.epoch_rows, loader.rows_total) == (len(kept), 2 * len(kept))
+    expected = whole.next(2 * ROWS).index
+    assert np.array_equal(loader.next(2 * len(kept)).index, expected[np.isin(expected, kept)])
+    assert loader.rows_left == 0
+
+
+def test_kept_rows_are_resumed_and_are_of_the_subset(shard_set: ShardSet) -> None:
+    first, second = (Loader(shard_set, 3, subset_tokens=200 * SEQ_LEN) for _ in range(2))
+    numbers = first.numbers()
+    assert len(numbers) == 200
+    assert np.array_equal(numbers, np.sort(first.peek(200).index))
+    first.keep(numbers[::2])
+    first.next(30)
+    second.resume(first.state())
+    second.keep(numbers[::2])
+    assert second.rows_left == 70
+    assert same(first.next(70), second.next(70))
+
+
+def test_a_function_can_choose_the_rows(loader: Loader) -> None:
+    asked = []
+
+    def choose(first: int, n: int, progress: float) -> np.ndarray:
+        asked.append((first, n, progress))
+        return np.full(n, 7, np.int64)
+
+    loader.next(5)
+    loader.draw(choose)
+    assert np.array_equal(loader.peek(2).index, loader.peek(2).index)  # what the probe looks at is not drawn
+    rows = loader.next(3, 0.25)
+    assert asked == [(5, 3, 0.25)]
+    assert rows.index.tolist() == [7, 7, 7]
+    assert rows.epoch.tolist() == [5, 6, 7]  # so that other tokens are hidden each time
+    assert (rows.tokens == 7 * SEQ_LEN + np.arange(SEQ_LEN)).all()
+    assert loader.rows_taken == 8
+
+
+def test_rows_are_read_joined_and_picked(loader: Loader) -> None:
+    rows = loader.read(np.array([5, 3, 9]), epoch=2)
+    assert rows.index.tolist() == [5, 3, 9]
+    assert rows.epoch.tolist() == [2, 2, 2]
+    assert loader.rows_taken == 0
+    joined = TrainingRows.join([rows[:1], rows[np.array([2, 1])]])
+    assert joined.index.tolist() == [5, 9, 3]
+    assert np.array_equal(joined.tokens, loader.read(np.array([5, 9, 3])).tokens)
+    restored = loader.restore(joined.tokens, joined.documents, joined.index, joined.epoch)
+    assert same(restored, joined)
