@@ -70,6 +70,17 @@ class ObjectiveChoice(Choice):
     held_out: str = "masked"
 
 
+@dataclass(frozen=True)
+class OptimizerChoice(Choice):
+    """One value of `optimizer.kind`.
+
+    Attributes:
+        serves_all: whether a learning rate of the optimizer's own is for all parameters, not for the matrices alone.
+    """
+
+    serves_all: bool = False
+
+
 MODELS: dict[str, ModelChoice] = {
     "encoder": ModelChoice(
         "cram.model.encoder:Encoder", "exports as ModernBERT", stock="cram.hub.modernbert:MODERNBERT"
@@ -104,8 +115,13 @@ OBJECTIVES: dict[str, ObjectiveChoice] = {
 }
 
 OPTIMIZERS: dict[str, Choice] = {
-    "adamw": Choice("cram.optim.adamw:AdamW", "for all parameters"),
-    "muon": Choice("cram.optim.muon:Muon", "for the hidden matrices, with AdamW for embedding and gains"),
+    "adamw": OptimizerChoice("cram.optim.adamw:AdamW", "for all parameters", serves_all=True),
+    "adam": OptimizerChoice("cram.optim.adam:Adam", "the same with weight decay in the gradient", serves_all=True),
+    "muon": OptimizerChoice("cram.optim.muon:Muon", "for the hidden matrices, with AdamW for embedding and gains"),
+    "lion": OptimizerChoice("cram.optim.lion:Lion", "steps by the sign of a momentum", serves_all=True),
+    "sophia": OptimizerChoice(
+        "cram.optim.sophia:Sophia", "a momentum over an estimate of the curvature", serves_all=True
+    ),
 }
 
 SCHEDULES: dict[str, Choice] = {

@@ -74,6 +74,28 @@ class MuonConfig:
 
 
 @dataclass
+class LionConfig:
+    """The keys `optimizer.lion.*`: Lion for all parameters."""
+
+    lr: float = key(7e-4, "peak learning rate, which is about a tenth to a third of AdamW's", least=0, most=1e9)
+    beta1: float = key(0.9, "weight of the momentum in the update", least=0, below=1)
+    beta2: float = key(0.99, "decay rate of the momentum", least=0, below=1)
+    weight_decay: float = key(0.1, "decoupled weight decay, which is three to ten times AdamW's", least=0)
+
+
+@dataclass
+class SophiaConfig:
+    """The keys `optimizer.sophia.*`: Sophia-G for all parameters."""
+
+    lr: float = key(4e-4, "peak learning rate", least=0, most=1e9)
+    beta1: float = key(0.965, "decay rate of the momentum", least=0, below=1)
+    beta2: float = key(0.99, "decay rate of the curvature", least=0, below=1)
+    rho: float = key(0.01, "factor of the curvature: more of it clips fewer weights", above=0, most=1e9)
+    weight_decay: float = key(0.015, "decoupled weight decay", least=0)
+    interval: int = key(10, "updates between two estimates of the curvature", "updates", least=1, most=10**9)
+
+
+@dataclass
 class OptimizerConfig:
     """The keys `optimizer.*`: the update rule. Keys without a group belong to AdamW, or to all optimizers."""
 
@@ -87,13 +109,20 @@ class OptimizerConfig:
     final_decay: float = key(
         1.0, "weight decay at the end of the budget, reached linearly", "share of weight_decay", least=0
     )
+    decay_others: bool = key(False, "decay the embedding and the gains of norms too; biases are never decayed")
     clip: float | None = key(1.0, "scale gradients down to this global norm (null: no clipping)", above=0)
     muon: MuonConfig = group(MuonConfig)
+    lion: LionConfig = group(LionConfig)
+    sophia: SophiaConfig = group(SophiaConfig)
 
-    def matrices(self) -> "OptimizerConfig | MuonConfig":
+    def matrices(self) -> "OptimizerConfig | MuonConfig | LionConfig | SophiaConfig":
         """Return the group with the learning rate and weight decay of the matrices: `optimizer.KIND.*` if it exists."""
-        group: OptimizerConfig | MuonConfig = getattr(self, self.kind, self)
+        group: OptimizerConfig | MuonConfig | LionConfig | SophiaConfig = getattr(self, self.kind, self)
         return group
+
+    def serves_all(self) -> bool:
+        """Whether the learning rate of `matrices` is that of all parameters, unless embedding_lr is given."""
+        return getattr(OPTIMIZERS[self.kind], "serves_all", False)
 
 
 @dataclass

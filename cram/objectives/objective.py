@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+import cram_kernels as ck
 from cram.config.training import ObjectiveConfig
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 
@@ -65,6 +66,22 @@ class Objective:
         """Sum over the predicted tokens of their negative log-likelihood in nats, an fp32 scalar."""
         hidden = model(batch.inputs, batch.documents, batch.slots, causal=batch.causal)
         nats: Tensor = model.head.loss(hidden, batch.labels)
+        return nats
+
+    def sampled_loss(self, model: Any, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Sum of the nats of labels that are drawn from the model's own predictions, an fp32 scalar with gradients.
+
+        Args:
+            generator: of the draws, on the device of the batch.
+        """
+        hidden = model(batch.inputs, batch.documents, batch.slots, causal=batch.causal)
+        logits = model.head(hidden)
+        with torch.no_grad():
+            # The largest of p / e, with exponential e, is a draw from p; unlike multinomial, it bears NaN.
+            noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
+            drawn = (logits.float().softmax(-1) / noise).argmax(-1)
+            labels = torch.where(batch.labels == IGNORED, batch.labels, drawn)
+        nats: Tensor = ck.cross_entropy(logits, labels, reduction="sum")
         return nats
 
     @torch.no_grad()

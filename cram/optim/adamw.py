@@ -11,13 +11,18 @@ class AdamW(Optimizer):
     """Torch's fused AdamW.
 
     Source: arXiv:1711.05101 (decoupled weight decay).
+
+    Attributes:
+        rule: torch's class.
     """
+
+    rule: type[torch.optim.Adam] = torch.optim.AdamW
 
     def set_groups(self, groups: list[ParameterGroup]) -> None:
         """Give torch's optimizer the parameters, and the state that it shares with this one."""
         super().set_groups(groups)
         config = self.config
-        self._torch = torch.optim.AdamW(
+        self._torch = self.rule(
             [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
             lr=0.0,
             betas=(config.beta1, config.beta2),

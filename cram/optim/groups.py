@@ -13,7 +13,7 @@ class ParameterGroup:
     """Parameters that share a learning rate and a weight decay.
 
     Attributes:
-        name: `matrices`, `embeddings` or `gains`.
+        name: `matrices`, `embeddings`, `gains` or `biases`.
         peak_lr: learning rate where the schedule is at 1.
         weight_decay: decoupled weight decay before it fades.
         names: the parameters' names in the model.
@@ -34,18 +34,23 @@ class ParameterGroup:
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[ParameterGroup]:
-    """Split the parameters into `matrices`, which are decayed, and `embeddings` and `gains`, which are not.
+    """Split the parameters into `matrices`, which are decayed, and `embeddings`, `gains` and `biases`, which are not.
+
+    With `optimizer.decay_others`, embeddings and gains are decayed too. Biases belong to `gains` without it.
 
     A tied parameter belongs to the module that comes first, as in `model.parameters()`. Groups without a parameter are
     left out; `matrices` is the first of the others. A linear layer whose weight holds several matrices, one below the
     other, has an attribute `splits` with the rows of each.
     """
     matrices = config.matrices()
-    embedding_lr = config.lr if config.embedding_lr is None else config.embedding_lr
+    others_lr = matrices.lr if config.serves_all() else config.lr
+    embedding_lr = others_lr if config.embedding_lr is None else config.embedding_lr
+    decay = matrices.weight_decay if config.decay_others else 0.0
     groups = {
         "matrices": ParameterGroup("matrices", matrices.lr, matrices.weight_decay),
-        "embeddings": ParameterGroup("embeddings", embedding_lr, 0.0),
-        "gains": ParameterGroup("gains", config.lr, 0.0),
+        "embeddings": ParameterGroup("embeddings", embedding_lr, decay),
+        "gains": ParameterGroup("gains", others_lr, decay),
+        "biases": ParameterGroup("biases", others_lr, 0.0),
     }
     owners: dict[nn.Parameter, nn.Module] = {}
     for module in model.modules():
@@ -53,7 +58,9 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Paramete
             owners.setdefault(parameter, module)
     for name, parameter in model.named_parameters():
         owner = owners[parameter]
-        group = groups[_group_name(owner, parameter)]
+        group_name = _group_name(owner, parameter)
+        is_bias = parameter is getattr(owner, "bias", None)
+        group = groups["biases" if is_bias and config.decay_others else group_name]
         group.names.append(name)
         group.parameters.append(parameter)
         group.splits.append(getattr(owner, "splits", ()) if parameter.ndim == 2 else ())

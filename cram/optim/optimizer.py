@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from cram.config.training import OptimizerConfig
@@ -30,7 +31,12 @@ class Optimizer:
         groups: the model's parameters, as `parameter_groups` makes them.
         config: the keys `optimizer.*`.
         state: the dictionary to keep the state in, given by a rule that leaves some of its groups to this one.
+
+    Attributes:
+        curvature_interval: updates between two estimates of the curvature; None for a rule that needs none.
     """
+
+    curvature_interval: int | None = None
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
         self.kind = config.kind
@@ -74,6 +80,35 @@ class Optimizer:
                 stands for True.
         """
         self._multiplier = multiplier
+
+    def with_gradients(self, group: ParameterGroup) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters of a group that have a gradient, each with a state, and their gradients."""
+        weights = [parameter for parameter in group.parameters if parameter.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight] = self.first_state(group, weight)
+        return list(weights), [weight.grad for weight in weights if weight.grad is not None]
+
+    def move(
+        self, weights: list[Tensor], updates: list[Tensor], lr: float, decay: float, finite: Tensor | None
+    ) -> None:
+        """Move weights against their updates and towards zero: W <- W - lr (update + decay W), where it is finite."""
+        if decay:
+            torch._foreach_add_(updates, weights, alpha=decay)
+        if finite is not None:
+            updates = [torch.where(finite, update, 0.0) for update in updates]
+        torch._foreach_add_(weights, updates, alpha=-lr)
+
+    def take_curvature(self, predicted: int, finite: Tensor) -> None:
+        """Take an estimate of the curvature; only a rule with a `curvature_interval` is asked to.
+
+        The gradients are those of the mean loss of labels that were drawn from the model's predictions.
+
+        Args:
+            predicted: number of these labels.
+            finite: bool scalar on the device; where it is False, the state may not change.
+        """
+        raise NotImplementedError
 
     def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
         """The state of a group's parameter before its first update: tensors by a short name, on its device.

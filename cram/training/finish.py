@@ -73,7 +73,7 @@ def _write_receipt(run: Path, receipt: dict[str, Any]) -> None:
 
 def _rates(config: OptimizerConfig) -> dict[str, float]:
     """Collect the learning rates of a config, by key."""
-    rates = {"optimizer.lr": config.lr}
+    rates = {} if config.serves_all() and config.matrices() is not config else {"optimizer.lr": config.lr}
     if config.embedding_lr is not None:
         rates["optimizer.embedding_lr"] = config.embedding_lr
     if (matrices := config.matrices()) is not config:

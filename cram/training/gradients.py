@@ -85,7 +85,7 @@ def _accumulate(
 ) -> tuple[int, torch.Tensor]:
     parts, micro = session.parts, session.state.micro_rows
     micro = min(micro, probe.micro_rows) if probe else micro
-    batches = [parts.objective.prepare(part, progress) for part in _micro_batches(rows, micro)]
+    batches = [parts.objective.prepare(part, progress) for part in micro_batches(rows, micro)]
     predicted = sum(batch.predicted for batch in batches)
     nats = torch.zeros((), device=parts.device)
     with ExitStack() as contexts:
@@ -104,7 +104,8 @@ def _accumulate(
     return predicted, nats
 
 
-def _micro_batches(rows: Any, micro: int) -> Iterator[Any]:
+def micro_batches(rows: Any, micro: int) -> Iterator[Any]:
+    """Cut rows into micro-batches; the last one may be smaller."""
     return (rows[begin : begin + micro] for begin in range(0, len(rows.tokens), micro))
 
 
@@ -126,7 +127,7 @@ def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> tuple[to
         nats: fp32 (rows,) on the device. predicted: int64 [rows].
     """
     parts, objective = session.parts, session.parts.objective
-    batches = [objective.prepare(part, progress) for part in _micro_batches(rows, session.state.micro_rows)]
+    batches = [objective.prepare(part, progress) for part in micro_batches(rows, session.state.micro_rows)]
     predicted = np.concatenate([objective.predicted_per_row(batch) for batch in batches])
     with autocast(session), in_evaluation_mode(parts.model):
         nats = [objective.nats_per_row(parts.model, batch.to(parts.device)) for batch in batches]

@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict
 
 from cram.machine.device import device_name
+from cram.training.curvature import curvature_is_due, estimate_curvature
 from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, seed_dropout
 from cram.training.launched import Launched
 from cram.training.records import (
@@ -88,6 +89,8 @@ def update(session: Session) -> None:
         parts.methods.before_update(parts.model, parts.optimizer, progress)
         if parts.loss_scale and parts.model.depth != depth:
             parts.loss_scale.watch(parts.model.parameters())
+        if curvature_is_due(session):
+            estimate_curvature(session, selected, progress)
     seed_dropout(session)
     probe = begin_probe(session, selected)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))

@@ -91,6 +91,10 @@ class ObjectiveProtocol(Protocol):
         """Compute the sum of the nats of a batch's predicted tokens, an fp32 scalar with gradients."""
         ...
 
+    def sampled_loss(self, model: Any, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        """Compute the sum of the nats of labels that are drawn from the model's predictions, with gradients."""
+        ...
+
     def nats_per_row(self, model: Any, batch: Any) -> torch.Tensor:
         """Compute the summed nats of each row of a batch, fp32 (rows,), without gradients."""
         ...
@@ -105,9 +109,18 @@ class ObjectiveProtocol(Protocol):
 
 
 class OptimizerProtocol(Protocol):
-    """An update rule whose learning rate and state are set from outside. kind: its value of `optimizer.kind`."""
+    """An update rule whose learning rate and state are set from outside.
+
+    kind: its value of `optimizer.kind`. curvature_interval: updates between two estimates of the curvature; None for a
+    rule that needs none.
+    """
 
     kind: str
+    curvature_interval: int | None
+
+    def take_curvature(self, predicted: int, finite: torch.Tensor) -> None:
+        """Take the gradients of the mean loss of so many drawn labels as an estimate of the curvature."""
+        ...
 
     def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
         """Update the weights from their gradients, without waiting for the device.

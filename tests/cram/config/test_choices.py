@@ -126,7 +126,7 @@ def test_the_choices_are_printed_and_others_are_refused() -> None:
         "model.kind choice encoder encoder | decoder | crammed | lstm: architecture; encoder: exports as ModernBERT"
         in text
     )
-    with pytest.raises(CramError, match=r"^optimizer\.kind=sgd is not one of adamw, muon\.$"):
+    with pytest.raises(CramError, match=r"^optimizer\.kind=sgd is not one of adamw, adam, muon, lion, sophia\.$"):
         read_config(["recipe=bert_demo", "optimizer.kind=sgd"])
 
 

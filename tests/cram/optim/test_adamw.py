@@ -5,39 +5,20 @@ from torch import nn
 from cram.config.training import OptimizerConfig
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
+from tests.cram.optim.small_model import as_bytes, build, set_gradients
 
 CONFIG = OptimizerConfig(lr=0.02, embedding_lr=0.05, beta1=0.8, beta2=0.95, eps=1e-6, weight_decay=0.3)
 MULTIPLIERS = [0.1, 0.6, 1.0, 0.7, 0.3, 0.0]
-
-
-def build(dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    model = nn.Sequential(nn.Embedding(6, 4), nn.Linear(4, 4), nn.LayerNorm(4))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return model.to(dtype)
 
 
 def optimizer_of(model: nn.Module) -> AdamW:
     return AdamW(parameter_groups(model, CONFIG), CONFIG)
 
 
-def set_gradients(model: nn.Module, step: int) -> None:
-    """Gradients that are a function of the step alone."""
-    generator = torch.Generator().manual_seed(1000 + step)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
-
-
 def run(model: nn.Module, optimizer: AdamW, steps: range) -> None:
     for step in steps:
         set_gradients(model, step)
         optimizer.step(MULTIPLIERS[step], 1.0)
-
-
-def as_bytes(model: nn.Module, optimizer: AdamW) -> tuple[bytes, bytes]:
-    return save(model.state_dict()), save(optimizer.state_tensors())
 
 
 def test_updates_equal_those_of_torch_at_each_groups_rate_times_the_multiplier() -> None:

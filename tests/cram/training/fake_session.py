@@ -101,7 +101,7 @@ class FakeModel(torch.nn.Linear):
 
 
 class FakeOptimizer:
-    kind = "adamw"
+    kind, curvature_interval = "adamw", None
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.multipliers: list[float] = []
