@@ -93,6 +93,8 @@ class Optimizer:
         self, weights: list[Tensor], updates: list[Tensor], lr: float, decay: float, finite: Tensor | None
     ) -> None:
         """Move weights against their updates and towards zero: W <- W - lr (update + decay W), where it is finite."""
+        if not weights:
+            return
         if decay:
             torch._foreach_add_(updates, weights, alpha=decay)
         if finite is not None:
