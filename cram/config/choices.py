@@ -133,6 +133,10 @@ SCHEDULES: dict[str, Choice] = {
 }
 
 METHODS: dict[str, Choice] = {
+    "curriculum": Choice("cram.methods.curriculum:Curriculum", "rows are drawn from the easiest ones at first"),
+    "selective": Choice("cram.methods.selective:Selective", "rows with a high loss are trained on more often"),
+    "rho": Choice("cram.methods.rho:Rho", "rows are chosen by what a reference model can lower their loss"),
+    "pruning": Choice("cram.methods.pruning:Pruning", "a part of the rows is chosen by a reference model"),
     "stacking": Choice("cram.methods.stacking:Stacking", "the model begins with few blocks, which are doubled"),
     "dropping": Choice("cram.methods.dropping:Dropping", "blocks are left out at random"),
     "averaging": Choice("cram.methods.averaging:Averaging", "the mean of the latest weights is the result"),

@@ -8,7 +8,14 @@ from typing import Literal
 
 from cram.budget import Budget
 from cram.config.data import DataConfig, SpecialConfig, WordPieceConfig
-from cram.config.methods import DroppingConfig, StackingConfig
+from cram.config.methods import (
+    CurriculumConfig,
+    DroppingConfig,
+    PruningConfig,
+    RhoConfig,
+    SelectiveConfig,
+    StackingConfig,
+)
 from cram.config.model import ModelConfig
 from cram.config.plan import PlanConfig
 from cram.config.schema import group, key
@@ -78,6 +85,10 @@ class Config:
     batch: BatchConfig = group(BatchConfig)
     rst: RstConfig = group(RstConfig)
     compile: CompileConfig = group(CompileConfig)
+    curriculum: CurriculumConfig = group(CurriculumConfig)
+    selective: SelectiveConfig = group(SelectiveConfig)
+    rho: RhoConfig = group(RhoConfig)
+    pruning: PruningConfig = group(PruningConfig)
     stacking: StackingConfig = group(StackingConfig)
     dropping: DroppingConfig = group(DroppingConfig)
     averaging: AveragingConfig = group(AveragingConfig)

@@ -10,6 +10,9 @@ from cram.config.model import ModelConfig
 from cram.config.plan import MODEL_KEYS, PLANNED_KEYS
 from cram.errors import CramError
 
+# Objectives whose loss is that of predicted tokens, for methods that rank rows or draw labels.
+ROW_LOSSES = ("masked", "causal")
+
 
 def check_config(config: Config) -> None:
     """Refuse a config that no machine can train. What one machine cannot do is found later, by `cram.build.check`.
@@ -25,6 +28,7 @@ def check_config(config: Config) -> None:
     _check_data(config)
     _check_objective(config)
     _check_reference_time(config)
+    _check_methods(config)
     _check_stacking(config)
     special_words = [f"special.{role}={token}" for role, token in asdict(config.special).items() if token]
     if special_words and config.tokenizer is None:
@@ -62,6 +66,27 @@ def _check_reference_time(config: Config) -> None:
         raise CramError("budget=rst:... needs the shape that its table is for: set model.size=given and the shape.")
     if of_reference and config.batch.micro_rows:
         raise CramError("batch.micro_rows is given by the table of a budget of reference system time: leave it out.")
+
+
+def _check_methods(config: Config) -> None:
+    scored = [name for name in ("selective", "rho", "pruning") if getattr(config, name).enabled]
+    if scored and config.objective.kind not in ROW_LOSSES:
+        raise CramError(
+            f"{scored[0]} needs the loss of each row, and objective.kind={config.objective.kind} has none: use "
+            f"objective.kind={' or '.join(ROW_LOSSES)}."
+        )
+    if config.optimizer.kind == "sophia" and config.objective.kind not in ROW_LOSSES:
+        raise CramError(
+            f"optimizer.kind=sophia draws labels from the predictions, and objective.kind={config.objective.kind} has "
+            f"none: use objective.kind={' or '.join(ROW_LOSSES)}, or another optimizer."
+        )
+    if config.pruning.reference_share + config.pruning.scoring_share >= 1.0:
+        raise CramError(
+            f"pruning.reference_share={config.pruning.reference_share} and "
+            f"pruning.scoring_share={config.pruning.scoring_share} leave nothing of the budget: lower them."
+        )
+    if config.curriculum.enabled and config.data.order != "shuffled":
+        raise CramError(f"curriculum draws the rows itself: leave data.order={config.data.order} out.")
 
 
 def _check_stacking(config: Config) -> None:

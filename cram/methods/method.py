@@ -225,6 +225,10 @@ class Method:
         """Describe what the method does at some progress, by name; printed where progress steps back."""
         return {}
 
+    def repeated_rows(self, taken: int) -> int | None:
+        """Count the rows, of those taken so far, that had been taken before; None where the loader's epochs tell it."""
+        return None
+
     def figures(self) -> dict[str, Any]:
         """Give what the receipt says about the method at the end of the run, as JSON."""
         return {}

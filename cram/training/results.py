@@ -48,7 +48,8 @@ def make_receipt(
     clock, loader, counts = session.clock, session.parts.loader, shards.manifest["counts"]
     predicted_share = session.state.predicted / max(clock.positions, 1)
     figures = model_figures(config.model, shards.vocab_size, shards.seq_len, predicted_share)
-    repeated = max(0, loader.rows_taken - loader.epoch_rows)
+    counted = [method.repeated_rows(loader.rows_taken) for method in session.parts.methods]
+    repeated = max([max(0, loader.rows_taken - loader.epoch_rows), *(number for number in counted if number)])
     machine = environment(session.parts.device)
     no_export = "the run failed" if failed else why_not_exported(config.model.kind)
     return {

@@ -124,6 +124,12 @@ class Loader:
             np.int64
         )
 
+    def ranked(self) -> npt.NDArray[np.int64]:
+        """Return the numbers of the rows of an epoch, the likeliest first, as `data.order=likely_first` sorts them."""
+        return (
+            EpochOrders(self._shards, "likely_first", self._seed, self.epoch_rows, self._kept).epoch(0).astype(np.int64)
+        )
+
     def read(self, numbers: npt.NDArray[np.int64], epoch: int = 0) -> TrainingRows:
         """Return rows by their numbers; they do not count as taken."""
         tokens, documents = (part.astype(np.int32) for part in self._shards.read(numbers))
