@@ -175,7 +175,7 @@ def assemble(
     def new_reference(layers: int | None) -> UpdateParts:
         model_config = replace(config.model, layers=layers or config.model.layers)
         model_of_it = build_model(model_config, model.vocab_size, config.seed + 1, device)
-        return _update_parts(replace(config, model=model_config), model_of_it, objective, work.as_overhead())
+        return update_parts(replace(config, model=model_config), model_of_it, objective, work.as_overhead())
 
     return Parts(
         model=model,
@@ -198,7 +198,7 @@ def assemble(
     )
 
 
-def _update_parts(
+def update_parts(
     config: Config, model: Transformer, objective: ObjectiveProtocol, work: ExecutedWork | None = None
 ) -> UpdateParts:
     """Make what the updates of a model need that is not the run's own."""
@@ -231,7 +231,7 @@ def make_measure(config: Config, shards: ShardSet, seconds: float = 0.3) -> Call
     work = Workload.of(config, shards.vocab_size, device)
 
     def time_shape(shape: Shape) -> float:
-        rows, trial = _spread_rows(shards, work.rows(shape)), shape.apply(config)
+        rows, trial = spread_rows(shards, work.rows(shape)), shape.apply(config)
         session = TrialSession(
             _trial_parts(trial, shards.vocab_size, objective, device),
             loop_config(trial),
@@ -256,7 +256,7 @@ def make_measure(config: Config, shards: ShardSet, seconds: float = 0.3) -> Call
     return measure
 
 
-def _spread_rows(shards: ShardSet, number: int) -> TrainingRows:
+def spread_rows(shards: ShardSet, number: int) -> TrainingRows:
     """Read rows at equal distances, because neighbours may all belong to one long document."""
     index = np.arange(number, dtype=np.int64) * shards.rows // number
     tokens, documents = (part.astype(np.int32) for part in shards.read(index))
@@ -272,4 +272,4 @@ def _trial_parts(config: Config, vocab_size: int, objective: ObjectiveProtocol, 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, config.model.init_std, generator=generator)
-    return _update_parts(config, model, objective)
+    return update_parts(config, model, objective)

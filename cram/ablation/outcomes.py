@@ -1,7 +1,7 @@
 """The outcome of each arm: its figures over seeds, beside the baseline's, read from receipts."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cram.ablation.plan import ArmRun
@@ -10,23 +10,67 @@ from cram.run.checksums import is_finished, read_receipt, read_run_config
 from cram.run.folder import keep_begun_plan, list_differences
 
 
-def summarize_arms(runs: Sequence[ArmRun], table: AblationTable) -> list[dict[str, Any]]:
-    """Summarize the finished runs of a table.
+def choose_rates(trials: Sequence[ArmRun]) -> dict[str, float]:
+    """Choose the learning rate of each arm: the one whose run ended with the lowest held-out loss.
 
     Returns:
-        The figures of each arm that has a finished run with a usable model, as results.json holds them. A figure over
-        seeds is a mapping with mean, least, largest and all values. `over_baseline` is nats above the baseline's, over
-        the seeds that both have; None without the baseline.
+        The factor of each arm that has a finished run.
+    """
+    best: dict[str, tuple[float, float]] = {}
+    for run in trials:
+        if (receipt := _usable_receipt(run)) and run.factor is not None:
+            candidate = (receipt["held_out"]["nats_per_token"], run.factor)
+            best[run.arm] = min(best.get(run.arm, candidate), candidate)
+    return {arm: factor for arm, (_, factor) in best.items()}
+
+
+def summarize_arms(
+    runs: Sequence[ArmRun], table: AblationTable, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Summarize the finished runs of a table.
+
+    Args:
+        rates: of `choose_rates`.
+
+    Returns:
+        The figures of each arm, in each column and with each budget, that has a finished run with a usable model, as
+        results.json holds them. A figure over seeds is a mapping with mean, least, largest and all values.
+        `over_baseline` is nats above the baseline's, over the seeds that both have; None without the baseline.
+        `compares` says whether that is `better`, `worse`, or `not decided` by the seeds.
     """
     outcomes = {}
-    for name, arm in table.arms.items():
-        outcome = _summarize_arm(name, arm, [run for run in runs if run.arm == name])
+    for run in runs:
+        place = (run.share, run.column, run.arm)
+        if place not in outcomes and run.factor is None:
+            same = [other for other in runs if (other.share, other.column, other.arm) == place]
+            outcomes[place] = _summarize_arm(table.arms[run.arm], same)
+    for (share, column, arm), outcome in outcomes.items():
+        baseline = outcomes.get((share, column, table.baseline))
         if outcome is not None:
-            outcomes[name] = outcome
-    baseline = outcomes.get(table.baseline)
-    for outcome in outcomes.values():
-        outcome["over_baseline"] = _nats_over(outcome, baseline) if baseline else None
-    return list(outcomes.values())
+            outcome["rate"] = (rates or {}).get(arm)
+            outcome["over_baseline"] = _nats_over(outcome, baseline) if baseline else None
+            outcome["compares"] = _compare(outcome, baseline) if baseline and arm != table.baseline else ""
+            expected = table.arms[arm].expected
+            outcome["agrees"] = _agrees(expected, outcome["compares"])
+    return [outcome for outcome in outcomes.values() if outcome is not None]
+
+
+def _compare(outcome: dict[str, Any], baseline: dict[str, Any]) -> str:
+    """Whether all seeds of an arm lie below or above all seeds of the baseline; one seed decides nothing."""
+    ours, theirs = outcome["nats"], baseline["nats"]
+    if min(len(ours["all"]), len(theirs["all"])) > 1:
+        if ours["largest"] < theirs["least"]:
+            return "better"
+        if ours["least"] > theirs["largest"]:
+            return "worse"
+    return "not decided"
+
+
+def _agrees(expected: str, compares: str) -> str:
+    """Whether a comparison is what was published; `same` is what seeds do not decide."""
+    if not expected or not compares:
+        return ""
+    return "yes" if (compares == "not decided" and expected == "same") or compares == expected else "no"
 
 
 def _nats_over(outcome: dict[str, Any], baseline: dict[str, Any]) -> float | None:
@@ -37,23 +81,38 @@ def _nats_over(outcome: dict[str, Any], baseline: dict[str, Any]) -> float | Non
     return statistics.fmean(nats[seed] - baseline_nats[seed] for seed in shared) if shared else None
 
 
-def _summarize_arm(name: str, arm: Arm, runs: Sequence[ArmRun]) -> dict[str, Any] | None:
+def _usable_receipt(run: ArmRun) -> dict[str, Any] | None:
+    """The receipt of a run that is finished by its words and has a usable model; else None."""
+    if not (is_finished(run.folder) and _is_unchanged(run)):
+        return None
+    receipt = read_receipt(run.folder)
+    return None if receipt.get("failed") else receipt
+
+
+def _summarize_arm(arm: Arm, runs: Sequence[ArmRun]) -> dict[str, Any] | None:
     """The figures of one arm; None without a finished run."""
-    finished = [run for run in runs if is_finished(run.folder) and _is_unchanged(run)]
-    pairs = [(run, read_receipt(run.folder)) for run in finished]
-    usable = [(run, receipt) for run, receipt in pairs if not receipt.get("failed")]
+    usable = [(run, receipt) for run in runs if (receipt := _usable_receipt(run))]
     if not usable:
         return None
-    receipts = [receipt for _, receipt in usable]
+    receipts, first = [receipt for _, receipt in usable], usable[0][0]
     return {
-        "arm": name,
+        "arm": first.arm,
+        "column": first.column,
         "words": arm.words,
-        "budget": usable[0][0].config.budget,
+        "budget": first.config.budget,
         "seeds": [run.seed for run, _ in usable],
         "nats": _over_seeds([receipt["held_out"]["nats_per_token"] for receipt in receipts]),
         "cramming_rule_nats": _over_seeds([nats for receipt in receipts if (nats := _cramming_rule_nats(receipt))]),
         "tokens_per_second": _over_seeds([receipt["tokens_per_second"] for receipt in receipts]),
         "tokens": _over_seeds([receipt["positions"] for receipt in receipts]),
+        "rows_read": _over_seeds([receipt["rows_read"] for receipt in receipts]),
+        "seconds": {
+            account: statistics.fmean(receipt["time"]["charged"][account] or 0.0 for receipt in receipts)
+            for account in receipts[0]["time"]["charged"]
+        },
+        "peak_memory_bytes": max(_peak_memory(receipt) for receipt in receipts),
+        "published": arm.published,
+        "expected": arm.expected,
         "faults": sum(receipt["faults"]["skipped"] for receipt in receipts),
         "data": sorted({receipt["data"]["hash"] for receipt in receipts}),
         "device": sorted({receipt["device"] for receipt in receipts}),
@@ -65,6 +124,12 @@ def _is_unchanged(run: ArmRun) -> bool:
     config, expected = read_run_config(run.folder), keep_begun_plan(run.config)
     extended = read_receipt(run.folder).get("extensions")
     return config.budget == expected.budget and not extended and not list_differences(config, expected)
+
+
+def _peak_memory(receipt: dict[str, Any]) -> int:
+    """The bytes of the GPU's memory that a run has used, or of the host's for a run on a CPU."""
+    peak = receipt["peak_memory_bytes"]
+    return peak["gpu"] or peak["host"] or 0
 
 
 def _cramming_rule_nats(receipt: dict[str, Any]) -> float | None:

@@ -8,8 +8,27 @@ from cram.ablation.table import AblationTable
 from cram.files.atomic import write_atomic, write_json
 from cram.terminal.progress import format_tokens
 
-PLAIN_WIDTH = 140  # columns of the table where the output is not a terminal
-HEADINGS = ("arm", "budget", "nats", "nats, Cramming's rule", "over baseline", "tokens/s", "tokens", "seeds")
+PLAIN_WIDTH = 180  # columns of the table where the output is not a terminal
+# Headings that are left out where no arm has anything under them.
+OPTIONAL = ("column", "rate", "published", "agrees")
+TEXTS = ("arm", "column", "time", "published")
+HEADINGS = (
+    "arm",
+    "column",
+    "budget",
+    "nats",
+    "nats, Cramming's rule",
+    "over baseline",
+    "rate",
+    "tokens/s",
+    "tokens",
+    "rows read",
+    "time",
+    "memory",
+    "seeds",
+    "published",
+    "agrees",
+)
 
 
 def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, Any]]) -> None:
@@ -23,34 +42,48 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     from rich.table import Table
 
     write_json(folder / "results.json", {"about": table.about, "baseline": table.baseline, "arms": outcomes})
-    rows = [_cells(outcome) for outcome in outcomes]
-    write_atomic(folder / "table.md", _markdown(rows).encode())
+    cells = [_cells(outcome) for outcome in outcomes]
+    headings = [name for name in HEADINGS if name not in OPTIONAL or any(row[name] for row in cells)]
+    rows = [[row[name] for name in headings] for row in cells]
+    write_atomic(folder / "table.md", _markdown(headings, rows).encode())
     printed = Table(title=table.about, title_justify="left", box=SIMPLE)
-    for heading in HEADINGS:
-        printed.add_column(heading, justify="left" if heading == "arm" else "right")
+    for heading in headings:
+        printed.add_column(heading, justify="left" if heading in TEXTS else "right")
     for row in rows:
         printed.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(printed)
     print(f"{folder}: results.json, table.md; over baseline: nats above {table.baseline}'s, negative is better")
 
 
-def _markdown(rows: list[tuple[str, ...]]) -> str:
-    lines = (HEADINGS, ("---",) * len(HEADINGS), *rows)
+def _markdown(headings: list[str], rows: list[list[str]]) -> str:
+    lines = (headings, ["---"] * len(headings), *rows)
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _cells(outcome: dict[str, Any]) -> tuple[str, ...]:
-    over_baseline = outcome["over_baseline"]
-    return (
-        outcome["arm"],
-        outcome["budget"],
-        _format_nats(outcome["nats"]),
-        _format_nats(outcome["cramming_rule_nats"]),
-        "" if over_baseline is None else f"{over_baseline:+.3f}",
-        f"{outcome['tokens_per_second']['mean']:,.0f}",
-        format_tokens(outcome["tokens"]["mean"]),
-        str(len(outcome["seeds"])),
-    )
+def _cells(outcome: dict[str, Any]) -> dict[str, str]:
+    """The text under each heading."""
+    over_baseline, rate = outcome["over_baseline"], outcome["rate"]
+    seconds = {account: value for account, value in outcome["seconds"].items() if value >= 0.5}
+    published = outcome["published"]
+    if outcome["compares"]:
+        published += f"{'; ' if published else ''}here: {outcome['compares']}"
+    return {
+        "arm": outcome["arm"],
+        "column": outcome["column"],
+        "budget": outcome["budget"],
+        "nats": _format_nats(outcome["nats"]),
+        "nats, Cramming's rule": _format_nats(outcome["cramming_rule_nats"]),
+        "over baseline": "" if over_baseline is None else f"{over_baseline:+.3f}",
+        "rate": "" if rate is None else f"x {rate:g}",
+        "tokens/s": f"{outcome['tokens_per_second']['mean']:,.0f}",
+        "tokens": format_tokens(outcome["tokens"]["mean"]),
+        "rows read": f"{outcome['rows_read']['mean']:,.0f}",
+        "time": ", ".join(f"{account} {value:.0f} s" for account, value in seconds.items()),
+        "memory": f"{outcome['peak_memory_bytes'] / 1e9:.1f} GB",
+        "seeds": str(len(outcome["seeds"])),
+        "published": published if outcome["published"] else "",
+        "agrees": outcome["agrees"],
+    }
 
 
 def _format_nats(figures: dict[str, Any] | None) -> str:

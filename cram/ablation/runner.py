@@ -1,10 +1,12 @@
-"""Train the arms of a table one after the other, each in a process of its own, and print the comparison."""
+"""Train the arms of a table, each in a process of its own, and print the comparison."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
-from cram.ablation.outcomes import summarize_arms
-from cram.ablation.plan import ArmRun, plan_runs, select_runs
+from cram.ablation.outcomes import choose_rates, summarize_arms
+from cram.ablation.plan import ArmRun, plan_runs, plan_trials, select_runs
 from cram.ablation.printing import print_outcomes
 from cram.ablation.table import AblationTable, load_table, table_names
 from cram.command import INTERRUPTED
@@ -12,6 +14,9 @@ from cram.config.commands import AblateConfig
 from cram.errors import CramError
 from cram.machine.processes import start_child
 from cram.run.checksums import read_receipt
+
+ArmRunChild = subprocess.Popen[bytes]
+POLL_SECONDS = 0.2  # between two looks at the runs that are at work
 
 
 def run_table(config: AblateConfig, recipe_words: list[str]) -> int:
@@ -33,22 +38,57 @@ def run_table(config: AblateConfig, recipe_words: list[str]) -> int:
             raise CramError(
                 f"{word}: each run of a table has its own. Use seeds=N for more seeds, dir=FOLDER for another folder."
             )
+    trials = plan_trials(table, folder, recipe_words)
     runs = plan_runs(table, folder, recipe_words)
-    selected = select_runs(runs, config.arms)
-    _check_arms(selected)
-    finished = [_is_finished(run) for run in selected]  # before any training: it also refuses unsuitable folders
-    failed = []
-    for number, (run, skip) in enumerate(zip(selected, finished, strict=True), 1):
-        status = 0 if skip else _train(run, f"[{number}/{len(selected)}]")
-        if status == INTERRUPTED:
-            print("interrupted; the state is saved. The same command goes on.")
+    selected = select_runs(runs, config.arms, config.columns)
+    _check_arms(selected, table.jobs)
+    rates: dict[str, float] = {}
+    if trials:
+        failed = _train_all(select_runs(trials, config.arms), table.jobs)
+        if failed is None:
             return INTERRUPTED
-        if status:
-            failed.append(run)
-    print_outcomes(folder, table, summarize_arms(runs, table))
+        rates = choose_rates(trials)
+        runs = plan_runs(table, folder, recipe_words, rates)
+        selected = select_runs(runs, config.arms, config.columns)
+    failed = _train_all(selected, table.jobs)
+    if failed is None:
+        return INTERRUPTED
+    print_outcomes(folder, table, summarize_arms(runs, table, rates))
     for run in failed:
         print(f"failed: {run.arm} with seed {run.seed}: {_last_message(run.log)} (the whole log: {run.log})")
     return 1 if failed else 0
+
+
+def _train_all(runs: list[ArmRun], jobs: int) -> list[ArmRun] | None:
+    """Train the runs that are not finished, some at the same time.
+
+    Returns:
+        Those that failed; None where the training was interrupted.
+    """
+    finished = [_is_finished(run) for run in runs]  # before any training: it also refuses unsuitable folders
+    waiting = [(number, run) for number, (run, skip) in enumerate(zip(runs, finished, strict=True), 1) if not skip]
+    working: dict[ArmRunChild, ArmRun] = {}
+    failed = []
+    try:
+        while waiting or working:
+            while waiting and len(working) < jobs:
+                number, run = waiting.pop(0)
+                working[_start(run, f"[{number}/{len(runs)}]")] = run
+            for child in [child for child in working if child.poll() is not None]:
+                run = working.pop(child)
+                if child.returncode == INTERRUPTED:
+                    raise KeyboardInterrupt
+                if child.returncode:
+                    failed.append(run)
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        for child in working:
+            child.terminate()  # it saves its state
+        for child in working:
+            child.wait()
+        print("interrupted; the state is saved. The same command goes on.")
+        return None
+    return failed
 
 
 def _open_table(config: AblateConfig) -> tuple[Path, AblationTable]:
@@ -58,18 +98,28 @@ def _open_table(config: AblateConfig) -> tuple[Path, AblationTable]:
     name, table = load_table(config.table)
     table.budget = table.budget if config.budget is None else config.budget
     table.seeds = table.seeds if config.seeds is None else config.seeds
+    table.jobs = table.jobs if config.jobs is None else config.jobs
     return Path(config.dir) / f"{name}-{table.budget}", table
 
 
-def _check_arms(runs: list[ArmRun]) -> None:
+def _check_arms(runs: list[ArmRun], jobs: int) -> None:
     """Check each arm for this machine, before hours are spent on the others.
+
+    Args:
+        jobs: runs at the same time.
 
     Raises:
         CramError: naming the arm.
     """
     from cram.build import check
 
-    for run in {run.arm: run for run in runs}.values():  # the seeds of an arm do not differ in what is checked
+    # The seeds of an arm do not differ in what is checked.
+    for run in {(run.arm, run.column, run.share): run for run in runs}.values():
+        if jobs > 1 and run.config.threads != 1:
+            raise CramError(
+                f"jobs={jobs}: arm {run.arm} has threads={run.config.threads or 'null'}, and runs at the same time "
+                "must not take each other's cores. Add threads=1, which holds for all arms, or use jobs=1."
+            )
         try:
             check(run.config)
         except CramError as error:
@@ -93,24 +143,19 @@ def _is_finished(run: ArmRun) -> bool:
         raise CramError(f"arm {run.arm}: {error} The folder of a table is dir=.") from None
 
 
-def _train(run: ArmRun, place: str) -> int:
-    """Train one arm with one seed in a process of its own, and return its exit status.
+def _start(run: ArmRun, place: str) -> ArmRunChild:
+    """Start the training of one arm with one seed in a process of its own.
 
     Args:
         place: of the run among all, `[2/6]`.
     """
-    print(f"{place} {run.arm}, seed {run.seed}, {run.config.budget}: {run.folder}", flush=True)
-    command = [sys.executable, "-m", "cram.train", *run.words]
+    column = f", {run.column}" if run.column else ""
+    rate = "" if run.factor is None else f", rate x {run.factor:g}"
+    print(f"{place} {run.arm}{column}{rate}, seed {run.seed}, {run.config.budget}: {run.folder}", flush=True)
     if run.log.is_symlink():
         raise CramError(f"{run.log} is a link, and is not written through. Remove it.")
     with run.log.open("a") as log:
-        child = start_child(command, log)
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            child.terminate()  # it saves its state
-            child.wait()
-            return INTERRUPTED
+        return start_child([sys.executable, "-m", "cram.train", *run.words], log)
 
 
 def _last_message(log: Path) -> str:

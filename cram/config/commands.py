@@ -56,7 +56,15 @@ class AblateConfig:
     table: str = key("", "name of a table that comes with cram, or path of a yaml file", path=True)
     budget: str | None = key(None, "budget of each arm, as in a recipe (null: as in the table)")
     seeds: int | None = key(None, "number of seeds for each arm (null: as in the table)", "seeds", least=1, most=1000)
+    jobs: int | None = key(
+        None,
+        "runs at the same time; more than one needs threads=1 (null: as in the table)",
+        "runs",
+        least=1,
+        most=1000,
+    )
     arms: list[str] = key([], "names of the arms to run (empty: all)")
+    columns: list[str] = key([], "names of the columns to run (empty: all)")
     dir: str = key("runs/ablations", "folder in which the runs of the arms are made", path=True)
 
 

@@ -1,0 +1,129 @@
+"""`python -m bench.rst_table`: measures a table of reference system time for a recipe's model on this machine."""
+
+import functools
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bench.timing import time_alternating
+from cram.build import build_objective, spread_rows, update_parts
+from cram.command import run_door
+from cram.config.config import Config
+from cram.config.recipe import read_config, read_words
+from cram.config.schema import collect_keys, key
+from cram.data.shards.loader import TrainingRows
+from cram.data.shards.shards import ShardSet
+from cram.data.tokenizer import load_tokenizer
+from cram.errors import CramError
+from cram.files.atomic import write_atomic
+from cram.machine.device import device_name, pick_device, set_threads
+from cram.model.kinds import build_model
+from cram.reference_time import FORWARD, OPTIMIZER, TRAINING, ReferenceTimeTable
+from cram.training.gradients import accumulate, clip, nats_per_row
+from cram.training.session import RunState
+from cram.training.start import loop_config
+from cram.training.update_timing import TrialSession
+
+ABOUT = """Time forward and backward passes and optimizer steps on this device, and write a table of reference time.
+
+    python -m bench.rst_table data=shards/SHARDFOLDER to=my_machine.json recipe=bert_demo model.size=given threads=1
+
+The other words are those of a recipe, whose model, row length, precision and update are timed, with 1 to model.layers
+blocks. A run with budget=rst:10m rst.table=my_machine.json counts by the table. Nothing else should run meanwhile."""
+
+
+@dataclass
+class RstTableConfig:
+    """What `bench.rst_table` takes beside the words of a recipe."""
+
+    data: str = key("", "shard folder", path=True)
+    to: str = key("", "json file to write", path=True)
+    name: str | None = key(None, "name of the machine in messages (null: that of the device)")
+    optimizers: list[str] = key([], "values of optimizer.kind to time (empty: that of the recipe)")
+    rounds: int = key(20, "times that each unit is timed, in turns", "rounds", least=1, most=10**6)
+
+
+def make_units(
+    config: Config, shards: ShardSet, rows: TrainingRows, kinds: list[str]
+) -> dict[str, Callable[[], object]]:
+    """Make a function for each unit of the table, by `KIND NAME`."""
+    device = pick_device(config.device)
+    objective = build_objective(config, load_tokenizer(shards.tokenizer_path), shards.vocab_size, device)
+    units: dict[str, Callable[[], object]] = {}
+    for layers in range(1, config.model.layers + 1):
+        model_config = replace(config.model, layers=layers)
+        for kind in kinds:
+            trial = replace(config, model=model_config, optimizer=replace(config.optimizer, kind=kind))
+            model = build_model(model_config, shards.vocab_size, config.seed, device)
+            parts = update_parts(trial, model, objective)
+            session = TrialSession(parts, loop_config(trial), RunState(micro_rows=len(rows.tokens)))
+            train = functools.partial(_train, session, rows)
+            train()
+            units[f"{OPTIMIZER} {kind}/{layers}"] = functools.partial(_step, session)
+        # Passes do not depend on the optimizer: the last one's session serves.
+        units[f"{TRAINING} {layers}"] = train
+        units[f"{FORWARD} {layers}"] = functools.partial(nats_per_row, session, rows, 0.5)
+    return units
+
+
+def _train(session: TrialSession, rows: TrainingRows) -> None:
+    """Add gradients of a micro-batch; a step does not take them away, so that it always finds some."""
+    accumulate(session, rows, 0.5)
+
+
+def _step(session: TrialSession) -> None:
+    """Clip and update, as `cram.training.loop.update` does. A rate of zero leaves the weights as they are."""
+    parts = session.parts
+    finite = clip(session, next(parts.model.parameters()).sum())
+    parts.optimizer.step(0.0, 0.5, finite)
+
+
+def measure_table(config: RstTableConfig, recipe: Config) -> ReferenceTimeTable:
+    """Time all units in turns, and make the table of their medians.
+
+    Raises:
+        CramError: more blocks did not take more time, because something else ran, or a key is missing.
+    """
+    shards, device = ShardSet.open(config.data), pick_device(recipe.device)
+    set_threads(recipe.threads)
+    micro_rows = recipe.batch.micro_rows or max(1, recipe.batch.tokens // recipe.data.seq_len)
+    rows = spread_rows(shards, micro_rows)
+    units = make_units(recipe, shards, rows, config.optimizers or [recipe.optimizer.kind])
+    seconds: dict[str, dict[str, float]] = {}
+    for unit, times in time_alternating(units, config.rounds, device).items():
+        kind, name = unit.split()
+        seconds.setdefault(kind, {})[name] = round(statistics.median(times), 7)
+    model = {name: getattr(recipe.model, name) for name in ("kind", "width", "heads", "mlp_width")}
+    table = ReferenceTimeTable(
+        machine=config.name or device_name(device),
+        model=model,
+        seq_len=shards.seq_len,
+        micro_rows=micro_rows,
+        seconds=seconds,
+        vocab_size=shards.vocab_size,
+        note=f"medians of {config.rounds} rounds, precision {recipe.precision}, threads {recipe.threads or 'all'}",
+    )
+    table.check_monotonic()
+    return table
+
+
+def main(words: list[str]) -> None:
+    """Measure and write the table.
+
+    Raises:
+        CramError: `data=` or `to=` is missing, or the table cannot be used.
+    """
+    own = [word for word in words if word.partition("=")[0] in collect_keys(RstTableConfig)]
+    config = read_words(RstTableConfig, own)
+    if not config.data or not config.to:
+        raise CramError("data= and to= are needed: a shard folder, and the json file to write.")
+    recipe = read_config([word for word in words if word not in own])
+    table = measure_table(config, recipe)
+    write_atomic(Path(config.to), (json.dumps(asdict(table), indent=1) + "\n").encode())
+    print(f"{config.to}: {table.machine}, {table.micro_rows} rows, {recipe.model.layers} blocks")
+
+
+if __name__ == "__main__":
+    run_door(main, RstTableConfig, ABOUT)
