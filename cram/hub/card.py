@@ -13,7 +13,12 @@ from cram.hub.kinds import stock_model
 from cram.hub.stock import StockModel
 
 # The unit of each clock's budget, as the card names it.
-UNITS = {"wall": "seconds of wall clock", "tokens": "tokens", "steps": "updates"}
+UNITS = {
+    "wall": "seconds of wall clock",
+    "tokens": "tokens",
+    "steps": "updates",
+    "rst": "seconds of reference system time",
+}
 
 # Characters that begin markup in Markdown or HTML; `_` inside a word does not.
 MARKUP = re.compile(r"[\\`*\[\]<>|#&~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
