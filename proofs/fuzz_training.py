@@ -30,6 +30,7 @@ ODD_VALUES = {
     "optimizer.lion.lr": "0 1e9",
     "optimizer.sophia.rho": "1e-30 1e9",
     "optimizer.sophia.interval": "1 1000000000",
+    "optimizer.sophia.rows": "1 1000000000",
     "stacking.layers": "1 2",
     "stacking.at": "[0.5] [0.1,0.9]",
     "dropping.theta": "1e-9 1",

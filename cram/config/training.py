@@ -93,6 +93,9 @@ class SophiaConfig:
     rho: float = key(0.01, "factor of the curvature: more of it clips fewer weights", above=0, most=1e9)
     weight_decay: float = key(0.015, "decoupled weight decay", least=0)
     interval: int = key(10, "updates between two estimates of the curvature", "updates", least=1, most=10**9)
+    rows: int | None = key(
+        None, "rows of an estimate, at most those of an update (null: a micro-batch)", "rows", least=1, most=10**9
+    )
 
 
 @dataclass
@@ -101,7 +104,7 @@ class OptimizerConfig:
 
     kind: str = key("adamw", "optimizer", choices=OPTIMIZERS)
     lr: float = key(1e-3, "peak learning rate of AdamW", least=0)
-    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: as optimizer.lr)", least=0)
+    embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: as the gains)", least=0)
     beta1: float = key(0.9, "decay rate of the first moment", least=0, below=1)
     beta2: float = key(0.98, "decay rate of the second moment", least=0, below=1)
     eps: float = key(1e-8, "added to the square root of the second moment", least=1e-30, below=1)

@@ -46,6 +46,21 @@ class TiedHead(nn.Module):
         return ck.linear_cross_entropy(self.transform(hidden), self.output_weight, labels, reduction="sum")
 
     @torch.no_grad()
+    def draw(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a token at each position from the predictions: int64 (N).
+
+        Args:
+            hidden: hidden states (N, width).
+            generator: of the draws, on the device of the hidden states.
+        """
+        drawn = []
+        for rows in hidden.split(_SCORE_ROWS):
+            # The largest of p / e, with exponential e, is a draw from p; unlike multinomial, it bears NaN.
+            chances = self(rows).float().softmax(-1)
+            drawn.append((chances / torch.empty_like(chances).exponential_(generator=generator)).argmax(-1))
+        return torch.cat(drawn)
+
+    @torch.no_grad()
     def score(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Score each position's prediction.
 

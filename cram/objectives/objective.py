@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-import cram_kernels as ck
 from cram.config.training import ObjectiveConfig
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 
@@ -75,13 +74,8 @@ class Objective:
             generator: of the draws, on the device of the batch.
         """
         hidden = model(batch.inputs, batch.documents, batch.slots, causal=batch.causal)
-        logits = model.head(hidden)
-        with torch.no_grad():
-            # The largest of p / e, with exponential e, is a draw from p; unlike multinomial, it bears NaN.
-            noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
-            drawn = (logits.float().softmax(-1) / noise).argmax(-1)
-            labels = torch.where(batch.labels == IGNORED, batch.labels, drawn)
-        nats: Tensor = ck.cross_entropy(logits, labels, reduction="sum")
+        drawn = model.head.draw(hidden, generator)
+        nats: Tensor = model.head.loss(hidden, torch.where(batch.labels == IGNORED, batch.labels, drawn))
         return nats
 
     @torch.no_grad()

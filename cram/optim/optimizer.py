@@ -34,9 +34,11 @@ class Optimizer:
 
     Attributes:
         curvature_interval: updates between two estimates of the curvature; None for a rule that needs none.
+        curvature_rows: rows of an estimate; None for those of a micro-batch.
     """
 
     curvature_interval: int | None = None
+    curvature_rows: int | None = None
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
         self.kind = config.kind

@@ -27,7 +27,7 @@ class Sophia(Optimizer):
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig) -> None:
         super().__init__(groups, config)
-        self.curvature_interval = config.sophia.interval
+        self.curvature_interval, self.curvature_rows = config.sophia.interval, config.sophia.rows
 
     @torch.no_grad()
     def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:

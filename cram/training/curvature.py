@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cram.training.gradients import autocast, choice_seed, eagerly, micro_batches
+from cram.training.gradients import autocast, choice_seed, eagerly, micro_batches, retry_within_memory
 from cram.training.session import Session
 
 
@@ -18,21 +18,41 @@ def curvature_is_due(session: Session) -> bool:
 def estimate_curvature(session: Session, rows: Any, progress: float) -> None:
     """Give the optimizer the gradients of the mean loss of labels that are drawn from the model's predictions.
 
-    The pass takes one micro-batch of the rows. It is a training pass of the table of reference time, and overhead.
+    The pass takes the first rows of the next update, and all blocks. It is a training pass of the table of reference
+    time, and overhead.
+
+    Raises:
+        CramError: where one row does not fit into memory.
     """
     parts = session.parts
-    batch = parts.objective.prepare(next(micro_batches(rows, session.state.micro_rows)), progress)
-    generator = torch.Generator(parts.device).manual_seed(choice_seed(session, "curvature"))
-    with eagerly(), autocast(session):
-        loss = parts.objective.sampled_loss(parts.model, batch.to(parts.device), generator) / max(batch.predicted, 1)
-    with torch.autocast(parts.device.type, enabled=False):
-        if parts.loss_scale:
-            parts.loss_scale.backward(loss)
-            parts.loss_scale.unscale()
-            parts.loss_scale.update()
-        else:
-            loss.backward()
-    parts.work.add_pass("training", parts.model.computed_blocks, len(batch.inputs), overhead=True)
+    parts.model.active = None  # blocks that the latest micro-batch left out
+    predicted = retry_within_memory(session, lambda: _backward_of_drawn_labels(session, rows, progress))
+    if parts.loss_scale:
+        parts.loss_scale.unscale()
+        parts.loss_scale.update()
     gradients = [parameter.grad for parameter in parts.model.parameters() if parameter.grad is not None]
-    parts.optimizer.take_curvature(batch.predicted, torch.isfinite(nn.utils.get_total_norm(gradients)))
+    parts.optimizer.take_curvature(predicted, torch.isfinite(nn.utils.get_total_norm(gradients)))
     parts.model.zero_grad(set_to_none=True)
+
+
+def _backward_of_drawn_labels(session: Session, rows: Any, progress: float) -> int:
+    """Add up the gradients, and return the number of the labels."""
+    parts, micro = session.parts, session.state.micro_rows
+    batches = [
+        parts.objective.prepare(part, progress)
+        for part in micro_batches(rows[0 : parts.optimizer.curvature_rows or micro], micro)
+    ]
+    predicted: int = sum(batch.predicted for batch in batches)
+    generator = torch.Generator(parts.device).manual_seed(choice_seed(session, "curvature"))
+    for batch in batches:
+        # Another graph than that of training, and not worth compiling for a pass now and then.
+        with eagerly(), autocast(session):
+            nats = parts.objective.sampled_loss(parts.model, batch.to(parts.device), generator)
+        loss = nats / max(predicted, 1)
+        with torch.autocast(parts.device.type, enabled=False):
+            if parts.loss_scale:
+                parts.loss_scale.backward(loss)
+            else:
+                loss.backward()
+        parts.work.add_pass("training", parts.model.computed_blocks, len(batch.inputs), overhead=True)
+    return predicted

@@ -1,9 +1,9 @@
 """The gradients of one update: micro-batches, out of memory, clipping, and whether everything is finite."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from cram.errors import CramError
 from cram.machine.device import is_out_of_memory
 from cram.training.noise_scale import NoiseProbe
 from cram.training.session import Session, UpdateSession
+
+Result = TypeVar("Result")
 
 
 def choice_seed(session: Session, what: str) -> int:
@@ -56,8 +58,7 @@ def accumulate(
 ) -> tuple[int, torch.Tensor]:
     """Compute the gradients of the loss of one update: the sum over all predicted tokens divided by their count.
 
-    The count is that of all micro-batches together, so that the size of a micro-batch changes rounding alone. Running
-    out of memory halves the micro-batch and starts the update again.
+    The count is that of all micro-batches together, so that the size of a micro-batch changes rounding alone.
 
     Args:
         probe: where the gradient noise is measured; it watches the micro-batches.
@@ -69,10 +70,19 @@ def accumulate(
     Raises:
         CramError: where one row does not fit into memory.
     """
+    return retry_within_memory(session, lambda: _accumulate(session, rows, progress, probe, seed))
+
+
+def retry_within_memory(session: UpdateSession, compute: Callable[[], Result]) -> Result:
+    """Compute gradients; running out of memory halves the micro-batch and starts again.
+
+    Raises:
+        CramError: where one row does not fit into memory.
+    """
     executed = session.parts.work.state()
     while True:
         try:
-            return _accumulate(session, rows, progress, probe, seed)
+            return compute()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

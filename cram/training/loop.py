@@ -83,6 +83,7 @@ def update(session: Session) -> None:
     keep_before_decay(session, progress)
     if any(state.last_progress < phase <= progress for phase in parts.objective.phases):
         begin_phase(session)
+    seed_dropout(session)
     with clock.account("methods"):
         selected = parts.methods.select(SessionRows(session, progress), rows, progress)
         depth = parts.model.depth
@@ -91,7 +92,6 @@ def update(session: Session) -> None:
             parts.loss_scale.watch(parts.model.parameters())
         if curvature_is_due(session):
             estimate_curvature(session, selected, progress)
-    seed_dropout(session)
     probe = begin_probe(session, selected)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
     finite = clip(session, nats, probe)

@@ -112,11 +112,12 @@ class OptimizerProtocol(Protocol):
     """An update rule whose learning rate and state are set from outside.
 
     kind: its value of `optimizer.kind`. curvature_interval: updates between two estimates of the curvature; None for a
-    rule that needs none.
+    rule that needs none. curvature_rows: rows of an estimate; None for those of a micro-batch.
     """
 
     kind: str
     curvature_interval: int | None
+    curvature_rows: int | None
 
     def take_curvature(self, predicted: int, finite: torch.Tensor) -> None:
         """Take the gradients of the mean loss of so many drawn labels as an estimate of the curvature."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cram.config.training import ObjectiveConfig, OptimizerConfig, SophiaConfig
+from cram.model.heads import TiedHead
 from cram.objectives.batch import IGNORED, Batch
 from cram.objectives.objective import Objective, Setting
 from cram.optim.groups import parameter_groups
@@ -69,8 +70,9 @@ class Softmax(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.tensor([[0.5, -0.2], [0.1, 0.4], [-0.3, 0.6]], dtype=torch.float64))
-        self.head = lambda hidden: hidden @ self.weight.T
+        self.outputs = torch.nn.Embedding(3, 2)
+        self.outputs.weight.data = torch.tensor([[0.5, -0.2], [0.1, 0.4], [-0.3, 0.6]])
+        self.head = TiedHead(self.outputs)
 
     def forward(self, inputs: torch.Tensor, documents: torch.Tensor, slots: None, causal: bool) -> torch.Tensor:
         return inputs
@@ -82,16 +84,16 @@ class Toy(Objective):
 
 def test_the_estimate_is_the_gauss_newton_diagonal_on_average() -> None:
     model = Softmax()
-    inputs = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [9.0, 9.0], [0.3, -0.7]], dtype=torch.float64)
+    inputs = torch.tensor([[1.0, 2.0], [-1.0, 0.5], [9.0, 9.0], [0.3, -0.7]])
     labels = torch.tensor([0, 0, IGNORED, 0])
     batch = Batch(inputs, torch.zeros(4), labels, predicted=3)
     objective = Toy(ObjectiveConfig(), Setting([], 0, None, 3, 1))
-    generator, total, draws = torch.Generator().manual_seed(0), torch.zeros(3, 2, dtype=torch.float64), 6000
+    generator, total, draws = torch.Generator().manual_seed(0), torch.zeros(3, 2), 3000
     for _ in range(draws):
         model.zero_grad()
         (objective.sampled_loss(model, batch, generator) / 3).backward()
-        assert model.weight.grad is not None
-        total += 3 * model.weight.grad**2
-    predicted = (inputs @ model.weight.T).softmax(-1)[labels != IGNORED].detach()
+        assert model.outputs.weight.grad is not None
+        total += 3 * model.outputs.weight.grad**2
+    predicted = (inputs @ model.outputs.weight.T).softmax(-1)[labels != IGNORED].detach()
     exact = torch.einsum("nk,nd->kd", predicted * (1.0 - predicted), inputs[labels != IGNORED] ** 2) / 3
-    assert (total / draws).numpy() == pytest.approx(exact.numpy(), rel=0.06)
+    assert (total / draws).numpy() == pytest.approx(exact.numpy(), rel=0.08)

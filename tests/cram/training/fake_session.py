@@ -101,7 +101,7 @@ class FakeModel(torch.nn.Linear):
 
 
 class FakeOptimizer:
-    kind, curvature_interval = "adamw", None
+    kind, curvature_interval, curvature_rows = "adamw", None, None
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.multipliers: list[float] = []
