@@ -237,7 +237,7 @@ def test_parts_are_added_as_the_page_says(
     assert read_json(run / "receipt.json")["model"]["kind"] == "rms_encoder"
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     assert recipe["objective"]["kind"] == "denoising"
-    assert recipe["optimizer"]["kind"] == "lion"
+    assert recipe["optimizer"]["kind"] == "signum"
     assert recipe["freezing"]["start"] == 0.5
 
 

@@ -90,7 +90,7 @@ class SophiaConfig:
     lr: float = key(4e-4, "peak learning rate", least=0, most=1e9)
     beta1: float = key(0.965, "decay rate of the momentum", least=0, below=1)
     beta2: float = key(0.99, "decay rate of the curvature", least=0, below=1)
-    rho: float = key(0.01, "factor of the curvature: more of it clips fewer weights", above=0, most=1e9)
+    rho: float = key(0.13, "factor of the curvature: more of it clips fewer weights", above=0, most=1e9)
     weight_decay: float = key(0.015, "decoupled weight decay", least=0)
     interval: int = key(10, "updates between two estimates of the curvature", "updates", least=1, most=10**9)
     rows: int | None = key(
