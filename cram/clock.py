@@ -272,6 +272,7 @@ class Clock:
             "recent": list(self._recent),
             "progress": self._progress,
             "began": self.began,
+            "reference_seconds": self.reference.seconds() if self.reference else None,
             "reference_updates": self.reference_updates,
             "reference_positions": self.reference_positions,
             "reference_paces": list(self._reference_paces),

@@ -89,6 +89,13 @@ MODELS: dict[str, ModelChoice] = {
         "cram.model.decoder:Decoder", "exports as Qwen3", objectives=("causal",), stock="cram.hub.qwen3:QWEN3"
     ),
     "crammed": ModelChoice("cram.model.crammed:Crammed", "Cramming's, cannot be exported", rotary=False),
+    "electra": ModelChoice(
+        "cram.model.electra:Electra",
+        "a generator and a discriminator, which exports as ModernBERT",
+        objectives=("replaced",),
+        stock="cram.hub.electra:DISCRIMINATOR",
+        copies=False,
+    ),
     "lstm": ModelChoice(
         "cram.model.lstm:LSTMModel",
         "recurrent, without heads and MLP, cannot be exported",
@@ -111,6 +118,9 @@ OBJECTIVES: dict[str, ObjectiveChoice] = {
     "masked": ObjectiveChoice("cram.objectives.phased:PhasedObjective", "hidden tokens are predicted"),
     "causal": ObjectiveChoice(
         "cram.objectives.causal:CausalObjective", "each token is predicted from those before it", held_out="causal"
+    ),
+    "replaced": ObjectiveChoice(
+        "cram.objectives.replaced:ReplacedObjective", "a discriminator finds the tokens that a generator has replaced"
     ),
 }
 

@@ -155,6 +155,8 @@ def _check_objective(config: Config) -> None:
             f"objective.causal_share={objective.causal_share} is for objective.kind=masked: "
             "objective.kind=causal is causal from start to end, leave it out."
         )
+    if objective.kind == "replaced" and objective.causal_share:
+        raise CramError(f"objective.causal_share={objective.causal_share} is for objective.kind=masked: leave it out.")
     if objective.replace_mask + objective.replace_random > 1.0:
         raise CramError(
             f"objective.replace_mask={objective.replace_mask} and objective.replace_random={objective.replace_random}: "

@@ -27,6 +27,9 @@ class ModelConfig:
         least=1,
         most=2**18,
     )
+    generator_share: float = key(
+        0.25, "width of ELECTRA's generator relative to the discriminator", "share", above=0, most=1
+    )
     rope_theta: float = key(10_000.0, "base of the angles of rotary and sinusoidal positions", above=1, most=1e12)
     norm_eps: float = key(1e-5, "epsilon of every normalisation layer", least=1e-15, below=1)
     init_std: float = key(0.02, "standard deviation of the initial weights", above=0, most=10)

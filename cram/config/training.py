@@ -25,6 +25,9 @@ class ObjectiveConfig:
         least=0,
         below=1,
     )
+    discriminator_weight: float = key(
+        50.0, "weight of the discriminator's mean loss beside the generator's, for objective.kind=replaced", least=0
+    )
     replace_mask: float = key(
         1.0, "share of the predicted tokens that the model sees as [MASK]", "share", least=0, most=1
     )

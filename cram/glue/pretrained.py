@@ -201,7 +201,7 @@ def _exported(run: Path) -> Path:
     kind = read_run_config(run).model.kind
     if reason := why_not_exported(kind):
         raise CramError(f"run={run} cannot be fine-tuned: {reason}. Train model.kind=encoder for GLUE.")
-    if (task := stock_model(kind).task).pipeline != "fill-mask":
+    if (task := stock_model(kind).task).pipeline == "text-generation":
         raise CramError(f"run={run} is a {task.noun}; GLUE is for encoders. Train model.kind=encoder.")
     find_result(run, "model.safetensors")
     if not (run / "export").is_dir():

@@ -9,7 +9,6 @@ from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.evaluation.scores import BITS_NAMES
 from cram.files.atomic import to_json
-from cram.hub.kinds import stock_model
 from cram.hub.stock import StockModel
 
 # The unit of each clock's budget, as the card names it.
@@ -59,7 +58,14 @@ from transformers import pipeline
 
 Texts longer than {seq_len} tokens are longer than anything the model has seen. {advice}
 
-## The held-out loss, repeated by `transformers` alone
+{repeat}
+## Rules of cramming
+
+{rules}
+"""
+
+# How anybody repeats the held-out loss, for a class that scores text.
+REPEAT = """## The held-out loss, repeated by `transformers` alone
 
 {held_out_text}
 Run this in the folder:
@@ -81,10 +87,8 @@ for part in torch.arange(len(rows["tokens"])).split(16):
     predicted += (labels != -100).sum().item()
 print(f"{{nats / predicted:.4f}} nats per token")
 ```
-
-## Rules of cramming
-
-{rules}
+"""
+NOT_REPEATED = """The held-out loss is that of the other part of the model, which stands in a folder of its own.
 """
 
 
@@ -170,7 +174,7 @@ def _one_line(text: str) -> str:
     return " ".join(shown.split())
 
 
-def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str]) -> str:
+def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str], stock: StockModel) -> str:
     """README.md of the exported folder: every figure is from the receipt, licence and language are the user's.
 
     Args:
@@ -178,6 +182,7 @@ def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[s
         config: the run's config.
         receipt: the run's receipt, or the same figures of a checkpoint.
         tokens: special tokens by role.
+        stock: how the stock class names the model.
     """
     origin = (
         f"trained on from the weights of {code_span(receipt['init'])}"
@@ -193,7 +198,7 @@ def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[s
         layers=config.model.layers,
         width=config.model.width,
         rules=_rules(receipt),
-        **_stock_texts(stock_model(config.model.kind), receipt["held_out"], tokens),
+        **_stock_texts(stock, receipt["held_out"], tokens),
         **_figures(receipt),
     )
 
@@ -208,15 +213,16 @@ def _stock_texts(stock: StockModel, held_out: dict[str, Any], tokens: dict[str, 
         "sep": code_span(tokens["sep"]),
         "begins": f" begins with {code_span(tokens['cls'])}, which the tokenizer adds, and" if "cls" in tokens else "",
     }
+    held_out_text = task.held_out_text.format(**fields)
+    repeat = REPEAT.format(held_out_text=held_out_text, auto_class=task.auto_class)
     return {
         "task": task.pipeline,
         "stock_class": stock.class_name,
-        "auto_class": task.auto_class,
         "architecture": stock.model_type,
         "noun": task.noun,
         "usage": task.usage.format(**fields),
         "advice": task.advice.format(**fields),
-        "held_out_text": task.held_out_text.format(**fields),
+        "repeat": repeat if stock.scores_text else NOT_REPEATED,
     }
 
 

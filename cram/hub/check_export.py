@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cram.errors import CramError
-from cram.hub.kinds import stock_model
+from cram.hub.stock import StockModel
 
 if TYPE_CHECKING:
     import torch
@@ -25,15 +25,17 @@ NATS_TOLERANCE = 1e-3
 TOKENS_AT_ONCE = 4096
 
 
-def check_logits(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> Any:
+def check_outputs(folder: Path, model: "Transformer", tokenizer: "Tokenizer", described: StockModel) -> Any:
     """Load the folder with the stock classes and compare logits and ids with ours.
 
-    The logits are those of held-out documents of mixed length, in fp32 and in float64.
+    The logits are those of held-out documents of mixed length, in fp32 and in float64. Of a class that does not score
+    text, the last hidden states are compared instead.
 
     Args:
         folder: the exported folder.
         model: our model; it is in fp32 afterwards.
         tokenizer: the run's tokenizer.
+        described: how the stock class names the model.
 
     Returns:
         The model as the stock class has loaded it, in fp32.
@@ -47,8 +49,8 @@ def check_logits(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
 
     from cram.data.special_tokens import SpecialTokens
 
-    task = stock_model(model.config.kind).task
-    with _without_progress_bars():
+    task = described.task
+    with _quietly():
         loader = getattr(transformers, task.auto_class)
         stock = loader.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
         stock_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -57,8 +59,14 @@ def check_logits(folder: Path, model: "Transformer", tokenizer: "Tokenizer") -> 
     real = tokens != stock.config.pad_token_id
     for dtype, tolerance in ((torch.float64, 0.1 * TOLERANCE), (torch.float32, TOLERANCE)):
         with torch.no_grad():
-            stock_logits = stock.to(dtype)(input_ids=tokens, attention_mask=real.long()).logits[real]
-            logits = model.to(dtype).head(model(tokens, (~real).int())).view(*tokens.shape, -1)[real]
+            read = {"input_ids": tokens, "attention_mask": real.long()}
+            if described.scores_text:
+                stock_logits = stock.to(dtype)(**read).logits[real]
+                logits = model.to(dtype).head(model(tokens, (~real).int())).view(*tokens.shape, -1)[real]
+            else:
+                stock_logits = stock.to(dtype).base_model(**read).last_hidden_state[real]
+                hidden = model.to(dtype).encode(tokens, (~real).int())  # type: ignore[operator]
+                logits = hidden.view(*tokens.shape, -1)[real]
         difference = float((logits - stock_logits).abs().max())
         if not difference <= tolerance * max(1.0, float(logits.abs().max())):
             raise RuntimeError(f"the exported model's logits differ from ours by {difference:.2e} in {dtype}")
@@ -105,14 +113,17 @@ def check_held_out(folder: Path, stock: Any, expected: float) -> None:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def _quietly() -> Iterator[None]:
+    """Without progress bars, and without the warning that a classifier has new weights."""
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
+    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if enabled:
             logging.enable_progress_bar()
 

@@ -18,8 +18,9 @@ from cram.files.atomic import to_json, write_json
 from cram.files.sealed import write_checksums
 from cram.files.whole_folder import check_folder_path, whole_folder
 from cram.hub.card import check_card, make_card
-from cram.hub.check_export import check_held_out, check_logits
+from cram.hub.check_export import check_held_out, check_outputs
 from cram.hub.kinds import exported_kinds, stock_model, why_not_exported
+from cram.hub.stock import StockModel
 from cram.run.checksums import read_receipt, read_run_config
 
 if TYPE_CHECKING:
@@ -81,15 +82,25 @@ def export_run(
     source = _from_checkpoint(run, config, checkpoint) if checkpoint else _from_finished_run(run, config)
     to = to or run / source.folder_name
     source.model.eval()
+    stock = stock_model(config.model.kind)
+    if stock.companion:
+        suffix, companion = stock.companion
+        _export(to.with_name(f"{to.name}-{suffix}"), config, source, companion, bool(checkpoint))
+    _export(to, config, source, stock, bool(checkpoint))
+    return to
+
+
+def _export(to: Path, config: Config, source: ExportSource, stock: StockModel, unfinished: bool) -> None:
+    """Write, check and name one folder."""
     with whole_folder(to) as partial:
-        _write(partial, config, source)
-        if checkpoint:
+        _write(partial, config, source, stock)
+        if unfinished:
             write_json(partial / "unfinished.json", source.receipt)
         write_checksums(partial, sorted(path.name for path in partial.iterdir() if path.name != "README.md"))
-        stock = check_logits(partial, source.model, source.tokenizer)
-        check_held_out(partial, stock, source.receipt["held_out"]["nats_per_token"])
+        loaded = check_outputs(partial, source.model, source.tokenizer, stock)
+        if stock.scores_text:
+            check_held_out(partial, loaded, source.receipt["held_out"]["nats_per_token"])
         _rename(partial, to)
-    return to
 
 
 def _from_finished_run(run: Path, config: Config) -> ExportSource:
@@ -120,14 +131,13 @@ def _from_checkpoint(run: Path, config: Config, checkpoint: str) -> ExportSource
     )
 
 
-def _write(folder: Path, config: Config, source: ExportSource) -> None:
+def _write(folder: Path, config: Config, source: ExportSource, stock: StockModel) -> None:
     from safetensors.torch import save
 
     from cram.data.special_tokens import SpecialTokens
 
     model, seq_len, special = source.model, config.data.seq_len, SpecialTokens.of(source.tokenizer)
     names = special.names(source.tokenizer)
-    stock = stock_model(config.model.kind)
     tokenizer = stock.task.tokenizer(source.tokenizer, special)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
     weights = {name: tensor.contiguous() for name, tensor in stock.rename(model.state_dict()).items()}
@@ -139,7 +149,7 @@ def _write(folder: Path, config: Config, source: ExportSource) -> None:
     for name, content in (texts | stock.task.tokenizer_files(seq_len, names)).items():
         (folder / name).write_text(to_json(content, indent=2) + "\n")
     (folder / "held_out.safetensors").write_bytes(source.held_out)
-    card = make_card(source.name, config, source.receipt, names)
+    card = make_card(source.name, config, source.receipt, names, stock)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -69,7 +69,12 @@ class Snapshot:
         state, config, shards = self.state, self.config, self.shards()
         clock, budget, process = state["clock"], state["budget"], state["processes"][-1]
         charged = sum(clock["booked"][name] for name in CHARGED)
-        spent = {"wall": charged, "tokens": clock["positions"], "steps": clock["updates"]}[budget["clock"]]
+        spent = {
+            "wall": charged,
+            "tokens": clock["positions"],
+            "steps": clock["updates"],
+            "rst": clock.get("reference_seconds"),
+        }[budget["clock"]]
         figures = evaluate(self.model, rows, device) | {
             "unigram_nats_per_token": unigram_nats(shards.token_counts(), rows.labels)
         }

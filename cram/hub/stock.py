@@ -99,6 +99,9 @@ class StockModel:
             names, in the order of its rows.
         class_config: makes the keys of config.json that only this class has, from the keys `model.*`, the row length
             and the special tokens.
+        scores_text: whether the class gives the logits that held-out text is scored by.
+        companion: the other part of a model that is exported as two folders: what its folder's name ends with, and how
+            `transformers` names it.
     """
 
     class_name: str
@@ -107,6 +110,8 @@ class StockModel:
     beginnings: dict[str, str]
     parts: dict[str, tuple[str, ...]]
     class_config: "Callable[[ModelConfig, int, SpecialTokens], dict[str, Any]]"
+    scores_text: bool = True
+    companion: "tuple[str, StockModel] | None" = None
 
     def rename(self, state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
         """Give our tensors their stock names; the tied output weight has none."""

@@ -37,7 +37,7 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
     return Parameters(
         total=total,
         without_embedding=total - model.embedding.weight.numel(),
-        body=_matrix_weights(model.blocks),
+        body=sum(_matrix_weights(body.blocks) for body in model.bodies()),
         head=_matrix_weights(model.head),
     )
 
@@ -47,17 +47,19 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
 
         6 * body + 6 * head * predicted_share + 12 * layers * width * seq_len
 
-    body: weights of the blocks' matrices. head: weights of the head's matrices and width * vocab_size, applied to
-    `predicted_share` of the positions. Last term: attention scores and their use over seq_len positions; 0 for a model
-    without attention. Each weight costs a multiplication and an addition, once forward and twice backward. Operations
-    that are skipped at positions that are not predicted count as done, and so do a decoder's scores of positions that
-    it may not see.
+    body: weights of the blocks' matrices, of all transformers in the model. head: weights of the head's matrices and
+    width * vocab_size, applied to `predicted_share` of the positions. Last term, summed over these transformers:
+    attention scores and their use over seq_len positions; 0 for a model without attention. Each weight costs a
+    multiplication and an addition, once forward and twice backward. Operations that are skipped at positions that are
+    not predicted count as done, and so do a decoder's scores of positions that it may not see.
 
     Source: arXiv:2204.02311 appendix B (PaLM), changed: the head counts at predicted positions only.
     """
     counts = count_parameters(config, vocab_size)
     head = counts.head + config.width * vocab_size
-    scores = 12 * config.layers * config.width * seq_len if MODELS[config.kind].attention else 0
+    bodies = _model_without_memory(astuple(config), vocab_size).bodies()
+    widths = sum(body.config.width for body in bodies)
+    scores = 12 * config.layers * widths * seq_len if MODELS[config.kind].attention else 0
     return 6 * counts.body + 6 * head * predicted_share + scores
 
 

@@ -184,6 +184,10 @@ class Transformer(nn.Module):
             final = self.final_norm(hidden if slots is None else pick(hidden, slots))
         return final.view(-1, self.config.width)
 
+    def bodies(self) -> "list[Transformer]":
+        """The transformers that a training pass computes: this one alone, unless a kind has several."""
+        return [self]
+
     @property
     def depth(self) -> int:
         """Number of blocks."""

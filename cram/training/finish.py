@@ -14,6 +14,7 @@ from cram.data.tokenizer import load_tokenizer
 from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
 from cram.evaluation.by_position import nats_by_position
 from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out
+from cram.evaluation.replaced import replaced_scores
 from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
 from cram.reporting.curves import plot_loss
@@ -89,7 +90,7 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
         the nats per token by the length of the context; of a masked one also the nats per token by Cramming's masking
         rule, with the figures of that rule.
     """
-    unknown = {"unknown_share": parts.held_out.unknown_share}
+    unknown: dict[str, Any] = {"unknown_share": parts.held_out.unknown_share}
     with clock.account("evaluation"):
         tokenizer = load_tokenizer(shards.tokenizer_path)
         if config.objective.held_out == "causal":
@@ -101,4 +102,7 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
         documents, seq_len = shards.held_out(), config.data.seq_len
         rows = build_held_out(documents, tokenizer, seq_len, config.evaluation, CRAMMING_RULE)
         figures = parts.evaluate(rows)
+        if config.objective.kind == "replaced":
+            with eagerly(), in_evaluation_mode(parts.model):
+                unknown["discriminator"] = replaced_scores(parts.model, parts.held_out, parts.device)
     return unknown | {"cramming_rule": {"nats_per_token": figures["nats_per_token"], **vars(CRAMMING_RULE)}}

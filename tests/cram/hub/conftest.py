@@ -70,7 +70,7 @@ def write_run(folder: Path, config: Config = CONFIG) -> Path:
     tokenizer = train_tokenizer([sentence_of(number) for number in range(60)], config.wordpiece)
     write_start_files(folder, config, {}, tokenizer.to_str(pretty=True).encode(), data="of the test")
     documents = [HeldOutDocument(sentence_of(number), f"{number:064x}") for number in range(40)]
-    objective = config.objective.kind
+    objective = config.objective.held_out
     rows = build_held_out(documents, tokenizer, config.data.seq_len, EvaluationConfig(), objective=objective)
     (folder / "held_out.safetensors").write_bytes(rows.to_bytes())
     model = new_model(config.model, tokenizer.get_vocab_size())
