@@ -9,6 +9,7 @@ from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.evaluation.scores import BITS_NAMES
 from cram.files.atomic import to_json
+from cram.hub.kinds import stock_model
 from cram.hub.stock import StockModel
 
 # The unit of each clock's budget, as the card names it.
@@ -174,7 +175,9 @@ def _one_line(text: str) -> str:
     return " ".join(shown.split())
 
 
-def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str], stock: StockModel) -> str:
+def make_card(
+    name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str], stock: StockModel | None = None
+) -> str:
     """README.md of the exported folder: every figure is from the receipt, licence and language are the user's.
 
     Args:
@@ -182,7 +185,7 @@ def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[s
         config: the run's config.
         receipt: the run's receipt, or the same figures of a checkpoint.
         tokens: special tokens by role.
-        stock: how the stock class names the model.
+        stock: how the stock class names the model; None for the first of the model's kind.
     """
     origin = (
         f"trained on from the weights of {code_span(receipt['init'])}"
@@ -198,7 +201,7 @@ def make_card(name: str, config: Config, receipt: dict[str, Any], tokens: dict[s
         layers=config.model.layers,
         width=config.model.width,
         rules=_rules(receipt),
-        **_stock_texts(stock, receipt["held_out"], tokens),
+        **_stock_texts(stock or stock_model(config.model.kind), receipt["held_out"], tokens),
         **_figures(receipt),
     )
 
