@@ -1,11 +1,14 @@
 """`python -m bench.rst_table`: measures a table of reference system time for a recipe's model on this machine."""
 
+import copy
 import functools
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import torch
 
 from bench.timing import time_alternating
 from cram.build import build_objective, spread_rows, update_parts
@@ -18,8 +21,9 @@ from cram.data.shards.shards import ShardSet
 from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import write_atomic
-from cram.machine.device import device_name, pick_device, set_threads
+from cram.machine.device import device_name, pick_device, pick_precision, precision_name, set_threads
 from cram.model.kinds import build_model
+from cram.model.transformer import Transformer
 from cram.reference_time import FORWARD, OPTIMIZER, TRAINING, ReferenceTimeTable
 from cram.training.gradients import accumulate, clip, nats_per_row
 from cram.training.session import RunState
@@ -31,7 +35,8 @@ ABOUT = """Time forward and backward passes and optimizer steps on this device, 
     python -m bench.rst_table data=shards/SHARDFOLDER to=my_machine.json recipe=bert_demo model.size=given threads=1
 
 The other words are those of a recipe, whose model, row length, precision and update are timed, with 1 to model.layers
-blocks. A run with budget=rst:10m rst.table=my_machine.json counts by the table. Nothing else should run meanwhile."""
+blocks, and without compilation. A pass has batch.micro_rows rows, or else all of batch.tokens. Nothing else should run
+meanwhile. A run with budget=rst:10m rst.table=my_machine.json counts by the table."""
 
 
 @dataclass
@@ -46,26 +51,37 @@ class RstTableConfig:
 
 
 def make_units(
-    config: Config, shards: ShardSet, rows: TrainingRows, kinds: list[str]
+    config: Config, shards: ShardSet, rows: TrainingRows, kinds: Sequence[str]
 ) -> dict[str, Callable[[], object]]:
-    """Make a function for each unit of the table, by `KIND NAME`."""
+    """Make a function for each unit of the table, by `KIND NAME`.
+
+    Args:
+        kinds: values of `optimizer.kind`.
+    """
     device = pick_device(config.device)
     objective = build_objective(config, load_tokenizer(shards.tokenizer_path), shards.vocab_size, device)
+    deepest = build_model(config.model, shards.vocab_size, config.seed, device)
     units: dict[str, Callable[[], object]] = {}
     for layers in range(1, config.model.layers + 1):
-        model_config = replace(config.model, layers=layers)
+        model = take_blocks(deepest, layers)
         for kind in kinds:
-            trial = replace(config, model=model_config, optimizer=replace(config.optimizer, kind=kind))
-            model = build_model(model_config, shards.vocab_size, config.seed, device)
-            parts = update_parts(trial, model, objective)
-            session = TrialSession(parts, loop_config(trial), RunState(micro_rows=len(rows.tokens)))
-            train = functools.partial(_train, session, rows)
-            train()
+            trial = replace(config, optimizer=replace(config.optimizer, kind=kind))
+            session = TrialSession(
+                update_parts(trial, model, objective), loop_config(trial), RunState(micro_rows=len(rows.tokens))
+            )
             units[f"{OPTIMIZER} {kind}/{layers}"] = functools.partial(_step, session)
         # Passes do not depend on the optimizer: the last one's session serves.
-        units[f"{TRAINING} {layers}"] = train
+        units[f"{TRAINING} {layers}"] = functools.partial(_train, session, rows)
         units[f"{FORWARD} {layers}"] = functools.partial(nats_per_row, session, rows, 0.5)
+        _train(session, rows)  # makes the gradients that the first step needs
     return units
+
+
+def take_blocks(model: Transformer, layers: int) -> Transformer:
+    """Make a model of the first blocks of another one. It shares the weights, so that all depths fit into memory."""
+    shallow = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    shallow.blocks = shallow.blocks[:layers]
+    return shallow
 
 
 def _train(session: TrialSession, rows: TrainingRows) -> None:
@@ -80,30 +96,37 @@ def _step(session: TrialSession) -> None:
     parts.optimizer.step(0.0, 0.5, finite)
 
 
-def measure_table(config: RstTableConfig, recipe: Config) -> ReferenceTimeTable:
+def measure_table(config: RstTableConfig, recipe: Config, kinds: Sequence[str]) -> ReferenceTimeTable:
     """Time all units in turns, and make the table of their medians.
 
+    Args:
+        kinds: values of `optimizer.kind`.
+
     Raises:
-        CramError: more blocks did not take more time, because something else ran, or a key is missing.
+        CramError: more blocks did not take more time, because something else ran, or the rows have another length.
     """
     shards, device = ShardSet.open(config.data), pick_device(recipe.device)
-    set_threads(recipe.threads)
+    if shards.seq_len != recipe.data.seq_len:
+        raise CramError(
+            f"{config.data} has rows of {shards.seq_len} tokens, and data.seq_len={recipe.data.seq_len}. "
+            f"Add data.seq_len={shards.seq_len}, or take other shards."
+        )
+    threads = set_threads(recipe.threads)
     micro_rows = recipe.batch.micro_rows or max(1, recipe.batch.tokens // recipe.data.seq_len)
-    rows = spread_rows(shards, micro_rows)
-    units = make_units(recipe, shards, rows, config.optimizers or [recipe.optimizer.kind])
+    units = make_units(recipe, shards, spread_rows(shards, micro_rows), kinds)
     seconds: dict[str, dict[str, float]] = {}
     for unit, times in time_alternating(units, config.rounds, device).items():
         kind, name = unit.split()
         seconds.setdefault(kind, {})[name] = round(statistics.median(times), 7)
-    model = {name: getattr(recipe.model, name) for name in ("kind", "width", "heads", "mlp_width")}
+    precision = precision_name(pick_precision(recipe.precision, device))
     table = ReferenceTimeTable(
         machine=config.name or device_name(device),
-        model=model,
+        model={name: getattr(recipe.model, name) for name in ("kind", "width", "heads", "mlp_width")},
         seq_len=shards.seq_len,
         micro_rows=micro_rows,
         seconds=seconds,
         vocab_size=shards.vocab_size,
-        note=f"medians of {config.rounds} rounds, precision {recipe.precision}, threads {recipe.threads or 'all'}",
+        note=f"medians of {config.rounds} rounds, {precision}, threads: {threads}, torch {torch.__version__}",
     )
     table.check_monotonic()
     return table
@@ -113,14 +136,22 @@ def main(words: list[str]) -> None:
     """Measure and write the table.
 
     Raises:
-        CramError: `data=` or `to=` is missing, or the table cannot be used.
+        CramError: `data=` or `to=` is missing, a word is wrong, or the table cannot be used.
     """
     own = [word for word in words if word.partition("=")[0] in collect_keys(RstTableConfig)]
     config = read_words(RstTableConfig, own)
     if not config.data or not config.to:
         raise CramError("data= and to= are needed: a shard folder, and the json file to write.")
-    recipe = read_config([word for word in words if word not in own])
-    table = measure_table(config, recipe)
+    recipe_words = [word for word in words if word not in own]
+    recipe = read_config(recipe_words)
+    if recipe.model.size == "auto":
+        raise CramError(
+            "A table is for one shape: add model.size=given and, where the recipe's is not meant, the shape."
+        )
+    kinds = config.optimizers or [recipe.optimizer.kind]
+    for kind in kinds:
+        read_config([*recipe_words, f"optimizer.kind={kind}"])  # refuses an unknown kind
+    table = measure_table(config, recipe, kinds)
     write_atomic(Path(config.to), (json.dumps(asdict(table), indent=1) + "\n").encode())
     print(f"{config.to}: {table.machine}, {table.micro_rows} rows, {recipe.model.layers} blocks")
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.budget import Budget
+from cram.build import check
 from cram.clock import Clock
+from cram.config.recipe import read_config
 from cram.errors import CramError
 from cram.reference_time import ExecutedWork, ReferenceTime, ReferenceTimeTable, load_table, table_names
 
@@ -83,6 +85,33 @@ def test_a_run_ends_within_half_an_update_of_its_reference_time(rows: list[int],
 def test_tables_that_come_with_cram_can_be_loaded() -> None:
     for name in table_names():
         assert load_table(name).seconds["training"]
+
+
+def test_the_published_table_is_as_printed_but_for_the_wrong_entry() -> None:
+    table = load_table("rtx3090_crammed")
+    printed = ".02521 .03837 .05177 .06508 .07847 .09188 .01052 .1186 .1319 .1454 .1589 .1722 .1857 .1988 .212 .2253"
+    seconds = dict(enumerate(map(float, printed.split()), 1)) | {7: 0.1052}
+    assert table.seconds == {
+        "training": {str(blocks): entry for blocks, entry in seconds.items()},
+        "forward": {"16": 0.09285},
+    }
+    assert seconds[7] == pytest.approx((seconds[6] + seconds[8]) / 2, rel=0.01)
+    assert "0.01052, ten times too small" in table.note
+    # A day of updates of 1536 rows, as the authors' own budget gave it.
+    assert 24 * 3600 / (12 * table.unit_seconds("training", "16")) == pytest.approx(31_957, abs=1)
+
+
+def test_the_published_table_is_for_runs_of_crammed_bert() -> None:
+    words = ["recipe=crammed_bert", "device=cpu", "budget=rst:24h", "rst.table=rtx3090_crammed"]
+    for method in ("seed=0", "selective.beta=1", "rho.keep=0.5", "stacking.layers=4", "dropping.theta=0.5"):
+        check(read_config([*words, method]))
+    with pytest.raises(CramError, match=r"no entry forward for 4 blocks; it has: 16\. Measure a table of your own"):
+        check(read_config([*words, "rho.keep=0.5", "rho.reference_layers=4"]))
+    check(read_config([*words, "rho.keep=0.5", "rho.reference_layers=4", "rst.overheads=false"]))
+    with pytest.raises(CramError, match=r"NVIDIA RTX 3090 is for model\.kind=crammed, not encoder"):
+        check(read_config([*words, "model.kind=encoder"]))
+    with pytest.raises(CramError, match=r"no entry training for 17 blocks"):
+        check(read_config([*words, "model.layers=17"]))
 
 
 @pytest.mark.parametrize(
