@@ -36,6 +36,19 @@ from cram.errors import CramError
         (["wordpiece.vocab_size=65"], "wordpiece.vocab_size=65 is not a multiple of 64: the nearest is 64."),
         (["special.mask=<mask>"], "special.mask=<mask> names a token of a given tokenizer: say tokenizer=FILE too"),
         (["budget=1:30:00"], "budget=1:30:00 is not a valid budget. Write 90s, 10m or 24h"),
+        (["budget=rst:1h"], "budget=rst:1h needs rst.table, the seconds of each pass on a reference machine."),
+        (
+            ["budget=1h", "rst.table=rtx3090_crammed"],
+            "rst.table=rtx3090_crammed is for a budget of reference system time, and budget=1h: write budget=rst:1h",
+        ),
+        (
+            ["budget=rst:1h", "rst.table=rtx3090_crammed", "model.size=auto"],
+            "budget=rst:... needs the shape that its table is for: set model.size=given",
+        ),
+        (
+            ["budget=rst:1h", "rst.table=rtx3090_crammed", "model.size=given", "batch.micro_rows=4"],
+            "batch.micro_rows is given by the table of a budget of reference system time: leave it out.",
+        ),
         (["checkpoint.interval=5"], "checkpoint.interval=5 is not a valid duration above zero."),
     ],
 )
