@@ -109,6 +109,13 @@ def check_reference_table(config: Config, table: ReferenceTimeTable, methods: Me
         wanted = (theirs | {"data.seq_len": table.seq_len})[name]
         if value != wanted:
             raise CramError(f"rst.table: the table of {table.machine} is for {name}={wanted}, not {value}.")
+    # The vocabulary of a given tokenizer is known with the data only.
+    trained = None if config.tokenizer else config.wordpiece.vocab_size
+    if trained and table.vocab_size and trained != table.vocab_size:
+        raise CramError(
+            f"rst.table: the table of {table.machine} is for wordpiece.vocab_size={table.vocab_size}, not {trained}: "
+            "the head, which is part of each pass, takes another time."
+        )
     layers = config.model.layers
     needed = [("training", layers), ("step", layers)]
     for method in methods:

@@ -83,7 +83,9 @@ ODD_VALUES = {
     "precision": "bf16 fp32 fp16",
     "data.epochs": "1 1000000",
     "data.subset_tokens": "1 1000 999999999",
-    "budget": "1steps 1tokens 0.001s 100tokens",
+    "budget": "1steps 1tokens 0.001s 100tokens rst:1s",
+    "rst.table": "rtx3090_crammed nothing",
+    "rst.overheads": "false",
     "checkpoint.interval": "0s 1h 0.001s",
 }
 

@@ -58,10 +58,12 @@ def test_a_table_holds_medians_and_fits_the_runs_of_its_shape(
     assert table.seconds["forward"] == {"1": 0.1, "2": 0.2}
     assert table.seconds["optimizer"] == {"adamw/1": 0.01, "lion/1": 0.03, "adamw/2": 0.02, "lion/2": 0.04}
     assert "fp32, threads: 1" in table.note
-    run = [*WORDS, "budget=rst:10m", f"rst.table={to}"]
+    run = [*WORDS, f"wordpiece.vocab_size={table.vocab_size}", "budget=rst:10m", f"rst.table={to}"]
     check(read_config([*run, "dropping.theta=0.5"]))
     with pytest.raises(CramError, match=r"the table of mine has no entry optimizer for muon with 2 blocks"):
         check(read_config([*run, "optimizer.kind=muon"]))
+    with pytest.raises(CramError, match=r"is for wordpiece\.vocab_size=32768, not 4096: the head"):
+        check(read_config([*run, "wordpiece.vocab_size=4096"]))
     with pytest.raises(CramError, match=r"the table of mine is for model\.width=32, not 64"):
         check(read_config([*run, "model.width=64"]))
 
