@@ -89,6 +89,13 @@ MODELS: dict[str, ModelChoice] = {
         "cram.model.decoder:Decoder", "exports as Qwen3", objectives=("causal",), stock="cram.hub.qwen3:QWEN3"
     ),
     "crammed": ModelChoice("cram.model.crammed:Crammed", "Cramming's, cannot be exported", rotary=False),
+    "bert": ModelChoice(
+        "cram.model.bert:Bert", "the original, exports as BERT", stock="cram.hub.bert:BERT", rotary=False
+    ),
+    "prenorm_bert": ModelChoice("cram.model.bert:PrenormBert", "that of 24h BERT, cannot be exported", rotary=False),
+    "minimal_bert": ModelChoice(
+        "cram.model.bert:MinimalBert", "Cramming's smallest change of BERT, cannot be exported", rotary=False
+    ),
     "electra": ModelChoice(
         "cram.model.electra:Electra",
         "a generator and a discriminator, which exports as ModernBERT",

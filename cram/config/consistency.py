@@ -10,6 +10,7 @@ from cram.config.model import ModelConfig
 from cram.config.plan import MODEL_KEYS, PLANNED_KEYS
 from cram.errors import CramError
 
+LEARNED_POSITIONS = ("bert", "prenorm_bert", "minimal_bert")
 # Objectives whose loss is that of predicted tokens, for methods that rank rows or draw labels.
 ROW_LOSSES = ("masked", "causal")
 
@@ -27,6 +28,10 @@ def check_config(config: Config) -> None:
         _check_model(config.model)
     _check_data(config)
     _check_objective(config)
+    if config.model.kind in LEARNED_POSITIONS and config.data.seq_len > config.model.positions:
+        raise CramError(
+            f"data.seq_len={config.data.seq_len} is longer than model.positions={config.model.positions}: change one."
+        )
     _check_reference_time(config)
     _check_methods(config)
     _check_stacking(config)
@@ -122,7 +127,7 @@ def _check_model(model: ModelConfig) -> None:
             f"model.heads={model.heads} makes heads {model.width // model.heads} wide, but rotary positions need an "
             "even width: change model.width or model.heads."
         )
-    if not rotary and model.width % 2:
+    if model.kind == "crammed" and model.width % 2:
         raise CramError(f"model.width={model.width} is odd, but sinusoidal positions need an even width: change it.")
 
 

@@ -27,6 +27,7 @@ class ModelConfig:
         least=1,
         most=2**18,
     )
+    positions: int = key(512, "longest row that a BERT with learned positions can read", "tokens", least=1, most=2**20)
     generator_share: float = key(
         0.25, "width of ELECTRA's generator relative to the discriminator", "share", above=0, most=1
     )

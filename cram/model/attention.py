@@ -66,7 +66,7 @@ def attend_at(q: Tensor, k: Tensor, v: Tensor, packing: Packing, slots: Tensor) 
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention without biases, without the output projection.
+    """Multi-head self-attention without the output projection.
 
     The block applies the output projection `out`, because the last block needs it at few positions only. Positions are
     rotary where the packing has angles.
@@ -75,13 +75,14 @@ class Attention(nn.Module):
         width: width of the hidden states.
         heads: number of heads, which divide the width.
         qk_eps: epsilon of the norms of each head's queries and keys (arXiv:2010.04245); None for no such norms.
+        bias: whether the projections have biases.
     """
 
-    def __init__(self, width: int, heads: int, qk_eps: float | None = None) -> None:
+    def __init__(self, width: int, heads: int, qk_eps: float | None = None, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = FusedLinear(width, (width, width, width))
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = FusedLinear(width, (width, width, width), bias)
+        self.out = nn.Linear(width, width, bias=bias)
         self.q_norm = nn.Identity() if qk_eps is None else RMSNorm(width // heads, qk_eps)
         self.k_norm = nn.Identity() if qk_eps is None else RMSNorm(width // heads, qk_eps)
 

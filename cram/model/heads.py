@@ -12,14 +12,16 @@ _SCORE_ROWS = 1024
 
 
 class TiedHead(nn.Module):
-    """Logits are the product of the hidden states and the embedding; no bias, and no layer before it.
+    """Logits are the product of the hidden states and the embedding; no layer before it.
 
     Args:
         embedding: the model's embedding, whose weight is shared.
+        bias: whether a bias is added to the logits.
     """
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, embedding: nn.Embedding, bias: bool = False) -> None:
         super().__init__()
+        self.bias = nn.Parameter(torch.empty(embedding.num_embeddings)) if bias else None
         # In a tuple, so that torch registers, saves and moves the tied weight once, with the model.
         self._tied = (embedding,)
 
@@ -34,7 +36,7 @@ class TiedHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab_size) of hidden states (..., width)."""
-        return F.linear(self.transform(hidden), self.output_weight)
+        return F.linear(self.transform(hidden), self.output_weight, self.bias)
 
     def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Sum of the labels' negative log-likelihoods in nats, an fp32 scalar.
@@ -43,7 +45,9 @@ class TiedHead(nn.Module):
             hidden: hidden states (N, width).
             labels: int64 (N); -100 is ignored.
         """
-        return ck.linear_cross_entropy(self.transform(hidden), self.output_weight, labels, reduction="sum")
+        return ck.linear_cross_entropy(
+            self.transform(hidden), self.output_weight, labels, bias=self.bias, reduction="sum"
+        )
 
     @torch.no_grad()
     def draw(self, hidden: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,16 +85,23 @@ class TiedHead(nn.Module):
 
 
 class MaskedHead(TiedHead):
-    """Dense layer, GELU and LayerNorm, then the product with the embedding; no biases.
+    """Dense layer, GELU and LayerNorm, then the product with the embedding.
 
-    Source: arXiv:1810.04805 appendix A.2 and arXiv:2412.13663, changed: nothing, as `ModernBertForMaskedLM` has it.
+    Source: arXiv:1810.04805 appendix A.2 and arXiv:2412.13663, changed: nothing, as `ModernBertForMaskedLM` has it
+    without biases, and `BertForMaskedLM` with them.
+
+    Args:
+        embedding: the model's embedding, whose weight is shared.
+        eps: epsilon of the norm.
+        biases: whether dense layer and norm have biases.
+        output_bias: whether a bias is added to the logits.
     """
 
-    def __init__(self, embedding: nn.Embedding, eps: float) -> None:
-        super().__init__(embedding)
+    def __init__(self, embedding: nn.Embedding, eps: float, biases: bool = False, output_bias: bool = False) -> None:
+        super().__init__(embedding, output_bias)
         width = embedding.embedding_dim
-        self.dense = nn.Linear(width, width, bias=False)
-        self.norm = LayerNorm(width, eps)
+        self.dense = nn.Linear(width, width, bias=biases)
+        self.norm = LayerNorm(width, eps, biases)
 
     def transform(self, hidden: Tensor) -> Tensor:
         """Dense layer, GELU and LayerNorm: (..., width) -> (..., width)."""

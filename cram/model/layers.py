@@ -59,18 +59,53 @@ class RMSNorm(nn.RMSNorm):
 Norm = LayerNorm | RMSNorm
 
 
+class NoNorm(nn.Module):
+    """Stands where a model has no norm."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> the same."""
+        return hidden
+
+    def add(self, change: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Add a block's change to the hidden states, both (..., width); return the sum twice."""
+        total = change + hidden
+        return total, total
+
+
 class FusedLinear(nn.Linear):
-    """Several linear layers without biases that read the same input, as one product.
+    """Several linear layers that read the same input, as one product.
 
     Args:
         width: width of the input.
         splits: output width of each layer, which is the number of its rows in the weight. Optimizers that treat each
             matrix by itself read it.
+        bias: whether the layers have biases.
     """
 
-    def __init__(self, width: int, splits: tuple[int, ...]) -> None:
-        super().__init__(width, sum(splits), bias=False)
+    def __init__(self, width: int, splits: tuple[int, ...], bias: bool = False) -> None:
+        super().__init__(width, sum(splits), bias=bias)
         self.splits = splits
+
+
+class PlainMLP(nn.Module):
+    """Projection to the inner width, GELU, and back, with biases.
+
+    Source: arXiv:1810.04805, changed: nothing.
+
+    Args:
+        width: width of the hidden states.
+        mlp_width: inner width.
+    """
+
+    def __init__(self, width: int, mlp_width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, mlp_width)
+        self.down = nn.Linear(mlp_width, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., width)."""
+        result: Tensor = self.down(F.gelu(self.up(hidden)))
+        return result
 
 
 def make_dropout(share: float) -> nn.Module:

@@ -12,7 +12,7 @@ from cram.model.attention import Attention, pick
 from cram.model.backends.backend import Packing
 from cram.model.backends.choose import BACKENDS, choose_backend
 from cram.model.heads import TiedHead
-from cram.model.layers import GatedMLP, LayerNorm, Norm, RMSNorm, make_dropout
+from cram.model.layers import GatedMLP, LayerNorm, NoNorm, Norm, PlainMLP, RMSNorm, make_dropout
 from cram.model.packing import pack, pack_whole_rows
 
 
@@ -24,7 +24,9 @@ class Architecture:
         norm: makes a norm from a width and an epsilon.
         first_norm: whether the first block normalises its input; not needed after an embedding norm.
         embedding_norm: whether the embedding is normalised.
-        gate: activation of the gated MLPs, `ck.geglu` or `ck.swiglu`.
+        gate: activation of the gated MLPs, `ck.geglu` or `ck.swiglu`; None for MLPs with GELU and biases, and for
+            attention with biases too.
+        final_norm: whether the output of the last block is normalised.
         qk_norm: whether each head normalises its queries and keys.
         causal: whether a position sees only itself and earlier positions.
         rotary: whether positions are rotary; if not, `embed` adds them.
@@ -33,10 +35,18 @@ class Architecture:
     norm: Callable[[int, float], Norm] = LayerNorm
     first_norm: bool = False
     embedding_norm: bool = True
-    gate: Callable[[Tensor], Tensor] = ck.geglu
+    gate: Callable[[Tensor], Tensor] | None = ck.geglu
+    final_norm: bool = True
     qk_norm: bool = False
     causal: bool = False
     rotary: bool = True
+
+
+def make_mlp(config: ModelConfig, architecture: Architecture) -> GatedMLP | PlainMLP:
+    """Make the MLP of a block, gated or plain."""
+    if architecture.gate is None:
+        return PlainMLP(config.width, config.mlp_width)
+    return GatedMLP(config.width, config.mlp_width, architecture.gate)
 
 
 class Block(nn.Module):
@@ -55,9 +65,10 @@ class Block(nn.Module):
         super().__init__()
         norm = (config.width, config.norm_eps)
         self.attention_norm = architecture.norm(*norm) if attention_norm else nn.Identity()
-        self.attention = Attention(config.width, config.heads, config.norm_eps if architecture.qk_norm else None)
+        qk_eps = config.norm_eps if architecture.qk_norm else None
+        self.attention = Attention(config.width, config.heads, qk_eps, bias=architecture.gate is None)
         self.mlp_norm = architecture.norm(*norm)
-        self.mlp = GatedMLP(config.width, config.mlp_width, architecture.gate)
+        self.mlp = make_mlp(config, architecture)
         self.dropout = make_dropout(config.dropout)
 
     def forward(
@@ -123,7 +134,7 @@ class Transformer(nn.Module):
         norm = (config.width, config.norm_eps)
         self.embedding_norm = architecture.norm(*norm) if architecture.embedding_norm else nn.Identity()
         self.blocks = nn.ModuleList(self.new_block(index) for index in range(config.layers))
-        self.final_norm = architecture.norm(*norm)
+        self.final_norm = architecture.norm(*norm) if architecture.final_norm else NoNorm()
         self._causal = architecture.causal
         self._rope_theta = config.rope_theta if architecture.rotary else None
 
@@ -136,16 +147,18 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw all weights anew: normal(0, init_std), norms 1 and 0, and with `zero_init` zero output projections.
+        """Draw all weights anew: normal(0, init_std), norms 1 and 0, biases 0.
 
-        The numbers come from a CPU generator of their own. They are the same on every device, and the state of the
-        global generators does not change.
+        With `zero_init`, the output projections of pre-norm blocks are zero. The numbers come from a CPU generator of
+        their own. They are the same on every device, and the state of the global generators does not change.
         """
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 drawn = torch.empty(module.weight.shape).normal_(0.0, self.config.init_std, generator=generator)
                 module.weight.copy_(drawn)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    module.bias.zero_()
             elif isinstance(module, LayerNorm | RMSNorm):
                 module.weight.fill_(1.0)
                 if isinstance(module, LayerNorm) and module.bias is not None:

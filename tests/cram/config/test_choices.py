@@ -123,7 +123,8 @@ def test_every_choice_has_a_target_and_a_phrase(table: dict[str, Choice]) -> Non
 def test_the_choices_are_printed_and_others_are_refused() -> None:
     text = " ".join(help_text(Config).split())
     assert (
-        "model.kind choice encoder encoder | decoder | crammed | electra | lstm: architecture; "
+        "model.kind choice encoder encoder | decoder | crammed | bert | prenorm_bert | minimal_bert | electra | lstm: "
+        "architecture; "
         "encoder: exports as ModernBERT" in text
     )
     with pytest.raises(CramError, match=r"^optimizer\.kind=sgd is not one of adamw, adam, muon, lion, sophia\.$"):

@@ -77,7 +77,7 @@ def test_a_kind_without_a_stock_class_is_refused(tmp_path: Path, make_run: MakeR
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
     assert "cannot be exported: transformers has no class that computes model.kind=crammed" in process.stderr
-    assert "a run of model.kind=encoder or decoder or electra can be exported" in process.stderr
+    assert "a run of model.kind=encoder or decoder or bert or electra can be exported" in process.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -33,6 +33,7 @@ def test_every_kind_but_crammed_has_a_stock_class() -> None:
     assert classes == {
         "encoder": "ModernBertForMaskedLM",
         "decoder": "Qwen3ForCausalLM",
+        "bert": "BertForMaskedLM",
         "electra": "ModernBertForSequenceClassification",
     }
     assert find_stock_model("crammed") is None
