@@ -32,7 +32,7 @@ from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
-from cram.reference_time import OPTIMIZER, ExecutedWork, ReferenceTimeTable, load_table
+from cram.reference_time import OPTIMIZER, TRAINING, ExecutedWork, ReferenceTimeTable, load_table
 from cram.training.compilation import check_compile
 from cram.training.gradients import eagerly, in_evaluation_mode
 from cram.training.loss_scale import LossScale
@@ -116,10 +116,9 @@ def check_reference_table(config: Config, table: ReferenceTimeTable, methods: Me
             f"rst.table: the table of {table.machine} is for wordpiece.vocab_size={table.vocab_size}, not {trained}: "
             "the head, which is part of each pass, takes another time."
         )
-    layers = config.model.layers
-    needed = [("training", layers), ("step", layers)]
-    for method in methods:
-        needed += method.passes(layers)
+    depths = {depth for method in methods for depth in method.depths(config.model.layers)} | {config.model.layers}
+    needed = [(kind, depth) for depth in sorted(depths) for kind in (TRAINING, "step")]
+    needed += [unit for method in methods for depth in sorted(depths) for unit in method.passes(depth)]
     for kind, blocks in needed:
         if kind == "step":
             table.unit_seconds(OPTIMIZER, f"{config.optimizer.kind}/{blocks}")

@@ -133,6 +133,14 @@ class Method:
     def shape(self, model: nn.Module) -> None:
         """Change the shape of the model when it has been built, before its optimizer is made. No point of an update."""
 
+    def depths(self, layers: int) -> list[int]:
+        """List the numbers of blocks that the model has in the course of the run.
+
+        Args:
+            layers: number of blocks at the end.
+        """
+        return [layers]
+
     def passes(self, layers: int) -> list[tuple[str, int]]:
         """List what the method executes beside full training passes: `training`, `forward` or `step`, and blocks.
 

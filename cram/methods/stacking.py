@@ -36,10 +36,9 @@ class Stacking(Method):
         """Leave the lowest blocks of the model."""
         _grow(model, self._first)
 
-    def passes(self, layers: int) -> list[tuple[str, int]]:
-        """Training passes and steps of the optimizer at each number of blocks."""
-        depths = [self._first * 2**doubling for doubling in range(len(self._at))]
-        return [(kind, blocks) for kind in ("training", "step") for blocks in depths]
+    def depths(self, layers: int) -> list[int]:
+        """The numbers of blocks from the first to the last doubling."""
+        return [self._first * 2**doubling for doubling in range(len(self._at) + 1)]
 
     def before_update(self, model: Any, optimizer: Any, progress: float) -> None:
         """Double the blocks, if it is time."""

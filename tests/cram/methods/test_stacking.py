@@ -1,7 +1,5 @@
 """Layer stacking: which block becomes a copy of which, when, and what becomes of the optimizer."""
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -98,6 +96,5 @@ def test_a_longer_budget_at_which_the_model_was_smaller_is_refused() -> None:
         stacking.step_back(model, 0.3)
 
 
-def test_it_names_the_passes_that_a_table_must_have() -> None:
-    passes: list[Any] = Stacking(StackingConfig(layers=4), 0).passes(16)
-    assert passes == [("training", 4), ("training", 8), ("step", 4), ("step", 8)]
+def test_it_names_the_depths_that_a_table_must_have() -> None:
+    assert Stacking(StackingConfig(layers=4), 0).depths(16) == [4, 8, 16]
