@@ -137,8 +137,13 @@ class GlueConfig:
     )
     length: int = key(128, "length at which rows are cut", "tokens", least=8, most=2**16)
     dropout: float = key(0.1, "dropout, wherever the class of the model has it", "share", least=0, below=1)
-    pooling: Literal["first", "mean"] = key(
-        "first", "input of the classifier: the first token, or the mean of all tokens"
+    pooling: Literal["auto", "first", "mean"] = key(
+        "auto",
+        "input of the classifier: the first token, or the mean of all tokens (auto: first, and mean with frozen=true)",
+    )
+    frozen: bool = key(
+        False,
+        "score linear models of the final hidden states instead of fine-tuning; the results go to probe.json",
     )
     limit: int | None = key(
         None,
@@ -148,7 +153,7 @@ class GlueConfig:
         most=10**9,
     )
     check_counts: bool = key(True, "stop when a file has another number of rows than was published")
-    untrained: bool = key(False, "also fine-tune the same architecture with random weights, as a control")
+    untrained: bool = key(False, "also score the same architecture with random weights, as a control")
     device: str = key("auto", "device to fine-tune on, as in a recipe")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = key(
         "auto", "number format of the training, as in a recipe; scores are computed in fp32"

@@ -8,15 +8,19 @@ ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and 
 
     python -m cram.glue run=runs/bert_24h
     python -m cram.glue run=runs/bert_24h data=glue tasks=[cola,rte]
-    python -m cram.glue run=hf:bert-base-uncased protocol=bert"""
+    python -m cram.glue run=hf:bert-base-uncased protocol=bert
+    python -m cram.glue run=runs/bert_24h frozen=true tasks=[sst2,cola]"""
 
 
 def main(words: list[str]) -> int:
-    """Run the fine-tunings that are missing, and print the results."""
+    """Run the fine-tunings that are missing, or the frozen probe, and print the results."""
     config = read_words(GlueConfig, words)
     from cram.glue.printing import print_results
-    from cram.glue.run import run_glue
+    from cram.glue.run import run_glue, run_probe
 
+    if config.frozen:
+        print("\n".join(run_probe(config)))
+        return 0
     report = run_glue(config)
     print_results(report.results, report.folder, report.title, report.left_out)
     return 0

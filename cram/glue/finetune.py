@@ -106,7 +106,6 @@ def _loss(
     return nn.functional.cross_entropy(logits, labels)
 
 
-@torch.no_grad()
 def predict(
     model: nn.Module, split: TokenizedSplit, pad_id: int, advance: Callable[[int], None] = lambda examples: None
 ) -> npt.NDArray[np.float32]:
@@ -122,10 +121,30 @@ def predict(
     """
     device = next(model.parameters()).device
     model.eval()
+    return compute_outputs(lambda inputs: model(**inputs).logits, split, pad_id, device, advance)
+
+
+@torch.no_grad()
+def compute_outputs(
+    compute: Callable[[dict[str, Tensor]], Tensor],
+    split: TokenizedSplit,
+    pad_id: int,
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> npt.NDArray[np.float32]:
+    """Compute one vector for each example of a split, in batches of like length and without gradients.
+
+    Args:
+        compute: from the inputs of a model on `device`, as of `TokenizedSplit.batch`, to (B, outputs).
+        advance: called with the number of examples after each batch.
+
+    Returns:
+        (examples, outputs), in the order of the split.
+    """
     order = split.lengths.argsort(descending=True, stable=True)
     batches = []
     for indices in order.split(EVALUATION_EXAMPLES):
-        batches.append(model(**split.batch(indices, pad_id, device)).logits.float().cpu())
+        batches.append(compute(split.batch(indices, pad_id, device)).float().cpu())
         advance(len(indices))
     outputs = torch.empty(len(order), batches[0].shape[-1])
     outputs[order] = torch.cat(batches)

@@ -128,3 +128,28 @@ def _model_text(task: str, results: dict[str, Any]) -> str:
     score, median = model["score"], figures["median"]
     beside = "" if score == median else f", {figures['metric']} {score:.1f}, the median is {median:.1f}"
     return f"{model['path']} (seed {model['seed']}{beside})"
+
+
+def probe_lines(results: dict[str, Any], folder: Path, left_out: Iterable[str]) -> list[str]:
+    """The lines of the frozen probe: one for each score, then what is not as published, and the file.
+
+    Args:
+        results: as probe.json holds them.
+        folder: where they were written.
+        left_out: for each task without data, a line that names what is missing.
+    """
+    lines = [f"frozen probe of {results['run']}, {results['pooling']} pooling, dev scores"]
+    for task, subsets in results["scores"].items():
+        for name, scores in subsets.items():
+            figures = ", ".join(f"{metric} {value:.1f}" for metric, value in scores.items())
+            controls = [f"majority {_format_first(results['majority'][task][name])}"]
+            if results["untrained"]:
+                controls.append(f"random weights {_format_first(results['untrained'][task][name])}")
+            lines.append(f"{name:<11} {figures} ({', '.join(controls)}), {results['rows'][task]:,} training rows")
+    lines += [f"remark      {text}" for text in results["remarks"]]
+    lines += [f"left out    {text}" for text in left_out]
+    return [*lines, f"files       {folder}/probe.json"]
+
+
+def _format_first(scores: dict[str, float]) -> str:
+    return f"{next(iter(scores.values())):.1f}"

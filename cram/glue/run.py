@@ -13,7 +13,10 @@ from cram.files.lock import take_lock
 from cram.files.whole_folder import check_folder_path
 from cram.glue.data import find_runnable
 from cram.glue.plot import plot_scores
-from cram.glue.tasks import find_tasks
+from cram.glue.tasks import Task, find_tasks
+
+# Keys that only fine-tuning reads.
+FINE_TUNING_KEYS = ("protocol", "seeds", "learning_rate", "batch", "epochs", "dropout", "precision")
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,7 @@ def run_glue(config: GlueConfig) -> GlueReport:
     Raises:
         CramError: for words, data or a checkpoint that cannot be used; where another process writes to the folder.
     """
-    check_words(config)
-    tasks, left_out = find_tasks(config.tasks), list[str]()
-    if not config.tasks:
-        tasks, left_out = find_runnable(config.data, tasks)
-    if config.to:
-        check_folder_path(Path(config.to), follow_link=True)
-    if config.checkpoint:
-        config = export_checkpoint(config)
-    folder = results_folder(config)
-    check_folder_path(folder / "glue")
+    config, tasks, left_out, folder = _prepare(config)
     from cram.glue.experiment import GlueExperiment  # imports torch, which takes seconds
     from cram.glue.pretrained import open_pretrained
 
@@ -65,6 +59,46 @@ def run_glue(config: GlueConfig) -> GlueReport:
     return report
 
 
+def run_probe(config: GlueConfig) -> list[str]:
+    """Score the hidden states of a checkpoint on the tasks, and write probe.json.
+
+    Returns:
+        The lines to print.
+
+    Raises:
+        CramError: for words, data or a checkpoint that cannot be used; where another process writes to the folder.
+    """
+    config, tasks, left_out, folder = _prepare(config)
+    from cram.glue.pretrained import open_pretrained
+    from cram.glue.printing import probe_lines
+    from cram.glue.probe import FrozenProbe
+
+    pretrained = open_pretrained(config.run, config.length, "first")  # the probe pools by itself, for every class
+    with _locked(folder), report_disk_errors(folder, "to"):
+        return probe_lines(FrozenProbe(config, folder, tasks, pretrained).run(), folder, left_out)
+
+
+def _prepare(config: GlueConfig) -> tuple[GlueConfig, list[Task], list[str], Path]:
+    """Check the words, and export the checkpoint that they name.
+
+    Returns:
+        The config with its pooling chosen, the tasks, a line for each task without data, and the folder of results.
+    """
+    check_words(config)
+    tasks, left_out = find_tasks(config.tasks), list[str]()
+    if not config.tasks:
+        tasks, left_out = find_runnable(config.data, tasks)
+    if config.to:
+        check_folder_path(Path(config.to), follow_link=True)
+    if config.checkpoint:
+        config = export_checkpoint(config)
+    if config.pooling == "auto":
+        config = replace(config, pooling="mean" if config.frozen else "first")
+    folder = results_folder(config)
+    check_folder_path(folder / "glue")
+    return config, tasks, left_out, folder
+
+
 def check_words(config: GlueConfig) -> None:
     """Check what can be checked before anything is loaded.
 
@@ -73,6 +107,10 @@ def check_words(config: GlueConfig) -> None:
     """
     if not config.run:
         raise CramError("run= is missing. Give run=DIR with a run folder or an exported one, or run=hf:NAME.")
+    defaults = GlueConfig()
+    for name in FINE_TUNING_KEYS if config.frozen else ():
+        if getattr(config, name) != getattr(defaults, name):
+            raise CramError(f"{name}= has no effect with frozen=true, which does not fine-tune. Leave it out.")
 
 
 def export_checkpoint(config: GlueConfig) -> GlueConfig:

@@ -28,7 +28,7 @@ def test_table_and_plot_show_every_figure(
     file.outcomes[Job("rte", 4e-5, 1)]["scores"]["rte"]["accuracy"] = None
     pretrained = open_pretrained(str(checkpoint), 32, "first")
     figures = collect_scores(file, EIGHT, 4e-5)
-    protocol = compare_with_protocol(GlueConfig(), PROTOCOLS["cramming"], pretrained, figures, [])
+    protocol = compare_with_protocol(GlueConfig(pooling="first"), PROTOCOLS["cramming"], pretrained, figures, [])
     results = summarize(file, EIGHT, [4e-5], protocol, dict.fromkeys(NINE, 33.0))
     assert results["majority"]["mean"] == pytest.approx(33.0)
     untrained = collect_scores(filled_file(tmp_path), EIGHT, 4e-5)

@@ -41,7 +41,7 @@ def test_departures_from_the_protocol(checkpoint: Path, filled_file: NewFile, tm
     as_published = replace(pretrained, longest=128)
 
     def departures(name: Literal["cramming", "bert"], *rates: float) -> list[str]:
-        config = GlueConfig(protocol=name, learning_rate=list(rates))
+        config = GlueConfig(pooling="first", protocol=name, learning_rate=list(rates))
         return compare_with_protocol(config, PROTOCOLS[name], as_published, figures, []).departures
 
     assert departures("cramming") == departures("cramming", 4e-5, 4e-5) == departures("bert", 2e-5) == []
