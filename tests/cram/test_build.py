@@ -2,6 +2,7 @@
 
 import gc
 import math
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,19 @@ from cram.objectives.phased import PhasedObjective
 from cram.planner.shape import Shape
 
 TEXTS = ["The old cat sat on the wide mat, while rain fell over towns and quick brown foxes jumped."] * 4
+
+
+RTX = [
+    "budget=rst:1h",
+    "rst.table=rtx3090_crammed",
+    "model.size=given",
+    "model.kind=crammed",
+    "model.width=768",
+    "model.heads=12",
+    "model.mlp_width=1536",
+    "wordpiece.vocab_size=32768",
+    "data.seq_len=128",
+]
 
 
 @pytest.mark.parametrize(
@@ -119,3 +133,31 @@ def _raising(error: Exception) -> Callable[..., float]:
         raise error
 
     return time_update
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["selective.beta=1", "rho.keep=0.5"],
+            "selective and rho cannot be used together: both change the point `select` of an update.",
+        ),
+        (["curriculum.competence=sqrt", "pruning.keep=0.5"], "curriculum and pruning cannot be used together"),
+        (
+            ["rho.keep=0.5", "pruning.keep=0.5"],
+            "rho and pruning cannot be used together: both change the point `start`",
+        ),
+        (
+            ["budget=rst:1h", "rst.table=rtx3090_crammed", "model.size=given"],
+            "rst.table: the table of NVIDIA RTX 3090 is for model.kind=crammed, not encoder.",
+        ),
+        (
+            [*RTX, "selective.beta=1", "model.layers=8"],
+            "rst.table: the table of NVIDIA RTX 3090 has no entry forward for 8 blocks; it has: 16.",
+        ),
+        ([*RTX, "model.layers=17"], "rst.table: the table of NVIDIA RTX 3090 has no entry training for 17 blocks"),
+    ],
+)
+def test_methods_and_tables_that_do_not_fit_are_refused_before_any_work(words: list[str], message: str) -> None:
+    with pytest.raises(CramError, match=f"^{re.escape(message)}"):
+        check(read_config(["recipe=bert_demo", "device=cpu", *words]))

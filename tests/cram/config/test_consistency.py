@@ -7,6 +7,9 @@ import pytest
 from cram.config.recipe import read_config
 from cram.errors import CramError
 
+ELECTRA = ["model.kind=electra", "objective.kind=replaced"]
+GIVEN = ["model.size=given"]
+
 
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -48,6 +51,34 @@ from cram.errors import CramError
         (
             ["budget=rst:1h", "rst.table=rtx3090_crammed", "model.size=given", "batch.micro_rows=4"],
             "batch.micro_rows is given by the table of a budget of reference system time: leave it out.",
+        ),
+        (
+            [*ELECTRA, "selective.beta=1"],
+            "selective needs the loss of each row, and objective.kind=replaced has none: use objective.kind=masked",
+        ),
+        ([*ELECTRA, "rho.keep=0.5"], "rho needs the loss of each row"),
+        ([*ELECTRA, "pruning.keep=0.5"], "pruning needs the loss of each row"),
+        ([*ELECTRA, "optimizer.kind=sophia"], "optimizer.kind=sophia draws labels from the predictions"),
+        ([*ELECTRA, "objective.causal_share=0.1"], "objective.causal_share=0.1 is for objective.kind=masked"),
+        (["model.kind=electra"], "model.kind=electra cannot learn objective.kind=masked: set objective.kind=replaced"),
+        (["objective.kind=replaced"], "model.kind=encoder cannot learn objective.kind=replaced"),
+        ([*ELECTRA, "dropping.theta=0.5"], "dropping cannot be used with model.kind=electra"),
+        ([*GIVEN, "model.layers=12", "stacking.layers=4"], "stacking.layers=4 is doubled at each of the 2 values"),
+        ([*GIVEN, "model.layers=8", "stacking.layers=3", "stacking.at=[0.5]"], "stacking.layers=3 is doubled at each"),
+        (["stacking.layers=1"], "stacking.layers needs a given depth: set model.layers, or model.size=given."),
+        (
+            [*GIVEN, "model.layers=4", "stacking.layers=1", "stacking.at=[0.5,0.2]"],
+            "stacking.at=[0.5, 0.2]: the values",
+        ),
+        (
+            [*GIVEN, "model.layers=4", "stacking.layers=1", "compile.cuda_graphs=true"],
+            "compile.cuda_graphs=true cannot be used with stacking",
+        ),
+        (["curriculum.competence=sqrt", "data.order=likely_first"], "curriculum draws the rows itself"),
+        (["pruning.reference_share=0.5", "pruning.scoring_share=0.5"], "pruning.reference_share=0.5 and"),
+        (
+            ["model.kind=bert", "data.seq_len=600"],
+            "data.seq_len=600 is longer than model.positions=512: change one.",
         ),
         (["checkpoint.interval=5"], "checkpoint.interval=5 is not a valid duration above zero."),
     ],
