@@ -24,6 +24,7 @@ from cram.files.atomic import write_atomic
 from cram.machine.device import device_name, pick_device, pick_precision, precision_name, set_threads
 from cram.model.kinds import build_model
 from cram.model.transformer import Transformer
+from cram.planner.micro_batch import cpu_micro_rows
 from cram.reference_time import FORWARD, OPTIMIZER, TRAINING, ReferenceTimeTable
 from cram.training.gradients import accumulate, clip, nats_per_row
 from cram.training.session import RunState
@@ -32,11 +33,13 @@ from cram.training.update_timing import TrialSession
 
 ABOUT = """Time forward and backward passes and optimizer steps on this device, and write a table of reference time.
 
-    python -m bench.rst_table data=shards/SHARDFOLDER to=my_machine.json recipe=bert_demo model.size=given threads=1
+    python -m bench.rst_table data=shards/SHARDFOLDER to=my_machine.json recipe=bert_demo threads=1 \\
+        model.size=given model.layers=4 model.width=128 model.heads=2 model.mlp_width=256
 
 The other words are those of a recipe, whose model, row length, precision and update are timed, with 1 to model.layers
-blocks, and without compilation. A pass has batch.micro_rows rows, or else all of batch.tokens. Nothing else should run
-meanwhile. A run with budget=rst:10m rst.table=my_machine.json counts by the table."""
+blocks and without compilation. A pass has batch.micro_rows rows; on a CPU they can be left out. The optimizer's state
+of every depth is held at once. Nothing else should run meanwhile. A run with budget=rst:10m rst.table=my_machine.json
+counts by the table."""
 
 
 @dataclass
@@ -96,6 +99,19 @@ def _step(session: TrialSession) -> None:
     parts.optimizer.step(0.0, 0.5, finite)
 
 
+def choose_micro_rows(recipe: Config, device: torch.device) -> int:
+    """Return the rows of a timed pass: `batch.micro_rows`, or on a CPU what a run would take.
+
+    Raises:
+        CramError: a GPU needs `batch.micro_rows`, because what fits depends on its memory.
+    """
+    if recipe.batch.micro_rows:
+        return recipe.batch.micro_rows
+    if device.type != "cpu":
+        raise CramError("batch.micro_rows= is needed on a GPU: the micro-batch of the runs that count by the table.")
+    return cpu_micro_rows(max(1, recipe.batch.tokens // recipe.data.seq_len), recipe.data.seq_len)
+
+
 def measure_table(config: RstTableConfig, recipe: Config, kinds: Sequence[str]) -> ReferenceTimeTable:
     """Time all units in turns, and make the table of their medians.
 
@@ -112,7 +128,7 @@ def measure_table(config: RstTableConfig, recipe: Config, kinds: Sequence[str]) 
             f"Add data.seq_len={shards.seq_len}, or take other shards."
         )
     threads = set_threads(recipe.threads)
-    micro_rows = recipe.batch.micro_rows or max(1, recipe.batch.tokens // recipe.data.seq_len)
+    micro_rows = choose_micro_rows(recipe, device)
     units = make_units(recipe, shards, spread_rows(shards, micro_rows), kinds)
     seconds: dict[str, dict[str, float]] = {}
     for unit, times in time_alternating(units, config.rounds, device).items():
@@ -145,9 +161,7 @@ def main(words: list[str]) -> None:
     recipe_words = [word for word in words if word not in own]
     recipe = read_config(recipe_words)
     if recipe.model.size == "auto":
-        raise CramError(
-            "A table is for one shape: add model.size=given and, where the recipe's is not meant, the shape."
-        )
+        raise CramError("A table is for one shape: add model.size=given and the shape.")
     kinds = config.optimizers or [recipe.optimizer.kind]
     for kind in kinds:
         read_config([*recipe_words, f"optimizer.kind={kind}"])  # refuses an unknown kind

@@ -10,7 +10,7 @@ import torch
 
 from bench import rst_table
 from bench.loader_passes import make_shards
-from bench.rst_table import RstTableConfig, make_units, take_blocks
+from bench.rst_table import RstTableConfig, choose_micro_rows, make_units, take_blocks
 from cram.build import check, spread_rows
 from cram.config.recipe import read_config
 from cram.data.shards.shards import ShardSet
@@ -127,6 +127,15 @@ def test_rows_of_another_length_are_refused(shards: Path) -> None:
     config = read_config([*WORDS, "data.seq_len=128"])
     with pytest.raises(CramError, match=r"has rows of 64 tokens, and data\.seq_len=128\. Add data\.seq_len=64"):
         rst_table.measure_table(RstTableConfig(data=str(shards)), config, ["adamw"])
+
+
+def test_the_micro_batch_is_that_of_a_run_and_named_on_a_gpu() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose_micro_rows(read_config([*WORDS, "batch.tokens=1_000_000"]), cpu) == 64  # 4096 positions
+    assert choose_micro_rows(read_config([*WORDS, "batch.tokens=256"]), cpu) == 4
+    assert choose_micro_rows(read_config([*WORDS, "batch.micro_rows=7"]), gpu) == 7
+    with pytest.raises(CramError, match=r"^batch\.micro_rows= is needed on a GPU"):
+        choose_micro_rows(read_config(WORDS), gpu)
 
 
 def test_a_measured_table_is_plain_json(shards: Path, tmp_path: Path) -> None:
