@@ -166,6 +166,7 @@ def open_pretrained(run: str, length: int, pooling: str) -> PretrainedModel:
     revision = getattr(config, "_commit_hash", None)
     files = _weight_files(run, source, revision)
     _check_readable(run, files)
+    _check_not_fine_tuned(run, config, files)
     hashes = [sha256_file(path) for path in files]
     identity = hashes[0] if len(hashes) == 1 else sha256_bytes("".join(hashes).encode())
     with quiet_transformers(), naming_load_errors(run):
@@ -221,12 +222,15 @@ def _load(run: str, source: str) -> tuple[Any, Any]:
     return config, tokenizer
 
 
+def _class_name(config: Any) -> str:
+    """Name of the class that a checkpoint was saved as."""
+    return str((config.architectures or [config.model_type])[0])
+
+
 def _check_encoder(run: str, config: Any, tokenizer: Any) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    name = (config.architectures or [config.model_type])[0]
-    if name.endswith("ForSequenceClassification"):
-        raise CramError(f"run={run} is a {name}, fine-tuned already; GLUE starts from a pretrained encoder.")
+    name = _class_name(config)
     if name.endswith(("ForCausalLM", "LMHeadModel")) or getattr(config, "is_decoder", False):
         raise CramError(f"run={run} is a {name}, a decoder; GLUE is for encoders.")
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
@@ -251,6 +255,23 @@ def _weight_files(run: str, source: str, revision: str | None) -> list[Path]:
     if not files:
         raise CramError(f"run={run} has no model.safetensors; pickled weights are not read.")
     return files
+
+
+def _check_not_fine_tuned(run: str, config: Any, files: Iterable[Path]) -> None:
+    """Refuse a classifier of texts, unless it has no last layer yet: so is the discriminator of an ELECTRA exported."""
+    from safetensors import safe_open
+
+    from cram.hub.electra import DISCRIMINATOR
+
+    name = _class_name(config)
+    if not name.endswith("ForSequenceClassification"):
+        return
+    tensors: list[str] = []
+    for path in files:
+        with safe_open(path, "pt") as file:
+            tensors.extend(file.keys())
+    if name != DISCRIMINATOR.class_name or any(tensor.startswith("classifier.") for tensor in tensors):
+        raise CramError(f"run={run} is a {name}, fine-tuned already; GLUE starts from a pretrained encoder.")
 
 
 def _check_readable(run: str, files: Iterable[Path]) -> None:

@@ -168,6 +168,15 @@ def test_other_models_are_refused(
         open_pretrained(str(bert(tmp_path / "bert", checkpoint, name, **keys)), 128, "first")
 
 
+def test_a_discriminator_is_a_start_until_it_is_fine_tuned(copy: Path) -> None:
+    change(copy, architectures=["ModernBertForSequenceClassification"])
+    assert open_pretrained(str(copy), 128, "first").source == str(copy)
+    weights = load_file(copy / "model.safetensors") | {"classifier.weight": torch.zeros(2, 32)}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CramError, match="is a ModernBertForSequenceClassification, fine-tuned already"):
+        open_pretrained(str(copy), 128, "first")
+
+
 def test_a_folder_that_is_not_a_checkpoint_is_refused(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(
         CramError, match=r"run=.*/none is not a checkpoint: there is no such folder\. A model of the Hub is run=hf:NAME"
