@@ -128,7 +128,10 @@ class Shell:
             # The vocabulary of a test cuts words into many pieces.
             few = ["seeds=1", "arms=[cram_quarter]", "data.filters.compressibility=null"]
             return keep_last_words([*self._tiny_training(words), *few])
-        return keep_last_words([*words, *TINY_GLUE]) if module == "cram.glue" else words
+        # The frozen probe refuses the keys of fine-tuning.
+        refused = ("seeds=", "epochs=") if "frozen=true" in words else ()
+        tiny = [word for word in TINY_GLUE if module == "cram.glue" and not word.startswith(refused)]
+        return keep_last_words([*words, *tiny]) if tiny else words
 
     def _tiny_training(self, words: list[str]) -> list[str]:
         of_the_page = {word.split("=")[0] for word in words} & OF_THE_PAGE
