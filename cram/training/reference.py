@@ -124,11 +124,15 @@ def begin_methods(session: Session) -> bool:
                 return False
             if done:
                 break
+            if not worked:
+                print("reference models are trained before the first update", flush=True)
             worked = True
             if time.monotonic() - saved_at >= session.config.checkpoint_seconds:
                 save(session)
                 saved_at = time.monotonic()
+                print(f"reference models: {beginning.spent:.1%} of the budget so far", flush=True)
         if worked:
+            print(f"reference models are trained; they took {beginning.spent:.1%} of the budget", flush=True)
             save(session)
     parts.methods.order(parts.loader)
     return True
