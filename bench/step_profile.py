@@ -94,6 +94,9 @@ class _MarkedOptimizer:
     def __init__(self, optimizer: Any, device: torch.device) -> None:
         self._optimizer, self._device = optimizer, device
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
     def step(self, *arguments: Any, **named: Any) -> None:
         synchronize(self._device)
         with record_function(OPTIMIZER):

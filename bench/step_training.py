@@ -93,7 +93,7 @@ class RandomRows:
         place = index % POOL
         return TrainingRows(self._tokens[place], self._documents[place], index, np.zeros(n, np.int32))
 
-    def next(self, n: int) -> TrainingRows:
+    def next(self, n: int, progress: float = 0.0) -> TrainingRows:
         rows = self.peek(n)
         self.rows_taken += n
         return rows

@@ -20,7 +20,7 @@ class Parameters:
     Attributes:
         total: all parameters, the tied embedding counted once.
         without_embedding: all but the embedding, which is also the output weight.
-        body: weights of the blocks' matrices.
+        body: weights of the matrices that all positions pass: those of the blocks, and few others.
         head: weights of the head's own matrices, without the output weight.
     """
 
@@ -37,7 +37,7 @@ def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
     return Parameters(
         total=total,
         without_embedding=total - model.embedding.weight.numel(),
-        body=sum(_matrix_weights(body.blocks) for body in model.bodies()),
+        body=sum(map(_matrix_weights, [*(body.blocks for body in model.bodies()), *model.further_layers()])),
         head=_matrix_weights(model.head),
     )
 
@@ -47,11 +47,11 @@ def flops_per_position(config: ModelConfig, vocab_size: int, seq_len: int, predi
 
         6 * body + 6 * head * predicted_share + 12 * layers * width * seq_len
 
-    body: weights of the blocks' matrices, of all transformers in the model. head: weights of the head's matrices and
-    width * vocab_size, applied to `predicted_share` of the positions. Last term, summed over these transformers:
-    attention scores and their use over seq_len positions; 0 for a model without attention. Each weight costs a
-    multiplication and an addition, once forward and twice backward. Operations that are skipped at positions that are
-    not predicted count as done, and so do a decoder's scores of positions that it may not see.
+    body: weights of the matrices that all positions pass, in all transformers of the model. head: weights of the
+    head's matrices and width * vocab_size, applied to `predicted_share` of the positions. Last term, summed over these
+    transformers: attention scores and their use over seq_len positions; 0 for a model without attention. Each weight
+    costs a multiplication and an addition, once forward and twice backward. Operations that are skipped at positions
+    that are not predicted count as done, and so do a decoder's scores of positions that it may not see.
 
     Source: arXiv:2204.02311 appendix B (PaLM), changed: the head counts at predicted positions only.
     """

@@ -132,6 +132,10 @@ class Electra(Transformer):
         logits: Tensor = self.discriminator_head(self.encode(tokens, documents))
         return logits
 
+    def further_layers(self) -> list[nn.Module]:
+        """The layer into the generator, and the head of the discriminator."""
+        return [self.generator.down, self.discriminator_head]
+
     def bodies(self) -> list[Transformer]:
         """Discriminator and generator."""
         return [self, self.generator]

@@ -201,6 +201,10 @@ class Transformer(nn.Module):
         """The transformers that a training pass computes: this one alone, unless a kind has several."""
         return [self]
 
+    def further_layers(self) -> list[nn.Module]:
+        """The modules beside the blocks that a training pass applies to every position; the head is not one of them."""
+        return []
+
     @property
     def depth(self) -> int:
         """Number of blocks."""

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cram.config.choices import MODELS
 from cram.config.model import ModelConfig
 from cram.model.count import count_parameters, flops_per_position, matrix_shapes
+from cram.model.electra import Electra
 from cram.model.kinds import new_model
 
 
@@ -39,6 +40,8 @@ def test_flops_equal_those_that_torch_counts(kind: str) -> None:
     with FlopCounterMode(display=False) as counter:
         hidden = model(tokens, tokens)
         torch.nn.functional.cross_entropy(model.head(hidden), every).backward()
+        if isinstance(model, Electra):
+            model.discriminate(tokens, tokens).sum().backward()
     assert counter.get_total_flops() == 32 * flops_per_position(config, 96, 16, 1.0)
 
 

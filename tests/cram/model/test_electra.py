@@ -56,7 +56,7 @@ def test_the_discriminator_is_an_encoder() -> None:
 def test_sizes_count_both_parts() -> None:
     model, counts = electra(), count_parameters(SIZE, VOCAB)
     assert counts.total == sum(parameter.numel() for parameter in model.parameters())
-    body = 2 * (4 * 32 * 32 + 3 * 32 * 48) + 2 * (4 * 16 * 16 + 3 * 16 * 24)
+    body = 2 * (4 * 32 * 32 + 3 * 32 * 48) + 2 * (4 * 16 * 16 + 3 * 16 * 24) + 32 * 16 + 32 * 32 + 32
     assert counts.body == body
     head = 16 * 16 + 16 * 32 + 32 * VOCAB
     expected = 6 * body + 6 * head * 0.15 + 12 * 2 * (32 + 16) * 8

@@ -89,12 +89,12 @@ class FakeObjective:
 
 
 class FakeModel(torch.nn.Linear):
-    """One weight, which counts as one block."""
+    """A row of weights, which counts as one block."""
 
     depth = computed_blocks = 1
 
-    def __init__(self) -> None:
-        super().__init__(1, 1, bias=False)
+    def __init__(self, width: int = 1) -> None:
+        super().__init__(width, 1, bias=False)
 
     def fit_blocks(self, names: Any) -> bool:
         return False

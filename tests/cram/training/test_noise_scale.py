@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.methods.method import Method, Methods
+from cram.methods.method import Method, Methods, RowSource
 from cram.run.metrics import Metrics, read_metrics
 from cram.training import gradients, noise_scale
 from cram.training.gradients import accumulate, begin_probe, clip
@@ -21,7 +21,7 @@ from cram.training.loss_scale import LossScale
 from cram.training.noise_scale import EVERY, EVERY_EAGERLY, NoiseProbe, NoiseScale
 from cram.training.records import begin_phase
 from cram.training.session import Session, resume
-from tests.cram.training.fake_session import SEQ_LEN, FakeBatch, FakeObjective, FakeRows, make_session
+from tests.cram.training.fake_session import SEQ_LEN, FakeBatch, FakeModel, FakeObjective, FakeRows, make_session
 from tests.cram.training.test_rollbacks import Sick
 
 WIDTH = 16
@@ -39,7 +39,7 @@ class Quadratic(FakeObjective):
 
 
 def quadratic(run: Path, **changes: Any) -> Session:
-    model = torch.nn.Linear(WIDTH, 1, bias=False)
+    model = FakeModel(WIDTH)
     torch.nn.init.zeros_(model.weight)
     return make_session(run, model=model, objective=Quadratic(), **changes)
 
@@ -111,8 +111,8 @@ class Half(Method):
 
     name = "half"
 
-    def select(self, rows: Any, progress: float, nats_per_row: Any) -> Any:
-        return rows[: len(rows.tokens) // 2]
+    def select(self, source: RowSource, rows: int, progress: float) -> Any:
+        return source.take(rows)[: rows // 2]
 
 
 @pytest.mark.parametrize("micro_rows", [1, 2, 16])
