@@ -55,7 +55,11 @@ class Pruning(Method):
             )
 
     def start(self, beginning: Beginning) -> bool:
-        """Train the reference model for another update, or score another update's worth of rows."""
+        """Train the reference model for another update, or score another update's worth of rows.
+
+        Raises:
+            CramError: the shares of the budget are spent, and too few rows were scored for an update.
+        """
         if self._config.which == "random":
             return True
         if not len(self._scores):
@@ -64,12 +68,22 @@ class Pruning(Method):
             return False
         latest = self._config.reference_share + self._config.scoring_share
         if self._scored == len(self._scores) or beginning.spent >= latest:
+            self._check_scored(beginning.update_rows)
             return True
         part = slice(self._scored, self._scored + beginning.update_rows)
         rows = beginning.read(self._shuffle(beginning.numbers)[part])
         self._scores[part] = mean_nats(*self._reference.model.nats_per_row(rows, 1.0))
         self._scored = min(part.stop, len(self._scores))
         return False
+
+    def _check_scored(self, update_rows: int) -> None:
+        kept = round(self._scored * self._keep)
+        if kept < update_rows:
+            raise CramError(
+                f"pruning.scoring_share={self._config.scoring_share}: {self._scored} rows were scored before the share "
+                f"was spent, {kept} of them are kept, and an update needs {update_rows}. Raise pruning.scoring_share, "
+                "or give a larger budget."
+            )
 
     def _shuffle(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.random.Generator(np.random.Philox(key=self._seed)).permutation(numbers)
@@ -80,7 +94,7 @@ class Pruning(Method):
             return np.sort(self._shuffle(numbers)[: round(len(numbers) * self._keep)])
         scored = self._shuffle(numbers)[: self._scored]
         easiest_first = scored[np.argsort(self._scores[: self._scored], kind="stable")]
-        kept = max(1, round(self._scored * self._keep))
+        kept = round(self._scored * self._keep)
         first = {"easy": 0, "middle": (self._scored - kept) // 2, "hard": self._scored - kept}[self._config.which]
         return np.sort(easiest_first[first : first + kept])
 

@@ -37,6 +37,24 @@ def test_rows_without_a_loss_at_the_end_of_the_share_are_left_out() -> None:
     assert len(method.choose(NUMBERS)) == 16
 
 
+@pytest.mark.parametrize(("scoring_share", "scored", "kept"), [(0.005, 4, 2), (0.015, 8, 3)])
+def test_too_few_rows_with_a_loss_are_refused(scoring_share: float, scored: int, kept: int) -> None:
+    method = Pruning(config("easy", scoring_share=scoring_share), 3)
+    with pytest.raises(
+        CramError,
+        match=rf"^pruning.scoring_share={scoring_share}: {scored} rows were .* {kept} of them are kept, .* needs 4\.",
+    ):
+        FakeBeginning(Reference(LOSSES), NUMBERS).run(method)
+
+
+def test_a_reference_model_that_spends_both_shares_leaves_no_row_to_choose_from() -> None:
+    method, beginning = Pruning(config("easy"), 3), FakeBeginning(Reference(LOSSES), NUMBERS)
+    assert not method.start(beginning)
+    beginning.spent = 0.7
+    with pytest.raises(CramError, match=r"^pruning.scoring_share=0.5: 0 rows were scored .* Raise .* larger budget\.$"):
+        method.start(beginning)
+
+
 def test_a_random_part_needs_no_reference_model() -> None:
     method, reference = Pruning(config("random"), 3), Reference(LOSSES)
     assert method.start(FakeBeginning(reference, NUMBERS))

@@ -70,12 +70,24 @@ def test_irreducible_losses_are_kept_by_row_for_later_epochs_and_processes() -> 
     )
     assert again.asked == list(range(20, 30))  # the others are known
     assert reference.asked == list(range(30))
+    known = method.state_tensors()["irreducible"].numpy()
+    np.testing.assert_allclose(known[:30], IRREDUCIBLE[:30], rtol=1e-6)
+    assert np.isnan(known[30:]).all()
 
 
-@pytest.mark.parametrize(("rows", "update"), [(100, 21), (100, 25), (12, 3)])
-def test_too_few_rows_are_refused(rows: int, update: int) -> None:
+def test_the_rows_of_each_epoch_of_the_reference_model_have_another_order() -> None:
+    reference = Reference(IRREDUCIBLE)
+    FakeBeginning(reference, np.arange(100)).run(Rho(CONFIG, 5))
+    first, second = reference.trained[:5], reference.trained[5:]
+    assert sorted(np.concatenate(first)) == sorted(np.concatenate(second))
+    assert first != second
+
+
+@pytest.mark.parametrize(("hold_out", "update"), [(0.2, 21), (0.05, 6), (0.5, 13), (0.8, 6)])
+def test_too_few_rows_are_refused(hold_out: float, update: int) -> None:
+    method = Rho(RhoConfig(keep=0.25, hold_out=hold_out, reference_share=0.1), 0)
     with pytest.raises(
-        CramError, match=rf"^rho.hold_out=0.2: of {rows} rows, .* Give more text, or lower batch.tokens"
+        CramError, match=rf"^rho.hold_out={hold_out}: of 100 rows, .* Give more text, or lower batch.tokens"
     ):
-        Rho(CONFIG, 0).check(rows, update)
-    Rho(CONFIG, 0).check(100, 20)
+        method.check(100, update)
+    method.check(100, update - 1)

@@ -64,6 +64,14 @@ def test_the_end_of_the_data_gives_what_is_there() -> None:
     assert 0 < len(rows.index) <= 10
 
 
+def test_the_end_of_the_data_trains_on_its_last_rows_if_none_was_kept() -> None:
+    method = selective(beta=50.0, history=100)
+    method._rank(np.full(90, 9.0))  # the rows to come have percentiles of at most a tenth
+    source = Source(np.arange(8.0), micro_rows=4)
+    assert method.select(source, 4, 0.5).index.tolist() == [4, 5, 6, 7]
+    assert source.rows_left == 0
+
+
 def test_tensors_of_another_method_are_refused() -> None:
     with pytest.raises(CramError, match="are not those of selective backpropagation"):
         selective().load_state_tensors({"drawn": torch.zeros(1)}, MODEL)
