@@ -89,6 +89,7 @@ ODD_VALUES = {
     "budget": "1steps 1tokens 0.001s 100tokens rst:1s",
     "rst.table": "rtx3090_crammed nothing",
     "rst.overheads": "false",
+    "checkpoint.shares": "[] [1e-9] [0.5,0.999]",
     "checkpoint.interval": "0s 1h 0.001s",
 }
 

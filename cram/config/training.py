@@ -182,6 +182,14 @@ class CheckpointConfig:
     """The keys `checkpoint.*`: when the state of a run is saved."""
 
     interval: str = key("10m", "time between two checkpoints: 90s, 10m or 1h", identifies=False)
+    shares: list[float] = key(
+        [],
+        "progress at which a checkpoint is written whose weights are kept to the end",
+        "share of the budget",
+        above=0,
+        below=1,
+        identifies=False,
+    )
 
 
 @dataclass

@@ -7,7 +7,7 @@ it.
 """
 
 import filecmp
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ def export_run(
     source = _from_checkpoint(run, config, checkpoint) if checkpoint else _from_finished_run(run, config)
     to = to or run / source.folder_name
     source.model.eval()
+    config = replace(config, model=source.model.config)  # a checkpoint may have fewer blocks than the recipe
     stock = stock_model(config.model.kind)
     if stock.companion:
         suffix, companion = stock.companion

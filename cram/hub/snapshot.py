@@ -1,6 +1,6 @@
 """A checkpoint of a run as a model that can be used: its weights, held-out rows, and figures so far."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,5 +138,8 @@ def open_snapshot(run: Path, config: Config, checkpoint_name: str, device: torch
     checkpoint = open_checkpoints(run).choose(checkpoint_name)
     tokenizer = load_tokenizer(check_file(run, TOKENIZER))
     where = f"{run / 'checkpoints' / str(checkpoint.step) / 'model.safetensors'}: "
+    if config.stacking.enabled:  # the model may not have all of its blocks yet
+        blocks = {name.split(".")[1] for name in checkpoint.model if name.startswith("blocks.")}
+        config = replace(config, model=replace(config.model, layers=len(blocks)))
     model = fill_model(config.model, checkpoint.model, tokenizer, where)
     return Snapshot(run, config, checkpoint.step, checkpoint.state, model.to(device).eval(), tokenizer)

@@ -23,13 +23,9 @@ class Lion(Optimizer):
         config = self.config.lion
         for group in self.groups:
             lr = group.peak_lr * multiplier
-            weights, gradients = self.with_gradients(group)
+            weights, gradients, momenta = self.with_momenta(group, finite)
             if not weights:
                 continue
-            momenta = [self.state[weight]["momentum"] for weight in weights]
-            if finite is not None:
-                # lerp(m, m) = m: a gradient that is not finite leaves the momentum as it is.
-                gradients = [torch.where(finite, *pair) for pair in zip(gradients, momenta, strict=True)]
             updates = torch._foreach_sign(torch._foreach_lerp(momenta, gradients, 1.0 - config.beta1))
             torch._foreach_lerp_(momenta, gradients, 1.0 - config.beta2)
             self.move(weights, list(updates), lr, group.weight_decay * self.decay(progress), finite)

@@ -91,6 +91,19 @@ class Optimizer:
                 self.state[weight] = self.first_state(group, weight)
         return list(weights), [weight.grad for weight in weights if weight.grad is not None]
 
+    def with_momenta(
+        self, group: ParameterGroup, finite: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The parameters of a group that have a gradient, their gradients, and their states of the name `momentum`.
+
+        Where `finite` is False, each gradient is replaced by its momentum, so that no mean of the two changes.
+        """
+        weights, gradients = self.with_gradients(group)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        if finite is not None:
+            gradients = [torch.where(finite, *pair) for pair in zip(gradients, momenta, strict=True)]
+        return weights, gradients, momenta
+
     def move(
         self, weights: list[Tensor], updates: list[Tensor], lr: float, decay: float, finite: Tensor | None
     ) -> None:

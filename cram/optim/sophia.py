@@ -36,12 +36,9 @@ class Sophia(Optimizer):
         super().step(multiplier, progress, finite)
         config = self.config.sophia
         for group in self.groups:
-            weights, gradients = self.with_gradients(group)
+            weights, gradients, momenta = self.with_momenta(group, finite)
             if not weights:
                 continue
-            momenta = [self.state[weight]["momentum"] for weight in weights]
-            if finite is not None:
-                gradients = [torch.where(finite, *pair) for pair in zip(gradients, momenta, strict=True)]
             torch._foreach_lerp_(momenta, gradients, 1.0 - config.beta1)
             scales = torch._foreach_mul([self.state[weight]["curvature"] for weight in weights], config.rho)
             torch._foreach_add_(scales, TINY)

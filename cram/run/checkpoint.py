@@ -2,7 +2,8 @@
 
 checkpoints/STEP/    a checkpoint; STEP is the number of updates before it
     model.safetensors        weights
-    optimizer.safetensors    state of the optimizer, and of the methods as methods/NAME/...
+    optimizer.safetensors    state of the optimizer, and of the methods as methods/NAME/...; removed from a checkpoint
+                             that is kept for its weights when no resume needs it any more
     state.json               state of everything else, SHA-256 of both files above, identity of the run; carries its own
                              SHA-256
 
@@ -26,6 +27,7 @@ from cram.files.atomic import sha256_bytes, write_atomic
 from cram.files.sealed import read_sealed, write_sealed
 
 NEWEST_KEPT = 2  # checkpoints; if the newest is damaged, the one before it is used
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 STEP_NAME = re.compile("0|[1-9][0-9]{0,18}")  # name of the folder of a checkpoint
 Tensors = dict[str, torch.Tensor]
 
@@ -37,7 +39,7 @@ class Checkpoint:
     Attributes:
         step: number of updates before it.
         model: tensors of the model by name, on the CPU.
-        optimizer: tensors of the optimizer and of the methods by name, on the CPU.
+        optimizer: tensors of the optimizer and of the methods by name, on the CPU; none if only the weights are kept.
         state: everything else, as JSON.
     """
 
@@ -48,9 +50,10 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of a run folder: the newest two, and the one that a longer budget would continue from.
+    """The checkpoints of a run folder: the newest two, the one that a longer budget would continue from, and weights.
 
-    A longer budget continues from the newest checkpoint before the learning rate began to fall.
+    A longer budget continues from the newest checkpoint before the learning rate began to fall. Checkpoints that were
+    saved with `kept=True` stay until the run goes back behind them; the older ones of them hold only weights.
 
     Args:
         run: the run folder.
@@ -64,24 +67,28 @@ class Checkpoints:
         self.decay = decay
         self.identity = identity
 
-    def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
-        """Write a checkpoint, and remove those that are no longer needed.
+    def save(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any], *, kept: bool = False) -> None:
+        """Write a checkpoint, and remove what is no longer needed of the others.
 
         Checkpoints of later updates are removed too: the run went back behind them, because they were damaged or
         because the budget became longer.
+
+        Args:
+            kept: whether later saves leave the weights. It stays true for a checkpoint that is saved again.
 
         Raises:
             CramError: the disk is full. The older checkpoints are still there, and nothing half-written is left.
         """
         folder, temporary = self.folder / str(step), self.folder / f".{step}.partial"
         self._remove_partial()
+        kept = kept or self._is_kept(step)
         try:
             hashes = {}
-            for name, tensors in (("model", model), ("optimizer", optimizer)):
+            for name, tensors in ((MODEL, model), (OPTIMIZER, optimizer)):
                 data = save(tensors)
-                hashes[f"{name}.safetensors"] = sha256_bytes(data)
-                write_atomic(temporary / f"{name}.safetensors", data)
-            header = {"step": step, "files": hashes, "identity": self.identity}
+                hashes[name] = sha256_bytes(data)
+                write_atomic(temporary / name, data)
+            header = {"step": step, "files": hashes, "identity": self.identity, "kept": kept}
             write_sealed(temporary / "state.json", {**header, **state})
             if folder.exists():
                 folder.rename(self.folder / f".{step}.replaced.partial")
@@ -90,10 +97,17 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         self._remove_partial()
-        earlier = [other for other in self.steps() if other <= step]
+        self._remove_needless(step)
+
+    def _remove_needless(self, newest: int) -> None:
+        """Remove checkpoints that nothing will be resumed from; of those that are kept, all but the weights."""
+        earlier = [other for other in self.complete_steps() if other <= newest]
         needed = earlier[:NEWEST_KEPT] + [other for other in earlier if self._is_before_decay(other)][:1]
         for other in set(self.steps()).difference(needed):
-            shutil.rmtree(self.folder / str(other))
+            if other < newest and self._is_kept(other):
+                (self.folder / str(other) / OPTIMIZER).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(self.folder / str(other))
 
     def _remove_partial(self) -> None:
         """Remove folders that were replaced, or that a crash left incomplete."""
@@ -110,6 +124,20 @@ class Checkpoints:
         except (CramError, KeyError):
             return False
 
+    def _is_kept(self, step: int) -> bool:
+        """Whether the weights of a checkpoint are kept to the end; False for a damaged one, and where there is none."""
+        try:
+            return bool(self.read_state(step).get("kept", False))  # checkpoints of earlier versions do not have it
+        except (CramError, KeyError):
+            return False
+
+    def _holds_only_weights(self, step: int) -> bool:
+        return not (self.folder / str(step) / OPTIMIZER).exists() and self._is_kept(step)
+
+    def complete_steps(self) -> list[int]:
+        """Return the steps of all checkpoints, newest first, without those of which only the weights are kept."""
+        return [step for step in self.steps() if not self._holds_only_weights(step)]
+
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, newest first. Files, links and folders with other names do not count."""
         if not self.folder.is_dir():
@@ -119,32 +147,33 @@ class Checkpoints:
 
     def step_before_decay(self) -> int | None:
         """Return the step of the newest checkpoint before the learning rate began to fall, or None."""
-        return next((step for step in self.steps() if self._is_before_decay(step)), None)
+        return next((step for step in self.complete_steps() if self._is_before_decay(step)), None)
 
     def read_newest(self) -> Checkpoint | None:
-        """Read the newest checkpoint that is intact, with a warning for each damaged one.
+        """Read the newest checkpoint that is intact and complete, with a warning for each damaged one.
 
         Returns:
             The checkpoint; None if the run has no checkpoints.
 
         Raises:
-            CramError: there are checkpoints, but all are damaged.
+            CramError: there are checkpoints, but all are damaged or hold only weights.
         """
-        steps = self.steps()
-        for step in steps:
+        for step in self.complete_steps():
             try:
                 return self.read(step)
             except (CramError, KeyError) as error:
                 print(f"warning: checkpoint {step} is damaged and passed over: {error}", flush=True)
-        if steps:
+        if steps := self.steps():
+            light = [step for step in reversed(steps) if self._holds_only_weights(step)]
+            but = f", apart from the weights that are kept of {', '.join(map(str, light))}" if light else ""
             raise CramError(
-                f"{self.folder}: every checkpoint is damaged. Remove the run folder, or choose another run=."
+                f"{self.folder}: every checkpoint is damaged{but}. Remove the run folder, or choose another run=."
             )
         return None
 
     def read_newest_state(self) -> dict[str, Any] | None:
-        """Read the state of the newest checkpoint whose state is intact, without its tensors; None if there is none."""
-        for step in self.steps():
+        """Read the state of the newest complete checkpoint whose state is intact, without tensors; None without one."""
+        for step in self.complete_steps():
             with suppress(CramError):
                 return self.read_state(step)
         return None
@@ -184,14 +213,17 @@ class Checkpoints:
         return state
 
     def read(self, step: int) -> Checkpoint:
-        """Read a checkpoint.
+        """Read a checkpoint. It has no tensors of the optimizer where only its weights are kept.
 
         Raises:
             CramError: a file is missing or damaged, or the checkpoint belongs to another update or another run.
         """
         folder, state = self.folder / str(step), self.read_state(step)
-        tensors = {}
-        for name, digest in state["files"].items():
+        tensors: dict[str, Tensors] = {OPTIMIZER: {}}
+        files = dict(state["files"])
+        if self._holds_only_weights(step):
+            del files[OPTIMIZER]
+        for name, digest in files.items():
             try:
                 data = (folder / name).read_bytes()
             except OSError as error:
@@ -202,7 +234,7 @@ class Checkpoints:
                 tensors[name] = load(data)
             except (SafetensorError, ValueError, KeyError) as error:
                 raise CramError(f"{folder / name}: not a readable safetensors file ({error}).") from None
-        return Checkpoint(step, tensors["model.safetensors"], tensors["optimizer.safetensors"], state)
+        return Checkpoint(step, tensors[MODEL], tensors[OPTIMIZER], state)
 
 
 def list_differing_hashes(identity: dict[str, str], other: dict[str, str] | None) -> list[str]:

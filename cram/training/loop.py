@@ -23,7 +23,7 @@ from cram.training.records import (
 )
 from cram.training.reference import begin_methods
 from cram.training.row_source import SessionRows
-from cram.training.saving import save
+from cram.training.saving import save, share_is_due
 from cram.training.session import Session, load_tensors, weights_hash
 from cram.training.threads import adapt_threads
 
@@ -61,7 +61,8 @@ def train(session: Session) -> bool:
                 save(session)
                 return False
             # Weights in the middle of a row of faults may be their cause, so they are not worth a checkpoint.
-            if time.monotonic() - saved_at >= config.checkpoint_seconds and not state.faults.in_a_row:
+            due = time.monotonic() - saved_at >= config.checkpoint_seconds or share_is_due(session)
+            if due and not state.faults.in_a_row:
                 save(session)
                 saved_at = time.monotonic()
             adapt_threads(session)

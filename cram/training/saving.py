@@ -5,12 +5,19 @@ from cram.training.records import settle
 from cram.training.session import Session, checkpoint_state, checkpoint_tensors
 
 
+def share_is_due(session: Session) -> bool:
+    """Whether progress has reached one of `checkpoint.shares` since the latest checkpoint."""
+    before, now = session.saved_progress, session.state.last_progress
+    return any(before < share <= now for share in session.config.checkpoint_shares)
+
+
 def save(session: Session) -> None:
-    """Write a checkpoint. Its time is not charged."""
+    """Write a checkpoint. Its time is not charged. The first one at or after each of `checkpoint.shares` is kept."""
     settle(session)
     with session.clock.account("saving"):
         synchronize(session.parts.device)
         session.metrics.flush()
         weights, memory = checkpoint_tensors(session.parts)
-        session.checkpoints.save(session.clock.updates, weights, memory, checkpoint_state(session))
-    session.saved = session.clock.updates
+        state, kept = checkpoint_state(session), share_is_due(session)
+        session.checkpoints.save(session.clock.updates, weights, memory, state, kept=kept)
+    session.saved, session.saved_progress = session.clock.updates, session.state.last_progress

@@ -80,6 +80,7 @@ class LoopConfig:
         clip: largest norm of the gradients; None for no clipping.
         log_interval: updates between two lines of metrics.
         checkpoint_seconds: time between two checkpoints.
+        checkpoint_shares: progress at which a checkpoint is written that is kept.
         evaluation_interval: share of the budget between two evaluations; None for one at the end only.
         seed: of the random choices in each update.
         dropout: whether the model has dropout.
@@ -92,6 +93,7 @@ class LoopConfig:
     evaluation_interval: float | None
     seed: int = 0
     dropout: bool = False
+    checkpoint_shares: tuple[float, ...] = ()
 
 
 @dataclass
@@ -179,6 +181,7 @@ class Session:
         state: what is saved in every checkpoint.
         in_flight: updates whose figures have not come back from the device.
         saved: the update of the checkpoint that was written or read last; None before there is one.
+        saved_progress: progress at that checkpoint.
         slow_before: `cram.training.records.slow_so_far` when the latest update ended.
     """
 
@@ -194,6 +197,7 @@ class Session:
     state: RunState = field(default_factory=RunState)
     in_flight: list[Launched] = field(default_factory=list)
     saved: int | None = None
+    saved_progress: float = 0.0
     slow_before: dict[str, int] = field(default_factory=dict)
 
 
@@ -285,4 +289,4 @@ def resume(session: Session, checkpoint: Checkpoint) -> None:
     if saved["budget"] != asdict(clock.budget):
         data_share = parts.loader.rows_taken / parts.loader.rows_total
         session.state.last_progress = min(1.0, max(clock.share(), data_share))
-    session.saved = checkpoint.step
+    session.saved, session.saved_progress = checkpoint.step, session.state.last_progress

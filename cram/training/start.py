@@ -56,6 +56,7 @@ def loop_config(config: Config) -> LoopConfig:
         evaluation_interval=config.evaluation.interval,
         seed=config.seed,
         dropout=config.model.dropout > 0,
+        checkpoint_shares=tuple(config.checkpoint.shares),
     )
 
 

@@ -7,25 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-
-@dataclass
-class Rows:
-    """Rows of one token, which is the number of the row."""
-
-    tokens: np.ndarray
-    documents: np.ndarray
-    index: np.ndarray
-    epoch: np.ndarray
-
-    def __getitem__(self, part: Any) -> "Rows":
-        return Rows(self.tokens[part], self.documents[part], self.index[part], self.epoch[part])
+from cram.data.shards.loader import TrainingRows
 
 
-def make_rows(numbers: Sequence[int] | np.ndarray, epoch: int = 0) -> Rows:
+def make_rows(numbers: Sequence[int] | np.ndarray, epoch: int = 0) -> TrainingRows:
     """Make rows of these numbers."""
     index = np.asarray(numbers, np.int64)
     tokens = index[:, None].astype(np.int32)
-    return Rows(tokens, np.zeros_like(tokens), index, np.full(len(index), epoch, np.int32))
+    return TrainingRows(tokens, np.zeros_like(tokens), index, np.full(len(index), epoch, np.int32))
 
 
 @dataclass
@@ -42,20 +31,19 @@ class Source:
     def rows_left(self) -> int:
         return len(self.losses) - self.taken
 
-    def take(self, n: int) -> Rows:
+    def take(self, n: int) -> TrainingRows:
         assert 0 < n <= self.rows_left
         rows = make_rows(np.arange(self.taken, self.taken + n))
         self.taken += n
         return rows
 
-    def join(self, parts: Sequence[Rows]) -> Rows:
-        names = ("tokens", "documents", "index", "epoch")
-        return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    def join(self, parts: Sequence[TrainingRows]) -> TrainingRows:
+        return TrainingRows.join(parts)
 
-    def restore(self, *arrays: np.ndarray) -> Rows:
-        return Rows(*arrays)
+    def restore(self, *arrays: np.ndarray) -> TrainingRows:
+        return TrainingRows(*arrays)
 
-    def nats_per_row(self, rows: Rows) -> tuple[torch.Tensor, np.ndarray]:
+    def nats_per_row(self, rows: TrainingRows) -> tuple[torch.Tensor, np.ndarray]:
         self.scored += rows.index.tolist()
         return torch.from_numpy(2 * self.losses[rows.index]).float(), np.full(len(rows.index), 2)
 
@@ -71,11 +59,11 @@ class Reference:
     blocks: int = 1
     forgotten: bool = False
 
-    def update(self, rows: Rows, progress: float) -> None:
+    def update(self, rows: TrainingRows, progress: float) -> None:
         self.trained.append(rows.index.tolist())
         self.progress.append(progress)
 
-    def nats_per_row(self, rows: Rows, progress: float) -> tuple[torch.Tensor, np.ndarray]:
+    def nats_per_row(self, rows: TrainingRows, progress: float) -> tuple[torch.Tensor, np.ndarray]:
         self.asked += rows.index.tolist()
         return torch.from_numpy(2 * self.losses[rows.index]).float(), np.full(len(rows.index), 2)
 
@@ -98,7 +86,7 @@ class FakeBeginning:
     update_rows: int = 4
     spent: float = 0.0
 
-    def read(self, numbers: np.ndarray, epoch: int = 0) -> Rows:
+    def read(self, numbers: np.ndarray, epoch: int = 0) -> TrainingRows:
         return make_rows(numbers, epoch)
 
     def reference(self, layers: int | None = None) -> Reference:

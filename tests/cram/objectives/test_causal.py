@@ -1,7 +1,5 @@
 """Labels of causal rows against a search for them, and the loss against torch's."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from hypothesis import given
@@ -11,6 +9,7 @@ from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
 from cram.config.training import ObjectiveConfig
+from cram.data.shards.loader import TrainingRows
 from cram.model.decoder import Decoder
 from cram.objectives.batch import IGNORED
 from cram.objectives.causal import CausalObjective
@@ -21,22 +20,14 @@ SETTING = Setting(special=[PAD, CLS, SEP], pad_id=PAD, mask_id=None, vocab_size=
 OBJECTIVE = CausalObjective(ObjectiveConfig(kind="causal"), SETTING)
 
 
-@dataclass
-class Rows:
-    tokens: np.ndarray
-    documents: np.ndarray
-    index: np.ndarray
-    epoch: np.ndarray
-
-
-def pack(texts: list[list[int]], seq_len: int) -> Rows:
+def pack(texts: list[list[int]], seq_len: int) -> TrainingRows:
     """Documents one after the other, cut at the ends of rows; the last row is padded by a document of its own."""
     ids = [(token, number) for number, text in enumerate(texts) for token in (CLS, *text, SEP)]
     rows = [ids[begin : begin + seq_len] for begin in range(0, len(ids), seq_len)]
     rows[-1] += [(PAD, len(texts))] * (seq_len - len(rows[-1]))
     tokens, documents = (np.array([[pair[i] for pair in row] for row in rows], np.int32) for i in (0, 1))
     documents -= documents[:, :1]
-    return Rows(tokens, documents, np.arange(len(rows)), np.zeros(len(rows), np.int32))
+    return TrainingRows(tokens, documents, np.arange(len(rows)), np.zeros(len(rows), np.int32))
 
 
 TEXTS = st.lists(st.lists(st.integers(5, VOCAB - 1), max_size=12), min_size=1, max_size=6)
@@ -80,7 +71,7 @@ def test_a_document_does_not_predict_the_next_one() -> None:
 
 def test_a_row_of_padding_predicts_nothing() -> None:
     padding = np.zeros((1, 8), np.int32)
-    batch = OBJECTIVE.prepare(Rows(padding, padding, padding[0], padding[0]), 0.5)
+    batch = OBJECTIVE.prepare(TrainingRows(padding, padding, padding[0], padding[0]), 0.5)
     assert batch.predicted == 0
     assert bool((batch.labels == IGNORED).all())
 

@@ -1,5 +1,4 @@
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.config.training import ObjectiveConfig
+from cram.data.shards.loader import TrainingRows
 from cram.objectives.batch import IGNORED
 from cram.objectives.masked import SLOT_MULTIPLE, MaskedObjective
 from cram.objectives.objective import Setting
@@ -16,19 +16,11 @@ from cram.objectives.slots import CACHED_NUMBERS, choose_slots, mix, row_keys, s
 SPECIAL, MASK, VOCAB = [0, 1, 2, 3, 4], 4, 512
 
 
-@dataclass
-class Rows:
-    tokens: np.ndarray
-    documents: np.ndarray
-    index: np.ndarray
-    epoch: np.ndarray
-
-
-def make_rows(seed: int, rows: int = 8, seq_len: int = 32, specials: float = 0.2) -> Rows:
+def make_rows(seed: int, rows: int = 8, seq_len: int = 32, specials: float = 0.2) -> TrainingRows:
     random = np.random.default_rng(seed)
     tokens = random.integers(5, VOCAB, (rows, seq_len)).astype(np.int32)
     tokens[random.random(tokens.shape) < specials] = 0
-    return Rows(tokens, np.zeros_like(tokens), np.arange(rows) + seed, np.zeros(rows, np.int32))
+    return TrainingRows(tokens, np.zeros_like(tokens), np.arange(rows) + seed, np.zeros(rows, np.int32))
 
 
 def make_objective(static_shapes: bool = True, seq_len: int = 32, seed: int = 0, **config: float) -> MaskedObjective:
@@ -75,7 +67,7 @@ def test_a_lower_rate_hides_a_subset(seed: int, low: float, more: float) -> None
 def test_masks_are_a_function_of_seed_epoch_and_row_alone() -> None:
     rows = make_rows(1)
     together = make_objective().prepare(rows, 0.3)
-    alone = make_objective().prepare(Rows(rows.tokens[3:4], rows.documents[3:4], rows.index[3:4], rows.epoch[3:4]), 0.3)
+    alone = make_objective().prepare(rows[3:4], 0.3)
     assert torch.equal(together.inputs[3:4], alone.inputs)
     assert not torch.equal(make_objective(seed=1).prepare(rows, 0.3).inputs, together.inputs)
     rows.epoch += 1
@@ -134,7 +126,7 @@ def plain_slots(maskable: np.ndarray, keys: np.ndarray, rate: float, capacity: i
     return order, np.arange(order.shape[1]) < count[:, None]
 
 
-def plain_batch(rows: Rows, config: ObjectiveConfig, static: bool) -> list[np.ndarray]:
+def plain_batch(rows: TrainingRows, config: ObjectiveConfig, static: bool) -> list[np.ndarray]:
     """Inputs, slots and labels as they were made at first, for seed 0 and progress 0."""
     seq_len = rows.tokens.shape[1]
     keys = row_keys(0, rows.epoch, rows.index)

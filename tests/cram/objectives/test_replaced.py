@@ -1,6 +1,5 @@
 """Replaced token detection against a computation by hand in float64."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from cram.config.model import ModelConfig
 from cram.config.training import ObjectiveConfig
+from cram.data.shards.loader import TrainingRows
 from cram.model.electra import Electra
 from cram.objectives.batch import IGNORED
 from cram.objectives.objective import Setting
@@ -18,20 +18,12 @@ VOCAB, SEQ_LEN = 64, 16
 SIZE = ModelConfig(kind="electra", layers=1, width=16, heads=2, mlp_width=24, zero_init=False, init_std=0.3)
 
 
-@dataclass
-class Rows:
-    tokens: np.ndarray
-    documents: np.ndarray
-    index: np.ndarray
-    epoch: np.ndarray
-
-
-def rows(count: int = 4, epoch: int = 0) -> Rows:
+def rows(count: int = 4, epoch: int = 0) -> TrainingRows:
     tokens = np.random.default_rng(0).integers(5, VOCAB, (count, SEQ_LEN), dtype=np.int32)
     tokens[-1, -6:] = 0  # padding
     documents = np.zeros_like(tokens)
     documents[-1, -6:] = 1
-    return Rows(tokens, documents, np.arange(count), np.full(count, epoch, np.int32))
+    return TrainingRows(tokens, documents, np.arange(count), np.full(count, epoch, np.int32))
 
 
 def objective(weight: float = 50.0) -> ReplacedObjective:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from cram.errors import CramError
@@ -206,6 +208,95 @@ def test_the_newest_checkpoint_before_the_decay_is_kept_too(tmp_path: Path) -> N
     assert checkpoints.step_before_decay() == 5
     (tmp_path / "checkpoints" / "5" / "state.json").write_text("{}")
     assert checkpoints.step_before_decay() is None
+
+
+def save_kept(checkpoints: Checkpoints, step: int, progress: float = 1.0, kept: bool = True) -> None:
+    state = {**STATE, "last_progress": progress}
+    checkpoints.save(step, tensors(step), tensors(100 + step), state, kept=kept)
+
+
+def files_of(checkpoints: Checkpoints) -> dict[int, list[str]]:
+    steps = checkpoints.steps()
+    return {step: sorted(path.name for path in (checkpoints.folder / str(step)).iterdir()) for step in steps}
+
+
+LIGHT = ["model.safetensors", "state.json"]
+
+
+def test_a_checkpoint_that_is_kept_loses_all_but_its_weights_when_no_resume_needs_more(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, decay=0.5)
+    save_kept(checkpoints, 3)
+    for step in (4, 5, 6, 7):
+        save_step(checkpoints, step)
+        assert checkpoints.steps() == sorted({3, step, max(3, step - 1)}, reverse=True)
+    assert files_of(checkpoints) == {7: sorted(FILES), 6: sorted(FILES), 3: LIGHT}
+    assert checkpoints.complete_steps() == [7, 6]
+    light = checkpoints.choose("3")
+    assert save(light.model) == save(tensors(3)) and light.optimizer == {}
+    check(checkpoints.choose("newest"), 7)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kept=st.lists(st.booleans(), min_size=1, max_size=8),
+    decay=st.integers(0, 8),
+)
+def test_every_kept_checkpoint_has_its_weights_and_what_a_resume_needs_is_complete(
+    kept: list[bool], decay: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("run"), decay=decay / 8)
+    for step, keep in enumerate(kept):
+        save_kept(checkpoints, step, step / 8, keep)
+    last = len(kept) - 1
+    complete = {last, max(0, last - 1), min(last, decay)}
+    weights = {step for step, keep in enumerate(kept) if keep}
+    assert checkpoints.complete_steps() == sorted(complete, reverse=True)
+    assert checkpoints.steps() == sorted(complete | weights, reverse=True)
+    assert checkpoints.step_before_decay() == min(last, decay)
+    for step in checkpoints.steps():
+        assert save(checkpoints.read(step).model) == save(tensors(step))
+
+
+def test_a_kept_checkpoint_stays_kept_when_it_is_saved_again(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, decay=0.5)
+    save_kept(checkpoints, 3)
+    save_step(checkpoints, 3)
+    for step in (4, 5, 6):
+        save_step(checkpoints, step)
+    assert checkpoints.steps() == [6, 5, 3]
+
+
+def test_a_kept_checkpoint_is_removed_when_the_run_goes_back_behind_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (3, 6):
+        save_kept(checkpoints, step)
+    save_step(checkpoints, 5)
+    assert checkpoints.steps() == [5, 3]
+
+
+def test_a_run_goes_on_from_no_checkpoint_that_holds_only_weights(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, decay=0.5)
+    save_kept(checkpoints, 3, progress=0.2)
+    for step in (4, 5, 6):
+        save_kept(checkpoints, step, progress=step / 10, kept=False)
+    assert files_of(checkpoints)[3] == LIGHT
+    for step in checkpoints.complete_steps():
+        (checkpoints.folder / str(step) / "state.json").unlink()
+    assert checkpoints.step_before_decay() is None
+    assert checkpoints.read_newest_state() is None
+    with pytest.raises(CramError, match=r"every checkpoint is damaged, apart from the weights that are kept of 3\."):
+        checkpoints.read_newest()
+
+
+def test_damage_of_kept_weights_is_detected(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, decay=0.5)
+    save_kept(checkpoints, 3)
+    for step in (4, 5):
+        save_step(checkpoints, step)
+    path = checkpoints.folder / "3" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CramError, match=r"3/model\.safetensors: damaged or edited"):
+        checkpoints.choose("3")
 
 
 def test_a_checkpoint_is_chosen_by_number_or_as_the_newest(checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "faults": CALM,
         "log_interval": 3,
         "checkpoint_seconds": 1e9,
+        "checkpoint_shares": (),
         "evaluation_interval": None,
         "seed": 0,
         "dropout": False,

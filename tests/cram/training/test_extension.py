@@ -8,21 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from cram import train as door
 from cram.build import assemble, check
-from cram.config.commands import GlueConfig
 from cram.config.config import Config
 from cram.config.model import ModelConfig
-from cram.config.recipe import read_config
 from cram.config.training import ObjectiveConfig, OptimizerConfig, ScheduleConfig
 from cram.errors import CramError
-from cram.evaluate import main as evaluate
-from cram.export import main as export
 from cram.files.atomic import read_json
-from cram.glue.run import export_checkpoint
-from cram.hub.initial import read_initial
 from cram.model.kinds import build_model
 from cram.objectives.objective import Setting
 from cram.objectives.phased import PhasedObjective
@@ -31,35 +24,7 @@ from cram.run.checkpoint import Checkpoints
 from cram.run.history import describe_changes
 from cram.run.metrics import read_metrics
 from cram.training.extension import stepped_back
-
-# Nothing of these depends on the budget before the learning rate falls, from half of it on.
-STEADY = ["schedule.warmup=0", "schedule.decay_start=0.5", "objective.mask_rate=0.3", "objective.final_mask_rate=null"]
-STEADY += ["optimizer.muon.momentum_start=null", "data.epochs=3", "model.kind=crammed"]
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """Interrupt the next training after some updates."""
-
-    class Stop:
-        def __init__(self) -> None:
-            self.left = updates
-
-        def __enter__(self) -> "Stop":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        @property
-        def asked(self) -> bool:
-            self.left -= 1
-            return self.left <= 0
-
-    monkeypatch.setattr("cram.training.start.StopSignals", Stop)
-
-
-def with_run(words: list[str], folder: Path) -> list[str]:
-    return [*(word for word in words if not word.startswith("run=")), f"run={folder}"]
+from tests.cram.training.short_runs import STEADY, stop_at, with_run
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +115,7 @@ def test_an_extension_that_is_killed_is_taken_up_by_the_same_command(
 ) -> None:
     own = [*with_run(words, finished), "budget=24steps"]
 
-    def kill(*_: object) -> None:
+    def kill(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     moved: list[Path] = []
@@ -288,94 +253,3 @@ def test_bytes_repeat_where_every_process_had_the_same() -> None:
     assert describe_changes(processes[:2]) == []
     assert describe_changes(processes) == ["device a until update 9, then b", "torch 2 until update 9, then 3"]
     assert json.loads(json.dumps(processes)) == processes
-
-
-def test_a_checkpoint_of_an_unfinished_run_is_evaluated_and_exported(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_at(patch, 4)
-        assert door.main([*with_run(words, run), "model.kind=encoder", "budget=12steps"]) == 130
-    assert evaluate([f"run={run}", "checkpoint=newest"]) == 0
-    said = capsys.readouterr().out
-    assert f"{run} at update 4 on the held-out documents: " in said
-    assert export([f"run={run}", "checkpoint=4"]) == 0
-    assert export([f"run={run}", "checkpoint=newest"]) == 0  # the same folder, left as it is
-    folder = run / "export-4"
-    account = read_json(folder / "unfinished.json")
-    assert (account["unfinished"], account["checkpoint"], account["rules"]) == (True, 4, [])
-    assert account["budget"] == {"clock": "steps", "limit": 12.0, "spent": 4, "progress": 4 / 12}
-    assert f"{account['held_out']['nats_per_token']:.4f} nats per token" in said
-    card = (folder / "README.md").read_text()
-    for part in ("**Not the end of a run:**", "at update 4, 33.3% of the budget", "judged when a run is finished"):
-        assert part in card
-    for path in folder.iterdir():
-        assert str(tmp_path).encode() not in path.read_bytes(), path.name
-    with pytest.raises(CramError, match=r"checkpoint=7: there is none in .*Use newest or one of these: 0, 4\."):
-        export([f"run={run}", "checkpoint=7"])
-    with pytest.raises(CramError, match=r"there is no receipt\.json"):
-        evaluate([f"run={run}"])
-    shards = Path(read_json(run / "environment.json")["shards"])
-    shards.rename(shards.with_name("gone"))
-    with pytest.raises(CramError, match=r"checkpoint=4: held-out rows are made from the run's shards, and .* is not"):
-        evaluate([f"run={run}", "checkpoint=4"])
-
-
-def test_glue_takes_a_checkpoint_as_an_exported_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = GlueConfig(run=str(tmp_path), checkpoint="newest")
-    with pytest.raises(CramError, match=r"checkpoint=newest: run=.* is not a run folder, and only these"):
-        export_checkpoint(said)
-    (tmp_path / "recipe.yaml").touch()
-    monkeypatch.setattr("cram.hub.export.export_run", lambda run, checkpoint: run / "export-4")
-    exported = export_checkpoint(said)
-    assert (exported.run, exported.to) == (str(tmp_path / "export-4"), str(tmp_path / "glue-4"))
-
-
-def with_init(words: list[str], tmp_path: Path, *more: str) -> list[str]:
-    return [*with_run(words, tmp_path / "new"), "model.kind=encoder", "budget=2steps", *more]
-
-
-def test_a_run_begins_with_the_weights_of_a_run_and_of_its_export(words: list[str], tmp_path: Path) -> None:
-    first = tmp_path / "first"
-    assert door.main([*with_run(words, first), "model.kind=encoder", "budget=2steps"]) == 0
-    state = load_file(first / "model.safetensors")
-    for source in (first, first / "export"):
-        config = read_config(with_init(words, tmp_path, f"init={source}", f"tokenizer={source}/tokenizer.json"))
-        read = read_initial(config)
-        assert read.keys() == state.keys()
-        assert all(torch.equal(read[name], state[name]) for name in state)
-    theirs = [f"init={first}/export", f"tokenizer={first}/export/tokenizer.json", "schedule.kind=linear"]
-    assert door.main(with_init(words, tmp_path, *theirs)) == 0
-    start = load_file(tmp_path / "new" / "checkpoints" / "0" / "model.safetensors")
-    assert all(torch.equal(start[name], state[name]) for name in state)
-    receipt = read_json(tmp_path / "new" / "receipt.json")
-    line = next(line for line in receipt["rules"] if line["rule"] == "no pretrained weights")
-    assert not line["passed"] and line["found"].startswith("began with the weights of first/export, ")
-    assert "trained on from the weights of `first/export`" in (tmp_path / "new" / "export" / "README.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["model.width=64"], r"does not fit the recipe: embedding.weight is \[192, 32\] there, \[192, 64\] here"),
-        (
-            ["wordpiece.vocab_size=256"],
-            r"without tokenizer= another one would be trained .*tokenizer=.*tokenizer\.json",
-        ),
-        (["tokenizer={other}"], r"they differ in 'model'.*\n?.*Use tokenizer=.*run/tokenizer\.json"),
-        (["init=nowhere"], "init=nowhere is neither a run folder nor an exported folder"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused_before_any_work(
-    more: list[str], message: str, words: list[str], short: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.json"
-    tokenizer = read_json(short / "tokenizer.json")
-    other.write_text(json.dumps({**tokenizer, "model": {**tokenizer["model"], "unk_token": "[SEP]"}}))
-    said = [*with_run(words, tmp_path / "new"), "budget=2steps", f"init={short}", "data.dir=nowhere"]
-    named = {word.partition("=")[0] for word in more}
-    said = [word for word in said if word.partition("=")[0] not in named]
-    with pytest.raises(CramError, match=message):
-        door.main([*said, *(word.format(other=other) for word in more)])
-    assert not (tmp_path / "new" / "recipe.yaml").exists() and not Path("nowhere").exists()
