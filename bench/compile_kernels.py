@@ -1,10 +1,7 @@
 """`python -m bench.compile_kernels`: compile every kernel ahead of time for seven generations of GPU, without a GPU."""
 
-import importlib
 import multiprocessing
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -12,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY, LauncherCall
+from bench.compile_cases import CALLS, DTYPES, STATISTICS_ONLY
+from bench.kernel_build import KernelBuild, KernelSource, compile_kernel, disassemble, record_calls
 from bench.options import choose
 from cram.command import run_door
 from cram.config.recipe import read_words
@@ -22,7 +18,6 @@ from cram.config.schema import key
 from cram.errors import CramError
 from cram.files.atomic import write_json
 from cram.machine.device import cores
-from cram_kernels._launch import Launch, record_launches
 from cram_kernels._triton import HAS_TRITON, triton
 
 ABOUT = """Compile every kernel, as its launcher would launch it, for seven generations of GPU. Needs no GPU.
@@ -51,17 +46,6 @@ SHARED_LIMIT = {
     100: 227 << 10,
     120: 99 << 10,
 }
-NO_BF16 = {75}
-POINTERS = {
-    torch.float32: "*fp32",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.float64: "*fp64",
-    torch.int64: "*i64",
-    torch.int32: "*i32",
-    torch.bool: "*i1",
-    torch.uint8: "*u8",
-}
 
 
 @dataclass
@@ -81,18 +65,6 @@ _WIDTHS = {"256": 32, "128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}
 
 
 @dataclass(frozen=True)
-class KernelSource:
-    """What the JIT compiles for a launch, as plain values that can be sent to another process."""
-
-    module: str
-    kernel: str
-    signature: tuple[tuple[str, str], ...]  # the type of every parameter; that of constants is `constexpr`
-    constants: tuple[tuple[str, Any], ...]
-    aligned: tuple[str, ...]  # parameters that are divisible by 16
-    warps: int
-
-
-@dataclass(frozen=True)
 class MachineCode:
     """What the machine code of a kernel uses. Instructions are counted once, even within a loop."""
 
@@ -109,103 +81,12 @@ class MachineCode:
 CodeByArch = dict[int, MachineCode]  # by compute capability
 
 
-@dataclass(frozen=True)
-class KernelBuild:
-    """A kernel to be compiled: the call and the launch that need it, and what the JIT compiles."""
-
-    call: LauncherCall
-    launch: Launch
-    source: KernelSource
-
-    @property
-    def label(self) -> str:
-        """Return kernel, shape, dtype and launch settings."""
-        s = self.launch.settings
-        name = self.source.kernel.strip("_").removesuffix("_kernel")
-        return f"{name:22} {self.call.shape:26} {self.call.dtype} {f'{s.rows}x{s.block} {s.warps}w':12}"
-
-
-def specialise(launch: Launch) -> KernelSource:
-    """Return what Triton's JIT would compile for a launch on newly allocated tensors, which are aligned.
-
-    The JIT turns None and integers that are 1 into constants. It also compiles in which pointers and integers are
-    divisible by 16.
-    """
-    kernel = launch.kernel
-    values = dict(zip(kernel.arg_names, launch.arguments, strict=False)) | launch.constants
-    signature, constants, aligned = {}, {}, []
-    for parameter in kernel.params:
-        name, value = parameter.name, values[parameter.name]
-        free = parameter.do_not_specialize
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if parameter.is_constexpr or value is None or (whole and value == 1 and not free):
-            signature[name], constants[name] = "constexpr", value
-            continue
-        signature[name] = parameter.annotation_type or _type_of(value)
-        divisible = value % 16 == 0 if whole else isinstance(value, torch.Tensor) and value.data_ptr() % 16 == 0
-        if divisible and not free and not parameter.do_not_specialize_on_alignment:
-            aligned.append(name)
-    return KernelSource(
-        kernel.fn.__module__,
-        kernel.__name__,
-        tuple(signature.items()),
-        tuple(constants.items()),
-        tuple(aligned),
-        launch.settings.warps,
-    )
-
-
-def _type_of(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return POINTERS[value.dtype]
-    if isinstance(value, bool):
-        return "u1"
-    if isinstance(value, float):
-        return "fp32"
-    return "i32" if -(2**31) <= value < 2**31 else "i64"
-
-
-def record_calls(calls: Iterable[LauncherCall]) -> list[KernelBuild]:
-    """Record the launches of all calls. Launches for which the JIT would compile the same code are listed once."""
-    builds: dict[KernelSource, KernelBuild] = {}
-    for call in calls:
-        with record_launches() as launches:
-            call.run()
-        for launch in launches:
-            source = specialise(launch)
-            builds.setdefault(source, KernelBuild(call, launch, source))
-    return list(builds.values())
-
-
 def compile_source(source: KernelSource, arch: int) -> MachineCode:
-    """Compile for a compute capability, such as 90 for 9.0, and read the machine code."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    kernel = getattr(importlib.import_module(source.module), source.kernel)
-    place = {name: (index,) for index, name in enumerate(kernel.arg_names)}
-    unit = ASTSource(
-        kernel,
-        dict(source.signature),
-        {place[name]: value for name, value in source.constants},
-        {place[name]: [["tt.divisibility", 16]] for name in source.aligned},
-    )
-    compiled = triton.compile(unit, target=GPUTarget("cuda", arch, 32), options={"num_warps": source.warps})
-    return read_code(compiled.asm["cubin"], compiled.metadata.shared)
-
-
-def read_code(cubin: bytes, shared: int) -> MachineCode:
-    """Read registers and stack from the header of a cubin, and loads and stores from its disassembly."""
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        usage, text = (
-            subprocess.run([tools / tool, *options, file.name], capture_output=True, text=True, check=True).stdout
-            for tool, *options in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c", "--no-dataflow"))
-        )
+    """Compile for a compute capability and read the machine code."""
+    compiled = compile_kernel(source, arch)
+    usage, text = disassemble(compiled.cubin)
     used = {name: int(number) for name, number in re.findall(r"\b(REG|STACK):(\d+)", usage)}
-    return MachineCode(used["REG"], used["STACK"], shared, **count_instructions(text))
+    return MachineCode(used["REG"], used["STACK"], compiled.shared, **count_instructions(text))
 
 
 def count_instructions(disassembly: str) -> dict[str, int]:
@@ -237,18 +118,17 @@ def find_missed_bars(build: KernelBuild, arch: int, code: MachineCode) -> list[s
     return missed
 
 
-def compile_all(builds: list[KernelBuild], archs: list[int], jobs: int) -> Iterator[CodeByArch]:
+def compile_all(builds: list[KernelBuild], jobs: int) -> Iterator[CodeByArch]:
     """Yield the code of each build, by GPU. With several jobs, other processes compile."""
-    archs_of_build = [[arch for arch in archs if arch not in NO_BF16 or build.call.dtype != "bf16"] for build in builds]
-    sources = [build.source for build, build_archs in zip(builds, archs_of_build, strict=True) for _ in build_archs]
+    pairs = [(build.source, arch) for build in builds for arch in build.archs]
     with ExitStack() as stack:
         spread: Any = map
         if jobs > 1:
             pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
             spread = stack.enter_context(pool).map
-        codes = spread(compile_source, sources, [arch for build_archs in archs_of_build for arch in build_archs])
-        for build_archs in archs_of_build:
-            yield {arch: next(codes) for arch in build_archs}
+        codes = iter(spread(compile_source, *zip(*pairs, strict=True))) if pairs else iter(())
+        for build in builds:
+            yield {arch: next(codes) for arch in build.archs}
 
 
 def print_table(
@@ -256,7 +136,7 @@ def print_table(
 ) -> tuple[list[CodeByArch], list[str]]:
     """Print the table while kernels are compiled. Returns the code, and a line for each kernel that misses a bar."""
     head = f"{'kernel':22} {'shape':26} type tile, warps | "
-    print(f"{head}{'  '.join(f'sm_{arch:<3}' for arch in archs)}  registers a thread; ! misses a bar, - has no bf16")
+    print(f"{head}{'  '.join(f'sm_{arch:<3}' for arch in archs)}  registers; ! misses a bar, - is not launched there")
     compiled_codes, failures = [], []
     for build, codes in zip(builds, compiled, strict=True):
         compiled_codes.append(codes)
@@ -279,8 +159,8 @@ def main(words: list[str]) -> int:
     archs = [int(arch) for arch in choose("archs", list(map(str, config.archs)), map(str, SHARED_LIMIT))]
     ops, dtypes = choose("ops", config.ops, CALLS), choose("dtypes", config.dtypes, DTYPES)
     calls = (call for op in ops for dtype in dtypes for call in CALLS[op](dtype))
-    builds = record_calls(call for call in calls if call.main or config.shapes == "all")
-    codes, failures = print_table(builds, archs, compile_all(builds, archs, config.jobs or cores()))
+    builds = record_calls((call for call in calls if call.main or config.shapes == "all"), archs)
+    codes, failures = print_table(builds, archs, compile_all(builds, config.jobs or cores()))
     counts = f"{len(builds)} kernels, {sum(map(len, codes))} compilations, {len(failures)} miss a bar"
     print("\n".join([f"triton {triton.__version__}: {counts}", *failures]))
     if config.out is not None:

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cram_kernels._launch import LaunchSettings, as_rows, count_programs, launch, whole_row_settings
+from cram_kernels._launch import as_rows, count_programs, launch
+from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
-
-MOST_BLOCK = 4096  # elements of a row at a time: 32 a thread of four warps
 
 
 class LossTerms(NamedTuple):
@@ -186,11 +185,6 @@ def _cross_entropy_backward_kernel(
 # --- launchers
 
 
-def cross_entropy_settings(classes: int) -> LaunchSettings:
-    """Choose four rows of 1024, or a part of one row."""
-    return whole_row_settings(min(classes, MOST_BLOCK), elements=4096)
-
-
 def allocate_cross_entropy(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Allocate the losses (rows) and the parts of the log-sum-exp (2, rows), in fp32 or wider."""
     wide = torch.promote_types(logits.dtype, torch.float32)
@@ -201,7 +195,7 @@ def launch_cross_entropy_forward(logits: Tensor, target: Tensor, terms: LossTerm
     """Compute the losses (rows) and the parts of the log-sum-exp (2, rows) of logits (rows, classes)."""
     logit_rows = as_rows(logits)
     losses, lse_parts = allocate_cross_entropy(logits, target)
-    settings = cross_entropy_settings(logits.shape[1])
+    settings = choose_settings("cross_entropy_forward", len(logits), logits.shape[1], logits.dtype, logits.device)
     launch(
         _cross_entropy_forward_kernel,
         count_programs(len(logit_rows), settings),
@@ -224,7 +218,7 @@ def launch_cross_entropy_backward(
     """Compute the gradient of logits (rows, classes), given that of the losses (rows)."""
     logit_rows = as_rows(logits)
     grad_logits = logits.new_empty(logits.shape)
-    settings = cross_entropy_settings(logits.shape[1])
+    settings = choose_settings("cross_entropy_backward", len(logits), logits.shape[1], logits.dtype, logits.device)
     launch(
         _cross_entropy_backward_kernel,
         count_programs(len(logit_rows), settings),

@@ -8,14 +8,8 @@ bits.
 import torch
 from torch import Tensor
 
-from cram_kernels._launch import (
-    LaunchSettings,
-    as_rows,
-    count_multiprocessors,
-    count_programs,
-    launch,
-    whole_row_settings,
-)
+from cram_kernels._launch import as_rows, count_programs, launch
+from cram_kernels._settings import choose_settings, find_target
 from cram_kernels._triton import tl, triton
 
 # --- kernels
@@ -132,16 +126,6 @@ def _layer_norm_backward_kernel(
 # --- launchers
 
 
-def forward_settings(width: int) -> LaunchSettings:
-    """Choose four rows of 1024, the most that stays in registers at four warps."""
-    return whole_row_settings(width, elements=4096)
-
-
-def backward_settings(width: int) -> LaunchSettings:
-    """Choose half of the forward pass's: a row, its gradient, the weight and two sums are held at once."""
-    return whole_row_settings(width, elements=2048)
-
-
 def allocate_layer_norm(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     """Allocate y, s, mean and rstd of the forward pass; s is None without a residual."""
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
@@ -159,7 +143,7 @@ def launch_layer_norm_forward(
     x_rows = as_rows(x)
     residual_rows = x_rows if residual is None else as_rows(residual)
     y, s, mean, rstd = allocate_layer_norm(x, residual)
-    settings = forward_settings(x.shape[-1])
+    settings = choose_settings("layer_norm_forward", len(x_rows), x.shape[-1], y.dtype, x.device)
     launch(
         _layer_norm_forward_kernel,
         count_programs(len(x_rows), settings),
@@ -207,9 +191,9 @@ def launch_layer_norm_backward(
     width = s.shape[-1]
     s_rows, grad_y_rows = as_rows(s), as_rows(grad_y)
     grad_sum_rows = grad_y_rows if grad_sum is None else as_rows(grad_sum)
-    settings = backward_settings(width)
+    settings = choose_settings("layer_norm_backward", len(s_rows), width, s.dtype, s.device)
     tiles = count_programs(len(s_rows), settings)
-    programs = min(tiles, 4 * count_multiprocessors(s.device))
+    programs = min(tiles, 4 * find_target(s.device).multiprocessors)
     weight_sums, bias_sums = (
         s.new_empty((programs, width), dtype=torch.float32) if needed else None for needed in needs_grad
     )

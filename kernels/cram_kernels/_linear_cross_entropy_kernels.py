@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cram_kernels._cross_entropy_kernels import LossTerms, add_block, compute_gradient, compute_losses, load_target
-from cram_kernels._launch import LaunchSettings, count_programs, launch, whole_row_settings
+from cram_kernels._launch import count_programs, launch
+from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
 
-MOST_HELD_BYTES = 64 << 10  # of a row that is held whole in the registers of 512 threads
 # Rows of a chunk are padded to a multiple of so many elements, so that the kernel can read 16 bytes at a time.
 ROW_ALIGNMENT = 16
 
@@ -79,14 +79,6 @@ def _linear_cross_entropy_kernel(
 # --- launchers
 
 
-def in_place_settings(width: int, itemsize: int) -> LaunchSettings:
-    """Choose four rows of 1024. Rows too wide to be held get as many warps, so that few at a time are in the cache."""
-    if width * itemsize > MOST_HELD_BYTES:
-        return LaunchSettings(1, 8192, 16)
-    settings = whole_row_settings(width, elements=4096)
-    return LaunchSettings(settings.rows, settings.block, min(16, settings.warps))
-
-
 def pad_classes(classes: int) -> int:
     """Return the number of classes, rounded up to a multiple of ROW_ALIGNMENT."""
     return classes + -classes % ROW_ALIGNMENT
@@ -99,7 +91,7 @@ def launch_linear_cross_entropy(logits: Tensor, target: Tensor, terms: LossTerms
     """
     losses = logits.new_empty(target.shape, dtype=torch.float32)
     padded = min(logits.stride(0), pad_classes(logits.shape[1]))
-    settings = in_place_settings(padded, logits.element_size())
+    settings = choose_settings("linear_cross_entropy", len(logits), padded, logits.dtype, logits.device)
     launch(
         _linear_cross_entropy_kernel,
         count_programs(len(logits), settings),

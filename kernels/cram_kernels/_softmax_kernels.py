@@ -9,13 +9,9 @@ Source: maximum and sum in one pass, arXiv:1805.02867 alg. 3.
 import torch
 from torch import Tensor
 
-from cram_kernels._launch import LaunchSettings, as_rows, count_programs, launch, whole_row_settings
+from cram_kernels._launch import as_rows, count_programs, launch
+from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
-
-# The widest rows that are held whole in registers: 32 elements a thread, of one tensor in the forward pass and of two
-# in the backward pass.
-MOST_HELD_FORWARD, MOST_HELD_BACKWARD = 32_768, 16_384
-
 
 # --- kernels
 
@@ -140,18 +136,6 @@ def _softmax_backward_kernel(
 # --- launchers
 
 
-def forward_settings(width: int) -> LaunchSettings:
-    """Choose four rows of 1024. Wide rows get all warps: few rows are then under way, and they stay in the cache."""
-    return whole_row_settings(width, elements=4096) if width <= MOST_HELD_FORWARD else LaunchSettings(1, 8192, 32)
-
-
-def backward_settings(width: int) -> LaunchSettings:
-    """Choose half as many elements as forward, a program and a thread: shares and gradient are held together."""
-    return (
-        whole_row_settings(width, 2048, per_thread=16) if width <= MOST_HELD_BACKWARD else LaunchSettings(1, 8192, 32)
-    )
-
-
 def _lay_out_mask(mask: Tensor, shape: torch.Size) -> tuple[Tensor, list[int], list[int]]:
     """Describe a mask that broadcasts to x as (outer, inner, row, column), as far as possible without a copy.
 
@@ -187,7 +171,7 @@ def launch_softmax_forward(x: Tensor, scale: float, mask: Tensor | None) -> Tens
     else:
         mask_view, mask_strides, (outer, inner, group_rows) = _lay_out_mask(mask, x.shape)
     p = x.new_empty(x.shape)
-    settings = forward_settings(width)
+    settings = choose_settings("softmax_forward", len(x_rows), width, x.dtype, x.device)
     launch(
         _softmax_forward_kernel,
         outer * inner * count_programs(group_rows, settings),
@@ -211,7 +195,7 @@ def launch_softmax_backward(grad_shares: Tensor, shares: Tensor, scale: float) -
     """Compute the gradient of x, given the gradient of the result `shares`, both (..., n)."""
     grad_rows, share_rows, width = as_rows(grad_shares), as_rows(shares), shares.shape[-1]
     grad_x = shares.new_empty(shares.shape)
-    settings = backward_settings(width)
+    settings = choose_settings("softmax_backward", len(share_rows), width, shares.dtype, shares.device)
     launch(
         _softmax_backward_kernel,
         count_programs(len(share_rows), settings),

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
-from cram_kernels._launch import LaunchSettings, as_rows, count_programs, launch, next_power_of_two
+from cram_kernels._launch import as_rows, count_programs, launch
+from cram_kernels._settings import LaunchSettings, choose_settings
 from cram_kernels._triton import tl, triton
 
 _aten = torch.ops.aten
@@ -126,12 +127,6 @@ def _gated_backward_kernel(
 # --- launchers
 
 
-def gated_settings(half: int) -> LaunchSettings:
-    """Choose up to 16 rows of 256 columns: 16-byte loads of half precision in a warp, and 16 elements a thread."""
-    block = min(256, next_power_of_two(half))
-    return LaunchSettings(16, block, max(1, 16 * block // 512))
-
-
 def _count_tiles(rows: int, half: int, settings: LaunchSettings) -> int:
     return count_programs(rows, settings) * -(-half // settings.block)
 
@@ -140,7 +135,7 @@ def launch_gated_forward(x: Tensor, silu: bool) -> Tensor:
     """Compute act(first half) * second half (..., H) of x (..., 2H), with SiLU or GELU."""
     x_rows, half = as_rows(x), x.shape[-1] // 2
     y = x.new_empty((*x.shape[:-1], half))
-    settings = gated_settings(half)
+    settings = choose_settings("gated_forward", len(x_rows), half, x.dtype, x.device)
     launch(
         _gated_forward_kernel,
         _count_tiles(len(x_rows), half, settings),
@@ -159,7 +154,7 @@ def launch_gated_backward(grad_y: Tensor, x: Tensor, silu: bool) -> Tensor:
     """Compute the gradient of x (..., 2H), given that of the product (..., H)."""
     grad_y_rows, x_rows, half = as_rows(grad_y), as_rows(x), x.shape[-1] // 2
     grad_x = x.new_empty(x.shape)
-    settings = gated_settings(half)
+    settings = choose_settings("gated_backward", len(x_rows), half, x.dtype, x.device)
     launch(
         _gated_backward_kernel,
         _count_tiles(len(x_rows), half, settings),

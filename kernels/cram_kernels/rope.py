@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
-from cram_kernels._launch import LaunchSettings, count_programs, launch, next_power_of_two
+from cram_kernels._launch import count_programs, launch
+from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
 
 HEADS_PER_PROGRAM = 4  # rotated one after the other
@@ -136,13 +137,6 @@ def _rope_kernel(
 # --- launchers
 
 
-def rope_settings(tokens: int, half: int) -> LaunchSettings:
-    """Choose up to 32 tokens a program, and 8 elements a thread of each half."""
-    block = next_power_of_two(half)
-    rows = min(next_power_of_two(tokens), 32, max(1, 1024 // block))
-    return LaunchSettings(rows, block, max(1, min(32, rows * block // 256)))
-
-
 def _fold_leading(x: Tensor, trailing: int) -> Tensor:
     """Fold all but the last `trailing` dimensions of x into one, the last contiguous: a view where strides allow it."""
     folded = x.reshape(x.shape[:-trailing].numel(), *x.shape[-trailing:])
@@ -163,7 +157,7 @@ def launch_rope(
     )
     lead, tokens, q_heads, head_dim = q_tokens.shape
     k_heads = k_tokens.shape[2]
-    settings = rope_settings(tokens, head_dim // 2)
+    settings = choose_settings("rope", tokens, head_dim // 2, template.dtype, template.device)
     head_groups = sum(-(-heads // HEADS_PER_PROGRAM) for heads in (q_heads, k_heads))
     launch(
         _rope_kernel,

@@ -8,22 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import compile_kernels
 from bench.compile_cases import CALLS, DTYPES, LauncherCall, meta
-from bench.compile_kernels import (
-    KernelBuild,
-    MachineCode,
-    compile_all,
-    count_instructions,
-    find_missed_bars,
-    main,
-    print_table,
-    record_calls,
-    specialise,
-)
+from bench.compile_kernels import MachineCode, compile_all, count_instructions, find_missed_bars, main, print_table
+from bench.kernel_build import KernelBuild, KernelSource, record_calls, specialise
 from cram.errors import CramError
 from cram_kernels import _launch
-from cram_kernels._launch import Launch, LaunchSettings, launch
+from cram_kernels._launch import Launch, launch
+from cram_kernels._settings import LaunchSettings
 from cram_kernels._triton import HAS_TRITON
 
 needs_triton = pytest.mark.skipif(
@@ -35,15 +26,15 @@ needs_triton = pytest.mark.skipif(
 @pytest.mark.parametrize(("arch", "dtype"), [(75, "fp16"), (90, "bf16")])
 @pytest.mark.parametrize("op", CALLS)
 def test_every_kernel_meets_the_bars_at_its_main_shape(op: str, arch: int, dtype: str) -> None:
-    rows = record_calls(call for call in CALLS[op](dtype) if call.main)
+    rows = record_calls((call for call in CALLS[op](dtype) if call.main), [arch])
     assert rows
-    _, failures = print_table(rows, [arch], compile_all(rows, [arch], jobs=1))
+    _, failures = print_table(rows, [arch], compile_all(rows, jobs=1))
     assert not failures
 
 
 @needs_triton
 def test_every_kernel_of_the_package_is_compiled() -> None:
-    rows = record_calls(call for op in CALLS.values() for dtype in DTYPES for call in op(dtype))
+    rows = record_calls((call for op in CALLS.values() for dtype in DTYPES for call in op(dtype)), [90])
     compiled = {row.source.kernel for row in rows}
     sources = (Path(_launch.__file__).parent).glob("*.py")
     defined = {
@@ -61,7 +52,7 @@ def test_a_launch_is_specialised_as_the_jit_does_it() -> None:
     backend = pytest.importorskip("triton.backends.compiler").BaseBackend
     if not hasattr(jit, "native_specialize_impl"):
         pytest.skip("this Triton specialises elsewhere")
-    for row in record_calls(call for op in CALLS.values() for call in op("bf16")):
+    for row in record_calls((call for op in CALLS.values() for call in op("bf16")), [90]):
         given = dict(zip(row.launch.kernel.arg_names, row.launch.arguments, strict=False))
         constants, types = dict(row.source.constants), dict(row.source.signature)
         for name, value in given.items():
@@ -78,8 +69,9 @@ def test_rows_that_are_not_aligned_are_read_in_small_pieces() -> None:
     codes = []
     for width in (1000, 1001):
         x = meta(64, width, dtype="fp16")
-        rows = record_calls([LauncherCall("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))])
-        codes.append(next(compile_all(rows, [75], jobs=1))[75])
+        call = LauncherCall("64", "fp16", partial(launch_layer_norm_forward, x, None, None, None, 1e-5))
+        rows = record_calls([call], [75])
+        codes.append(next(compile_all(rows, jobs=1))[75])
         assert find_missed_bars(rows[0], 75, codes[-1]) == ["narrow loads", "narrow stores"]
         assert codes[-1].wide_load_bytes == 0
 
@@ -111,8 +103,8 @@ def test_instructions_are_counted_by_their_width() -> None:
 
 def test_each_bar_is_named_where_it_is_missed() -> None:
     call, settings = LauncherCall("2x8", "fp32", lambda: None), LaunchSettings(1, 8, 1)
-    source = compile_kernels.KernelSource("m", "_kernel", (), (), (), 1)
-    row = KernelBuild(call, Launch(None, (), {}, settings), source)
+    source = KernelSource("m", "_kernel", (), (), (), 1)
+    row = KernelBuild(call, Launch(None, 1, (), {}, settings), source, [75, 90])
     good = {
         "registers": 32,
         "stack": 0,
@@ -130,7 +122,7 @@ def test_each_bar_is_named_where_it_is_missed() -> None:
     assert find_missed_bars(row, 90, MachineCode(**good | {"spills": 3})) == ["3 spills"]
     assert find_missed_bars(row, 90, MachineCode(**good | {"wide_load_bytes": 4})) == ["narrow loads"]
     assert find_missed_bars(row, 90, MachineCode(**good | {"wide_store_bytes": 4})) == ["narrow stores"]
-    unaligned = KernelBuild(LauncherCall("2x9", "fp32", lambda: None, aligned=False), row.launch, source)
+    unaligned = KernelBuild(LauncherCall("2x9", "fp32", lambda: None, aligned=False), row.launch, source, [90])
     assert not find_missed_bars(unaligned, 90, MachineCode(**good | {"wide_store_bytes": 4}))
 
 
@@ -163,7 +155,7 @@ def test_one_and_none_become_constants() -> None:
     from cram_kernels._softmax_kernels import launch_softmax_forward
 
     x = meta(4, 1, dtype="fp16")
-    (row,) = record_calls([LauncherCall("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))])
+    (row,) = record_calls([LauncherCall("4x1", "fp16", lambda: launch_softmax_forward(x, 1.0, None))], [90])
     assert dict(row.source.constants)["width"] == 1
     assert dict(row.source.signature)["scale"] == "fp32"
     assert specialise(row.launch) == row.source

@@ -1,0 +1,178 @@
+"""The launch settings of every kernel, in one place: what one program takes at a time, and by how many warps.
+
+`choose_settings` finds the rule of a kernel in RULES. A rule sees the shape of the call and the GPU's compute
+capability.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """How much one program of a kernel handles at a time: `rows` rows and `block` elements of each, by `warps` warps.
+
+    The kernel receives `rows` and `block` as its constants ROWS and BLOCK. `stages` is the number of tiles whose loads
+    are under way together, in a kernel that goes through several.
+    """
+
+    rows: int
+    block: int
+    warps: int
+    stages: int = 1
+
+
+class Problem(NamedTuple):
+    """What a rule sees: rows, their width in elements, bytes of an element, and the compute capability, as 90 for 9.0.
+
+    The width is that of a row of the kernel: the classes of a loss, one half of a gated activation or of a rope head.
+    """
+
+    rows: int
+    width: int
+    itemsize: int
+    capability: int
+
+
+# --- the device
+
+
+class Target(NamedTuple):
+    """The GPU for which kernels are launched: compute capability, as 90 for 9.0, and number of multiprocessors."""
+
+    capability: int
+    multiprocessors: int
+
+
+# Tensors of other devices than a GPU are launched in Triton's interpreter, or their launches are redirected.
+_stand_in = Target(90, 4)
+
+
+def find_target(device: torch.device) -> Target:
+    """Return capability and multiprocessors of a GPU, and those of the stand-in for every other device."""
+    return _read_target(device) if device.type == "cuda" else _stand_in
+
+
+@functools.cache
+def _read_target(device: torch.device) -> Target:
+    properties = torch.cuda.get_device_properties(device)
+    return Target(10 * properties.major + properties.minor, properties.multi_processor_count)
+
+
+@contextmanager
+def stand_in_for(target: Target) -> Iterator[None]:
+    """Choose settings for this GPU within the block, where the tensors are on no GPU."""
+    global _stand_in  # noqa: PLW0603 (the launchers ask for it deep inside the ops)
+    before, _stand_in = _stand_in, target
+    try:
+        yield
+    finally:
+        _stand_in = before
+
+
+# --- parts of rules
+
+
+def next_power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not below `number`, at least 1."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def whole_row_settings(width: int, elements: int, most_rows: int = 16, per_thread: int = 32) -> LaunchSettings:
+    """Choose settings for a kernel that holds whole rows in registers.
+
+    Short rows are handled several at a time, about `elements` elements in all. With 32 elements a thread, a row, a
+    second tensor of its size and a few results stay in registers. Longer rows therefore get more warps.
+    """
+    block = next_power_of_two(width)
+    rows = max(1, min(most_rows, elements // block))
+    return LaunchSettings(rows, block, max(1, min(32, rows * block // (32 * per_thread))))
+
+
+# --- the rule of each kernel
+
+# The widest rows of softmax that are held whole in registers: 32 elements a thread, of one tensor in the forward pass
+# and of two in the backward pass.
+MOST_HELD_FORWARD, MOST_HELD_BACKWARD = 32_768, 16_384
+MOST_LOSS_BLOCK = 4096  # elements of a row of logits at a time: 32 a thread of four warps
+MOST_HELD_BYTES = 64 << 10  # of a row of logits that is held whole in the registers of 512 threads
+
+
+def _layer_norm_forward(problem: Problem) -> LaunchSettings:
+    """Choose four rows of 1024, the most that stays in registers at four warps."""
+    return whole_row_settings(problem.width, elements=4096)
+
+
+def _layer_norm_backward(problem: Problem) -> LaunchSettings:
+    """Choose half of the forward pass's: a row, its gradient, the weight and two sums are held at once."""
+    return whole_row_settings(problem.width, elements=2048)
+
+
+def _softmax_forward(problem: Problem) -> LaunchSettings:
+    """Choose four rows of 1024. Wide rows get all warps: few rows are then under way, and they stay in the cache."""
+    held = problem.width <= MOST_HELD_FORWARD
+    return whole_row_settings(problem.width, elements=4096) if held else LaunchSettings(1, 8192, 32)
+
+
+def _softmax_backward(problem: Problem) -> LaunchSettings:
+    """Choose half as many elements as forward, a program and a thread: shares and gradient are held together."""
+    held = problem.width <= MOST_HELD_BACKWARD
+    return whole_row_settings(problem.width, 2048, per_thread=16) if held else LaunchSettings(1, 8192, 32)
+
+
+def _cross_entropy(problem: Problem) -> LaunchSettings:
+    """Choose four rows of 1024, or a part of one row."""
+    return whole_row_settings(min(problem.width, MOST_LOSS_BLOCK), elements=4096)
+
+
+def _linear_cross_entropy(problem: Problem) -> LaunchSettings:
+    """Choose four rows of 1024. Rows too wide to be held get as many warps, so that few at a time are in the cache."""
+    if problem.width * problem.itemsize > MOST_HELD_BYTES:
+        return LaunchSettings(1, 8192, 16)
+    settings = whole_row_settings(problem.width, elements=4096)
+    return LaunchSettings(settings.rows, settings.block, min(16, settings.warps))
+
+
+def _gated(problem: Problem) -> LaunchSettings:
+    """Choose up to 16 rows of 256 columns: 16-byte loads of half precision in a warp, and 16 elements a thread."""
+    block = min(256, next_power_of_two(problem.width))
+    return LaunchSettings(16, block, max(1, 16 * block // 512))
+
+
+def _rope(problem: Problem) -> LaunchSettings:
+    """Choose up to 32 tokens a program, and 8 elements a thread of each half."""
+    block = next_power_of_two(problem.width)
+    rows = min(next_power_of_two(problem.rows), 32, max(1, 1024 // block))
+    return LaunchSettings(rows, block, max(1, min(32, rows * block // 256)))
+
+
+RULES: dict[str, Callable[[Problem], LaunchSettings]] = {
+    "layer_norm_forward": _layer_norm_forward,
+    "layer_norm_backward": _layer_norm_backward,
+    "softmax_forward": _softmax_forward,
+    "softmax_backward": _softmax_backward,
+    "cross_entropy_forward": _cross_entropy,
+    "cross_entropy_backward": _cross_entropy,
+    "linear_cross_entropy": _linear_cross_entropy,
+    "gated_forward": _gated,
+    "gated_backward": _gated,
+    "rope": _rope,
+}
+
+
+def choose_settings(kernel: str, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> LaunchSettings:
+    """Choose the launch settings of a kernel.
+
+    Args:
+        kernel: its name in RULES.
+        rows: rows of the call.
+        width: elements of a row, as in `Problem`.
+        dtype: of the rows.
+        device: of the tensors.
+    """
+    return RULES[kernel](Problem(rows, width, dtype.itemsize, find_target(device).capability))
