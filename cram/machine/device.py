@@ -9,6 +9,7 @@ import torch
 
 from cram.errors import CramError
 from cram.machine.host import commit, cores, cpu_name, host_memory, package_versions, peak_host_memory
+from cram.machine.kernels import check_kernel_variables, describe_kernel_settings
 from cram.machine.peaks import peak_of
 
 X86 = ("x86_64", "AMD64")
@@ -20,8 +21,15 @@ def pick_device(name: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`. A numbered GPU becomes torch's current device.
 
     Raises:
-        CramError: the name is not valid, or torch does not find such a GPU.
+        CramError: the name is not valid, torch does not find such a GPU, or what the environment says about the kernels
+            is not valid for this device.
     """
+    device = _find_device(name)
+    check_kernel_variables(device)
+    return device
+
+
+def _find_device(name: str) -> torch.device:
     if not DEVICES.fullmatch(name):
         apple = " Apple's GPU is not supported." if name == "mps" else ""
         raise CramError(f"device={name} is not a valid device.{apple} Use auto, cpu, cuda, or cuda:N for the GPU N.")
@@ -172,5 +180,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device_name": device_name(device),
         "cores": cores(),
         "cuda": torch.version.cuda,
+        "kernel_settings": describe_kernel_settings(device),
         "commit": commit(),
     }

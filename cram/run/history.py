@@ -8,7 +8,9 @@ from cram.budget import Budget
 from cram.config.config import Config
 
 # Entries of a process that change the bytes of a result without changing the recipe.
-BYTE_CHANGING = ("threads", "device", "precision", "compile", "attention", "torch")
+BYTE_CHANGING = ("threads", "device", "precision", "compile", "attention", "torch", "kernel_settings")
+
+DEFAULT_SETTINGS = "by rule"  # also of a process of an older version, which records none
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,14 @@ def record_process(
         "compile": config.compile.kind,
         "attention": config.model.attention,
         "torch": environment["packages"]["torch"],
+        "kernel_settings": _name_settings(environment["kernel_settings"]),
         "environment": environment,
     }
+
+
+def _name_settings(file: dict[str, Any] | None) -> str:
+    """Name the file of launch settings that the kernels take, with the beginning of its SHA-256."""
+    return DEFAULT_SETTINGS if file is None else f"{file['file']} ({file['sha256'][:12]})"
 
 
 def newest_threads(processes: list[dict[str, Any]], choices: list[dict[str, Any]]) -> int:
@@ -95,9 +103,8 @@ def describe_changes(processes: list[dict[str, Any]]) -> list[str]:
     """Describe what changed from one process to the next so that a repeated run would not give the same bytes."""
     changes = []
     for earlier, later in itertools.pairwise(processes):
-        changes += [
-            f"{name} {earlier[name]} until update {later['update']}, then {later[name]}"
-            for name in BYTE_CHANGING
-            if earlier[name] != later[name]
-        ]
+        for name in BYTE_CHANGING:
+            before, after = (process.get(name, DEFAULT_SETTINGS) for process in (earlier, later))
+            if before != after:
+                changes.append(f"{name} {before} until update {later['update']}, then {after}")
     return changes

@@ -43,9 +43,7 @@ def use_triton(*tensors: Tensor | None, held_width: int = 0) -> bool:
         ValueError: for another value of CRAM_KERNELS.
     """
     present = [tensor for tensor in tensors if tensor is not None]
-    forced = os.environ.get("CRAM_KERNELS", "")
-    if forced not in ("", "reference", "triton"):
-        raise ValueError(f"CRAM_KERNELS={forced} is not a valid value. Set it to reference or triton, or unset it.")
+    forced = forced_implementation()
     if forced == "reference" or held_width > MOST_WIDTH:
         return False
     if any(tensor.dtype not in SUPPORTED_DTYPES for tensor in present):
@@ -60,6 +58,18 @@ def use_triton(*tensors: Tensor | None, held_width: int = 0) -> bool:
         raise RuntimeError(f"CRAM_KERNELS=triton: {obstacle}")
     _warn_once(obstacle)
     return False
+
+
+def forced_implementation() -> str:
+    """Return the implementation that CRAM_KERNELS forces, `reference` or `triton`; an empty text where it is not set.
+
+    Raises:
+        ValueError: for another value.
+    """
+    forced = os.environ.get("CRAM_KERNELS", "")
+    if forced not in ("", "reference", "triton"):
+        raise ValueError(f"CRAM_KERNELS={forced} is not a valid value. Set it to reference or triton, or unset it.")
+    return forced
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The launch settings of every kernel, in one place: what one program takes at a time, and by how many warps.
 
 `choose_settings` finds the rule of a kernel in RULES. A rule sees the shape of the call and the GPU's compute
-capability.
+capability. A file that the user has tuned goes before the rules: `_tuned.py`.
 """
 
 import functools
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+
+from cram_kernels._tuned import DTYPE_NAMES, Choice, find_tuned
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,23 @@ RULES: dict[str, Callable[[Problem], LaunchSettings]] = {
 }
 
 
+# --- the choice
+
+Chooser = Callable[[Choice, LaunchSettings], LaunchSettings]
+_chooser: Chooser | None = None  # what `choose_by` was given
+
+
+@contextmanager
+def choose_by(chooser: Chooser) -> Iterator[None]:
+    """Let a function choose within the block, which gets the settings of the rule. The user's file is not asked."""
+    global _chooser  # noqa: PLW0603 (the launchers choose deep inside the ops)
+    before, _chooser = _chooser, chooser
+    try:
+        yield
+    finally:
+        _chooser = before
+
+
 def choose_settings(kernel: str, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> LaunchSettings:
     """Choose the launch settings of a kernel.
 
@@ -174,5 +193,13 @@ def choose_settings(kernel: str, rows: int, width: int, dtype: torch.dtype, devi
         width: elements of a row, as in `Problem`.
         dtype: of the rows.
         device: of the tensors.
+
+    Raises:
+        ValueError: for a file in CRAM_KERNELS_SETTINGS that is not valid, or is that of another GPU.
     """
-    return RULES[kernel](Problem(rows, width, dtype.itemsize, find_target(device).capability))
+    capability, choice = find_target(device).capability, Choice(kernel, width, DTYPE_NAMES.get(dtype, str(dtype)))
+    rule = RULES[kernel](Problem(rows, width, dtype.itemsize, capability))
+    if _chooser is not None:
+        return _chooser(choice, rule)
+    tuned = find_tuned(choice, device, capability)
+    return rule if tuned is None else LaunchSettings(*tuned)

@@ -249,6 +249,17 @@ def test_weights_that_were_loaded_break_the_rule(
     assert [line["rule"] for line in lines if not line["passed"]] == ["no pretrained weights"]
 
 
+def test_the_receipt_names_the_file_of_launch_settings(
+    tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = {"file": "settings.json", "sha256": "0123456789abcdef", "entries": 3}
+    monkeypatch.setattr("cram.machine.device.describe_kernel_settings", lambda _: file)
+    assert main([*tiny_words, "budget=2steps"]) == 0
+    receipt = read_json(tmp_path / "run" / "receipt.json")
+    assert receipt["kernel_settings"] == file
+    assert receipt["processes"][0]["kernel_settings"] == "settings.json (0123456789ab)"
+
+
 def test_a_wall_clock_run_keeps_its_budget_and_measures_the_threads(
     tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,37 @@
+"""What the user has chosen for the kernels by environment variables: checked before any work, named in receipts."""
+
+from typing import Any
+
+import torch
+
+from cram.errors import CramError
+
+
+def check_kernel_variables(device: torch.device) -> None:
+    """Check CRAM_KERNELS and CRAM_KERNELS_SETTINGS.
+
+    Raises:
+        CramError: for a value that is not valid, and for launch settings of another GPU.
+    """
+    from cram_kernels._dispatch import forced_implementation
+
+    try:
+        forced_implementation()
+    except ValueError as error:
+        raise CramError(str(error)) from None
+    describe_kernel_settings(device)
+
+
+def describe_kernel_settings(device: torch.device) -> dict[str, Any] | None:
+    """Return path, SHA-256 and number of entries of the file of launch settings in use; None where there is none.
+
+    Raises:
+        CramError: the file is not valid, or is that of another GPU.
+    """
+    from cram_kernels._tuned import settings_file_in_use
+
+    try:
+        file = settings_file_in_use(device)
+    except ValueError as error:
+        raise CramError(str(error)) from None
+    return None if file is None else {"file": file.path, "sha256": file.sha256, "entries": len(file.entries)}
