@@ -178,12 +178,13 @@ def run_cases(config: KernelBenchConfig, device: torch.device) -> Result:
     machine = describe_machine(device, DISTRIBUTIONS)
     results: Result = {"machine": machine, "quick": config.quick, "cases": [], "left_out": []}
     path: Path | None = None
+    name = "kernels-check" if config.check_only else "kernels"
     for case in select_cases(config, device):
         if time.monotonic() - began > limit:
             results["left_out"].append(case.name)
             continue
         skipped = {"compile"} if config.quick and case.op in SLOW_TO_COMPILE else set()
-        names = [name for name in installed if name not in skipped]
+        names = [provider for provider in installed if provider not in skipped]
         try:
             result = run_case(case, device, names, config.seconds, timed=not config.check_only)
         except torch.OutOfMemoryError as error:
@@ -191,8 +192,7 @@ def run_cases(config: KernelBenchConfig, device: torch.device) -> Result:
             continue
         results["cases"].append(result)
         print_case(result)
-        if not config.check_only:
-            path = write_results(results, results_folder(config.out), f"kernels-{device.type}")
+        path = write_results(results, results_folder(config.out), f"{name}-{device.type}")
     if results["left_out"]:
         print(f"\nleft out, because the limit is {limit:.0f} s: {', '.join(results['left_out'])}")
     if path is not None:

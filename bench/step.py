@@ -144,7 +144,7 @@ def measure_training(
 ) -> None:
     """Measure the updates of training runs in all settings."""
     for setting in settings:
-        config = read_config(list(step_training.SETTINGS[device.type][setting]))
+        config = read_config(list(step_training.setting_words(device)[setting]))
         for kind in choice.compile:
             if results.has_time(f"{setting} {kind}"):
                 for name, result in step_training.measure_kind(config, kind, choice.optimizers, rounds, device):
@@ -158,7 +158,8 @@ def main(words: list[str]) -> None:
     device = pick_device("auto")
     choice = choose_contenders(config, device)
     parts = choose("parts", config.parts, PARTS)
-    settings = choose("settings", config.settings, step_training.SETTINGS[device.type])
+    usual = list(step_training.SETTINGS[device.type])
+    settings = choose("settings", config.settings, step_training.setting_words(device), usual)
     rounds = config.rounds or (QUICK_ROUNDS if config.quick else ROUNDS)
     limit = config.limit or (QUICK_LIMIT if config.quick else LIMIT)
     set_threads(None)

@@ -61,7 +61,21 @@ SETTINGS: dict[str, dict[str, Words]] = {
         ),
     },
 }
-SETTING_NAMES = [name for settings in SETTINGS.values() for name in settings]
+# Only where it is asked for: it shows that the benchmark works, and measures nothing.
+TINY = "tiny 2x32"
+TINY_WORDS: Words = (
+    "recipe=bert_demo",
+    "model.layers=2",
+    "model.width=32",
+    "model.heads=2",
+    "model.mlp_width=48",
+    "wordpiece.vocab_size=64",
+    "data.seq_len=16",
+    "batch.tokens=128",
+    "batch.start_tokens=null",
+    "batch.micro_rows=4",
+)
+SETTING_NAMES = [name for settings in SETTINGS.values() for name in settings] + [TINY]
 COMPILE = {
     "eager": CompileConfig(kind="eager"),
     "blocks": CompileConfig(kind="blocks"),
@@ -74,6 +88,11 @@ POOL = 8192  # random rows, which are repeated
 DOCUMENT = 400  # mean length of a document, in tokens
 SPECIAL, MASK = list(range(5)), 4
 WARMING_UPDATES = 2
+
+
+def setting_words(device: torch.device) -> dict[str, Words]:
+    """Return the words of each training run that can be measured on a device, by name."""
+    return SETTINGS[device.type] | {TINY: TINY_WORDS}
 
 
 class RandomRows:

@@ -267,7 +267,8 @@ def test_checks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(kernel_cases, "SMALL", [CASES["swiglu"]])
     assert bench_kernels.main(["check_only=true", f"out={tmp_path}"]) == 0
     assert "ours: right" in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())
+    (case,) = json.loads((tmp_path / "kernels-check-cpu.json").read_text())["cases"]
+    assert case["providers"]["ours"]["check"]["passed"] and not case["providers"]["ours"]["timings"]
 
 
 def test_ours_being_wrong_is_the_exit_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
