@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cram_kernels._triton import triton
 
 # Where launch parameters begin in the bank of constants, by compute capability.
 PARAMETERS_AT = {75: 0x160, 80: 0x160, 86: 0x160, 89: 0x160, 90: 0x210, 100: 0x380, 120: 0x380}
+NEIGHBOURS = 24  # a multiple of the usual numbers of heads
 SIZES = {"i1": 1, "u1": 1, "i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "fp32": 4}
 
 
@@ -83,10 +85,10 @@ class KernelCount:
     loads: dict[str, tuple[float, float]]
     stores: dict[str, tuple[float, float]]
     wide_share: float
-    instructions: int
-    special: int
-    barriers: int
-    shuffles: int
+    instructions: float
+    special: float
+    barriers: float
+    shuffles: float
     cycles: float
     dram_waits: int
     in_flight: int
@@ -149,7 +151,7 @@ def place_arguments(launch: CompiledLaunch, arch: int) -> tuple[list[Parameter],
 class _Sample:
     """One program that was run, and for how many it stands."""
 
-    weight: int
+    weight: float
     trace: Trace
     memory: GlobalMemory
 
@@ -174,14 +176,19 @@ class _Sampler:
     def run_all(self) -> list[_Sample]:
         """Run as many programs as there are kinds.
 
-        All programs of a launch do the same, except for those at the end, which have fewer rows or none: the first that
-        differs from program 0 is found by bisection, and all behind it are taken to be like the last.
+        Where neighbours differ, because they take different tensors or heads, a row of neighbours stands for all.
+        Otherwise all programs do the same, except for those at the end, which have fewer rows or none.
         """
         first = self.run(0)
-        shared = {tensor.name for tensor in self.tensors if self._is_shared(tensor, first[1])}
-        if shared:
-            self.cached = frozenset(shared)
-            first = self.run(0)
+        last = self.launch.programs - 1
+        probes = {min(place, last) for place in (1, 3, last // 2)} - {0, last}
+        if all(_signature(*self.run(probe)) == _signature(*first) for probe in probes):
+            return self._run_ends(first)
+        count = min(NEIGHBOURS, last + 1)
+        return [_Sample((last + 1) / count, *self.run(place)) for place in range(count)]
+
+    def _run_ends(self, first: tuple[Trace, GlobalMemory]) -> list[_Sample]:
+        """Find by bisection the first program that differs; those behind it are taken to be like the last."""
         most = self.launch.programs - 1
         last = self.run(most)
         if _signature(*first) == _signature(*last):
@@ -197,15 +204,19 @@ class _Sampler:
         samples = [_Sample(high, *first), _Sample(1, *odd)]
         return [*samples, _Sample(most - high, *last)] if most > high else samples
 
-    def _is_shared(self, tensor: TensorInfo, memory: GlobalMemory) -> bool:
-        """Return whether all programs together read more of a tensor than it holds, so that it is in the L2 cache."""
-        traffic = memory.loads.get(tensor.name)
-        return traffic is not None and traffic.first * self.launch.programs > 1.5 * tensor.elements_bytes
+    def run_timed(self, samples: list[_Sample]) -> Trace:
+        """Run the first program with a warm L2 cache: it holds what all programs together read more than once."""
+        sums: Counter[str] = Counter()
+        for sample in samples:
+            sums.update({name: sample.weight * traffic.first for name, traffic in sample.memory.loads.items()})
+        cached = {tensor.name for tensor in self.tensors if sums[tensor.name] > 1.5 * tensor.elements_bytes}
+        self.cached = frozenset(cached)
+        return self.run(0)[0] if cached else samples[0].trace
 
 
-def _signature(trace: Trace, memory: GlobalMemory) -> tuple[int, ...]:
+def _signature(trace: Trace, memory: GlobalMemory) -> tuple[object, ...]:
     books = (memory.loads, memory.stores)
-    return (trace.instructions, *(sum(traffic.requested for traffic in book.values()) for book in books))
+    return (trace.instructions, *({name: traffic.requested for name, traffic in book.items()} for book in books))
 
 
 def _sum_traffic(samples: list[_Sample], tensors: list[TensorInfo], is_store: bool) -> dict[str, tuple[float, float]]:
@@ -233,11 +244,11 @@ def count_launch(launch: CompiledLaunch, arch: int) -> KernelCount:
     resident = count_resident(gpu, launch.warps, registers, launch.shared)
     sampler = _Sampler(launch, arch, program)
     samples = sampler.run_all()
-    trace, memory = samples[0].trace, samples[0].memory
+    trace, memory = sampler.run_timed(samples), samples[0].memory
     loads, stores = (_sum_traffic(samples, sampler.tensors, is_store) for is_store in (False, True))
     traffics = [*memory.loads.values(), *memory.stores.values()]
 
-    def total(*opcodes: str) -> int:
+    def total(*opcodes: str) -> float:
         return sum(
             sample.weight * number
             for sample in samples

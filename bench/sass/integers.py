@@ -60,12 +60,13 @@ def combine(inputs: list[Predicate], table: int) -> Predicate:
     return Predicate(true, false)
 
 
-_TABLES = {"AND": 0b11000000, "OR": 0b11111100, "XOR": 0b00111100}
-
-
 def join(how: str, a: Predicate, b: Predicate) -> Predicate:
     """Return a AND, OR or XOR b."""
-    return combine([a, b, TRUE], _TABLES[how])
+    if how == "AND":
+        return Predicate(a.true & b.true, a.false | b.false)
+    if how == "OR":
+        return Predicate(a.true | b.true, a.false & b.false)
+    return Predicate(a.true & b.false | a.false & b.true, a.true & b.true | a.false & b.false)
 
 
 def signed(value: Bits) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from bench.sass.registers import Registers
 
 MOST_STEPS = 2_000_000
 SPECIAL_REGISTERS = {"SR_TID.X": "thread", "SR_CTAID.X": "x", "SR_CTAID.Y": "y", "SR_CTAID.Z": "z", "SR_LANEID": "lane"}
+JUMPS = frozenset({"BRA", "EXIT", "CALL", "RET", "JMP"})
 LOADS, STORES = frozenset({"LDG", "LDGSTS", "LD"}), frozenset({"STG", "ST", "RED", "ATOMG", "ATOM"})
 
 
@@ -85,6 +86,9 @@ class Machine:
         self.memory = GlobalMemory(tensors)
         self.trace = Trace()
         numbers = np.arange(self.threads, dtype=np.uint32)
+        self._everyone = np.ones(self.threads, np.bool_)
+        self._end = len(program.instructions)
+        self.registers.everyone = self._everyone
         self._special = {"thread": numbers, "lane": numbers % 32} | {
             axis: np.array([number], np.uint32) for axis, number in zip("xyz", place, strict=True)
         }
@@ -102,42 +106,51 @@ class Machine:
         Raises:
             RuntimeError: if that does not happen.
         """
-        position = np.zeros(self.threads, np.int64)
-        done = len(self.program.instructions)
+        here, positions = 0, None  # positions of the threads, where they have parted
         for _ in range(MOST_STEPS):
-            here = int(position.min())
-            if here >= done:
+            if positions is not None:
+                here = int(positions.min())
+            if here >= self._end:
                 self.trace.cycles = self._clock
                 return self.trace
-            active = position == here
-            self._step(self.program.instructions[here], here, active, position, done)
+            active = self._everyone if positions is None else positions == here
+            jump = self._step(self.program.instructions[here], here, active)
+            if positions is None and (jump is None or jump[0].all()):
+                here = here + 1 if jump is None else jump[1]
+                continue
+            positions = np.full(self.threads, here) if positions is None else positions
+            positions[active] = here + 1
+            if jump is not None:
+                positions[jump[0]] = jump[1]
+            if (positions == positions[0]).all():
+                here, positions = int(positions[0]), None
         raise RuntimeError(f"a program did not end within {MOST_STEPS} instructions")
 
     # --- one instruction
 
-    def _step(self, instruction: Instruction, here: int, active: Bools, position: np.ndarray, done: int) -> None:
+    def _step(self, instruction: Instruction, here: int, active: Bools) -> tuple[Bools, int] | None:
+        """Execute an instruction. Returns which threads jump, and where to; None where none does."""
         guard = TRUE if instruction.guard is None else self.registers.predicate(instruction.guard)
-        lanes = active & guard.true
-        warps = int(active.reshape(-1, 32).any(1).sum())
-        self.trace.opcodes[".".join((instruction.opcode, *instruction.modifiers))] += warps
-        timed = bool(active[:32].any())
+        lanes = active if instruction.guard is None else active & guard.true
+        together = active is self._everyone
+        warps = self.threads // 32 if together else int(active.reshape(-1, 32).any(1).sum())
+        self.trace.opcodes[instruction.name] += warps
+        timed = together or bool(active[:32].any())
         if timed:
             self._wait(instruction)
-        position[active] = here + 1
-        if instruction.opcode in ("BRA", "EXIT", "CALL", "RET", "JMP"):
-            self._jump(instruction, here, active, guard, position, done)
-            latency, from_dram = 0.0, False
+        jump, latency, from_dram = None, 0.0, False
+        if instruction.opcode in JUMPS:
+            jump = self._jump(instruction, here, active, guard)
         elif instruction.opcode in LOADS or instruction.opcode in STORES:
             latency, from_dram = self._access(instruction, lanes)
         else:
             self._compute(instruction, lanes)
-            latency, from_dram = self._latency(instruction), False
+            latency = self._latency(instruction)
         if timed:
             self._issue(instruction, latency, from_dram)
+        return jump
 
-    def _jump(
-        self, instruction: Instruction, here: int, active: Bools, guard: Predicate, position: np.ndarray, done: int
-    ) -> None:
+    def _jump(self, instruction: Instruction, here: int, active: Bools, guard: Predicate) -> tuple[Bools, int] | None:
         for operand in instruction.operands:
             if operand.kind == "predicate":
                 other = self.registers.predicate(operand)
@@ -145,17 +158,17 @@ class Machine:
         if not guard.known:
             self.trace.unknown[instruction.opcode] += 1
         lanes = active & ~guard.false
+        if not lanes.any():
+            return None
         if instruction.opcode == "EXIT":
-            position[lanes] = done
-            return
+            return lanes, self._end
         if instruction.opcode == "RET":
-            position[lanes] = self._returns.pop()
-            return
+            return lanes, self._returns.pop()
         if instruction.opcode == "CALL":
             self._returns.append(here + 1)
         label = next(operand.name for operand in instruction.operands if operand.kind == "label")
         target = self.program.labels[label]
-        position[lanes] = done if target == here else target
+        return lanes, self._end if target == here else target
 
     def _access(self, instruction: Instruction, lanes: Bools) -> tuple[float, bool]:
         is_store = instruction.opcode in STORES
@@ -197,7 +210,8 @@ class Machine:
             if operand.kind == "predicate":
                 self.registers.write_predicate(operand.name, UNKNOWN, lanes)
             elif operand.kind == "register":
-                words = 4 if instruction.opcode in ("HMMA", "IMMA", "LDSM") else max(1, instruction.width // 4)
+                matrices = next((int(part) for part in instruction.modifiers if part in ("2", "4")), 1)
+                words = {"LDSM": matrices, "HMMA": 4}.get(instruction.opcode, max(1, instruction.width // 4))
                 self.registers.write_words(operand, None, words, lanes)
                 return
             else:

@@ -69,6 +69,11 @@ class Instruction:
     waits: tuple[int, ...]
 
     @cached_property
+    def name(self) -> str:
+        """Return the opcode with its modifiers."""
+        return ".".join((self.opcode, *self.modifiers))
+
+    @cached_property
     def width(self) -> int:
         """Return the bytes of a thread that a load or store moves, or a constant load reads."""
         widths = {"256": 32, "128": 16, "64": 8, "U16": 2, "S16": 2, "U8": 1, "S8": 1}

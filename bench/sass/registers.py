@@ -18,6 +18,7 @@ class Registers:
     def __init__(self, constants: dict[int, int]) -> None:
         """Begin with nothing known."""
         self.constants = constants
+        self.everyone: Bools | None = None  # the array that stands for all threads; any other is looked into
         self._values: dict[str, Bits] = {}
         self._predicates: dict[str, Predicate] = {}
 
@@ -29,9 +30,10 @@ class Registers:
 
     def write(self, name: str, value: Bits | None, lanes: Bools) -> None:
         """Write a register in some threads."""
-        if name in ("RZ", "URZ") or not lanes.any():
+        partial = lanes is not self.everyone and not lanes.all()
+        if name in ("RZ", "URZ") or (partial and not lanes.any()):
             return
-        if value is not None and not name.startswith("U") and not lanes.all():
+        if value is not None and partial and not name.startswith("U"):
             # Threads whose value was not known get the new one too: a register holds either addresses or data.
             value = np.where(lanes, value, self._values.get(name, value))
         if value is None:
@@ -41,9 +43,10 @@ class Registers:
 
     def write_predicate(self, name: str, value: Predicate, lanes: Bools) -> None:
         """Write a predicate in some threads."""
-        if name in ("PT", "UPT") or not lanes.any():
+        partial = lanes is not self.everyone and not lanes.all()
+        if name in ("PT", "UPT") or (partial and not lanes.any()):
             return
-        if not name.startswith("U") and not lanes.all():
+        if partial and not name.startswith("U"):
             old = self._predicates.get(name, UNKNOWN)
             value = Predicate(np.where(lanes, value.true, old.true), np.where(lanes, value.false, old.false))
         self._predicates[name] = value
