@@ -114,7 +114,8 @@ def build_reduction(instruction: Instruction) -> Step:
     def run(lanes: Lanes, active: Array | None) -> None:
         check_members(lanes, active, read_members(lanes))
         values = lanes.spread(read(lanes)).reshape(-1, WARP)
-        lanes.require_defined(active)
+        if lanes.undefined is not None:  # one undefined value makes that of its whole warp undefined
+            lanes.undefined = lanes.undefined.reshape(-1, WARP).any(1).repeat(WARP)
         if active is not None and (active.reshape(-1, WARP).any(1) != active.reshape(-1, WARP).all(1)).any():
             raise WarpError("a reduction by a part of a warp")
         result = _REDUCTIONS[mode](values, axis=1, dtype=values.dtype)
