@@ -1,5 +1,6 @@
 # make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
-# make proofs: kills, signals, full disks, damaged files, odd inputs, stopped processes, twins of held-out text.
+# make proofs: kills, signals, full disks, damaged files, odd inputs, stopped processes, twins of held-out text,
+# kernels as compiled.
 # Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
 PYTHON ?= python3
 VENV ?= .venv
@@ -27,6 +28,7 @@ proofs: $(STAMP)
 	$(RUN) -m proofs.disks
 	$(RUN) -m proofs.damage
 	$(RUN) -m proofs.fuzz
+	$(RUN) -m proofs.ptx
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
