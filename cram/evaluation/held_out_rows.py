@@ -98,9 +98,11 @@ def _make_windows(documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, se
     for document in documents:
         encoding = tokenizer.encode(document.text)
         places = select_text_tokens(encoding, controls)
-        ids = [encoding.ids[place] for place in places]
-        offsets = [encoding.offsets[place] for place in places]
-        added = [encoding.special_tokens_mask[place] for place in places]
+        # Each of these attributes is a new list of the whole document whenever it is read.
+        all_ids, all_offsets, all_added = encoding.ids, encoding.offsets, encoding.special_tokens_mask
+        ids = [all_ids[place] for place in places]
+        offsets = [all_offsets[place] for place in places]
+        added = [all_added[place] for place in places]
         byte_counts = count_token_bytes(document.text, offsets, added)
         document_key = np.frombuffer(bytes.fromhex(document.hash)[:8], "<u8")
         for window, begin in enumerate(range(0, len(ids), seq_len)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from cram.config.data import FilterConfig
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
@@ -120,9 +120,11 @@ class DocumentTokenizer:
         encodings = self._tokenizer.encode_batch_fast(texts)
         if not self._controls:
             return [encoding.ids for encoding in encodings]
-        return [
-            [encoding.ids[place] for place in select_text_tokens(encoding, self._controls)] for encoding in encodings
-        ]
+        return [self._select_text_ids(encoding) for encoding in encodings]
+
+    def _select_text_ids(self, encoding: Encoding) -> list[int]:
+        ids = encoding.ids  # read once, because it is a new list of the whole document whenever it is read
+        return [ids[place] for place in select_text_tokens(encoding, self._controls)]
 
     def _search_held_out(
         self, index: HeldOutIndex, result: TokenizedDocuments, documents: list[Document], texts: list[str]
