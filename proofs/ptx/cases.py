@@ -84,13 +84,23 @@ def draw(*shape: int, dtype: str = "fp32", seed: int = 0, scale: float = 1.0) ->
 
 
 def set_hard_values(x: Tensor, values: str) -> Tensor:
-    """Return rows with hard values: `offset`, `nan`, `inf`, or as they are.
+    """Return rows with hard values, or as they are.
 
-    `offset` adds 10,000 to all. `nan` and `inf` put a NaN, and infinities of either sign, into the first rows.
+    Args:
+        x: (rows, width).
+        values: `offset` adds 10,000 to all. `nan` and `inf` put a NaN, and infinities of either sign, into the first
+            rows. `tiny` makes variances of 1e-40, and `zero` all 0. `apart` makes the rows parts of longer rows
+            of NaN, which begin at no multiple of 16 bytes.
     """
     x = x.clone()
-    width = x.shape[-1]
-    if values == "offset":
+    rows, width = x.shape
+    if values == "apart":
+        longer = torch.full((rows, width + 7), float("nan"), dtype=x.dtype)
+        longer[:, 3:-4] = x
+        x = longer[:, 3:-4]
+    elif values in ("tiny", "zero"):
+        x = x * (1e-20 if values == "tiny" else 0.0)
+    elif values == "offset":
         x = (x.double() + 1e4).to(x.dtype)
     elif values == "nan":
         x[0, width // 2] = float("nan")

@@ -100,7 +100,7 @@ def cross_entropy_cases(dtype: str) -> Iterator[Case]:
         backward = partial(check_cross_entropy_backward, dtype, classes, terms)
         yield Case("cross_entropy_forward", about, dtype, forward, quick)
         yield Case("cross_entropy_backward", about, dtype, backward, quick)
-    for classes, values in product((100, 5003), ("offset", "nan", "inf", "cold", "wide")):
+    for classes, values in product((100, 5003), ("offset", "nan", "inf", "cold", "wide", "apart")):
         about = f"{ROWS}x{classes}, {values}"
         forward = partial(check_cross_entropy, dtype, classes, PLAIN, values)
         yield Case("cross_entropy_forward", about, dtype, forward)

@@ -7,6 +7,8 @@ by semicolons. Names of registers end in a number, and their declarations give t
 import re
 from dataclasses import dataclass, field
 
+import numpy as np
+
 # Bits of a register by its declared type. Predicates have 1.
 WIDTHS = {"pred": 1, "b8": 8, "b16": 16, "b32": 32, "b64": 64, "u16": 16, "u32": 32, "u64": 64, "f32": 32, "f64": 64}
 # Registers that the machine sets before the first instruction.
@@ -125,9 +127,11 @@ class _Names:
 
 
 def parse_number(word: str) -> int:
-    """Return the value of an integer, or the bits of `0f3F800000` and `0d3FF0000000000000`."""
+    """Return the value of an integer, or the bits of `0f3F800000`, `0d3FF0000000000000` and `1.0`, the last in fp32."""
     if word[:2] in ("0f", "0F", "0d", "0D"):
         return int(word[2:], 16)
+    if "." in word:
+        return int(np.array(float(word), np.float32).view(np.uint32))
     return int(word.rstrip("U"), 0)
 
 

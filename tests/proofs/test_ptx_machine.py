@@ -162,6 +162,27 @@ def test_small_matrices(ptx: Any) -> None:
         assert (entries == (matrix.T if suffix else matrix)).all()
 
 
+@pytest.mark.parametrize("suffix", ["", ".trans"])
+def test_small_matrices_are_stored_as_they_are_loaded(ptx: Any, suffix: str) -> None:
+    output = words(32)
+    ptx.run(
+        OWN
+        + f"""and.b32 %r11, %r1, 7; shl.b32 %r11, %r11, 4; add.s32 %r11, %r11, %r6;
+        shl.b32 %r8, %r1, 1; shl.b32 %r9, %r8, 16; or.b32 %r9, %r9, %r8; add.s32 %r9, %r9, 65536;
+        stmatrix.sync.aligned.m8n8.x1{suffix}.shared.b16 [%r11], {{%r9}}; bar.sync 0; ld.shared.b32 %r10, [%r7];"""
+        + STORE,
+        output,
+    )
+    matrix = np.arange(64).reshape(8, 8)
+    assert (output.view(np.uint16).reshape(8, 8) == (matrix.T if suffix else matrix)).all()
+
+
+def test_threads_that_are_here(ptx: Any) -> None:
+    output = words(32)
+    ptx.run(OWN + "setp.lt.u32 %p1, %r1, 5; mov.b32 %r10, 0; @%p1 activemask.b32 %r10;" + STORE, output)
+    assert output.tolist() == [31] * 5 + [0] * 27
+
+
 # --- memory
 
 
@@ -219,6 +240,40 @@ def test_asynchronous_copies_come_when_they_are_waited_for(ptx: Any) -> None:
     assert output[:32].tolist() == [i + 32 if i < 24 else 0 for i in range(32)]
     ptx.run(body.replace("WAIT", "1").replace("FROM", "128"), output[:32], source, shared=256)
     assert output[:32].tolist() == [0xFFFFFFFF] * 32  # not there yet
+
+
+def test_bytes_are_extended_by_zeros_or_by_their_sign(ptx: Any) -> None:
+    source, output = np.array([0x80, 0x7F] * 16, np.uint8), words(32)
+    body = OWN + "ld.param.b64 %rd3, [kernel_param_1]; cvt.u64.u32 %rd4, %r1; add.s64 %rd3, %rd3, %rd4;"
+    ptx.run(body + "ld.global.u8 %rs1, [%rd3]; cvt.u32.u16 %r10, %rs1;" + STORE, output, source)
+    assert output.tolist() == [0x80, 0x7F] * 16
+    ptx.run(body + "ld.global.s8 %rs1, [%rd3]; cvt.s32.s16 %r10, %rs1;" + STORE, output, source)
+    assert output.view(np.int32).tolist() == [-128, 127] * 16
+    ptx.run(body + "mov.b16 %rs1, 0x1234; st.global.b8 [%rd3], %rs1;", output, source)
+    assert source.tolist() == [0x34] * 32
+
+
+def test_hints_for_the_cache_change_nothing(ptx: Any) -> None:
+    output = np.arange(32, dtype=np.uint32)
+    body = """createpolicy.fractional.L2::evict_first.b64 %rd5, 1.0;
+    ld.global.L1::evict_last.L2::cache_hint.b32 {%r10}, [%rd1], %rd5; add.s32 %r10, %r10, 1;
+    st.global.L1::evict_first.b32 [%rd1], {%r10};"""
+    ptx.run(OWN + body, output)
+    assert output.tolist() == list(range(1, 33))
+    with pytest.raises(PtxError, match=r"does not know this access.*ld\.global\.L3::hint"):
+        ptx.run(OWN + "ld.global.L3::hint.b32 %r10, [%rd1];", output)
+
+
+def test_the_upper_part_of_an_undefined_pair_may_stay_undefined(ptx: Any) -> None:
+    output = words(32)
+    body = """mov.b32 %r11, 0f3F800000; mov.b64 %rd5, {%r11, %r12};
+    add.f32x2 %rd6, %rd5, %rd5; mov.b64 {%r10, %r13}, %rd6;"""
+    ptx.run(OWN + body + STORE, output)
+    assert output.view(np.float32).tolist() == [2.0] * 32
+    ptx.run(OWN + body + "st.global.b32 [%rd1], %r13;", output)  # what leaks out is a NaN
+    assert np.isnan(output.view(np.float32)).all()
+    with pytest.raises(PtxError, match="has not written"):
+        ptx.run(OWN + "mov.b64 %rd5, {%r11, %r12}; st.global.b64 [%rd2], %rd5;", output)
 
 
 # --- barriers and races
