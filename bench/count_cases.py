@@ -144,7 +144,7 @@ class TorchOps(TorchDispatchMode):
         name = func.name().removeprefix("aten::").partition(".")[0]
         outputs = [value for value in (result if isinstance(result, tuple) else (result,)) if isinstance(value, Tensor)]
         inputs = [value for value in args if isinstance(value, Tensor)]
-        if not func.is_view and "empty" not in name and name not in NO_LAUNCH:
+        if func.namespace == "aten" and not func.is_view and "empty" not in name and name not in NO_LAUNCH:
             self.calls.append((name, sum(tensor.numel() * tensor.element_size() for tensor in [*inputs, *outputs])))
         return result
 

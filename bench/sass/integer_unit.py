@@ -201,13 +201,18 @@ def _select(registers: Registers, instruction: Instruction, lanes: Bools) -> Non
 
 
 def _extreme(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
-    target, a, b, chooser = instruction.operands[:4]
-    left, right, least = registers.integer(a), registers.integer(b), registers.predicate(chooser)
-    if left is None or right is None or not least.known:
+    """Handle minimum (where the predicate is true) and maximum; of a + b and c for VIADDMNMX."""
+    target, *sources, chooser = instruction.operands
+    values = [registers.integer(source) for source in sources]
+    least = registers.predicate(chooser)
+    first, last = values[0], values[-1]
+    if first is not None and len(values) == 3:
+        first = None if values[1] is None else first + values[1]
+    if first is None or last is None or not least.known:
         registers.write(target.name, None, lanes)
         return
-    smaller = left < right if instruction.has("U32") else signed(left) < signed(right)
-    registers.write(target.name, np.where(smaller == least.true, left, right), lanes)
+    smaller = first < last if instruction.has("U32") else signed(first) < signed(last)
+    registers.write(target.name, np.where(smaller == least.true, first, last), lanes)
 
 
 def _simple(function: Callable[..., Bits]) -> Handler:
@@ -293,6 +298,7 @@ _HANDLERS: dict[str, Handler] = {
     "SEL": _select,
     "IMNMX": _extreme,
     "VIMNMX": _extreme,
+    "VIADDMNMX": _extreme,
     "HFMA2": _move_halves,
     "P2R": _pack,
     "R2P": _unpack,
