@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bench.sass import predicate_unit
 from bench.sass.integers import (
     TRUE,
     U32,
@@ -15,9 +16,6 @@ from bench.sass.integers import (
     Bits,
     Bools,
     Predicate,
-    combine,
-    compare,
-    compare_long,
     extend,
     join,
     logic,
@@ -29,9 +27,7 @@ from bench.sass.integers import (
     split,
 )
 from bench.sass.program import Instruction, Operand
-from bench.sass.registers import Registers, add_operands
-
-Handler = Callable[[Registers, Instruction, Bools], None]
+from bench.sass.registers import Handler, Registers, add_operands
 
 
 def _parts(instruction: Instruction) -> tuple[list[Operand], list[Operand], list[Operand]]:
@@ -139,24 +135,6 @@ def _shift_and_add(registers: Registers, instruction: Instruction, lanes: Bools)
         registers.write_predicate(predicate.name, Predicate.of(high > 0), lanes)
 
 
-def _compare(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
-    first, second, a, b, joined = instruction.operands[:5]
-    how = next(modifier for modifier in instruction.modifiers if modifier in ("AND", "OR", "XOR"))
-    result = UNKNOWN
-    if instruction.has("U64", "S64"):
-        longs = registers.long(a), registers.long(b)
-        if longs[0] is not None and longs[1] is not None:
-            result = compare_long(instruction.modifiers, longs[0], longs[1])
-    else:
-        left, right = registers.integer(a), registers.integer(b)
-        low = registers.predicate(instruction.operands[5]) if instruction.has("EX") else None
-        if left is not None and right is not None:
-            result = compare(instruction.modifiers, left, right, low)
-    other = registers.predicate(joined)
-    registers.write_predicate(first.name, join(how, result, other), lanes)
-    registers.write_predicate(second.name, join(how, ~result, other), lanes)
-
-
 def _logic(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
     operands = list(instruction.operands)
     target = operands.pop(0) if operands[0].kind == "predicate" else None
@@ -173,24 +151,6 @@ def _logic(registers: Registers, instruction: Instruction, lanes: Bools) -> None
         value = UNKNOWN if result is None else Predicate.of(result != 0)
         joined = registers.predicate(sources[4])
         registers.write_predicate(target.name, join("AND" if instruction.has("PAND") else "OR", value, joined), lanes)
-
-
-def _predicate_logic(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
-    first, second, *inputs, table, other = instruction.operands
-    values = [registers.predicate(operand) for operand in inputs]
-    registers.write_predicate(first.name, combine(values, table.number or 0), lanes)
-    registers.write_predicate(second.name, combine(values, other.number or 0), lanes)
-
-
-def _vote(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
-    """Handle VOTE where it tells all threads what some of them have. All warps of a program agree."""
-    target, source = instruction.operands[0], registers.predicate(instruction.operands[-1])
-    if target.kind != "predicate":
-        registers.write(target.name, None, lanes)
-        return
-    summary = np.any if instruction.has("ANY") else np.all
-    value = Predicate.of(np.array([bool(summary(source.true))])) if source.known else UNKNOWN
-    registers.write_predicate(target.name, value, lanes)
 
 
 def _select(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
@@ -226,30 +186,6 @@ def _simple(function: Callable[..., Bits]) -> Handler:
     return handle
 
 
-def _pack(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
-    target, _, base, mask = instruction.operands[:4]
-    kept, bits = registers.integer(base), mask.number or 0
-    values = [registers.predicate(Operand("predicate", f"P{index}")) for index in range(7) if bits >> index & 1]
-    if kept is None or not all(value.known for value in values):
-        registers.write(target.name, None, lanes)
-        return
-    packed = np.zeros(1, np.uint32)
-    for index, value in zip((i for i in range(7) if bits >> i & 1), values, strict=True):
-        packed = packed | value.true.astype(np.uint32) << U32(index)
-    place = next((8 * int(m[1]) for m in instruction.modifiers if m in ("B1", "B2", "B3")), 0)
-    registers.write(target.name, kept & ~U32(bits << place) | packed << U32(place), lanes)
-
-
-def _unpack(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
-    _, source, mask = instruction.operands[:3]
-    value = registers.integer(source)
-    place = next((8 * int(m[1]) for m in instruction.modifiers if m in ("B1", "B2", "B3")), 0)
-    for index in range(7):
-        if (mask.number or 0) >> index & 1:
-            bit = UNKNOWN if value is None else Predicate.of((value >> U32(index + place) & U32(1)) != 0)
-            registers.write_predicate(f"P{index}", bit, lanes)
-
-
 def _to_float(instruction: Instruction, value: Bits) -> Bits:
     """Convert as I2F does. The divisor of an integer division is converted, rounded up."""
     number = signed(value) if instruction.has("S32") else value.astype(np.int64)
@@ -281,7 +217,7 @@ def _to_integer(_: Instruction, value: Bits) -> Bits:
         return np.clip(np.trunc(value.view(np.float32)), 0, 2**32 - 1).astype(np.uint64).astype(np.uint32)
 
 
-_HANDLERS: dict[str, Handler] = {
+_HANDLERS: dict[str, Handler] = predicate_unit.HANDLERS | {
     "MOV": _move,
     "R2UR": _move,
     "LDC": _load_constant,
@@ -291,17 +227,12 @@ _HANDLERS: dict[str, Handler] = {
     "VIADD": _add,
     "IMAD": _multiply,
     "LEA": _shift_and_add,
-    "ISETP": _compare,
     "LOP3": _logic,
-    "PLOP3": _predicate_logic,
-    "VOTE": _vote,
     "SEL": _select,
     "IMNMX": _extreme,
     "VIMNMX": _extreme,
     "VIADDMNMX": _extreme,
     "HFMA2": _move_halves,
-    "P2R": _pack,
-    "R2P": _unpack,
     "MUFU": _reciprocal,
     "SHF": _simple(lambda i, a, n, c: shift(i.modifiers, a, n, c)),
     "PRMT": _simple(lambda _, a, s, b: permute(a, s, b)),
@@ -315,7 +246,6 @@ HANDLERS: dict[str, Handler] = (
     _HANDLERS
     | {f"U{name}": handler for name, handler in _HANDLERS.items()}
     | {
-        "VOTEU": _vote,
         "LDCU": _load_constant,
         "ULDC": _load_constant,
     }

@@ -1,6 +1,7 @@
 """The registers of all threads of a program, and the operands of an instruction that reads and writes them."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -131,6 +132,9 @@ class Registers:
                 return None
             total = total + part.astype(np.uint64)
         return total
+
+
+Handler = Callable[[Registers, Instruction, Bools], None]
 
 
 def following(name: str, words: int) -> str:
