@@ -115,12 +115,12 @@ def run_step(name: str, out: Path, tiny: bool, execute: Execute) -> Record:
     status = execute(command, folder / LOG, step.limit)
     seconds = time.monotonic() - began
     state = DONE if status == 0 else f"stopped after {step.limit:.0f} s" if status is None else f"failed ({status})"
-    files = sorted(str(path.relative_to(out)) for path in folder.rglob("*.json"))
+    results = sorted(path for place in ("*.json", "run/*.json") for path in folder.glob(place))
     return {
         "state": state,
         "seconds": round(seconds, 1),
         "last_line": last_line(folder / LOG),
-        "results": [name for name in files if "/export/" not in name and "/shards/" not in name],
+        "results": [str(path.relative_to(out)) for path in results],
         "command": command,
         "tiny": tiny,
     }

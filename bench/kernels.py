@@ -185,6 +185,7 @@ def run_cases(config: KernelBenchConfig, device: torch.device) -> Result:
             continue
         skipped = {"compile"} if config.quick and case.op in SLOW_TO_COMPILE else set()
         names = [provider for provider in installed if provider not in skipped]
+        print(f"\n{time.monotonic() - began:4.0f} s  {case.name} begins: {', '.join(names)}", flush=True)
         try:
             result = run_case(case, device, names, config.seconds, timed=not config.check_only)
         except torch.OutOfMemoryError as error:

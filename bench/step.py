@@ -105,8 +105,10 @@ class StepResults:
         self.results: Result = {"machine": describe_machine(device), "cases": {}, "training": {}, "left_out": []}
 
     def has_time(self, name: str) -> bool:
-        """Return whether a contender may begin. If not, its name is recorded."""
-        if time.monotonic() - self._began < self._limit:
+        """Return whether a contender may begin, and say so. If it may not, its name is recorded."""
+        seconds = time.monotonic() - self._began
+        if seconds < self._limit:
+            print(f"{seconds:4.0f} s  {name} begins", flush=True)
             return True
         self.results["left_out"].append(name)
         print(f"{name}: left out, because {self._limit:.0f} s are over", flush=True)

@@ -89,7 +89,9 @@ def test_measures_the_update_of_a_run_and_profiles_it(tmp_path: Path, capsys: py
         assert tuple(shares) == KINDS
         assert sum(shares.values()) == pytest.approx(1.0)
         assert min(shares["matrix products"], shares["our kernels"], shares["optimizer"]) > 0
-    assert "tiny eager muon, micro-batch 4:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("   0 s  tiny eager begins\n")
+    assert "tiny eager muon, micro-batch 4:" in printed
 
 
 @pytest.mark.usefixtures("small")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cram_kernels as ck
 from cram_kernels import _settings, _tuned
@@ -208,6 +210,52 @@ def test_other_json_and_missing_files_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     with pytest.raises(ValueError, match="there is no such file"):
         choose()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(ENTRY)), inner, max_size=9),
+    max_leaves=9,
+)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "kernel": st.sampled_from(list(HOLDS_ROW)) | ANYTHING,
+        "dtype": st.sampled_from(["fp32", "fp16", "bf16"]) | ANYTHING,
+        "width": st.integers(-1, 9000) | ANYTHING,
+        **{name: st.sampled_from([1, 2, 4, 8, 16, 64, 1024, 1 << 20]) | ANYTHING for name in Tuned._fields},
+    }
+)
+
+
+@pytest.mark.no_launch
+@given(content=st.fixed_dictionaries({}, optional={n: st.just(v) | ANYTHING for n, v in FILE.items()}) | ANYTHING)
+def test_any_json_is_read_or_refused_in_one_line(content: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    check_anything(content, tmp_path_factory)
+
+
+@pytest.mark.no_launch
+@given(entries=st.lists(ENTRIES, max_size=3))
+def test_any_entries_are_read_or_refused_in_one_line(
+    entries: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check_anything(FILE | {"entries": entries}, tmp_path_factory)
+
+
+def check_anything(content: Any, folders: pytest.TempPathFactory) -> None:
+    """Check that what is read can be launched, and that other content is refused by the one error."""
+    path = folders.getbasetemp() / "any.json"
+    path.write_text(json.dumps(content))
+    _tuned.read_settings_file.cache_clear()
+    try:
+        file = _tuned.read_settings_file(str(path))
+    except ValueError as error:
+        assert str(error).startswith(f"{VARIABLE}={path}: ") and "\n" not in str(error)
+        return
+    assert len(file.entries) == len(content["entries"])
+    for choice, tuned in file.entries.items():
+        assert find_obstacle(choice, tuned) is None
+        assert choice.width >= 1 and min(tuned) >= 1 and tuned.rows & (tuned.rows - 1) == 0
+        assert tuned.block >= choice.width or not HOLDS_ROW[choice.kernel]
 
 
 CALLS: dict[str, tuple[int, Callable[[torch.Tensor], Any]]] = {
