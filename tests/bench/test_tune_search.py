@@ -110,6 +110,12 @@ def test_every_turn_counts() -> None:
     assert asked.count(RULE) == 1 + TURNS
 
 
-def test_the_rule_is_never_better_than_itself() -> None:
+def test_the_rule_is_never_better_than_itself_on_a_gpu_that_gets_faster() -> None:
+    times = iter([1.0, *[9.0] * 5, 8.0, 1.0])
+    found = search(SOFTMAX, RULE, lambda _: timing(next(times)))
+    assert found is not None and not found.better and found.settings == RULE
+
+
+def test_equal_times_are_not_better() -> None:
     found = search(SOFTMAX, RULE, lambda _: timing(1.0, 0.0))
     assert found is not None and not found.better and found.settings == RULE
