@@ -116,9 +116,11 @@ def layer_norm_cases(dtype: str) -> Iterator[Case]:
 # --- softmax
 
 
-def check_softmax(dtype: str, shape: tuple[int, ...], masked: str, values: str = "") -> Iterable[Check]:
+def check_softmax(
+    dtype: str, shape: tuple[int, ...], masked: str, values: str = "", scale: float = 0.37
+) -> Iterable[Check]:
     """Check the shares of scale * x, over all positions or those of a mask that is shared as `masked` says."""
-    scale, width = 0.37, shape[-1]
+    width = shape[-1]
     x = draw(*shape, dtype=dtype, scale=4.0)
     x = set_hard_values(x.view(-1, width), values).view(shape)
     mask = None
@@ -130,7 +132,9 @@ def check_softmax(dtype: str, shape: tuple[int, ...], masked: str, values: str =
     scores = scale * x.double()
     kept = torch.ones(shape, dtype=torch.bool) if mask is None else mask.expand(shape)
     expected = torch.softmax(scores.masked_fill(~kept, float("-inf")), -1)
-    yield Check("p", got, expected.masked_fill(~kept.any(-1, keepdim=True), 0.0), TOLERANCES[dtype])
+    # scale * x is rounded before the largest is taken away, as in torch. At 3,700 that is off by 1.2e-4 each.
+    tolerance = max(TOLERANCES[dtype], 2.5e-4 if values == "offset" and scale != 1 else 0)
+    yield Check("p", got, expected.masked_fill(~kept.any(-1, keepdim=True), 0.0), tolerance)
 
 
 def check_softmax_backward(dtype: str, rows: int, width: int, values: str = "") -> Iterable[Check]:
@@ -161,6 +165,9 @@ def softmax_cases(dtype: str) -> Iterator[Case]:
     for width, values in product((100, 33_000), ("offset", "nan", "inf", "apart")):
         call = partial(check_softmax, dtype, (3, width), "", values)
         yield Case("softmax_forward", f"3x{width}, {values}", dtype, call)
+    for width in (100, 33_000):
+        call = partial(check_softmax, dtype, (3, width), "", "offset", 1.0)
+        yield Case("softmax_forward", f"3x{width}, offset, scale 1", dtype, call)
     for width, values in product((100, 33_000), ("nan", "apart")):
         call = partial(check_softmax_backward, dtype, 3, width, values)
         yield Case("softmax_backward", f"3x{width}, {values}", dtype, call)

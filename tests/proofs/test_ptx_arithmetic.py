@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proofs.ptx.errors import PtxError
+from proofs.ptx.integers import multiply_high
 
 Apply = Callable[..., Any]
 F32 = st.integers(0, 2**32 - 1).map(lambda bits: float(np.array(bits, np.uint32).view(np.float32)))
@@ -75,17 +76,17 @@ def round_to_float(exact: Fraction) -> float:
     return float(np.copysign(value if value < 2.0**128 else np.inf, 1 if exact > 0 else -1))
 
 
-def test_fma_just_above_a_tie_rounds_up(apply: Apply) -> None:
-    # 1 + 2^-24 lies between two floats, and 2^-80 more cannot be seen in float64.
-    a, b, c = floats(1 + 2**-12, 2**-40), floats(2**-12, 2**-40), floats(1 - 2**-12, 1 + 2**-23)
-    tie = floats(1 + 2**-24 - 2**-24)  # the first: 2^-12 + 2^-24 + 1 - 2^-12 = 1 + 2^-24, a tie, to even
-    result = apply("fma.rn.f32", a, b, c, result=np.float32)
-    assert result[0] == tie[0] and result[1] == np.float32(1 + 2**-23)
-    # (1 + 2^-23) 2^-24 + 1 is above the tie by 2^-47, and so is a product whose excess of 2^-70 float64 loses
-    above = apply("fma.rn.f32", floats(1 + 2**-23), floats(2**-24), floats(1), result=np.float32)
-    assert above[0] == np.float32(1 + 2**-23)
-    lost = apply("fma.rn.f32", floats(2**-24 * (1 + 2**-23)), floats(1 - 2**-23), floats(1), result=np.float32)
-    assert lost[0] == 1.0  # 2^-24 (1 - 2^-46) is below the tie, and float64 would see the tie
+def test_fma_sees_what_float64_would_lose(apply: Apply) -> None:
+    # a * b = 2^-24 (1 - 2^-46). Added to 1 + 2^-23 it lies just below the middle of two floats, of which the upper one
+    # is even. A sum in float64 is the middle itself, and would be rounded up.
+    a, b, c = floats(2**-24 * (1 + 2**-23)), floats(1 - 2**-23), floats(1 + 2**-23)
+    assert apply("fma.rn.f32", a, b, c, result=np.float32)[0] == np.float32(1 + 2**-23)
+    assert apply("fma.rn.f32", -a, b, -c, result=np.float32)[0] == np.float32(-1 - 2**-23)
+    # Taken away from 1 + 2^-22, which is even, it leaves a little more than the middle, which would be rounded down.
+    assert apply("fma.rn.f32", -a, b, floats(1 + 2**-22), result=np.float32)[0] == np.float32(1 + 2**-22)
+    below = apply("fma.rn.f32", -a, b, floats(1 + 3 * 2**-23), result=np.float32)
+    assert below[0] == np.float32(1 + 3 * 2**-23)
+    assert apply("fma.rn.f32", a, -b, -c, result=np.float32)[0] == np.float32(-1 - 2**-23)
 
 
 @some
@@ -234,6 +235,16 @@ def test_maxima_drop_nan_unless_asked(apply: Apply) -> None:
     assert equal(apply("max.f32", a, b, b + 1, result=np.float32), floats(3, 1, 1, np.nan))
 
 
+def test_signs(apply: Apply) -> None:
+    a, b = floats(-0.0, 1), floats(3, -2)
+    assert apply("copysign.f32", a, b, result=np.float32).tolist() == [-3, 2]
+    assert equal(apply("neg.f32", a, result=np.float32), floats(0.0, -1))
+    assert equal(apply("abs.f32", b, result=np.float32), floats(3, 2))
+    word = np.array([5], np.uint32)
+    assert apply("neg.s32", word, result=np.int32)[0] == -5
+    assert apply("not.b32", word, result=np.uint32)[0] == 0xFFFF_FFFA
+
+
 def test_ftz_flushes_operands_and_results(apply: Apply) -> None:
     tiny, least = float(2.0**-130), float(2.0**-126)
     assert equal(apply("mul.f32", floats(least), floats(0.25), result=np.float32), floats(2.0**-128))
@@ -302,3 +313,8 @@ def test_comparisons_with_nan(apply: Apply, ptx: Any) -> None:
 def test_what_is_unknown_is_refused_by_name_and_line(apply: Apply, opcode: str) -> None:
     with pytest.raises(PtxError, match=rf"line \d+: {opcode}"):
         apply(opcode, floats(1), floats(1), result=np.float32)
+
+
+def test_the_upper_half_of_products() -> None:
+    a, b = np.array([2**64 - 1, 2**63 + 12345], np.uint64), np.array([2**64 - 1, 987654321987654321], np.uint64)
+    assert multiply_high(a, b).tolist() == [int(i) * int(j) >> 64 for i, j in zip(a, b, strict=True)]
