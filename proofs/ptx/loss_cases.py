@@ -30,7 +30,8 @@ def compute_losses(logits: Tensor, target: Tensor, terms: LossTerms) -> tuple[Te
     x = logits.double()
     valid = target != terms.ignore_index
     index = torch.where(valid, target, 0)[:, None]
-    lse = torch.logsumexp(x, -1)
+    row_max = x.amax(-1)
+    lse = row_max + (x - row_max[:, None]).exp().sum(-1).log()  # NaN where a logit is infinite, as torch's losses are
     losses = (1 - terms.label_smoothing) * (lse - x.gather(1, index)[:, 0]) + terms.z_loss * lse**2
     if terms.label_smoothing:
         losses = losses + terms.label_smoothing * (lse - x.mean(-1))
