@@ -21,7 +21,7 @@ from cram.errors import CramError
 from cram.files.atomic import write_json
 from cram_kernels._triton import HAS_TRITON, triton
 
-PROVIDERS = ("ours", *PACKAGES)
+PROVIDERS = ("ours", *PACKAGES, "inductor")
 ABOUT = """Count what every kernel does as compiled, and bound its time. Needs no GPU.
 
     python -m bench.count_kernels
@@ -82,7 +82,7 @@ def main(words: list[str]) -> int:
     if not HAS_TRITON:
         raise CramError("Triton is not installed: without it no kernel can be compiled.")
     archs = [int(arch) for arch in choose("archs", list(map(str, config.archs)), map(str, GPUS))]
-    installed = [name for name in PROVIDERS if name == "ours" or is_installed(name)]
+    installed = [name for name in PROVIDERS if name not in PACKAGES or is_installed(name)]
     providers = choose("providers", config.providers, PROVIDERS, default=installed)
     cases = select_cases(config)
     before: dict[Key, dict[str, Any]] = {}

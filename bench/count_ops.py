@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench import count_inductor
 from bench.bounds import GPUS, LAUNCH_SECONDS, Bounds, compute_bounds
 from bench.count_cases import calls_of_ours, record_torch
 from bench.count_peers import find_call
@@ -99,7 +100,10 @@ def compile_ours(launch: Launch, arch: int) -> CompiledLaunch:
 def count_peer(peer: str, case: KernelCase, direction: str, arch: int) -> OpCount | None:
     """Count the launches of a peer; None where it has none for this direction of the case."""
     with record_jit(arch) as recorded:
-        call = find_call(peer, case, direction)
+        if peer == "inductor":
+            call = count_inductor.find_call(case, direction, arch, recorded)
+        else:
+            call = find_call(peer, case, direction)
         if call is None:
             return None
         with record_torch() as torch_ops:

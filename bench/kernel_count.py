@@ -121,11 +121,12 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
 def describe_tensor(name: str, tensor: torch.Tensor) -> TensorInfo:
     """Return what the count must know about a tensor."""
     itemsize = tensor.element_size()
-    span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    # A kernel may use what lies behind a row in the same memory, such as the padding of a chunk's rows.
+    span = tensor.untyped_storage().nbytes() - tensor.storage_offset() * itemsize
     distinct = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         distinct *= size if stride else 1
-    return TensorInfo(name, span * itemsize, distinct * itemsize, not tensor.is_floating_point(), itemsize)
+    return TensorInfo(name, span, distinct * itemsize, not tensor.is_floating_point(), itemsize)
 
 
 def place_arguments(launch: CompiledLaunch, arch: int) -> tuple[list[Parameter], list[TensorInfo]]:

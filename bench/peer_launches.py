@@ -56,7 +56,7 @@ def compile_launch(launch: JitLaunch, arch: int) -> CompiledLaunch:
     return CompiledLaunch(kernel.__name__, code.cubin, code.shared, warps, launch.grid, arguments)
 
 
-def _without_memory(value: Any) -> Any:
+def without_memory(value: Any) -> Any:
     """Return a tensor of the meta device with the layout of a fake tensor; anything else as it is."""
     if not isinstance(value, Tensor):
         return value
@@ -120,7 +120,7 @@ def record_jit(arch: int) -> Iterator[Recorded]:
     def run(kernel: Any, *arguments: Any, grid: Any, warmup: bool = False, **named: Any) -> None:
         values = dict(zip(kernel.arg_names, arguments, strict=False)) | named
         options = {name: values.pop(name) for name in ("num_warps", "num_stages") if name in values}
-        values = {name: _without_memory(value) for name, value in values.items() if name in kernel.arg_names}
+        values = {name: without_memory(value) for name, value in values.items() if name in kernel.arg_names}
         launch = JitLaunch(kernel, _read_grid(grid, values), values, options)
         if choices is None:
             recorded.append([launch])
