@@ -1,4 +1,4 @@
-"""The kernels that torch's compiler would launch: its Triton code is generated without a GPU, and its launches recorded.
+"""The kernels that torch's compiler would launch: it generates its Triton code without a GPU, and launches are recorded.
 
 The forward and backward passes are given as functions of their own, in torch's own operations, with what a forward pass
 would keep as further inputs. Losses are those of each row, as ours are.
