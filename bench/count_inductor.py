@@ -1,4 +1,4 @@
-"""The kernels that torch's compiler would launch: it generates its Triton code without a GPU, and launches are recorded.
+"""The kernels that torch's compiler would launch. It writes its Triton code without a GPU; launches are recorded.
 
 The forward and backward passes are given as functions of their own, in torch's own operations, with what a forward pass
 would keep as further inputs. Losses are those of each row, as ours are.
