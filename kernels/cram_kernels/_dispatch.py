@@ -26,6 +26,7 @@ LEAST_CAPABILITY = (7, 5)
 MOST_WIDTH = 8192
 
 _library = torch.library.Library("cram", "DEF")
+implementations: dict[str, Callable[..., Any]] = {}  # by the op's name; tests run them on tensors of the meta device
 
 
 # --- which implementation
@@ -101,9 +102,11 @@ def register_op(schema: str, implementation: Callable[..., Any], fake: Callable[
         schema: as `torch.library.define` takes it. Outputs are new tensors. An output `Tensor` may be None, as those of
             torch's own backward ops may be: `Tensor?` would say so, but vmap has no fallback for ops with it.
         implementation: computes the op on every device. It runs below autograd, with autocast switched off.
-        fake: returns outputs of the right shape, dtype and device without computing them.
+        fake: returns outputs of the right shape, dtype and device without computing them. Their strides are those of
+            `new_empty`, whatever the strides of the inputs are. See `as_new`.
     """
     name = schema.partition("(")[0]
+    implementations[name] = implementation
 
     @functools.wraps(implementation)
     def run_without_autocast(*arguments: Any) -> Any:
@@ -117,6 +120,16 @@ def register_op(schema: str, implementation: Callable[..., Any], fake: Callable[
     _library.impl(name, run_without_autocast, "CompositeExplicitAutograd")
     torch.library.register_fake(f"cram::{name}", fake, lib=_library)
     return getattr(torch.ops.cram, name).default
+
+
+def as_new(x: Tensor) -> Tensor:
+    """Return a result with the strides that `new_empty` gives its shape, as the fakes of all ops have them.
+
+    torch's functions may permute a result as their inputs are permuted, and differ between devices in this. They may
+    also keep other strides where a dimension has the size 1 or 0.
+    """
+    strides = torch.empty(x.shape, device="meta").stride()
+    return x if x.stride() == strides else x.new_empty(x.shape).copy_(x)
 
 
 def register_autograd(op: Any, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:

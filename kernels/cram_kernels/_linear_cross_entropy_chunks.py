@@ -47,14 +47,13 @@ class _GradientSums:
             scale_pair = torch.stack((rounded, (scale - rounded).to(grad_logits.dtype)), 1)
             self.bias_pair = _add_product(self.bias_pair, grad_logits.t(), scale_pair)
 
-    def finish(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Gradients:
+    def finish(self, weight: Tensor, bias: Tensor | None) -> Gradients:
         """Return the gradients in the dtypes of their tensors."""
         grad_bias = None if self.bias_pair is None else self.bias_pair.sum(1)
-        bias_dtype = hidden.dtype if bias is None else bias.dtype
         return (
             self.hidden,
             None if self.weight is None else self.weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias_dtype),
+            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
         )
 
 
@@ -110,7 +109,7 @@ def compute_in_chunks(
         losses[rows] = consume_logits(logits, target[rows], terms, any(needs_grad), runs_triton)
         if any(needs_grad):
             sums.add_chunk(rows, chunk, logits, scale[rows])
-    return losses, sums.finish(hidden, weight, bias)
+    return losses, sums.finish(weight, bias)
 
 
 def consume_logits(logits: Tensor, target: Tensor, terms: LossTerms, needs_grad: bool, runs_triton: bool) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
 from cram_kernels._launch import as_rows, count_programs, launch
 from cram_kernels._settings import LaunchSettings, choose_settings
 from cram_kernels._triton import tl, triton
@@ -35,8 +35,8 @@ _aten = torch.ops.aten
 def gated_reference(x: Tensor, act: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Compute act(first half) * second half, and act(first half), each (..., H), for x (..., 2H)."""
     first, second = x.chunk(2, dim=-1)
-    activated = act(first).contiguous()
-    return (activated * second).contiguous(), activated
+    activated = as_new(act(first))
+    return as_new(activated * second), activated
 
 
 def gated_backward_reference(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
 from cram_kernels._layer_norm_kernels import (
     allocate_layer_norm,
     launch_layer_norm_backward,
@@ -41,8 +41,7 @@ def layer_norm_reference(
         y (..., width) in the dtype of s; s (..., width), or None without a residual; mean and rstd (rows), in fp32 or
         wider.
     """
-    # Where x and the residual are permuted, torch returns their sum permuted in the same way.
-    s = x if residual is None else (x + residual).contiguous()
+    s = x if residual is None else as_new(x + residual)
     # On a CPU, torch's kernel computes in fp32 if s is in half precision and the weight in fp32. Without a weight, or
     # with one in half precision, it would also keep the mean in half precision, so s is widened first.
     half = s.dtype in (torch.bfloat16, torch.float16)
@@ -50,7 +49,7 @@ def layer_norm_reference(
     wide = torch.promote_types(s.dtype, torch.float32)
     wide_s = s if takes_half else s.to(wide)
     y, mean, rstd = _aten.native_layer_norm(wide_s, s.shape[-1:], _cast(weight, wide), _cast(bias, wide), eps)
-    return y.to(s.dtype), None if residual is None else s, mean.flatten(), rstd.flatten()
+    return as_new(y.to(s.dtype)), None if residual is None else s, mean.flatten(), rstd.flatten()
 
 
 def layer_norm_backward_reference(
@@ -82,7 +81,7 @@ def layer_norm_backward_reference(
     )
     if grad_sum is not None:
         grad_s = grad_s + grad_sum
-    return grad_s.to(s.dtype), _cast_like(grad_weight, weight), _cast_like(grad_bias, bias)
+    return as_new(grad_s.to(s.dtype)), _cast_like(grad_weight, weight), _cast_like(grad_bias, bias)
 
 
 def _cast(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:

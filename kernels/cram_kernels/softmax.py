@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
 from cram_kernels._softmax_kernels import launch_softmax_backward, launch_softmax_forward
 
 # --- reference
@@ -27,8 +27,8 @@ def softmax_reference(x: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     # torch's softmax of half-precision x computes in fp32, but scale * x would be rounded before it.
     scores = x if scale == 1.0 else x.to(torch.promote_types(x.dtype, torch.float32)) * scale
     if mask is None:
-        return torch.softmax(scores, -1).to(x.dtype)
-    shares = torch.softmax(torch.where(mask, scores, float("-inf")), -1).to(x.dtype)
+        return as_new(torch.softmax(scores, -1).to(x.dtype))
+    shares = as_new(torch.softmax(torch.where(mask, scores, float("-inf")), -1).to(x.dtype))
     row_has_kept = mask.any(-1, keepdim=True)
     # Most masks keep a position of every row, and then `shares` need not be written again. Only a CPU can look at the
     # mask without waiting for the device.
@@ -39,7 +39,7 @@ def softmax_reference(x: Tensor, scale: float, mask: Tensor | None) -> Tensor:
 
 def softmax_backward_reference(grad_shares: Tensor, shares: Tensor, scale: float) -> Tensor:
     """Compute the gradient of x, given the gradient of the result `shares`, both (..., n)."""
-    grad_x: Tensor = torch.ops.aten._softmax_backward_data(grad_shares, shares, -1, shares.dtype)
+    grad_x = as_new(torch.ops.aten._softmax_backward_data(grad_shares, shares, -1, shares.dtype))
     return grad_x if scale == 1.0 else grad_x.mul_(scale)
 
 
