@@ -17,19 +17,19 @@ import torch
 
 VARIABLE = "CRAM_KERNELS_SETTINGS"
 FORMAT = 1
-# Every kernel that has launch settings, and whether one block of it must hold a whole row. The others go through a row
-# in as many blocks as it takes.
-HOLDS_ROW = {
-    "layer_norm_forward": True,
-    "layer_norm_backward": True,
-    "softmax_forward": False,
-    "softmax_backward": False,
-    "cross_entropy_forward": False,
-    "cross_entropy_backward": False,
-    "linear_cross_entropy": False,
-    "gated_forward": False,
-    "gated_backward": False,
-    "rope": True,
+# Every kernel that has launch settings, and in how many blocks at most it holds a row. None: it holds no rows, but goes
+# through each in as many blocks as it takes.
+MOST_BLOCKS = {
+    "layer_norm_forward": 1,
+    "layer_norm_backward": 1,
+    "softmax_forward": None,
+    "softmax_backward": None,
+    "cross_entropy_forward": None,
+    "cross_entropy_backward": None,
+    "linear_cross_entropy": None,
+    "gated_forward": None,
+    "gated_backward": None,
+    "rope": 1,
 }
 DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 MOST_WARPS, MOST_STAGES = 32, 8
@@ -168,8 +168,8 @@ def _check_entry(number: int, entry: Any) -> tuple[Choice, Tuned]:
     if not isinstance(entry, dict):
         raise ValueError(f"entry {number} is not an object")
     kernel, dtype = entry.get("kernel"), entry.get("dtype")
-    if kernel not in list(HOLDS_ROW):
-        raise ValueError(f"entry {number}: kernel is {kernel!r}, not one of {', '.join(HOLDS_ROW)}")
+    if kernel not in list(MOST_BLOCKS):
+        raise ValueError(f"entry {number}: kernel is {kernel!r}, not one of {', '.join(MOST_BLOCKS)}")
     if dtype not in DTYPE_NAMES.values():
         raise ValueError(f"entry {number}: dtype is {dtype!r}, not one of {', '.join(DTYPE_NAMES.values())}")
     for name in ("width", *Tuned._fields):
@@ -192,8 +192,11 @@ def find_obstacle(choice: Choice, tuned: Tuned) -> str | None:
         return f"{tuned.warps} warps and {tuned.stages} stages; at most {MOST_WARPS} and {MOST_STAGES} can be launched"
     if tuned.rows * tuned.block > MOST_ELEMENTS:
         return f"rows x block is {tuned.rows * tuned.block}, and Triton takes at most {MOST_ELEMENTS} elements"
-    if HOLDS_ROW[choice.kernel] and tuned.block < choice.width:
-        return f"block is {tuned.block}, and one block of this kernel must hold a whole row of {choice.width}"
+    blocks, most = -(-choice.width // tuned.block), MOST_BLOCKS[choice.kernel]
+    if most is not None and blocks > most:
+        return (
+            f"block is {tuned.block}, so that a row of {choice.width} has {blocks} blocks, and at most {most} are held"
+        )
     return None
 
 

@@ -16,7 +16,7 @@ from bench.tune_calls import CaseCalls
 from bench.tune_kernels import TuneConfig, main, tune
 from cram_kernels._launch import launch_counts, record_launches
 from cram_kernels._settings import LaunchSettings, Target, choose_by, choose_settings, stand_in_for
-from cram_kernels._tuned import HOLDS_ROW, VARIABLE, Choice, Tuned, read_settings_file
+from cram_kernels._tuned import MOST_BLOCKS, VARIABLE, Choice, Tuned, read_settings_file
 
 CASES = [
     KernelCase("layer_norm+residual", 9, 24, "fp32"),
@@ -28,6 +28,7 @@ CASES = [
     KernelCase("swiglu", 5, 16, "fp32"),
     KernelCase("rope", 4, 12 * 8, "fp32"),
 ]
+WIDE_ROPE = KernelCase("rope", 4, 12 * 32, "fp32")
 FEW = [case for case in CASES if case.op in ("layer_norm", "geglu")]
 
 Run = Callable[..., tuple[list[str], dict[str, Any]]]
@@ -81,8 +82,8 @@ def test_every_kernel_is_tuned_once_over_all_calls_that_reach_it(
     wrong, content = run(CASES)
     assert not wrong
     listed = content["entries"] + content["unchanged"]
-    assert {one["kernel"] for one in listed} == set(HOLDS_ROW)
-    assert len(listed) == len(HOLDS_ROW)
+    assert {one["kernel"] for one in listed} == set(MOST_BLOCKS)
+    assert len(listed) == len(MOST_BLOCKS)
     for entry in content["entries"]:
         assert 2 * entry["rows"] == entry["rule"]["rows"]
         assert entry["microseconds"] < entry["rule_microseconds"]
@@ -134,21 +135,25 @@ def test_the_limit_ends_the_search_and_the_rest_is_done_later(run: Run, capsys: 
 def test_wrong_results_are_reported_and_not_kept(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With too narrow a block, layer_norm forgets the rest of the row."""
-    for name in ("layer_norm_forward", "layer_norm_backward"):
-        monkeypatch.setitem(HOLDS_ROW, name, False)
-    wrong, content = run(FEW[:1])
-    assert wrong and all(line.startswith("layer_norm_") and "x16 " in line for line in wrong)
+    """With too narrow a block, rope forgets the rest of a head."""
+    monkeypatch.setattr(kernel_cases, "SEQ_LEN", 4)
+    monkeypatch.setitem(MOST_BLOCKS, "rope", None)
+    wrong, content = run([WIDE_ROPE])
+    assert wrong == ["rope 16 fp32 4x8 1w 1s"]
     assert "WRONG" in capsys.readouterr().out
-    assert all(entry["block"] == 32 for entry in content["entries"])
+    assert all(entry["block"] == 16 for entry in content["entries"])
 
 
 def test_settings_that_cannot_be_launched_are_passed_over(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    rules: dict[str, LaunchSettings] = {}
+
     def timer(call: Call, sets: int, device: torch.device, seconds: float) -> Timing:
-        timing = fewest_rows(call, sets, device, seconds)
-        if timing.median < 16:
+        with record_launches() as launches:
+            call(0)
+        kernel, settings = launches[0].kernel.__name__, launches[0].settings
+        if settings != rules.setdefault(kernel, settings):
             raise RuntimeError("out of resource: shared memory\nand more")
-        return timing
+        return Timing(1.0, 0.9, 1.1, "fake")
 
     _, content = run(FEW[:1], timer)
     assert not content["entries"] and len(content["unchanged"]) == 2
@@ -185,10 +190,13 @@ def test_linear_cross_entropy_is_timed_without_its_matrix_products(device: torch
     assert counted == [1]
 
 
-def test_the_settings_of_a_candidate_are_those_that_are_checked(device: torch.device) -> None:
-    calls = CaseCalls(CASES[1], device)
+def test_the_settings_of_a_candidate_are_those_that_are_checked(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_cases, "SEQ_LEN", 4)
+    calls = CaseCalls(WIDE_ROPE, device)
     assert calls.is_right()
-    with choose_by(lambda choice, rule: LaunchSettings(1, 16, 1)):
+    with choose_by(lambda choice, rule: LaunchSettings(4, 8, 1)):
         assert not calls.is_right()
 
 
