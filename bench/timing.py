@@ -17,6 +17,7 @@ import torch
 
 from cram.files.atomic import write_json
 from cram.machine.device import device_name, synchronize
+from cram.machine.kernels import describe_kernel_settings
 
 
 def time_alternating(
@@ -54,7 +55,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 def describe_machine(device: torch.device, packages: Sequence[str] = ("torch", "transformers")) -> dict[str, Any]:
-    """Return what a result depends on: hardware, driver, versions of the installed packages, commit, date."""
+    """Return what a result depends on: hardware, driver, launch settings, versions of packages, commit, date."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False)
     return {
@@ -64,6 +65,7 @@ def describe_machine(device: torch.device, packages: Sequence[str] = ("torch", "
         "load": Path("/proc/loadavg").read_text().split()[0] if Path("/proc/loadavg").exists() else None,
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "kernel_settings": describe_kernel_settings(device),
         "versions": {name: version for name in packages if (version := _find_version(name))},
         "commit": commit.stdout.strip() or None,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
