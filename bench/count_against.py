@@ -41,8 +41,9 @@ def read_against(path: Path, words: list[str]) -> list[dict[str, Any]]:
             text=True,
             check=False,
         )
-        if result.returncode:
-            raise CramError(f"against={path} could not be counted: {result.stderr.strip().splitlines()[-1]}")
+        if not out.exists():
+            reason = (result.stderr.strip() or "no reason given").splitlines()[-1]
+            raise CramError(f"against={path} could not be counted: {reason}")
         return list(json.loads(out.read_text())["counts"])
 
 

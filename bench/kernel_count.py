@@ -64,7 +64,7 @@ class KernelCount:
         loads: first and repeated bytes of all programs, by tensor. A sector that was touched before should come from
             a cache.
         stores: the same of what is written.
-        wide_share: of the requested bytes, that of accesses of 16 bytes or more a thread.
+        wide_share: of the bytes that are requested of rows, those of accesses of 16 bytes or more a thread.
         instructions: of all programs, counted once for each warp.
         special: of these, those of the special function units.
         barriers: the same of barriers.
@@ -236,6 +236,16 @@ def _sum_traffic(samples: list[_Sample], tensors: list[TensorInfo], is_store: bo
     return {name: (once[name], max(0.0, moved - once[name])) for name, (_, moved) in sums.items()}
 
 
+def _share_wide(memory: GlobalMemory, tensors: list[TensorInfo]) -> float:
+    """Return the share of wide accesses to the large tensors. Masks and numbers of a row are small ones."""
+    books = (memory.loads, memory.stores)
+    used = [tensor for tensor in tensors if any(tensor.name in book for book in books)]
+    largest = max((tensor.elements_bytes for tensor in used), default=0)
+    names = [tensor.name for tensor in used if 8 * tensor.elements_bytes >= largest]
+    traffics = [book[name] for book in books for name in names if name in book]
+    return sum(t.wide for t in traffics) / max(1, sum(t.requested for t in traffics))
+
+
 def count_launch(launch: CompiledLaunch, arch: int) -> KernelCount:
     """Count what a launch does on the GPU of a compute capability."""
     gpu = GPUS[arch]
@@ -247,7 +257,6 @@ def count_launch(launch: CompiledLaunch, arch: int) -> KernelCount:
     samples = sampler.run_all()
     trace, memory = sampler.run_timed(samples), samples[0].memory
     loads, stores = (_sum_traffic(samples, sampler.tensors, is_store) for is_store in (False, True))
-    traffics = [*memory.loads.values(), *memory.stores.values()]
 
     def total(*opcodes: str) -> float:
         return sum(
@@ -267,7 +276,7 @@ def count_launch(launch: CompiledLaunch, arch: int) -> KernelCount:
         resident=resident,
         loads=loads,
         stores=stores,
-        wide_share=sum(t.wide for t in traffics) / max(1, sum(t.requested for t in traffics)),
+        wide_share=_share_wide(memory, sampler.tensors),
         instructions=total(),
         special=total("MUFU"),
         barriers=total("BAR"),
