@@ -1,6 +1,7 @@
 """Loads, stores and asynchronous copies."""
 
 import re
+from itertools import product
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def load_shared(lanes: Lanes, indices: Array, addresses: Array, bits: int, count
     """Return (lanes, count) entries of shared memory, and log the access."""
     size = bits // 8 * count
     offsets = shared_offsets(lanes, indices, addresses, size)
-    lanes.shared.accesses.append(Access(offsets, size, lanes.number[indices], lanes.epoch[indices], line))
+    lanes.shared.accesses.append(Access(offsets, size, lanes.number[indices], lanes.epochs[:, indices], line))
     return lanes.shared.gather(offsets, bits, count)
 
 
@@ -75,7 +76,7 @@ def store_shared(lanes: Lanes, indices: Array, addresses: Array, values: Array, 
     """Write (lanes, count) entries to shared memory, and log the access."""
     size = values.itemsize * values.shape[1]
     offsets = shared_offsets(lanes, indices, addresses, size)
-    lanes.shared.accesses.append(Access(offsets, size, lanes.number[indices], lanes.epoch[indices], line, values))
+    lanes.shared.accesses.append(Access(offsets, size, lanes.number[indices], lanes.epochs[:, indices], line, values))
     lanes.shared.scatter(offsets, values)
 
 
@@ -85,7 +86,7 @@ def load_global(lanes: Lanes, indices: Array, addresses: Array, bits: int, count
     values = np.empty((len(indices), count), UNSIGNED[bits])
     for region, which, offsets in lanes.memory.find(addresses, size):
         who = indices[which]
-        region.accesses.append(Access(offsets, size, lanes.number[who], lanes.epoch[who], line))
+        region.accesses.append(Access(offsets, size, lanes.number[who], lanes.epochs[:, who], line))
         values[which] = region.gather(offsets, bits, count)
     return values
 
@@ -95,7 +96,7 @@ def store_global(lanes: Lanes, indices: Array, addresses: Array, values: Array, 
     size = values.itemsize * values.shape[1]
     for region, which, offsets in lanes.memory.find(addresses, size):
         who = indices[which]
-        region.accesses.append(Access(offsets, size, lanes.number[who], lanes.epoch[who], line, values[which]))
+        region.accesses.append(Access(offsets, size, lanes.number[who], lanes.epochs[:, who], line, values[which]))
         region.scatter(offsets, values[which])
 
 
@@ -198,7 +199,7 @@ def build_copy(instruction: Instruction) -> Step:
                 lanes, indices[which], addresses[which], int(length), instruction.line
             )
         offsets = shared_offsets(lanes, indices, targets, size)
-        groups, epochs = lanes.committed[indices], lanes.epoch[indices]
+        groups, epochs = lanes.committed[indices], lanes.epochs[:, indices]
         lanes.copies.append(PendingCopy(indices, offsets, data, groups, epochs, instruction.line))
 
     return run
@@ -230,8 +231,9 @@ def _wait(lanes: Lanes, active: Array | None, kept: int, everything: bool) -> No
 
 def _log_copy(lanes: Lanes, copy: PendingCopy) -> None:
     """Log a copy as a write after every barrier between issue and wait, because it may happen at any time between."""
-    now = lanes.epoch[copy.lanes]
-    for passed in range(int((now - copy.epochs).max()) + 1):
-        epochs = np.minimum(copy.epochs + passed, now)
+    now = lanes.epochs[:, copy.lanes]
+    passed = (now - copy.epochs).max(1)
+    for of_cta, of_warp in product(range(int(passed[0]) + 1), range(int(passed[1]) + 1)):
+        epochs = np.minimum(copy.epochs + np.array([[of_cta], [of_warp]]), now)
         access = Access(copy.offsets, copy.data.shape[1], lanes.number[copy.lanes], epochs, copy.line, copy.data)
         lanes.shared.accesses.append(access)

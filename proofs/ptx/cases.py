@@ -88,9 +88,10 @@ def set_hard_values(x: Tensor, values: str) -> Tensor:
 
     Args:
         x: (rows, width).
-        values: `offset` adds 10,000 to all. `nan` and `inf` put a NaN, and infinities of either sign, into the first
-            rows. `tiny` makes variances of 1e-40, and `zero` all 0. `apart` makes the rows parts of longer rows
-            of NaN, which begin at no multiple of 16 bytes.
+        values: `offset` adds 10,000 to all, and 100 in half precision, where 10,000 leaves nothing of the rest. `nan`
+            and `inf` put a NaN, and infinities of either sign, into the first rows. `tiny` makes variances of 1e-40,
+            and `zero` all 0. `apart` makes the rows parts of longer rows of NaN, which begin at no multiple of 16
+            bytes.
     """
     x = x.clone()
     rows, width = x.shape
@@ -101,7 +102,7 @@ def set_hard_values(x: Tensor, values: str) -> Tensor:
     elif values in ("tiny", "zero"):
         x = x * (1e-20 if values == "tiny" else 0.0)
     elif values == "offset":
-        x = (x.double() + 1e4).to(x.dtype)
+        x = (x.double() + (1e4 if x.dtype == torch.float32 else 100.0)).to(x.dtype)
     elif values == "nan":
         x[0, width // 2] = float("nan")
     elif values == "inf":

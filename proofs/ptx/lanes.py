@@ -27,7 +27,7 @@ class Lanes:
         cta: index of each lane's CTA within this run.
         number: of each lane's thread among those of all CTAs of the launch.
         live: which lanes have not returned.
-        epoch: barriers that each lane has passed.
+        epochs: barriers that each lane has passed, of its CTA in the first row and of its warp in the second.
         memory: global memory.
         shared: the shared memory of all CTAs, one after the other.
         copies: asynchronous copies that are under way.
@@ -42,7 +42,7 @@ class Lanes:
         self.cta, thread = lane // self.threads, lane % self.threads
         self.number = ctas.start * self.threads + lane
         self.live = np.ones(self.count, bool)
-        self.epoch = np.zeros(self.count, np.int64)
+        self.epochs = np.zeros((2, self.count), np.int64)
         self.parameters = parameters
         self.memory = memory
         self.shared_bytes = shared
@@ -113,6 +113,11 @@ class Lanes:
         if undefined is not None and (undefined if active is None else undefined & active).any():
             raise UninitialisedError("a thread uses a register that it has not written")
 
+    def pass_barrier(self, passing: Array, of_warp: bool = False) -> None:
+        """Count a barrier of their CTA, or of their warp, for the lanes that pass it."""
+        self.epochs = self.epochs.copy()  # logged accesses may hold the counts so far
+        self.epochs[int(of_warp)] += passing
+
     def indices(self, active: Array | None) -> Array:
         """Return the numbers of the active lanes."""
         return np.arange(self.count) if active is None else np.flatnonzero(active)
@@ -141,7 +146,7 @@ class PendingCopy:
                 self.offsets[part],
                 self.data[part],
                 self.groups[part],
-                self.epochs[part],
+                self.epochs[:, part],
                 self.line,
             )
             for part in (done, ~done)

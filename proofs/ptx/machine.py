@@ -125,7 +125,7 @@ class Machine:
         ctas = here.any(1)
         if (here[ctas] != lanes.live.reshape(-1, lanes.threads)[ctas]).any():
             return False
-        lanes.epoch = lanes.epoch + ctas.repeat(lanes.threads)
+        lanes.pass_barrier(ctas.repeat(lanes.threads))
         return True
 
     def _release(self, lanes: Lanes, parked: list[Group]) -> list[Group]:
@@ -148,7 +148,7 @@ class Machine:
         most = np.where(lanes.live.reshape(-1, lanes.threads), by_cta, -1).max(1, keepdims=True)
         if (waiting != lanes.live).any() or ((by_cta != most) & lanes.live.reshape(-1, lanes.threads)).any():
             raise PtxError("threads wait for others that never come", self.program.instructions[parked[0].place])
-        lanes.epoch = lanes.epoch + waiting
+        lanes.pass_barrier(waiting)
         return [Group(group.place + 1, group.lanes) for group in parked]
 
 

@@ -25,7 +25,7 @@ class Access:
     offsets: Array
     size: int
     threads: Array  # numbered over all CTAs
-    epochs: Array  # barriers that each thread had passed
+    epochs: Array  # barriers that each thread had passed, of its CTA in the first row and of its warp in the second
     line: int
     written: Array | None = None  # what was written: (offsets, entries), or None for a read
 

@@ -21,8 +21,10 @@ from proofs.ptx.campaign import run_case, run_on_cpu
 from proofs.ptx.cases import TOLERANCES, Case, Check, draw
 from proofs.ptx.errors import PtxError
 from proofs.ptx.loss_cases import PLAIN, check_linear_cross_entropy
+from proofs.ptx.parser import parse
 from proofs.ptx.row_cases import check_gated, check_layer_norm, check_softmax
 from proofs.ptx.run import Code, run_launch
+from proofs.ptx.text_checks import find_in_place
 
 Edit = Callable[[str], str]
 
@@ -67,9 +69,14 @@ BARRIER = r"\tbar\.sync \t0;\n"
 GUARDED_STORE = r"@%p\d+ (st\.global[^;]*;)"
 
 
-def move_barrier_behind_store(text: str) -> str:
-    """Move the first barrier behind the first store to global memory."""
-    return replace(rf"({GUARDED_STORE})", r"\1 bar.sync 0;", FIRST)(replace(BARRIER, "", FIRST)(text))
+def remove_barriers_before_store(text: str, behind: str = "") -> str:
+    """Remove the barriers between the first load and the first store in place, and put something behind the store."""
+    load, store = find_in_place(parse(text))
+    lines = text.splitlines()
+    for number in range(load.line, store.line - 1):
+        lines[number] = re.sub(r"^\s*bar\..*", "", lines[number])
+    lines[store.line - 1] += behind
+    return "\n".join(lines) + "\n"
 
 
 def list_mutants() -> list[Mutant]:
@@ -79,6 +86,7 @@ def list_mutants() -> list[Mutant]:
     softmax = partial(check_softmax, "bf16", (3, 33_000), "")
     swiglu = partial(check_gated, "swiglu", "bf16", 257)
     load, outside = r"@%p\d+ (ld\.global)", "bytes at offset .* of "
+    barrier_behind = partial(remove_barriers_before_store, behind=" bar.sync 0;")
     no_order, no_barrier = "nothing orders accesses to byte", "no barrier stands between"
     return [
         Mutant("loads without their masks", replace(load, r"\1"), norm_100, f"{outside}(x|weight)_ptr"),
@@ -87,10 +95,12 @@ def list_mutants() -> list[Mutant]:
         ),
         Mutant("stores without their masks", replace(GUARDED_STORE, r"\1"), norm_100, f"{outside}|{no_order}"),
         Mutant("the last store without its mask", replace(GUARDED_STORE, r"\1", LAST), norm_100, f"{outside}y_ptr"),
-        Mutant("a mask of one too many", replace(r"setp\.lt\.s32", "setp.le.s32"), norm_100, f"off by|{outside}"),
+        Mutant(
+            "a mask of one too many", replace(r"setp\.lt\.([su]\d\d)", r"setp.le.\1"), norm_100, f"off by|{outside}"
+        ),
         Mutant("a store that never happens", replace(GUARDED_STORE, "", FIRST), norm_768, "not written|off by inf"),
-        Mutant("no barrier before a store in place", replace(BARRIER, "", FIRST), loss_100, no_barrier),
-        Mutant("a barrier behind a store in place", move_barrier_behind_store, loss_100, no_barrier),
+        Mutant("no barrier before a store in place", remove_barriers_before_store, loss_100, no_barrier),
+        Mutant("a barrier behind a store in place", barrier_behind, loss_100, no_barrier),
         Mutant("no barriers in a long row in place", replace(BARRIER, ""), loss_5003, no_barrier),
         Mutant("no barrier in a reduction", replace(BARRIER, "", FIRST), softmax, f"{no_order} .* of shared memory"),
         Mutant(

@@ -1,14 +1,15 @@
 """Races: accesses to the same bytes, one of them a write, between which nothing sets an order.
 
-Barriers order the accesses of the threads of a CTA. Threads of a warp count as any others, because hardware may let
-them go apart. Nothing orders two CTAs within a launch. Several threads may write the same value, as compilers let
-threads do that hold copies of one element.
+Barriers order the accesses of the threads of a CTA, or of a warp. Without one nothing orders the threads of a warp
+either, because hardware may let them go apart. Nothing orders two CTAs within a launch. Several threads may write the
+same value, as compilers let threads do that hold copies of one element.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from proofs.ptx.lanes import WARP
 from proofs.ptx.memory import Access, Region
 from proofs.ptx.values import UNSIGNED, Array
 
@@ -32,29 +33,29 @@ class _Touches:
     units: Array
     threads: Array
     epochs: Array
+    warp_epochs: Array
     lines: Array
     writes: Array
     values: Array  # 0 for reads
 
     def __getitem__(self, which: Array) -> "_Touches":
-        columns = (self.units, self.threads, self.epochs, self.lines, self.writes, self.values)
-        return _Touches(*(column[which] for column in columns))
+        return _Touches(*(getattr(self, column.name)[which] for column in fields(self)))
 
 
 def _list_touches(accesses: list[Access], unit: int) -> _Touches:
-    columns: list[list[Array]] = [[] for _ in range(6)]
+    columns: list[list[Array]] = [[] for _ in fields(_Touches)]
     for access in accesses:
         pieces = access.size // unit
         count = len(access.offsets) * pieces
         columns[0].append((access.offsets[:, None] // unit + np.arange(pieces)).reshape(-1))
-        for place, column in enumerate((access.threads, access.epochs), 1):
+        for place, column in enumerate((access.threads, *access.epochs), 1):
             columns[place].append(column.repeat(pieces))
-        columns[3].append(np.full(count, access.line))
-        columns[4].append(np.full(count, access.written is not None))
+        columns[4].append(np.full(count, access.line))
+        columns[5].append(np.full(count, access.written is not None))
         values = np.zeros(count, UNSIGNED[8 * unit])
         if access.written is not None:
             values = np.ascontiguousarray(access.written).view(UNSIGNED[8 * unit]).reshape(-1)
-        columns[5].append(values)
+        columns[6].append(values)
     return _Touches(*(np.concatenate(column) for column in columns))
 
 
@@ -101,8 +102,11 @@ def find_race(region: Region, threads: int, is_shared: bool) -> Race | None:
     ctas = touches.threads // threads
     if not is_shared:
         found = _find_conflict((touches.units,), ctas, touches)
-    if not len(found):
-        found = _find_conflict((touches.epochs, ctas, touches.units), touches.threads, touches)
+    if not len(found):  # warps of a CTA
+        found = _find_conflict((touches.epochs, ctas, touches.units), touches.threads // WARP, touches)
+    if not len(found):  # threads of a warp
+        keys = (touches.warp_epochs, touches.epochs, touches.threads // WARP, touches.units)
+        found = _find_conflict(keys, touches.threads, touches)
     if not len(found):
         return None
     lines = tuple(sorted({int(line) for line in touches.lines[found]}))

@@ -90,6 +90,22 @@ def build_vote(instruction: Instruction) -> Step:
     return run
 
 
+@builder("bar")
+def build_warp_barrier(instruction: Instruction) -> Step:
+    """Return the step of `bar.warp.sync`, which orders the memory accesses of a whole warp."""
+    (operand,) = instruction.operands
+    read_members = read_as(operand, "u32")
+
+    def run(lanes: Lanes, active: Array | None) -> None:
+        check_members(lanes, active, read_members(lanes))
+        here = np.ones(lanes.count, bool) if active is None else active
+        if (here.reshape(-1, WARP).any(1, keepdims=True) & (here != lanes.live).reshape(-1, WARP)).any():
+            raise WarpError("a barrier of a part of a warp")
+        lanes.pass_barrier(here, of_warp=True)
+
+    return run
+
+
 _REDUCTIONS: dict[str, Callable[..., Array]] = {
     "add": np.add.reduce,
     "min": np.fmin.reduce,

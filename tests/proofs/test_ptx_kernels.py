@@ -28,8 +28,8 @@ from proofs.ptx.row_cases import check_layer_norm
 from proofs.ptx.run import Code, run_code, run_launch
 from proofs.ptx.text_checks import check_text
 
-# Each dtype for another GPU, so that all generations of code are run here.
-ARCH_OF = {"fp16": 75, "bf16": 90, "fp32": 120}
+# Each dtype for other GPUs, so that all generations of code are run here.
+ARCHS_OF = {"fp16": [75], "bf16": [80, 90], "fp32": [120]}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -37,9 +37,9 @@ ARCH_OF = {"fp16": 75, "bf16": 90, "fp32": 120}
 def test_kernels_as_compiled_agree_with_float64(op: str, dtype: str) -> None:
     cases = list_cases([op], [dtype], quick=True)
     assert cases
-    outcomes = [outcome for case in cases for outcome in run_case(case, [ARCH_OF[dtype]])]
+    outcomes = [outcome for case in cases for outcome in run_case(case, ARCHS_OF[dtype])]
     assert [(outcome.name, outcome.problem) for outcome in outcomes if outcome.problem] == []
-    assert all(outcome.same_as is None for outcome in outcomes)
+    assert sum(outcome.same_as is None for outcome in outcomes) >= len(cases)
 
 
 @pytest.mark.parametrize("mutant", list_mutants(), ids=lambda mutant: mutant.name)
@@ -101,19 +101,24 @@ def test_deviations() -> None:
 
 
 def test_text_checks(ptx: Any) -> None:
+    addresses = "ld.param.b64 %rd9, [kernel_param_0]; add.s64 %rd1, %rd9, 8; ld.param.b64 %rd2, [kernel_param_1];"
     load, store, barrier = "ld.global.b16 %rs1, [%rd1];", "st.global.b16 [%rd1], %rs1;", "bar.sync 0;"
+    elsewhere = "ld.global.b64 %rd3, [%rd2];", "st.global.b32 [%rd2], %r1;"
     for body, is_right in {
         load + barrier + store: True,
+        load + elsewhere[1] + barrier + store: True,
         load + store + barrier: False,
         barrier + load + store: False,
-        "ld.global.b64 %rd1, [%rd2];" + barrier + load + store: False,
+        elsewhere[0] + barrier + load + store: False,
+        load + "bar.warp.sync -1;" + store: False,
     }.items():
-        program = parse(ptx.text(body, 1, 32).replace(".entry kernel", ".entry _linear_cross_entropy_kernel"))
+        text = ptx.text(addresses + body, 2, 64).replace(".entry kernel", ".entry _linear_cross_entropy_kernel")
         if is_right:
-            check_text(program)
+            check_text(parse(text))
         else:
             with pytest.raises(PtxError, match="no barrier stands"):
-                check_text(program)
+                check_text(parse(text))
+    check_text(parse(text.replace(".reqntid 64", ".reqntid 32")))  # a single warp needs no more than its own barrier
     check_text(parse(ptx.text("cvt.rn.bf16.f32 %rs1, %r1;", 1, 32)))
     with pytest.raises(PtxError, match="does not round to the nearest"):
         check_text(parse(ptx.text("cvt.rz.bf16x2.f32 %r1, %r1, %r2;", 1, 32)))

@@ -173,6 +173,26 @@ def test_a_missing_barrier_is_a_race(ptx: Any) -> None:
         ptx.run(OWN + "st.shared.b32 [%r6], %r1;", output, threads=64)
 
 
+def test_a_barrier_of_a_warp_orders_its_threads_alone(ptx: Any) -> None:
+    body = OWN + "st.shared.b32 [%r7], %r1; BARRIER xor.b32 %r8, %r5, DISTANCE; add.s32 %r8, %r6, %r8;"
+    body += "ld.shared.b32 %r10, [%r8];" + STORE
+    for barrier, distance, is_race in (
+        ("bar.warp.sync -1;", 4, False),
+        ("", 4, True),
+        ("bar.warp.sync -1;", 128, True),
+        ("bar.sync 0;", 128, False),
+    ):
+        text, output = body.replace("BARRIER", barrier).replace("DISTANCE", str(distance)), words(64)
+        if is_race:
+            with pytest.raises(PtxError, match="nothing orders"):
+                ptx.run(text, output, threads=64)
+        else:
+            ptx.run(text, output, threads=64)
+            assert output.tolist() == [i ^ distance // 4 for i in range(64)]
+    with pytest.raises(PtxError, match=r"not all threads .* bar\.warp\.sync"):
+        ptx.run(OWN + "setp.lt.u32 %p1, %r1, 7; @%p1 bar.warp.sync -1;", words(32))
+
+
 def test_a_value_of_zero_takes_part_in_races(ptx: Any) -> None:
     body = "mov.b32 %r9, 0; st.shared.b32 [%r7], %r9; ld.shared.b32 %r10, [%r6];"
     with pytest.raises(PtxError, match="nothing orders"):
