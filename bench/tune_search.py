@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 from bench.kernel_timing import Timing
 from cram_kernels._settings import LaunchSettings, next_power_of_two
-from cram_kernels._tuned import Choice, Tuned, find_obstacle
+from cram_kernels._tuned import MOST_BLOCKS, Choice, Tuned, find_obstacle
 
 MOST_MOVES = 4
 NOTICEABLE = 0.99  # of the time: a neighbour that gains less is no reason to move
 TURNS = 3
 MOST_ROWS = 64
-# Elements of a program for each thread. With more, registers spill; with fewer than one, threads are idle.
-MOST_PER_THREAD, WARP = 128, 32
+WARP = 32  # threads
+MOST_PER_THREAD = 128  # elements that a thread holds; with more, registers spill
 
 # Times a kernel with some settings. None where it cannot be launched with them, or computes something else.
 Measure = Callable[[LaunchSettings], Timing | None]
@@ -46,11 +46,14 @@ def list_neighbours(choice: Choice, settings: LaunchSettings, rule: LaunchSettin
 
 
 def _is_sensible(choice: Choice, settings: LaunchSettings) -> bool:
-    per_thread = settings.rows * settings.block / (WARP * settings.warps)
+    holds_row = MOST_BLOCKS[choice.kernel] is not None
+    held = settings.block * (-(-choice.width // settings.block) if holds_row else 1)
+    threads = WARP * settings.warps
     return (
         settings.rows <= MOST_ROWS
         and settings.block <= next_power_of_two(choice.width)
-        and 1 <= per_thread <= MOST_PER_THREAD
+        and threads <= settings.rows * settings.block
+        and settings.rows * held <= threads * MOST_PER_THREAD
         and find_obstacle(choice, as_tuned(settings)) is None
     )
 

@@ -8,7 +8,7 @@ import pytest
 from bench.kernel_timing import Timing
 from bench.tune_search import MOST_MOVES, MOST_PER_THREAD, TURNS, climb, list_neighbours, search
 from cram_kernels._settings import LaunchSettings
-from cram_kernels._tuned import Choice
+from cram_kernels._tuned import MOST_BLOCKS, Choice
 
 SOFTMAX, NORM = Choice("softmax_forward", 1024, "bf16"), Choice("layer_norm_forward", 700, "bf16")
 RULE = LaunchSettings(4, 1024, 4)
@@ -45,6 +45,14 @@ def test_neighbours_can_be_launched() -> None:
         assert neighbour.rows * neighbour.block <= 32 * neighbour.warps * MOST_PER_THREAD
     one = LaunchSettings(1, 32, 1)
     assert list_neighbours(replace_width(SOFTMAX, 20), one, one) == [LaunchSettings(2, 32, 1)]
+
+
+def test_all_blocks_of_a_held_row_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MOST_BLOCKS, "layer_norm_forward", 32)
+    chunks = LaunchSettings(4, 256, 1)  # 4 rows of 3 blocks of 256 are 96 elements for each of 32 threads
+    assert replace(chunks, rows=8) not in list_neighbours(NORM, chunks, chunks)
+    assert replace(chunks, block=128) in list_neighbours(NORM, chunks, chunks)
+    assert replace(chunks, rows=8) in list_neighbours(SOFTMAX, chunks, chunks)  # one block of which is held at a time
 
 
 def replace_width(choice: Choice, width: int) -> Choice:
