@@ -7,12 +7,21 @@ The kernel computes the losses of a chunk, and replaces the logits of the chunk 
 import torch
 from torch import Tensor
 
-from cram_kernels._cross_entropy_kernels import LossTerms, add_block, compute_gradient, compute_losses, load_target
+from cram_kernels._cross_entropy_kernels import (
+    LossTerms,
+    add_block,
+    compute_gradient,
+    compute_losses,
+    describe_vectors,
+    list_fringe,
+    load_target,
+    split_row,
+)
 from cram_kernels._launch import count_programs, launch
 from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
 
-# Rows of a chunk are padded to a multiple of so many elements, so that the kernel can read 16 bytes at a time.
+# Rows of a chunk are padded to a multiple of so many elements, so that they begin between two vectors of 16 bytes.
 ROW_ALIGNMENT = 16
 
 
@@ -24,7 +33,6 @@ def _linear_cross_entropy_kernel(
     logits_ptr: tl.tensor,  # (rows, classes), rows stride apart: become the gradient of each row's loss
     target_ptr: tl.tensor,  # (rows) int64
     losses_ptr: tl.tensor,  # (rows) fp32
-    padded: tl.tensor,  # elements of a row that may be read and written: the classes and the padding behind them
     stride: tl.tensor,
     rows: tl.tensor,
     classes: tl.tensor,
@@ -33,47 +41,58 @@ def _linear_cross_entropy_kernel(
     z_loss: tl.tensor,
     SMOOTHED: tl.constexpr,
     HELD: tl.constexpr,  # whether a block is a whole row
+    FRINGE: tl.constexpr,  # whether a row may have one
+    VECTOR: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    target, is_valid, is_class, target_logit, finite_logit = load_target(
+    target, is_valid, target_logit, finite_logit = load_target(
         logits_ptr, target_ptr, row, stride, rows, classes, ignore_index
     )
-    tl.debug_barrier()  # Another thread will overwrite the target's logit, so all threads must have read it.
-    column = tl.arange(0, BLOCK)[None, :]
-    row_ptr = logits_ptr + row[:, None] * stride + column
     row_max = tl.full((ROWS,), float("-inf"), tl.float32)
     exp_sum = tl.zeros((ROWS,), tl.float32)
     gap_sum = tl.zeros((ROWS,), tl.float32)
-    # The padding is read and written too, because a mask that may end at any element would forbid wide loads.
-    if HELD:
-        in_buffer = (row < rows)[:, None] & (column < padded)
-        in_range = is_valid[:, None] & (column < classes)
-        x = tl.where(in_range, tl.load(row_ptr, mask=in_buffer, other=0.0).to(tl.float32), float("-inf"))
+    row_start = row * stride
+    body_start, head, body = split_row(row_start, classes, VECTOR)
+    if FRINGE:
+        column, exists = list_fringe(head, body, classes, VECTOR)
+        fringe_ptr, in_fringe = logits_ptr + row_start[:, None] + column, is_valid[:, None] & exists
+        fringe = tl.load(fringe_ptr, mask=in_fringe, other=float("-inf")).to(tl.float32)
+        row_max, exp_sum, gap_sum = add_block(fringe, in_fringe, finite_logit, row_max, exp_sum, gap_sum, SMOOTHED)
+    lane = tl.arange(0, BLOCK)[None, :]
+    body_ptr = logits_ptr + body_start[:, None] + lane
+    x = tl.zeros((ROWS, BLOCK), tl.float32)
+    for block in range(0, BLOCK if HELD else classes, BLOCK):
+        in_range = is_valid[:, None] & (block + lane < body[:, None])
+        # The second pass should find the row in the cache.
+        x = tl.load(body_ptr + block, mask=in_range, other=float("-inf"), eviction_policy="evict_last").to(tl.float32)
         row_max, exp_sum, gap_sum = add_block(x, in_range, finite_logit, row_max, exp_sum, gap_sum, SMOOTHED)
-        loss, log_sum = compute_losses(
-            is_class, target_logit, finite_logit, row_max, exp_sum, gap_sum, classes, label_smoothing, z_loss
-        )
-        grad = compute_gradient(x, column, target, row_max, log_sum, classes, label_smoothing, z_loss)
-        grad = tl.where(is_valid[:, None], grad, 0.0).to(logits_ptr.dtype.element_ty)
-        tl.store(row_ptr, grad, mask=in_buffer)
-    else:
-        for start in range(0, classes, BLOCK):
-            in_buffer = (row < rows)[:, None] & (start + column < padded)
-            in_range = is_valid[:, None] & (start + column < classes)
-            x = tl.where(in_range, tl.load(row_ptr + start, mask=in_buffer, other=0.0).to(tl.float32), float("-inf"))
-            row_max, exp_sum, gap_sum = add_block(x, in_range, finite_logit, row_max, exp_sum, gap_sum, SMOOTHED)
-        loss, log_sum = compute_losses(
-            is_class, target_logit, finite_logit, row_max, exp_sum, gap_sum, classes, label_smoothing, z_loss
-        )
-        for start in range(0, classes, BLOCK):
-            in_buffer = (row < rows)[:, None] & (start + column < padded)
-            x = tl.load(row_ptr + start, mask=in_buffer, other=0.0).to(tl.float32)
-            grad = compute_gradient(x, start + column, target, row_max, log_sum, classes, label_smoothing, z_loss)
-            grad = tl.where(is_valid[:, None], grad, 0.0).to(logits_ptr.dtype.element_ty)
-            tl.store(row_ptr + start, grad, mask=in_buffer)
+    loss, log_sum = compute_losses(
+        target, target_logit, finite_logit, row_max, exp_sum, gap_sum, classes, label_smoothing, z_loss
+    )
     tl.store(losses_ptr + row, tl.where(is_valid, loss, 0.0), mask=row < rows)
+    # The gradient of an ignored row is 0 times a finite number.
+    scale = tl.where(is_valid, 1.0, 0.0)
+    row_max, log_sum = tl.where(is_valid, row_max, 0.0), tl.where(is_valid, log_sum, 0.0)
+    tl.debug_barrier()  # Threads overwrite logits, the target's among them, that other threads must have read.
+    if FRINGE:
+        column, exists = list_fringe(head, body, classes, VECTOR)
+        fringe_ptr, in_fringe = logits_ptr + row_start[:, None] + column, (row < rows)[:, None] & exists
+        fringe = tl.load(fringe_ptr, mask=in_fringe & is_valid[:, None], other=0.0).to(tl.float32)
+        fringe_grad = compute_gradient(
+            fringe, column, target, row_max, log_sum, scale, classes, label_smoothing, z_loss
+        ).to(logits_ptr.dtype.element_ty)
+        tl.store(fringe_ptr, fringe_grad, mask=in_fringe)
+    for block in range(0, BLOCK if HELD else classes, BLOCK):
+        in_range = (row < rows)[:, None] & (block + lane < body[:, None])
+        if not HELD:
+            valid_range = in_range & is_valid[:, None]
+            x = tl.load(body_ptr + block, mask=valid_range, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        grad = compute_gradient(
+            x, head[:, None] + block + lane, target, row_max, log_sum, scale, classes, label_smoothing, z_loss
+        ).to(logits_ptr.dtype.element_ty)
+        tl.store(body_ptr + block, grad, mask=in_range)
 
 
 # --- launchers
@@ -85,25 +104,21 @@ def pad_classes(classes: int) -> int:
 
 
 def launch_linear_cross_entropy(logits: Tensor, target: Tensor, terms: LossTerms) -> Tensor:
-    """Compute the losses (rows) of a chunk. Its logits (rows, classes) become the gradient of each row's loss.
-
-    Up to `pad_classes(classes)` elements of a row are written, as far as the next row does not begin before.
-    """
+    """Compute the losses (rows) of a chunk. Its logits (rows, classes) become the gradient of each row's loss."""
     losses = logits.new_empty(target.shape, dtype=torch.float32)
-    padded = min(logits.stride(0), pad_classes(logits.shape[1]))
-    settings = choose_settings("linear_cross_entropy", len(logits), padded, logits.dtype, logits.device)
+    settings = choose_settings("linear_cross_entropy", len(logits), logits.shape[1], logits.dtype, logits.device)
     launch(
         _linear_cross_entropy_kernel,
         count_programs(len(logits), settings),
         logits,
         target,
         losses,
-        padded,
         logits.stride(0),
         *logits.shape,
         *terms,
         settings=settings,
         SMOOTHED=terms.label_smoothing != 0,
-        HELD=settings.block >= padded,
+        HELD=settings.block >= logits.shape[1],
+        **describe_vectors(logits),
     )
     return losses

@@ -102,17 +102,38 @@ def whole_row_settings(width: int, elements: int, most_rows: int = 16, per_threa
 # and of two in the backward pass.
 MOST_HELD_FORWARD, MOST_HELD_BACKWARD = 32_768, 16_384
 MOST_LOSS_BLOCK = 4096  # elements of a row of logits at a time: 32 a thread of four warps
-MOST_HELD_BYTES = 64 << 10  # of a row of logits that is held whole in the registers of 512 threads
+MOST_HELD_BYTES = 32 << 10  # of a row of logits that is held whole in the registers of 512 threads
+# GPUs with a cache of 4 to 6 MB, which keeps the rows of all programs only if a multiprocessor has one of them.
+SMALL_CACHE = {75, 86}
+
+
+def _chunked_row_settings(problem: Problem, per_thread: int, warps: int) -> LaunchSettings:
+    """Choose settings for a kernel that holds whole rows as chunks, each of which a warp loads by 16 bytes a thread.
+
+    A row belongs to one warp up to 1024 elements, and beyond to as many as hold `per_thread` elements a thread. Short
+    rows are handled several at a time, 1 KB a warp, so that enough bytes are under way.
+
+    Args:
+        problem: the shape.
+        per_thread: most elements of a row that a thread holds where the row has several warps.
+        warps: least warps of a program; they take a row each.
+    """
+    loaded = 32 * 16 // problem.itemsize
+    row_warps = 1 if problem.width <= 1024 else next_power_of_two(-(-problem.width // (32 * per_thread)))
+    warps = max(warps, row_warps)
+    whole_row = next_power_of_two(problem.width)
+    rows = max(1, min(8, 1024 // (whole_row * problem.itemsize)))
+    return LaunchSettings(rows * warps // row_warps, min(loaded * row_warps, whole_row), warps)
 
 
 def _layer_norm_forward(problem: Problem) -> LaunchSettings:
-    """Choose four rows of 1024, the most that stays in registers at four warps."""
-    return whole_row_settings(problem.width, elements=4096)
+    """Choose one warp, which needs no barrier: 32 programs of a multiprocessor have 32 KB of x under way, or more."""
+    return _chunked_row_settings(problem, per_thread=32, warps=1)
 
 
 def _layer_norm_backward(problem: Problem) -> LaunchSettings:
-    """Choose half of the forward pass's: a row, its gradient, the weight and two sums are held at once."""
-    return whole_row_settings(problem.width, elements=2048)
+    """Choose four warps, which add up their sums for weight and bias before they store them."""
+    return _chunked_row_settings(problem, per_thread=16, warps=4)
 
 
 def _softmax_forward(problem: Problem) -> LaunchSettings:
@@ -133,9 +154,13 @@ def _cross_entropy(problem: Problem) -> LaunchSettings:
 
 
 def _linear_cross_entropy(problem: Problem) -> LaunchSettings:
-    """Choose four rows of 1024. Rows too wide to be held get as many warps, so that few at a time are in the cache."""
+    """Choose four rows of 1024. Wider rows than can be held are read twice, the second time from the cache.
+
+    With 8 warps two programs share a multiprocessor, and one loads while the other computes. All of them together have
+    17 MB of rows of 64 KB under way on an H100, a third of its cache.
+    """
     if problem.width * problem.itemsize > MOST_HELD_BYTES:
-        return LaunchSettings(1, 8192, 16)
+        return LaunchSettings(1, 16_384, 32) if problem.capability in SMALL_CACHE else LaunchSettings(1, 8192, 8)
     settings = whole_row_settings(problem.width, elements=4096)
     return LaunchSettings(settings.rows, settings.block, min(16, settings.warps))
 

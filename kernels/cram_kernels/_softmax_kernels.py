@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cram_kernels._launch import as_rows, count_programs, launch
 from cram_kernels._settings import choose_settings
-from cram_kernels._triton import tl, triton
+from cram_kernels._triton import exp, tl, triton
 
 # --- kernels
 
@@ -61,8 +61,8 @@ def _softmax_forward_kernel(
         in_range = in_group & (column < width)
         score, keep = _load_scores(x_rows_ptr, mask_rows_ptr, in_range, scale, HAS_MASK)
         # tl.max ignores NaN, but the sum does not: it makes the whole row NaN. So does a maximum of -inf.
-        exponential = tl.exp(score - tl.max(score, axis=1)[:, None])
-        p = exponential / tl.sum(exponential, axis=1)[:, None]
+        exponential = exp(score - tl.max(score, axis=1)[:, None])
+        p = exponential * (1.0 / tl.sum(exponential, axis=1))[:, None]
         if HAS_MASK:
             p = tl.where((tl.max(keep.to(tl.int32), axis=1) > 0)[:, None], p, 0.0)
         tl.store(p_rows_ptr, p.to(p_ptr.dtype.element_ty), mask=in_range)
@@ -79,7 +79,7 @@ def _softmax_forward_kernel(
             # Blocks of nothing but -inf at the start of a row must not turn the rest into NaN. A row of nothing but
             # -inf ends as 0 / 0.
             offset = tl.where(new_max == float("-inf"), 0.0, new_max)
-            exp_sum = exp_sum * tl.exp(row_max - offset) + tl.sum(tl.exp(score - offset[:, None]), axis=1)
+            exp_sum = exp_sum * exp(row_max - offset) + tl.sum(exp(score - offset[:, None]), axis=1)
             has_kept = tl.maximum(has_kept, tl.max(keep.to(tl.int32), axis=1))
             row_max = new_max
         offset = tl.where(row_max == float("-inf"), 0.0, row_max)
@@ -88,7 +88,7 @@ def _softmax_forward_kernel(
             score, _ = _load_scores(
                 x_rows_ptr + start, mask_rows_ptr + start * column_stride, in_range, scale, HAS_MASK
             )
-            p = tl.exp(score - offset[:, None]) / exp_sum[:, None]
+            p = exp(score - offset[:, None]) * (1.0 / exp_sum)[:, None]
             if HAS_MASK:
                 p = tl.where((has_kept > 0)[:, None], p, 0.0)
             tl.store(p_rows_ptr + start, p.to(p_ptr.dtype.element_ty), mask=in_range)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
 from cram_kernels._launch import as_rows, count_programs, launch
 from cram_kernels._settings import LaunchSettings, choose_settings
-from cram_kernels._triton import tl, triton
+from cram_kernels._triton import exp, tl, triton
 
 _aten = torch.ops.aten
 
@@ -65,11 +65,11 @@ def gated_backward_reference(
 def _activate(a: tl.tensor, SILU: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """Return act(a) and act'(a)."""
     if SILU:
-        share = tl.sigmoid(a)
+        share = 1.0 / (1.0 + exp(-a))
         slope = share * (1.0 + a * (1.0 - share))
     else:
         share = 0.5 + 0.5 * tl.erf(a * 0.7071067811865476)
-        slope = share + a * (0.3989422804014327 * tl.exp(-0.5 * a * a))
+        slope = share + a * (0.3989422804014327 * exp(-0.5 * a * a))
     return a * share, slope
 
 

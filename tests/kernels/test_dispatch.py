@@ -115,7 +115,7 @@ def test_recorded_launches_are_not_carried_out() -> None:
     (launch,) = recorded
     assert launch.kernel.__name__ == "_layer_norm_forward_kernel"
     assert launch.arguments[0] is x
-    assert launch.constants["BLOCK"] == launch.settings.block == 1024
+    assert launch.constants["BLOCK"] == launch.settings.block == 256
 
 
 def test_every_public_op_is_documented() -> None:
