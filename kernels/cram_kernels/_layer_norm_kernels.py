@@ -14,7 +14,7 @@ from cram_kernels._triton import tl, triton
 
 # Most programs of the backward kernel on a multiprocessor, about as many as its registers allow at a time, and the
 # fewest tiles of a program: each program stores sums of its own, which should be few beside the rows.
-PROGRAMS_PER_MULTIPROCESSOR, LEAST_TILES = 4, 8
+PROGRAMS_PER_MULTIPROCESSOR, LEAST_TILES = 2, 8
 
 # --- kernels
 

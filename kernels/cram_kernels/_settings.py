@@ -7,7 +7,7 @@ capability. A file that the user has tuned goes before the rules: `_tuned.py`.
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -101,6 +101,9 @@ def whole_row_settings(width: int, elements: int, most_rows: int = 16, per_threa
 # The widest rows of softmax that are held whole in registers: 32 elements a thread, of one tensor in the forward pass
 # and of two in the backward pass.
 MOST_HELD_FORWARD, MOST_HELD_BACKWARD = 32_768, 16_384
+# Capability of the first GPUs that copy to shared memory while they compute, and bytes of copies that a program may
+# have on every one of them.
+ASYNC_COPIES_FROM, MOST_STAGED_BYTES = 80, 100_000
 MOST_LOSS_BLOCK = 4096  # elements of a row of logits at a time: 32 a thread of four warps
 MOST_HELD_BYTES = 32 << 10  # of a row of logits that is held whole in the registers of 512 threads
 # GPUs with a cache of 4 to 6 MB, which keeps the rows of all programs only if a multiprocessor has one of them.
@@ -132,8 +135,15 @@ def _layer_norm_forward(problem: Problem) -> LaunchSettings:
 
 
 def _layer_norm_backward(problem: Problem) -> LaunchSettings:
-    """Choose four warps, which add up their sums for weight and bias before they store them."""
-    return _chunked_row_settings(problem, per_thread=16, warps=4)
+    """Choose eight warps, which add up their sums for weight and bias before they store them.
+
+    Two tiles are copied to shared memory while a third is computed, as far as the memory allows it.
+    """
+    settings = _chunked_row_settings(problem, per_thread=16, warps=8)
+    if problem.capability < ASYNC_COPIES_FROM:
+        return settings
+    tile_bytes = 3 * settings.rows * problem.width * problem.itemsize  # rows, their gradient, and that of the sum
+    return replace(settings, stages=min(3, 1 + MOST_STAGED_BYTES // tile_bytes))
 
 
 def _softmax_forward(problem: Problem) -> LaunchSettings:
@@ -148,9 +158,14 @@ def _softmax_backward(problem: Problem) -> LaunchSettings:
     return whole_row_settings(problem.width, 2048, per_thread=16) if held else LaunchSettings(1, 8192, 32)
 
 
-def _cross_entropy(problem: Problem) -> LaunchSettings:
+def _cross_entropy_forward(problem: Problem) -> LaunchSettings:
     """Choose four rows of 1024, or a part of one row."""
     return whole_row_settings(min(problem.width, MOST_LOSS_BLOCK), elements=4096)
+
+
+def _cross_entropy_backward(problem: Problem) -> LaunchSettings:
+    """Choose the forward pass's with twice the warps, because a thread needs more registers for each element."""
+    return whole_row_settings(min(problem.width, MOST_LOSS_BLOCK), elements=4096, per_thread=16)
 
 
 def _linear_cross_entropy(problem: Problem) -> LaunchSettings:
@@ -183,8 +198,8 @@ RULES: dict[str, Callable[[Problem], LaunchSettings]] = {
     "layer_norm_backward": _layer_norm_backward,
     "softmax_forward": _softmax_forward,
     "softmax_backward": _softmax_backward,
-    "cross_entropy_forward": _cross_entropy,
-    "cross_entropy_backward": _cross_entropy,
+    "cross_entropy_forward": _cross_entropy_forward,
+    "cross_entropy_backward": _cross_entropy_backward,
     "linear_cross_entropy": _linear_cross_entropy,
     "gated_forward": _gated,
     "gated_backward": _gated,
