@@ -33,9 +33,9 @@ ABOUT = """Find launch settings of the kernels that are faster on this GPU than 
     CRAM_KERNELS_SETTINGS=kernel_settings.json python -m cram.train recipe=bert_24h
 
 For each kernel, width and dtype of the kernel benchmark, the neighbours of the rule's settings are tried: twice and
-half as many rows, elements and warps, and one stage more and fewer. The search goes on from the fastest. Each candidate
-is first compared with float64, forward and backward. What is found in the end is timed beside the rule in turns, and is
-kept if the two differ by more than their spread.
+half as many rows, elements or warps, rows and warps together, and one stage more and fewer. The search goes on from the
+fastest. Each candidate is first compared with float64, forward and backward. What is found in the end is timed beside
+the rule in turns, and is kept if the two differ by more than their spread.
 
 The file is written after each kernel, and the same command goes on where it was. `CRAM_KERNELS_SETTINGS=FILE` lets the
 kernels take it on GPUs of the same compute capability. kernels/README.md describes it.

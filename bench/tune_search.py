@@ -33,13 +33,17 @@ class Found:
 
 
 def list_neighbours(choice: Choice, settings: LaunchSettings, rule: LaunchSettings) -> list[LaunchSettings]:
-    """Return the settings that differ by a factor of two in one number, and by one stage where the rule has several."""
-    candidates = [
-        replace(settings, **{name: value})
-        for name in ("rows", "block", "warps")
-        for value in (getattr(settings, name) * 2, getattr(settings, name) // 2)
-        if value
-    ]
+    """Return the neighbours of some settings that can be launched.
+
+    They differ by a factor of two in rows, block or warps, or in rows and warps together, so that a warp keeps its
+    work. Where the rule has several stages, they also differ by one stage.
+    """
+    candidates = []
+    for names in (("rows",), ("block",), ("warps",), ("rows", "warps")):
+        values = {name: getattr(settings, name) for name in names}
+        candidates.append(replace(settings, **{name: 2 * value for name, value in values.items()}))
+        if min(values.values()) > 1:
+            candidates.append(replace(settings, **{name: value // 2 for name, value in values.items()}))
     if rule.stages > 1:  # without a pipelined loop, and where the GPU has no asynchronous copy, stages change nothing
         candidates += [replace(settings, stages=settings.stages + step) for step in (1, -1) if settings.stages + step]
     return [candidate for candidate in candidates if _is_sensible(choice, candidate)]
