@@ -75,7 +75,7 @@ def _add(registers: Registers, instruction: Instruction, lanes: Bools) -> None:
         carries = [UNKNOWN, UNKNOWN]
     else:
         carry = [registers.predicate(p) for p in read] if instruction.has("X") else []
-        result, carries = add_operands(registers, instruction, sources, carry)
+        result, carries = add_operands(registers, sources, carry)
         registers.write(instruction.operands[0].name, result, lanes)
     for predicate, value in zip(written, carries, strict=False):
         registers.write_predicate(predicate.name, value, lanes)

@@ -144,7 +144,7 @@ def following(name: str, words: int) -> str:
 
 
 def add_operands(
-    registers: Registers, instruction: Instruction, sources: list[Operand], carry: list[Predicate]
+    registers: Registers, sources: list[Operand], carry: list[Predicate]
 ) -> tuple[Bits | None, list[Predicate]]:
     """Add as IADD3 does. Returns the sum and the two carries; None and unknown carries where an input is not known."""
     terms, extra = [], 0
@@ -153,8 +153,7 @@ def add_operands(
         if value is None:
             return None, [UNKNOWN, UNKNOWN]
         if source.negated and source.kind != "number":
-            # In the upper word of a difference, the carry of the lower one stands for the 1 of the complement.
-            value, extra = ~value, extra + ("X" not in instruction.modifiers)
+            value, extra = ~value, extra + 1
         terms.append(value)
     for predicate in carry:
         if not predicate.known:
