@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import cram_kernels as ck
 from cram_kernels import _settings, _tuned
+from cram_kernels._dispatch import MOST_WIDTH
 from cram_kernels._launch import Launch, record_launches
 from cram_kernels._layer_norm_kernels import launch_layer_norm_forward
-from cram_kernels._settings import RULES, LaunchSettings, Target, choose_by, choose_settings
+from cram_kernels._settings import RULES, LaunchSettings, Problem, Target, choose_by, choose_settings
 from cram_kernels._tuned import MOST_BLOCKS, VARIABLE, Choice, Tuned, find_obstacle, settings_file_in_use
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -61,6 +62,19 @@ def choose(width: int = 768, dtype: torch.dtype = torch.bfloat16, kernel: str = 
 @pytest.mark.no_launch
 def test_the_table_has_every_kernel() -> None:
     assert set(MOST_BLOCKS) == set(RULES)
+
+
+@pytest.mark.no_launch
+@pytest.mark.parametrize("capability", [75, 80, 86, 89, 90, 100, 120])
+def test_the_settings_of_every_rule_could_stand_in_a_file(capability: int) -> None:
+    for kernel, rule in RULES.items():
+        for width in (1, 24, 100, 128, 257, 768, 1000, 1024, 4096, MOST_WIDTH, 32_768, 50_257):
+            if width > MOST_WIDTH and "layer_norm" in kernel:
+                continue  # the reference takes these
+            for dtype, itemsize in (("fp32", 4), ("bf16", 2)):
+                settings = rule(Problem(8192, width, itemsize, capability))
+                tuned = Tuned(settings.rows, settings.block, settings.warps, settings.stages)
+                assert find_obstacle(Choice(kernel, width, dtype), tuned) is None
 
 
 @pytest.mark.no_launch
