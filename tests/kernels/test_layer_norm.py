@@ -197,14 +197,6 @@ def test_keeps_the_input_dtype_and_computes_wide(
     assert (x.grad.dtype, weight.grad.dtype) == (x_dtype, weight_dtype)  # type: ignore[union-attr]
 
 
-def test_a_large_offset_of_a_row_costs_only_the_precision_of_its_mean(device: torch.device) -> None:
-    x = randn(4, 64, device=device)
-    for offset in (1e4, -1e4):
-        torch.testing.assert_close(
-            ck.layer_norm(x + offset), F.layer_norm((x + offset).double(), (64,)).float(), atol=2e-3, rtol=1e-3
-        )
-
-
 def test_eps_and_values_that_are_not_finite(device: torch.device) -> None:
     x = torch.zeros(3, 4, device=device)
     x[1, 2], x[2, 0] = float("nan"), float("inf")
