@@ -22,7 +22,7 @@ from proofs.ptx.cases import TOLERANCES, Case, Check, draw
 from proofs.ptx.errors import PtxError
 from proofs.ptx.loss_cases import PLAIN, check_linear_cross_entropy
 from proofs.ptx.parser import parse
-from proofs.ptx.row_cases import check_gated, check_layer_norm, check_softmax
+from proofs.ptx.row_cases import check_gated, check_layer_norm, check_layer_norm_backward, check_softmax
 from proofs.ptx.run import Code, run_launch
 from proofs.ptx.text_checks import find_in_place
 
@@ -66,6 +66,7 @@ def replace(pattern: str, replacement: str, which: slice = slice(None)) -> Edit:
 
 FIRST, LAST = slice(1), slice(-1, None)
 BARRIER = r"\tbar\.sync \t0;\n"
+WAIT = r"cp\.async\.wait_group\s+\w+"
 GUARDED_STORE = r"@%p\d+ (st\.global[^;]*;)"
 
 
@@ -83,6 +84,7 @@ def list_mutants() -> list[Mutant]:
     """Return the faults in compiled text, with the call that must find each."""
     norm_100, norm_768 = (partial(check_layer_norm, "bf16", width, "weight") for width in (100, 768))
     loss_100, loss_5003 = (partial(check_linear_cross_entropy, "bf16", classes, PLAIN) for classes in (100, 5003))
+    norm_backward = partial(check_layer_norm_backward, "bf16", 768, 37, "weight")
     softmax = partial(check_softmax, "bf16", (3, 33_000), "")
     swiglu = partial(check_gated, "swiglu", "bf16", 257)
     load, outside = r"@%p\d+ (ld\.global)", "bytes at offset .* of "
@@ -103,6 +105,10 @@ def list_mutants() -> list[Mutant]:
         Mutant("a barrier behind a store in place", barrier_behind, loss_100, no_barrier),
         Mutant("no barriers in a long row in place", replace(BARRIER, ""), loss_5003, no_barrier),
         Mutant("no barrier in a reduction", replace(BARRIER, "", FIRST), softmax, f"{no_order} .* of shared memory"),
+        Mutant(
+            "no wait for copies", replace(WAIT, "cp.async.wait_group 0x40"), norm_backward, "off by|has not written"
+        ),
+        Mutant("no barrier behind copies", replace(rf"({WAIT};\s*){BARRIER}", r"\1"), norm_backward, no_order),
         Mutant(
             "stores that truncate",
             replace(r"cvt\.rn\.(bf16(?:x2)?)\.f32", r"cvt.rz.\1.f32"),
