@@ -33,7 +33,7 @@ class TensorInfo:
 class Traffic:
     """What a program moved of one tensor in one direction, in bytes."""
 
-    requested: int = 0
+    requested: int = 0  # what several threads of an access share counts once
     wide: int = 0
     sectors: int = 0  # bytes of the sectors of each access of a warp
     touched: set[int] = field(default_factory=set)
@@ -87,8 +87,9 @@ class GlobalMemory:
         sectors = set(first.tolist()) | set(last.tolist())
         warps = np.flatnonzero(lanes) // 32
         ends = np.concatenate([first, last]) + (np.tile(warps, 2).astype(np.uint64) << np.uint64(48))
-        traffic.requested += width * count
-        traffic.wide += width * count if width >= WIDE else 0
+        distinct = width * len(np.unique(offsets))
+        traffic.requested += distinct
+        traffic.wide += distinct if width >= WIDE else 0
         traffic.sectors += SECTOR * len(np.unique(ends))
         is_new = tensor.name not in self.cached and not sectors <= traffic.touched
         traffic.touched |= sectors
