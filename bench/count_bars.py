@@ -24,8 +24,8 @@ def find_missed_bars(op: OpCount, case: KernelCase, direction: str) -> list[str]
             missed.append(f"{count.spills} instructions spill registers")
         if has_aligned_rows(case) and count.wide_share < LEAST_WIDE:
             missed.append(f"{count.wide_share:.0%} of the bytes of rows by 16 bytes")
-        if count.unknown:
-            missed.append(f"{count.unknown} jumps depend on data, so that the count is a guess")
+        if count.guesses:
+            missed.append(f"{count.guesses} jumps or addresses depend on data, so that the count is a guess")
         if op.arch != TIMED_ARCH:
             continue
         if bounds.issue >= bounds.memory:

@@ -31,7 +31,7 @@ def describe_launch(launch: BoundLaunch, case: KernelCase, direction: str, arch:
     times = (bounds.memory, bounds.issue, bounds.special, bounds.latency)
     on_chip = min(count.resident, -(-count.programs // gpu.multiprocessors))
     waves = count.programs / (count.resident * gpu.multiprocessors)
-    marks = "".join((f" {count.spills} spills" if count.spills else "", " guesses" if count.unknown else ""))
+    marks = "".join((f" {count.spills} spills" if count.spills else "", " guesses" if count.guesses else ""))
     return (
         f"{count.kernel.strip('_').removesuffix('_kernel')[:28]:28} {1e6 * bounds.model:8.1f} = "
         + " ".join(f"{1e6 * time:7.1f}" for time in times)

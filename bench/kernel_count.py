@@ -13,8 +13,8 @@ import torch
 
 from bench.bounds import DRAM_SECONDS, GPUS, L2_CYCLES, count_resident
 from bench.sass.machine import Latencies, Machine, Parameter, Trace
-from bench.sass.memory import GlobalMemory, TensorInfo
-from bench.sass.program import Program, parse_program
+from bench.sass.memory import UNKNOWN_ADDRESS, GlobalMemory, TensorInfo
+from bench.sass.program import Program, parse_program, read_constants
 from cram_kernels._triton import triton
 
 # Where launch parameters begin in the bank of constants, by compute capability.
@@ -93,6 +93,11 @@ class KernelCount:
     dram_waits: int
     in_flight: int
     unknown: int
+
+    @property
+    def guesses(self) -> int:
+        """Return how many jumps, and accesses of tensors, depend on numbers that were not computed."""
+        return self.unknown + sum(UNKNOWN_ADDRESS in book for book in (self.loads, self.stores))
 
     @property
     def first_bytes(self) -> float:
@@ -251,7 +256,7 @@ def count_launch(launch: CompiledLaunch, arch: int) -> KernelCount:
     gpu = GPUS[arch]
     usage, text = disassemble(launch.cubin)
     registers = int(re.search(r"\bREG:(\d+)", usage)[1])  # type: ignore[index]
-    program = parse_program(text)
+    program = parse_program(text, read_constants(launch.cubin))
     resident = count_resident(gpu, launch.warps, registers, launch.shared)
     sampler = _Sampler(launch, arch, program)
     samples = sampler.run_all()

@@ -77,7 +77,7 @@ class Machine:
         latencies: Latencies,
     ) -> None:
         """Prepare the program at a place of the launch grid."""
-        constants: dict[int, int] = {}
+        constants = dict(program.constants)
         for parameter in parameters:
             for word in range(max(1, parameter.size // 4)):
                 constants[parameter.offset + 4 * word] = parameter.value >> 32 * word & 0xFFFFFFFF

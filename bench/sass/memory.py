@@ -9,6 +9,7 @@ from bench.sass.integers import Bits, Bools, Long
 
 SECTOR = 32  # bytes that DRAM and the caches move at least
 SPACING = 1 << 44  # between the addresses of two tensors, so that an address names its tensor
+UNKNOWN_ADDRESS = "unknown address"  # stands for the tensor where an address was not computed
 WIDE = 16  # bytes of a thread's access that count as wide
 
 
@@ -70,7 +71,7 @@ class GlobalMemory:
         if not count:
             return 0, False
         if addresses is None:
-            traffic = book.setdefault("unknown address", Traffic())
+            traffic = book.setdefault(UNKNOWN_ADDRESS, Traffic())
             traffic.requested += width * count
             traffic.sectors += SECTOR * count
             return width * count, True

@@ -6,7 +6,8 @@ of arithmetic is needed. Layout of the bits: arXiv:1804.06826, section 2.1 (Volt
 """
 
 import re
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, field
 from functools import cached_property
 
 _LINE = re.compile(r"^\s*/\*([0-9a-f]{4,6})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;\s*/\* 0x[0-9a-f]{16} \*/")
@@ -15,11 +16,12 @@ _LABEL = re.compile(r"^(\.L_[\w]+|[A-Za-z_$][\w$.]*):$")
 _SECTION = re.compile(r"^\s*\.section\s+(\S+?),")
 _OPERAND_SEPARATOR = re.compile(r",\s*(?![^\[]*\])")
 _KINDS = {
-    "constant": re.compile(r"c\[0x0\]\[(0x[0-9a-f]+)\]$"),
     "number": re.compile(r"(0x[0-9a-f]+)$"),
     "predicate": re.compile(r"(U?P(?:\d+|T))$"),
     "register": re.compile(r"(U?R(?:\d+|Z))(?=$|\.)"),
 }
+_CONSTANT = re.compile(r"c\[0x([0-9a-f]+)\]\[0x([0-9a-f]+)\]$")
+BANK = 1 << 20  # between the places of two banks of constants
 NO_BARRIER = 7
 
 
@@ -28,9 +30,9 @@ class Operand:
     """One operand.
 
     Attributes:
-        kind: `register`, `predicate`, `number`, `constant` (a bank of constants), `address`, `label` or `other`.
+        kind: `register`, `predicate`, `number`, `constant` (in a bank of constants), `address`, `label` or `other`.
         name: a register, predicate or label; the text of another operand.
-        number: the value of a number, or the offset of a constant.
+        number: the value of a number, or the place of a constant: BANK times its bank, plus its offset.
         negated: behind a minus.
         inverted: behind `~` or `!`.
         absolute: within bars.
@@ -86,10 +88,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Program:
-    """The instructions of a kernel, and the index of the instruction behind each label."""
+    """The instructions of a kernel, the index of the instruction behind each label, and the words of its constants."""
 
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
+    constants: dict[int, int] = field(default_factory=dict)
 
 
 def parse_operand(text: str) -> Operand:
@@ -103,15 +106,33 @@ def parse_operand(text: str) -> Operand:
     body = body.strip("|")
     if label := re.search(r"`\((\.L_\w+)\)", body):
         return Operand("label", label[1])
+    if constant := _CONSTANT.match(body):
+        place = BANK * int(constant[1], 16) + int(constant[2], 16)
+        return Operand("constant", body, place, negated, inverted, absolute)
     for kind, pattern in _KINDS.items():
         if found := pattern.match(body):
-            number = int(found[1], 16) if kind in ("constant", "number") else None
+            number = int(found[1], 16) if kind == "number" else None
             return Operand(kind, found[1], number, negated, inverted, absolute)
     return Operand("other", body)
 
 
-def parse_program(disassembly: str) -> Program:
-    """Read the disassembly of a cubin with one kernel.
+def read_constants(cubin: bytes) -> dict[int, int]:
+    """Read the words that the compiler put into banks of constants, from the ELF sections of a cubin."""
+    (begin,) = struct.unpack_from("<Q", cubin, 40)
+    size, count, names = struct.unpack_from("<HHH", cubin, 58)
+    headers = [struct.unpack_from("<IIQQQQ", cubin, begin + index * size) for index in range(count)]
+    words: dict[int, int] = {}
+    for name, _type, _flags, _address, offset, length in headers:
+        text = cubin[headers[names][4] + name :].split(b"\0", 1)[0].decode()
+        bank = re.match(r"\.nv\.constant(\d+)\.", text)
+        if bank and int(bank[1]):  # bank 0 holds the launch parameters
+            content = struct.unpack_from(f"<{length // 4}I", cubin, offset)
+            words |= {BANK * int(bank[1]) + 4 * index: word for index, word in enumerate(content)}
+    return words
+
+
+def parse_program(disassembly: str, constants: dict[int, int] | None = None) -> Program:
+    """Read the disassembly of a cubin with one kernel. `constants` are what `read_constants` found.
 
     Raises:
         ValueError: where an instruction has no second half.
@@ -131,7 +152,7 @@ def parse_program(disassembly: str) -> Program:
             if encoded is None:
                 raise ValueError(f"no control bits: {line.strip()}")
             instructions.append(_make_instruction(match, int(encoded[1], 16)))
-    return Program(tuple(instructions), labels)
+    return Program(tuple(instructions), labels, constants or {})
 
 
 def _make_instruction(match: re.Match[str], high_half: int) -> Instruction:

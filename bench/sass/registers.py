@@ -89,7 +89,7 @@ class Registers:
         """Return the value of 64 bits of a pair of registers, of constants, or of a number, with its minus applied."""
         if operand.kind == "number":
             number = operand.number or 0
-            value = np.array([-number if operand.negated else number], np.int64).view(np.uint64)
+            value = np.array([(-number if operand.negated else number) & (1 << 64) - 1], np.uint64)
             return value
         low = self.word(operand)
         high = self.word(self.upper(operand))

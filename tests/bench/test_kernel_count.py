@@ -12,7 +12,7 @@ from bench.count_cases import least_bytes, list_cases
 from bench.count_ops import OpCount, count_ours
 from bench.kernel_cases import KernelCase
 from bench.kernel_count import CompiledLaunch, describe_tensor, place_arguments
-from bench.sass.memory import GlobalMemory
+from bench.sass.memory import UNKNOWN_ADDRESS, GlobalMemory
 from cram_kernels._triton import HAS_TRITON
 
 needs_triton = pytest.mark.skipif(
@@ -64,6 +64,13 @@ def test_a_vocabulary_with_a_last_part_is_counted_to_the_element() -> None:
     assert max(first for first, _ in launch.count.loads.values()) == 2 * 16 * 5008
 
 
+@needs_triton
+def test_constants_that_the_compiler_puts_into_the_cubin_are_read() -> None:
+    (launch,) = count(KernelCase("cross_entropy", 16, 32_768), "backward", 80).launches
+    assert not launch.count.guesses
+    assert max(first for first, _ in launch.count.loads.values()) == 2 * 16 * 32_768
+
+
 def test_a_tensor_reaches_to_the_end_of_its_memory() -> None:
     chunk = describe_tensor("x", meta(4, 16, dtype="bf16")[:, :10])
     assert (chunk.span_bytes, chunk.elements_bytes, chunk.itemsize) == (128, 80, 2)
@@ -110,7 +117,8 @@ def test_each_bar_is_named_where_it_is_missed() -> None:
 
     assert missed(spills=2) == ["2 instructions spill registers"]
     assert missed(wide_share=0.5) == ["50% of the bytes of rows by 16 bytes"]
-    assert missed(unknown=1) == ["1 jumps depend on data, so that the count is a guess"]
+    assert missed(unknown=1) == ["1 jumps or addresses depend on data, so that the count is a guess"]
+    assert "guess" in missed(loads={UNKNOWN_ADDRESS: (1.0, 0.0)})[0]
     assert missed(in_flight=20 << 10) == ["20 KB in flight"]
     assert not missed(replace(op, arch=86), in_flight=20 << 10)
     more = {name: (1.05 * first, again) for name, (first, again) in launch.count.loads.items()}

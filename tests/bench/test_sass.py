@@ -9,7 +9,7 @@ from bench.sass.integer_unit import HANDLERS
 from bench.sass.integers import FALSE, TRUE, UNKNOWN, Bits, Predicate, combine, join
 from bench.sass.machine import Latencies, Machine, Parameter
 from bench.sass.memory import GlobalMemory, TensorInfo
-from bench.sass.program import Operand, Program, parse_operand, parse_program
+from bench.sass.program import BANK, Operand, Program, parse_operand, parse_program
 from bench.sass.registers import Registers
 
 WORD = st.integers(0, 2**32 - 1)
@@ -73,7 +73,8 @@ def split(value: int) -> tuple[int, int]:
         ("~R7", Operand("register", "R7", inverted=True)),
         ("0x7f", Operand("number", "0x7f", 0x7F)),
         ("-0x1", Operand("number", "0x1", 1, negated=True)),
-        ("c[0x0][0x210]", Operand("constant", "0x210", 0x210)),
+        ("c[0x0][0x210]", Operand("constant", "c[0x0][0x210]", 0x210)),
+        ("-c[0x2][0x8]", Operand("constant", "c[0x2][0x8]", 2 * BANK + 8, negated=True)),
         ("|R3|", Operand("register", "R3", absolute=True)),
         ("`(.L_x_1)", Operand("label", ".L_x_1")),
         ("desc[UR4][R2.64+0x10]", Operand("address", "desc[UR4][R2.64+0x10]")),
