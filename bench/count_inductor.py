@@ -254,14 +254,14 @@ class _GeneratedKernel:
     """A generated kernel, which records its launches: one alternative for each configuration that would be tried."""
 
     def __init__(self, name: str, source: str, recorded: Recorded) -> None:
-        # Triton reads the source of a kernel from its file.
-        path = Path(tempfile.gettempdir()) / f"generated_{next(_numbers)}.py"
-        path.write_text(source)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise RuntimeError(f"{path} cannot be imported")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        with tempfile.TemporaryDirectory() as folder:  # Triton reads the source of a kernel from its file, at once
+            path = Path(folder) / f"generated_{next(_numbers)}.py"
+            path.write_text(source)
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None:
+                raise RuntimeError(f"{path} cannot be imported")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
         self.tuner, self.recorded = getattr(module, name), recorded
 
     def run(self, *arguments: Any, stream: int) -> None:
