@@ -14,6 +14,7 @@ from bench.count_ops import OpCount, count_ours, count_peer
 from bench.count_peers import PACKAGES, is_installed
 from bench.count_table import HEAD, describe_assumptions, print_comparison, print_op
 from bench.kernel_cases import DTYPES, KernelCase
+from bench.kernels import summarise_error
 from bench.options import choose
 from cram.command import run_door
 from cram.config.recipe import read_words
@@ -70,10 +71,18 @@ def select_cases(config: CountKernelsConfig) -> list[KernelCase]:
 def count_case(case: KernelCase, direction: str, arch: int, providers: list[str]) -> Iterator[OpCount]:
     """Yield what each provider does for one direction of a case."""
     for provider in providers:
-        is_ours = provider == "ours"
-        op = count_ours(case, direction, arch) if is_ours else count_peer(provider, case, direction, arch)
+        op = count_ours(case, direction, arch) if provider == "ours" else try_peer(provider, case, direction, arch)
         if op is not None:
             yield op
+
+
+def try_peer(peer: str, case: KernelCase, direction: str, arch: int) -> OpCount | None:
+    """Count a peer. Whatever fails in its package or its code leaves it out, with a line that says so."""
+    try:
+        return count_peer(peer, case, direction, arch)
+    except Exception as error:  # a peer may raise anything
+        print(f"  {peer:8} could not be counted: {summarise_error(error)}", flush=True)
+        return None
 
 
 def main(words: list[str]) -> int:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.sass.integer_unit import HANDLERS
-from bench.sass.integers import TRUE, UNKNOWN, Bools, Predicate
+from bench.sass.integers import TRUE, UNKNOWN, Bits, Bools, Predicate
 from bench.sass.memory import GlobalMemory, TensorInfo
 from bench.sass.program import Instruction, Program
-from bench.sass.registers import Registers
+from bench.sass.registers import Registers, following
 
 MOST_STEPS = 2_000_000
 SPECIAL_REGISTERS = {"SR_TID.X": "thread", "SR_CTAID.X": "x", "SR_CTAID.Y": "y", "SR_CTAID.Z": "z", "SR_LANEID": "lane"}
@@ -99,6 +99,7 @@ class Machine:
         self._group_end = 0.0
         self._in_flight: list[tuple[float, int]] = []
         self._returns: list[int] = []
+        self._stack: dict[str, list[Bits] | None] = {}
 
     def run(self) -> Trace:
         """Run until all threads have exited.
@@ -199,10 +200,24 @@ class Machine:
             name = SPECIAL_REGISTERS.get(instruction.operands[1].name)
             value = self._special[name] if name else np.zeros(1, np.uint32)
             self.registers.write(instruction.operands[0].name, value, lanes)
+        elif instruction.opcode in ("STL", "LDL"):
+            self._spill(instruction, lanes)
         elif handler := HANDLERS.get(instruction.opcode):
             handler(self.registers, instruction, lanes)
         else:
             self._forget(instruction, lanes)
+
+    def _spill(self, instruction: Instruction, lanes: Bools) -> None:
+        """Keep a spilled register, or bring it back. Its place on the stack is always written in the same way."""
+        place = next(operand.name for operand in instruction.operands if operand.kind == "address")
+        register = next(operand for operand in instruction.operands if operand.kind == "register")
+        words = max(1, instruction.width // 4)
+        if instruction.opcode == "LDL":
+            self.registers.write_words(register, self._stack.get(place), words, lanes)
+            return
+        values = [self.registers.read(following(register.name, word)) for word in range(words)]
+        known = [value for value in values if value is not None]
+        self._stack[place] = known if len(known) == words else None
 
     def _forget(self, instruction: Instruction, lanes: Bools) -> None:
         """Make the destinations of an instruction unknown whose result is not computed."""

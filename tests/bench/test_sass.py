@@ -364,6 +364,23 @@ def test_groups_of_asynchronous_copies_are_waited_for() -> None:
     assert machine.trace.cycles == pytest.approx(1002 + 3)  # the first group alone
 
 
+def test_a_spilled_counter_is_still_known() -> None:
+    program = assemble(
+        "MOV R0, RZ",
+        ".L_x_0:\n",
+        "IADD3 R0, R0, 0x1, RZ",
+        "STL [R1+0x4], R0",
+        "FADD R0, R4, R4",
+        "LDL.LU R0, [R1+0x4]",
+        "ISETP.LT.AND P0, PT, R0, c[0x0][0x210], PT",
+        "@P0 BRA `(.L_x_0)",
+        "EXIT",
+    )
+    trace = run(program, Parameter(0x210, 5, 4)).trace
+    assert trace.opcodes["FADD"] == 5
+    assert not trace.unknown
+
+
 def test_a_jump_on_data_is_reported() -> None:
     program = assemble("FSETP.GT.AND P0, PT, R4, RZ, PT", "@P0 BRA `(.L_x_0)", "NOP", ".L_x_0:\n", "EXIT")
     trace = run(program).trace
