@@ -132,8 +132,6 @@ def compute_losses(
 @triton.jit
 def compute_gradient(
     x: tl.tensor,
-    column: tl.tensor,
-    target: tl.tensor,
     row_max: tl.tensor,
     log_sum: tl.tensor,
     scale: tl.tensor,
@@ -141,12 +139,31 @@ def compute_gradient(
     label_smoothing: tl.tensor,
     z_loss: tl.tensor,
 ) -> tl.tensor:
-    """Return scale * the gradients of the losses of rows, for a block x of their logits in these columns."""
-    share_scale = scale * (1 + 2 * z_loss * (row_max + log_sum))
-    shares = exp(x - row_max[:, None] - log_sum[:, None])
-    others_term = (scale * (label_smoothing / classes))[:, None]
-    target_term = others_term + (scale * (1 - label_smoothing))[:, None]
-    return shares * share_scale[:, None] - tl.where(column == target[:, None], target_term, others_term)
+    """Return scale * the gradients of the losses of rows, for a block x of their logits, as if none were the target's.
+
+    All tensors but x have a value for each row, and the dimensions of x. `store_target_gradient` comes afterwards.
+    """
+    shares = exp(x - row_max - log_sum)
+    return shares * (scale * (1 + 2 * z_loss * (row_max + log_sum))) - scale * (label_smoothing / classes)
+
+
+@triton.jit
+def store_target_gradient(
+    grad_row_ptr: tl.tensor,
+    target: tl.tensor,
+    target_logit: tl.tensor,
+    row_max: tl.tensor,
+    log_sum: tl.tensor,
+    scale: tl.tensor,
+    classes: tl.tensor,
+    label_smoothing: tl.tensor,
+    z_loss: tl.tensor,
+) -> None:
+    """Store the gradients of the targets' logits over what was stored there: three instructions fewer an element."""
+    grad = compute_gradient(target_logit, row_max, log_sum, scale, classes, label_smoothing, z_loss)
+    grad -= scale * (1 - label_smoothing)
+    tl.debug_barrier()  # Another thread has stored there.
+    tl.store(grad_row_ptr + target, grad.to(grad_row_ptr.dtype.element_ty), mask=target >= 0)
 
 
 # --- kernels
@@ -219,7 +236,7 @@ def _cross_entropy_backward_kernel(
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    target, is_valid = load_class(target_ptr, row, rows, classes, ignore_index)
+    target, is_valid, target_logit, _ = load_target(logits_ptr, target_ptr, row, stride, rows, classes, ignore_index)
     # Everything of an ignored row is read as 0, which makes its gradient 0.
     grad_loss = tl.load(grad_losses_ptr + row * grad_stride, mask=is_valid, other=0.0).to(tl.float32)
     row_max = tl.load(lse_parts_ptr + row, mask=is_valid, other=0.0)
@@ -238,7 +255,7 @@ def _cross_entropy_backward_kernel(
         fringe_ptr, in_fringe = logits_ptr + row_start[:, None] + column, (row < rows)[:, None] & exists
         fringe = tl.load(fringe_ptr, mask=in_fringe & is_valid[:, None], other=0.0).to(tl.float32)
         fringe_grad = compute_gradient(
-            fringe, column, target, row_max, log_sum, grad_loss, classes, label_smoothing, z_loss
+            fringe, row_max[:, None], log_sum[:, None], grad_loss[:, None], classes, label_smoothing, z_loss
         ).to(grad_logits_ptr.dtype.element_ty)
         tl.store(grad_logits_ptr + grad_row_start[:, None] + column, fringe_grad, mask=in_fringe)
     lane = tl.arange(0, BLOCK)[None, :]
@@ -247,10 +264,13 @@ def _cross_entropy_backward_kernel(
         x_ptr = logits_ptr + body_start[:, None] + block + lane
         x = tl.load(x_ptr, mask=in_range & is_valid[:, None], other=0.0).to(tl.float32)
         grad = compute_gradient(
-            x, head[:, None] + block + lane, target, row_max, log_sum, grad_loss, classes, label_smoothing, z_loss
-        )
-        grad_ptr = grad_logits_ptr + grad_body_start[:, None] + block + lane
-        tl.store(grad_ptr, grad.to(grad_logits_ptr.dtype.element_ty), mask=in_range)
+            x, row_max[:, None], log_sum[:, None], grad_loss[:, None], classes, label_smoothing, z_loss
+        ).to(grad_logits_ptr.dtype.element_ty)
+        tl.store(grad_logits_ptr + grad_body_start[:, None] + block + lane, grad, mask=in_range)
+    grad_row_ptr = grad_logits_ptr + grad_row_start
+    store_target_gradient(
+        grad_row_ptr, target, target_logit, row_max, log_sum, grad_loss, classes, label_smoothing, z_loss
+    )
 
 
 # --- launchers

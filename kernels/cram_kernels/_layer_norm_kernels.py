@@ -30,8 +30,14 @@ def _load(ptr: tl.tensor, in_range: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def _mean(total: tl.tensor, WIDTH: tl.constexpr) -> tl.tensor:
-    """Return the mean of each row (ROWS, 1), given the sum of its chunks (ROWS, BLOCK)."""
-    return tl.sum(total, axis=1)[:, None] / WIDTH
+    """Return the mean of each row (ROWS, 1), given the sum of its chunks (ROWS, BLOCK).
+
+    On a GPU `/` is wrong in the last two bits, by which a row of one value at a large offset would get a variance. What
+    it leaves is therefore divided once more.
+    """
+    row_sum = tl.sum(total, axis=1)
+    mean = row_sum / WIDTH
+    return (mean + tl.fma(-mean, WIDTH * 1.0, row_sum) / WIDTH)[:, None]
 
 
 @triton.jit

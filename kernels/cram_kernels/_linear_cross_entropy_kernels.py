@@ -16,6 +16,7 @@ from cram_kernels._cross_entropy_kernels import (
     list_fringe,
     load_target,
     split_row,
+    store_target_gradient,
 )
 from cram_kernels._launch import count_programs, launch
 from cram_kernels._settings import choose_settings
@@ -81,7 +82,7 @@ def _linear_cross_entropy_kernel(
         fringe_ptr, in_fringe = logits_ptr + row_start[:, None] + column, (row < rows)[:, None] & exists
         fringe = tl.load(fringe_ptr, mask=in_fringe & is_valid[:, None], other=0.0).to(tl.float32)
         fringe_grad = compute_gradient(
-            fringe, column, target, row_max, log_sum, scale, classes, label_smoothing, z_loss
+            fringe, row_max[:, None], log_sum[:, None], scale[:, None], classes, label_smoothing, z_loss
         ).to(logits_ptr.dtype.element_ty)
         tl.store(fringe_ptr, fringe_grad, mask=in_fringe)
     for block in range(0, BLOCK if HELD else classes, BLOCK):
@@ -90,9 +91,11 @@ def _linear_cross_entropy_kernel(
             valid_range = in_range & is_valid[:, None]
             x = tl.load(body_ptr + block, mask=valid_range, other=0.0, eviction_policy="evict_first").to(tl.float32)
         grad = compute_gradient(
-            x, head[:, None] + block + lane, target, row_max, log_sum, scale, classes, label_smoothing, z_loss
+            x, row_max[:, None], log_sum[:, None], scale[:, None], classes, label_smoothing, z_loss
         ).to(logits_ptr.dtype.element_ty)
         tl.store(body_ptr + block, grad, mask=in_range)
+    row_ptr = logits_ptr + row_start
+    store_target_gradient(row_ptr, target, target_logit, row_max, log_sum, scale, classes, label_smoothing, z_loss)
 
 
 # --- launchers

@@ -171,11 +171,13 @@ def _cross_entropy_backward(problem: Problem) -> LaunchSettings:
 def _linear_cross_entropy(problem: Problem) -> LaunchSettings:
     """Choose four rows of 1024. Wider rows than can be held are read twice, the second time from the cache.
 
-    With 8 warps two programs share a multiprocessor, and one loads while the other computes. All of them together have
-    17 MB of rows of 64 KB under way on an H100, a third of its cache.
+    With 8 warps four programs share a multiprocessor, and some load while others compute. All of them together have
+    35 MB of rows of 64 KB under way on an H100, whose cache holds 50 MB. Wider rows get 16 warps and fewer programs.
     """
     if problem.width * problem.itemsize > MOST_HELD_BYTES:
-        return LaunchSettings(1, 16_384, 32) if problem.capability in SMALL_CACHE else LaunchSettings(1, 8192, 8)
+        if problem.capability in SMALL_CACHE:
+            return LaunchSettings(1, 16_384, 32)
+        return LaunchSettings(1, 8192, 8 if problem.width * problem.itemsize <= 2 * MOST_HELD_BYTES else 16)
     settings = whole_row_settings(problem.width, elements=4096)
     return LaunchSettings(settings.rows, settings.block, min(16, settings.warps))
 
