@@ -7,18 +7,17 @@ The kernel computes the losses of a chunk, and replaces the logits of the chunk 
 import torch
 from torch import Tensor
 
-from cram_kernels._cross_entropy_kernels import (
-    LossTerms,
+from cram_kernels._cross_entropy_kernels import LossTerms, describe_vectors
+from cram_kernels._launch import count_programs, launch
+from cram_kernels._loss_functions import (
     add_block,
     compute_gradient,
     compute_losses,
-    describe_vectors,
     list_fringe,
     load_target,
     split_row,
     store_target_gradient,
 )
-from cram_kernels._launch import count_programs, launch
 from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
 
