@@ -85,7 +85,7 @@ CodeByArch = dict[int, MachineCode]  # by compute capability
 def compile_source(source: KernelSource, arch: int) -> MachineCode:
     """Compile for a compute capability and read the machine code."""
     compiled = compile_kernel(source, arch)
-    usage, text = disassemble(compiled.cubin)
+    usage, text = disassemble(compiled.cubin, "--no-dataflow")
     used = {name: int(number) for name, number in re.findall(r"\b(REG|STACK):(\d+)", usage)}
     return MachineCode(used["REG"], used["STACK"], compiled.shared, **count_instructions(text))
 

@@ -145,14 +145,14 @@ def compile_kernel(source: KernelSource, arch: int) -> CompiledKernel:
     return CompiledKernel(compiled.asm["ptx"], compiled.asm["cubin"], compiled.metadata.shared)
 
 
-def disassemble(cubin: bytes) -> tuple[str, str]:
-    """Return the resource usage in the header of a cubin, and its instructions, as NVIDIA's tools print them."""
+def disassemble(cubin: bytes, *options: str) -> tuple[str, str]:
+    """Return the resource usage in the header of a cubin, and its instructions as nvdisasm prints them with options."""
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         usage, text = (
-            subprocess.run([tools / tool, *options, file.name], capture_output=True, text=True, check=True).stdout
-            for tool, *options in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c", "--no-dataflow"))
+            subprocess.run([tools / tool, *words, file.name], capture_output=True, text=True, check=True).stdout
+            for tool, *words in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c", *options))
         )
     return usage, text

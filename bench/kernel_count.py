@@ -2,20 +2,17 @@
 
 import re
 import struct
-import subprocess
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.bounds import DRAM_SECONDS, GPUS, L2_CYCLES, count_resident
+from bench.kernel_build import disassemble
 from bench.sass.machine import Latencies, Machine, Parameter, Trace
 from bench.sass.memory import UNKNOWN_ADDRESS, GlobalMemory, TensorInfo
 from bench.sass.program import Program, parse_program, read_constants
-from cram_kernels._triton import triton
 
 # Where launch parameters begin in the bank of constants, by compute capability.
 PARAMETERS_AT = {75: 0x160, 80: 0x160, 86: 0x160, 89: 0x160, 90: 0x210, 100: 0x380, 120: 0x380}
@@ -108,19 +105,6 @@ class KernelCount:
     def again_bytes(self) -> float:
         """Return the bytes that should come from a cache."""
         return sum(again for book in (self.loads, self.stores) for _, again in book.values())
-
-
-def disassemble(cubin: bytes) -> tuple[str, str]:
-    """Return the resource usage of a cubin and its instructions with their encoding."""
-    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        usage, text = (
-            subprocess.run([tools / tool, *options, file.name], capture_output=True, text=True, check=True).stdout
-            for tool, *options in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c", "-hex"))
-        )
-    return usage, text
 
 
 def describe_tensor(name: str, tensor: torch.Tensor) -> TensorInfo:
@@ -254,7 +238,7 @@ def _share_wide(memory: GlobalMemory, tensors: list[TensorInfo]) -> float:
 def count_launch(launch: CompiledLaunch, arch: int) -> KernelCount:
     """Count what a launch does on the GPU of a compute capability."""
     gpu = GPUS[arch]
-    usage, text = disassemble(launch.cubin)
+    usage, text = disassemble(launch.cubin, "-hex")
     registers = int(re.search(r"\bREG:(\d+)", usage)[1])  # type: ignore[index]
     program = parse_program(text, read_constants(launch.cubin))
     resident = count_resident(gpu, launch.warps, registers, launch.shared)
