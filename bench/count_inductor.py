@@ -213,9 +213,20 @@ def stand_in_for_driver(arch: int) -> Iterator[None]:
         (triton.runtime.driver, "_active", driver),
     ]
     with ExitStack() as stack:
+        stack.callback(_forget_triton)  # last of all: what is found here is not true afterwards
         for place, name, answer in answers:
             stack.enter_context(patch.object(place, name, answer, create=True))
+        _forget_triton()
         yield
+
+
+def _forget_triton() -> None:
+    """Make torch look again whether Triton works here, which it looks up once in a process."""
+    from torch.utils import _triton
+
+    for answer in vars(_triton).values():
+        if hasattr(answer, "cache_clear"):
+            answer.cache_clear()
 
 
 def run_code(code: str, inputs: list[Tensor], arch: int, recorded: Recorded) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._triton import has_triton
 
 from bench import count_inductor, peer_launches
 from bench.count_against import read_against
@@ -154,7 +155,9 @@ def test_afterwards_there_is_no_gpu() -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_code_of_torchs_compiler_is_counted() -> None:
+    found_before = has_triton()  # torch remembers the answer
     op = count_peer("inductor", KernelCase("softmax", 4096, 128), "forward", 90)
+    assert has_triton() == found_before
     assert op is not None
     (launch,) = op.launches
     assert launch.count.kernel.startswith("triton_")
