@@ -6,7 +6,7 @@
     latency   waves x time that one warp of a program needs alone, with every wait for DRAM
     model     (memory^4 + max(issue, special)^4 + latency^4)^(1/4) + 2 us
 
-The model is no bound but the estimate by which kernels are compared: a kernel that is near two of the bounds is slower
+The model is not a bound. Kernels are compared by it, because a kernel that is near two of the bounds is slower
 than either.
 
 Sources: number of multiprocessors, boost clock and bandwidth: NVIDIA's data sheets. The bandwidth of a copy is taken as

@@ -12,7 +12,7 @@ from cram_kernels._settings import LaunchSettings, next_power_of_two
 from cram_kernels._tuned import MOST_BLOCKS, Choice, Tuned, find_obstacle
 
 MOST_MOVES = 4
-NOTICEABLE = 0.99  # of the time: a neighbour that gains less is no reason to move
+NOTICEABLE = 0.99  # of the time: a neighbour that gains less is not taken
 TURNS = 3
 MOST_ROWS = 64
 WARP = 32  # threads

@@ -20,8 +20,8 @@ def load_target(
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Load the logits of the targets of some rows.
 
-    Returns the class of the target, int32, -1 where it is none; whether the row is valid; the logit of the target; and
-    this logit where it is finite, else 0.
+    Returns four tensors (rows): the class of the target as int32, -1 where the target is not a class; whether the row
+    is valid; the logit of the target in fp32; and this logit where it is finite, else 0.
     """
     target = tl.load(target_ptr + row, mask=row < rows, other=ignore_index)
     is_valid = (row < rows) & (target != ignore_index)
@@ -37,8 +37,8 @@ def split_row(row_start: tl.tensor, classes: tl.tensor, VECTOR: tl.constexpr) ->
     The up to VECTOR - 1 elements on either side of the body are the fringe. A row that begins and ends between two
     vectors has none. Because the fringe is read for itself, the body can be read 16 bytes at a time in every row.
 
-    Returns where the body begins, counted like `row_start`, how many elements of the row precede it, and how many it
-    has, all (rows).
+    Returns three tensors (rows): where the body begins, counted like `row_start`; how many elements of the row precede
+    the body; and how many elements the body has.
     """
     body_start = (row_start + (VECTOR - 1)) // VECTOR * VECTOR
     head = (body_start - row_start).to(tl.int32)
@@ -50,8 +50,7 @@ def list_fringe(
     head: tl.tensor, body: tl.tensor, classes: tl.tensor, VECTOR: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
     """Return the columns of the fringe, (rows, 2 * VECTOR), and which of them exist."""
-    # Even lanes take what precedes the body, odd lanes what follows it. In the order of the columns, the compiler would
-    # give a thread eight of them.
+    # Even lanes take what precedes the body, odd lanes what follows it.
     lane = tl.arange(0, 2 * VECTOR)[None, :]
     precedes, index = lane % 2 == 0, lane // 2
     column = tl.where(precedes, index, index + (head + body)[:, None])

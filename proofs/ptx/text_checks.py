@@ -40,7 +40,7 @@ def find_in_place(program: Program) -> tuple[Instruction, Instruction]:
     """Return the first load and the first store at addresses computed from the first argument.
 
     Raises:
-        PtxError: there is none.
+        PtxError: the kernel has no store in place.
     """
     addresses = list_addresses(program, 0)
     loads, stores = (

@@ -20,7 +20,7 @@ def check_members(lanes: Lanes, active: Array | None, members: Array) -> None:
     """Refuse an instruction whose members, a bit for each thread of a warp, are not all there.
 
     Raises:
-        WarpError: a live thread among the members does not take part, or one that does is no member.
+        WarpError: a live thread among the members does not take part, or a thread that takes part is not a member.
     """
     bit = (lanes.spread(members) >> (np.arange(lanes.count) % WARP).astype(np.uint32)) & np.uint32(1)
     taking_part = lanes.live if active is None else active

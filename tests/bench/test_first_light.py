@@ -222,7 +222,7 @@ def test_a_step_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, m
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie, which nobody waits for after its parent was killed."""
+    """Whether a process runs. A zombie, which nobody waits for after its parent was killed, does not run."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -68,7 +68,7 @@ def test_code_that_is_the_same_for_two_gpus_is_run_once() -> None:
         return checks
 
     first, second = run_case(Case("layer_norm_forward", "5x100", "fp16", call), [90, 90])
-    assert (first.same_as, second.same_as, len(calls)) == (None, None, 2)  # the same GPU twice is no other GPU
+    assert (first.same_as, second.same_as, len(calls)) == (None, None, 2)  # the same GPU twice is not another GPU
     outcomes = run_case(Case("layer_norm_forward", "5x100", "fp16", call), [75, 80, 90, 120])
     assert [outcome.arch for outcome in outcomes] == [75, 80, 90, 120]
     assert len(calls) == 2 + sum(outcome.same_as is None for outcome in outcomes)
