@@ -1,7 +1,8 @@
 """Global and shared memory: bytes with bounds, alignment, and a log of who touched what.
 
 Global addresses are made up: each storage of the call's tensors gets a window of 2^40 bytes of its own, so that an
-offset that went wrong, such as one that overflowed 32 bits, lands in no tensor.
+offset that went wrong, such as one that overflowed 32 bits, lands in no tensor. The first megabyte of a window is left
+free, so that an access a little before a tensor is reported as one of that tensor.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import torch
 from proofs.ptx.values import UNSIGNED, Array
 
 WINDOW_BITS = 40
+FREE_BYTES = 1 << 20
 
 
 class AccessError(Exception):
@@ -93,7 +95,7 @@ class GlobalMemory:
             number = self._number_of[storage.data_ptr()] = len(self.regions)
             whole = torch.empty(0, dtype=torch.uint8).set_(storage)
             self._kept.append(whole)
-            base = ((number + 1) << WINDOW_BITS) + storage.data_ptr() % 256
+            base = ((number + 1) << WINDOW_BITS) + FREE_BYTES + storage.data_ptr() % 256
             self.regions.append(Region(name, whole.numpy(), base))
         return self.regions[number].base + int(tensor.storage_offset()) * tensor.element_size()
 

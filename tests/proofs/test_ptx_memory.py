@@ -23,6 +23,13 @@ def words(count: int) -> Any:
     return np.zeros(count, np.uint32)
 
 
+def aligned_words(count: int, start: int) -> Any:
+    """Return zeros whose address is `start` above a multiple of 256."""
+    memory = np.zeros(4 * count + 512, np.uint8)
+    skipped = (start - memory.ctypes.data) % 256
+    return memory[skipped : skipped + 4 * count].view(np.uint32)
+
+
 # --- memory
 
 
@@ -33,8 +40,10 @@ def test_accesses_outside_and_unaligned_are_refused(ptx: Any) -> None:
         ptx.run(store.format(offset=2), words(33))
     with pytest.raises(PtxError, match=r"4 bytes at offset 128 of array 0, which has 128 .*line \d+: st\.global"):
         ptx.run(store.format(offset=4), words(32))
-    with pytest.raises(PtxError, match="offset -4 of array 0"):
-        ptx.run(store.format(offset=-4), words(32))
+    for start in range(0, 256, 32):  # wherever the array lies in a block of 256 bytes
+        array = aligned_words(32, start)
+        with pytest.raises(PtxError, match="offset -4 of array 0"):
+            ptx.run(store.format(offset=-4), array)
     with pytest.raises(PtxError, match="belongs to no tensor"):
         ptx.run(store.format(offset=1 << 42), words(32))
     with pytest.raises(PtxError, match="8 bytes at offset 4 of array 0 are not aligned"):
