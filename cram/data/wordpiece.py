@@ -3,14 +3,14 @@
 import re
 import unicodedata
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from cram.config.data import VOCAB_MULTIPLE, WordPieceConfig
 from cram.data.special_tokens import write_roles
+from cram.data.word_counts import count_characters, count_plain_words, count_units, repeat_words
 from cram.errors import CramError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -34,22 +34,21 @@ def train_tokenizer(texts: Iterable[str], config: WordPieceConfig) -> Tokenizer:
 
     The result depends only on the texts and the settings. The library alone would not guarantee this: it numbers the
     `##` pieces of single characters in the random order of its hash maps, and merges equally frequent pairs in their
-    order. Therefore the alphabet is chosen here, a first training finds its `##` pieces, and the second one
-    receives them, sorted, in fixed places.
+    order. Therefore the alphabet and its `##` pieces are chosen here, and the library receives them, sorted, in fixed
+    places.
+
+    The text is normalized and split word by word, each distinct word once. The library takes no counts, so it is given
+    each word as often as it occurs.
 
     Raises:
         CramError: if the text does not give that many pieces, or its characters alone give more.
     """
     assert config.vocab_size > 0 and config.vocab_size % VOCAB_MULTIPLE == 0, config
     normalizer = make_normalizer(config)
-    normalized = [normalizer.normalize_str(text) for text in texts]
-    longest = _choose_longest_word(normalized)
-    # The trainer's time grows with the square of a word's length or faster, and longer words are never cut into pieces.
-    normalized = [_drop_longer_words(text, longest) for text in normalized]
-    alphabet = _choose_alphabet(normalized, config.vocab_size)
-    characters = _train_pieces(normalized, 0, [], alphabet)
-    continuations = sorted(piece for piece in characters if len(piece) > 2 and piece.startswith(CONTINUATION))
-    pieces = _train_pieces(normalized, config.vocab_size, continuations, alphabet)
+    texts = list(texts)
+    words, longest = _count_words(texts, normalizer, config.lowercase)
+    alphabet = _choose_alphabet(count_characters(words), config.vocab_size)
+    pieces = _train_pieces(words, config.vocab_size, _find_continuations(words, alphabet), alphabet)
     if len(pieces) != config.vocab_size:
         raise _size_error(len(pieces), config.vocab_size)
     return _assemble_tokenizer(pieces, normalizer, longest)
@@ -79,14 +78,53 @@ def make_normalizer(config: WordPieceConfig) -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
-def _choose_alphabet(texts: list[str], vocab_size: int) -> list[str]:
+def _count_words(texts: list[str], normalizer: normalizers.Normalizer, lowercase: bool) -> tuple[dict[str, int], int]:
+    """Count the words of the normalized texts as BERT's pre-tokenizer splits them, without words that are too long.
+
+    Returns:
+        How often each word occurs, and the length in characters of the longest word that is cut into pieces.
+    """
+    words, others = count_plain_words(count_units(texts), lowercase)
+    units, counts = others.strings.cast("large_string").to_pylist(), others.counts.tolist()
+    normalized = list(zip(map(normalizer.normalize_str, units), counts, strict=True))
+    in_units = _add_lengths(words.items()) + _add_lengths(zip(units, counts, strict=True))
+    spaces = sum(map(len, texts)) - in_units
+    longest = _choose_longest_word([*words.items(), *normalized], spaces, map(normalizer.normalize_str, texts))
+    # The trainer's time grows with the square of a word's length or faster, and longer words are never cut into pieces.
+    words = {word: count for word, count in words.items() if len(word) <= longest}
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    for text, count in normalized:
+        for word, _ in pre_tokenizer.pre_tokenize_str(_drop_longer_words(text, longest)):
+            words[word] = words.get(word, 0) + count
+    return words, longest
+
+
+def _add_lengths(counted: Iterable[tuple[str, int]]) -> int:
+    return sum(len(text) * count for text, count in counted)
+
+
+def _choose_longest_word(counted: list[tuple[str, int]], spaces: int, texts: Iterable[str]) -> int:
+    """Return the length in characters of the longest word that is cut into pieces.
+
+    Args:
+        counted: the normalized pieces of the texts between white space of ASCII, and their counts.
+        spaces: how many characters of white space stand between the pieces before they are normalized.
+        texts: the normalized texts. They are read only if the choice depends on how much white space is left in them.
+    """
+    in_runs = sum(len(run) * count for piece, count in counted for run in LONG_RUNS.findall(piece))
+    pieces = _add_lengths(counted)
+    if in_runs <= PHRASE_SHARE * pieces:
+        return LONGEST_WORD
+    if in_runs > PHRASE_SHARE * (pieces + spaces):
+        return LONGEST_PHRASE
+    return LONGEST_PHRASE if in_runs > PHRASE_SHARE * sum(map(len, texts)) else LONGEST_WORD
+
+
+def _choose_alphabet(counts: Mapping[str, int], vocab_size: int) -> list[str]:
     """Return the most frequent characters, sorted. Of equally frequent ones the lower code points are chosen.
 
     Source: SentencePiece, arXiv:1808.06226 (a share of the characters that is covered). Changed: a floor and a ceiling.
     """
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
     visible = sorted((-count, character) for character, count in counts.items() if not character.isspace())
     covered = list(accumulate(-count for count, _ in visible))
     enough = bisect_left(covered, COVERAGE * covered[-1]) + 1 if covered else 0
@@ -109,12 +147,6 @@ def _is_ideograph(character: str) -> bool:
     return unicodedata.name(character, "").startswith("CJK ")
 
 
-def _choose_longest_word(texts: list[str]) -> int:
-    """Return the length in characters of the longest word that is cut into pieces."""
-    characters_in_runs = sum(len(run) for text in texts for run in LONG_RUNS.findall(text))
-    return LONGEST_PHRASE if characters_in_runs > PHRASE_SHARE * sum(map(len, texts)) else LONGEST_WORD
-
-
 def _drop_longer_words(text: str, longest: int) -> str:
     """Return a text without the words that are longer; words are split as by BERT's pre-tokenizer."""
 
@@ -125,9 +157,15 @@ def _drop_longer_words(text: str, longest: int) -> str:
     return LONG_RUNS.sub(drop_in_run, text)
 
 
-def _train_pieces(texts: list[str], size: int, continuations: list[str], alphabet: list[str]) -> dict[str, int]:
+def _find_continuations(words: Iterable[str], alphabet: list[str]) -> list[str]:
+    """Return the `##` pieces of the alphabet's characters that stand behind a word's first character, sorted."""
+    inside = set("".join(word[1:] for word in words))
+    return sorted(CONTINUATION + character for character in inside.intersection(alphabet))
+
+
+def _train_pieces(words: dict[str, int], size: int, continuations: list[str], alphabet: list[str]) -> dict[str, int]:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=MIN_FREQUENCY,
@@ -137,7 +175,9 @@ def _train_pieces(texts: list[str], size: int, continuations: list[str], alphabe
         continuing_subword_prefix=CONTINUATION,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer, length=len(texts))
+    # A word of one character has no pair to merge, and the alphabet is given.
+    mergeable = {word: count for word, count in words.items() if len(word) > 1}
+    tokenizer.train_from_iterator(repeat_words(mergeable), trainer)
     return tokenizer.get_vocab()
 
 
