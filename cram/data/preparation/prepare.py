@@ -157,7 +157,9 @@ class _Preparation:
     def _make_vocabulary(self) -> Vocabulary:
         """Load or trains the tokenizer."""
         try:
-            return make_vocabulary(self._source, self._data, self._tokenizer, self._journal, self._progress)
+            return make_vocabulary(
+                self._source, self._data, self._tokenizer, self._journal, self._progress, self._processes
+            )
         except CramError:
             shutil.rmtree(self._folder)  # after a failed first stage there is nothing to continue from
             raise

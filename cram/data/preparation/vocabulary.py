@@ -15,6 +15,7 @@ from cram.data.cleaning.held_out_split import choose_held_out, hash_text
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.language import language_warnings
+from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import read_if_intact
 from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import byte_size
@@ -30,6 +31,7 @@ from cram.terminal.progress import Progress
 
 MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
 LOST_BYTES = 500_000  # text in which lost characters are counted
+SMALL_SAMPLE = 16_000_000  # bytes; a smaller sample is judged before further processes would have started
 # The filter of compressibility is meant for text that is not prose. If it drops more of a sample than MANY_DROPPED, a
 # warning names the value that would drop FEW_DROPPED: what 0.3 drops of English at 32768 pieces, rounded up.
 MANY_DROPPED, FEW_DROPPED = 0.05, 0.01
@@ -81,6 +83,7 @@ def make_vocabulary(
     chosen: TokenizerSource,
     folder: Path,
     progress: Progress,
+    processes: int = 1,
 ) -> Vocabulary:
     """Load the chosen tokenizer, or train one on documents that are not held out.
 
@@ -90,6 +93,7 @@ def make_vocabulary(
         chosen: the tokenizer to load, or how to train one.
         folder: where the result is kept, and read from if it is there.
         progress: shows the training.
+        processes: how many judge the documents of the sample.
 
     Raises:
         CramError: there is too little text, or the tokenizer is at fault.
@@ -100,7 +104,7 @@ def make_vocabulary(
     if chosen.path is None:
         with progress.stage("training the tokenizer", None, "bytes") as stage:
             split = WordSplitter(serialize_normalizer(make_normalizer(wordpiece)))
-            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split)
+            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split, processes)
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(bytes_read)
     else:
@@ -124,7 +128,34 @@ def _thin(texts: list[str], limit: int) -> list[str]:
     return texts[:: max(1, sum(map(byte_size, texts)) // limit)]
 
 
-def _sample_texts(source: Source, limit: int, data: DataConfig, split: WordSplitter) -> tuple[list[str], int]:
+@dataclass(frozen=True)
+class _SampleDocument:
+    """A document of the sample that no filter drops: its cleaned text, and two hashes that tell which are held out."""
+
+    text: str
+    hash: int
+    signature: bytes
+
+
+class _SampleJudge:
+    """Judges the documents of a chunk; workers get a copy."""
+
+    def __init__(self, cleaner: Cleaner) -> None:
+        self._cleaner = cleaner
+
+    def __call__(self, chunk: list[str]) -> list[_SampleDocument]:
+        """Return the documents that no filter drops."""
+        judged = [(text, one) for text, one in zip(chunk, self._cleaner.judge(chunk), strict=True) if not one.reason]
+        signatures, _ = sign_texts([judgement.words for _, judgement in judged], near=False)
+        return [
+            _SampleDocument(judgement.text, hash_text(text), signature.tobytes())
+            for (text, judgement), signature in zip(judged, signatures, strict=True)
+        ]
+
+
+def _sample_texts(
+    source: Source, limit: int, data: DataConfig, split: WordSplitter, processes: int = 1
+) -> tuple[list[str], int]:
     """Read a sample of the source, and take the texts that are neither held out nor dropped by a filter.
 
     A text with the same letters as a held-out one counts as held out.
@@ -132,23 +163,20 @@ def _sample_texts(source: Source, limit: int, data: DataConfig, split: WordSplit
     Returns:
         The cleaned texts, and the bytes of all documents that were read.
     """
-    cleaner = Cleaner(data.filters, split)
     plan = ReadingPlan(source, limit)
     texts = (document.text for _, document in plan if not document.is_blank)
-    kept: list[str] = []
-    hashes: list[int] = []
-    signatures: list[bytes] = []
+    chunks = split_into_chunks((text, text) for text in texts)
+    kept: list[_SampleDocument] = []
     documents = 0
-    for chunk in split_into_chunks((text, text) for text in texts):
-        documents += len(chunk)
-        for text, judgement in zip(chunk, cleaner.judge(chunk), strict=True):
-            if judgement.reason is None:
-                kept.append(judgement.text)
-                hashes.append(hash_text(text))
-                signatures.append(sign_texts([judgement.words], near=False)[0].tobytes())
-    is_held_out = choose_held_out(np.array(hashes, np.uint64), data.held_out)
-    held_out = {signature for signature, chosen in zip(signatures, is_held_out, strict=True) if chosen}
-    training_texts = [text for text, signature in zip(kept, signatures, strict=True) if signature not in held_out]
+    judge = _SampleJudge(Cleaner(data.filters, split))
+    with Workers(judge, processes if limit >= SMALL_SAMPLE else 1) as workers:
+        for count, judged in workers.map((chunk, len(chunk)) for chunk in chunks):
+            documents += count
+            kept += judged
+    hashes = np.fromiter((document.hash for document in kept), np.uint64, len(kept))
+    is_held_out = choose_held_out(hashes, data.held_out)
+    held_out = {document.signature for document, chosen in zip(kept, is_held_out, strict=True) if chosen}
+    training_texts = [document.text for document in kept if document.signature not in held_out]
     if not training_texts:
         raise nothing_left(data, documents, len(kept), sampled=not all(plan.state.exhausted))
     return training_texts, plan.state.bytes
