@@ -1,6 +1,11 @@
 """Cut lines of boilerplate out of a text: notices of cookies, terms of use, privacy and JavaScript."""
 
 import re
+from bisect import bisect
+
+import numpy as np
+
+from cram.data.cleaning.columns import Mask, TextColumn
 
 # The longest lines that are cut, in words. If a whole page is one line, it must not be cut because of one notice in it.
 LONGEST_POLICY_NOTICE, LONGEST_SCRIPT_NOTICE, LONGEST_LABEL = 100, 30, 10
@@ -31,6 +36,19 @@ def cut_boilerplate(text: str) -> str:
     lines = text.split("\n")
     lines_kept = [line for line in lines if not _is_notice(line.strip().lower())]
     return "\n".join(lines_kept) if len(lines_kept) < len(lines) else text
+
+
+def has_hints(column: TextColumn) -> Mask:
+    """Return which texts contain one of the words that every notice has: bool [texts]."""
+    found = np.zeros(len(column.texts), bool)
+    lowered, starts = column.data.lower(), column.starts.tolist()
+    for hint in _HINTS:
+        place = lowered.find(hint)
+        while place >= 0:
+            owner = bisect(starts, place) - 1
+            found[owner] = True
+            place = lowered.find(hint, starts[owner + 1])
+    return found
 
 
 def _is_notice(line: str) -> bool:

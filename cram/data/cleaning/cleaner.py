@@ -5,11 +5,15 @@ The sample for the tokenizer, the first pass and the second pass all see a docum
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import is_not
 from typing import Any
 
+import numpy as np
+
 from cram.config.data import FilterConfig
+from cram.data.cleaning.columns import TextColumn
 from cram.data.cleaning.filters import FILTERS, CleanedText, LineFilter, TextFilter, TokenFilter
-from cram.data.cleaning.word_hashes import Words, WordSplitter, hash_words, split_words
+from cram.data.cleaning.word_hashes import Words, WordSplitter, split_words
 
 EMPTY = "empty"  # the reason why a document without a word is dropped
 
@@ -67,11 +71,11 @@ class Cleaner:
             exempt: indices of texts that are neither cleaned nor filtered. Held-out documents are exempt, so that they
                 are the same whatever the filters. An exempt text is dropped only if it is blank.
         """
-        cleaned = [text if index in exempt else self.clean(text) for index, text in enumerate(texts)]
-        words = hash_words([self._split(text) for text in cleaned])
+        column = self._clean(texts, exempt)
+        reasons = self._find_reasons(column, exempt)
         return [
-            Judgement(text, text_words, self._find_reason(text, text_words, index in exempt))
-            for index, (text, text_words) in enumerate(zip(cleaned, words, strict=True))
+            Judgement(text, words, reason)
+            for text, words, reason in zip(column.texts, column.words, reasons, strict=True)
         ]
 
     def judge_tokens(self, tokens: int, characters: int) -> str | None:
@@ -83,10 +87,29 @@ class Cleaner:
         """
         return next((rule.name for rule, most in self._token_filters if rule.drops(most, tokens, characters)), None)
 
-    def _find_reason(self, text: str, words: Words, exempt: bool) -> str | None:
-        if exempt:
-            return None if text and not text.isspace() else EMPTY
-        if not words.words:
-            return EMPTY
-        cleaned = CleanedText(text, words)
-        return next((rule.name for rule, threshold in self._text_filters if rule.drops(threshold, cleaned)), None)
+    def _clean(self, texts: Sequence[str], exempt: Collection[int]) -> TextColumn:
+        """Cut lines out of the texts that are not exempt."""
+        column = TextColumn(texts, self._split)
+        for rule in self._line_filters:
+            cleaned = list(column.texts)
+            for i in np.flatnonzero(rule.may_cut(column)).tolist() if rule.may_cut else range(len(texts)):
+                if i not in exempt:
+                    cleaned[i] = rule.cut(cleaned[i])
+            if any(map(is_not, cleaned, column.texts)):
+                column = TextColumn(cleaned, self._split)
+        return column
+
+    def _find_reasons(self, column: TextColumn, exempt: Collection[int]) -> list[str | None]:
+        """Find for each text of a column the reason why its document is dropped."""
+        reasons: list[str | None] = [None if count else EMPTY for count in column.words.counts.tolist()]
+        for i in exempt:
+            reasons[i] = EMPTY if not column.texts[i] or column.texts[i].isspace() else None
+        undecided = column.words.counts > 0
+        undecided[list(exempt)] = False
+        for rule, threshold in self._text_filters:
+            asked = undecided & rule.may_drop(threshold, column) if rule.may_drop else undecided
+            for i in np.flatnonzero(asked).tolist():
+                if rule.drops(threshold, CleanedText(column.texts[i], column.words[i])):
+                    reasons[i] = rule.name
+                    undecided[i] = False
+        return reasons

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cram.data.cleaning.word_hashes import Hashes, Words, WordSplitter, hash_words, look_up, ngram_hashes, split_words
+from cram.data.cleaning.columns import TextColumn
+from cram.data.cleaning.word_hashes import Hashes, Words, WordSplitter, look_up, ngram_hashes, split_words
 from cram.data.text.paths import find_files, open_file
 from cram.errors import CramError
 
@@ -80,8 +81,8 @@ def _split_long_fields(content: bytes, path: Path, split: WordSplitter) -> list[
             f"data.dedupe.decontaminate: {path} is not UTF-8 (byte 0x{content[error.start]:02x} at byte offset "
             f"{error.start}); convert it, or leave it out of the glob."
         ) from error
-    fields = (split(field) for line in text.split("\n") for field in line.split("\t"))
-    return hash_words([words for words in fields if len(words) >= WORDS])
+    fields = TextColumn([field for line in text.split("\n") for field in line.split("\t")], split)
+    return [fields.words[i] for i in np.flatnonzero(fields.words.counts >= WORDS).tolist()]
 
 
 def _sort_ngrams(files: list[list[Words]], n: int) -> Hashes:

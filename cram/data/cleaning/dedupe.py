@@ -10,6 +10,7 @@ distance, so that no text is read again; the work for a bucket is linear in its 
 """
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -45,7 +46,7 @@ def sign_texts(texts: Sequence[Words], near: bool = True) -> tuple[Hashes, Signa
             average the Jaccard similarity s of their sets of 5-word shingles, with a standard deviation of at most
             sqrt(s (1 - s) / 128). A text of fewer than 5 words is one shingle.
     """
-    exact = b"".join(blake2b("".join(text.words).encode(), digest_size=16).digest() for text in texts)
+    exact = b"".join(blake2b(text.letters, digest_size=16).digest() for text in texts)
     return np.frombuffer(exact, "<u8").reshape(-1, 2), _compute_minhashes(texts) if near else None
 
 
@@ -58,8 +59,10 @@ def _compute_minhashes(texts: Sequence[Words]) -> Signatures:
     inside = words_left[: 1 - SHINGLE] >= SHINGLE  # the other runs cross from one text into the next
     shingles = ngram_hashes(np.concatenate([*hashes, np.empty(0, np.uint64)]), SHINGLE)[inside]
     offsets = [0, *(ends - (SHINGLE - 1) * np.arange(1, len(ends) + 1)).tolist()]
-    rows = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, HASHES, SEED).to_rows()
-    return np.array(rows, np.uint32).reshape(-1, HASHES)
+    minhashes = array("I")  # takes in a list of integers in a third of the time of numpy
+    for row in RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, HASHES, SEED).to_rows():
+        minhashes.fromlist(row)
+    return np.frombuffer(minhashes, np.uint32).reshape(-1, HASHES)
 
 
 def _pad_to_shingle(hashes: Hashes) -> Hashes:

@@ -10,16 +10,20 @@ TextFilter    sees the text and its words, and drops the document or not
 TokenFilter   sees how many tokens the text has, and drops the document or not
 
 A filter is off if the value of its key is null or false.
+
+A filter judges one text. It may have a second function that looks at the texts of a chunk at once, as a `TextColumn`,
+and says which of them the filter may concern. The others are not shown to the filter, which saves most of the time.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
-from cram.data.cleaning.boilerplate import cut_boilerplate
+from cram.data.cleaning.boilerplate import cut_boilerplate, has_hints
+from cram.data.cleaning.columns import Mask, TextColumn
 from cram.data.cleaning.repetition import is_repetitive
-from cram.data.cleaning.symbols import count_symbols_and_digits
+from cram.data.cleaning.repetition_bounds import may_be_repetitive
+from cram.data.cleaning.symbols import count_digits, count_symbols, count_symbols_and_digits
 from cram.data.cleaning.word_hashes import Words
 
 
@@ -30,11 +34,6 @@ class CleanedText:
     text: str
     words: Words
 
-    @cached_property
-    def symbols_and_digits(self) -> tuple[int, int]:
-        """How many characters are symbols, and how many are digits; counted once for both filters."""
-        return count_symbols_and_digits(self.text)
-
 
 @dataclass(frozen=True)
 class LineFilter:
@@ -44,11 +43,13 @@ class LineFilter:
         name: the key in `data.filters` that switches it on.
         cut: returns the text without these lines; the same object if there are none.
         source: the paper that the rule comes from.
+        may_cut: says which texts of a column may have such lines: bool [texts]. None: any of them.
     """
 
     name: str
     cut: Callable[[str], str]
     source: str
+    may_cut: Callable[[TextColumn], Mask] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,14 @@ class TextFilter:
         name: the key in `data.filters`; also the reason that manifests and reports give.
         drops: given the value of the key and a text, says whether its document is dropped.
         source: the paper that the rule comes from.
+        may_drop: given the value of the key and a column of texts, says which ones `drops` may drop: bool [texts].
+            None: any of them.
     """
 
     name: str
     drops: Callable[[Any, CleanedText], bool]
     source: str
+    may_drop: Callable[[Any, TextColumn], Mask] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,27 +91,56 @@ Filter: TypeAlias = LineFilter | TextFilter | TokenFilter
 
 def has_too_few_words(least: int, cleaned: CleanedText) -> bool:
     """Whether a text has fewer words than `least`."""
-    return len(cleaned.words.words) < least
+    return len(cleaned.words) < least
 
 
 def has_too_many_words(most: int, cleaned: CleanedText) -> bool:
     """Whether a text has more words than `most`."""
-    return len(cleaned.words.words) > most
+    return len(cleaned.words) > most
+
+
+def have_too_few_words(least: int, column: TextColumn) -> Mask:
+    """Which texts have fewer words than `least`: bool [texts]."""
+    too_few: Mask = column.words.counts < least
+    return too_few
+
+
+def have_too_many_words(most: int, column: TextColumn) -> Mask:
+    """Which texts have more words than `most`: bool [texts]."""
+    too_many: Mask = column.words.counts > most
+    return too_many
 
 
 def has_too_many_symbols(most: float, cleaned: CleanedText) -> bool:
     """Whether a larger share of the characters than `most` are symbols."""
-    return cleaned.symbols_and_digits[0] > most * len(cleaned.text)
+    return count_symbols_and_digits(cleaned.text)[0] > most * len(cleaned.text)
+
+
+def have_too_many_symbols(most: float, column: TextColumn) -> Mask:
+    """Of which texts a larger share than `most` are symbols: bool [texts]."""
+    too_many: Mask = count_symbols(column) > most * column.characters
+    return too_many
 
 
 def has_too_many_digits(most: float, cleaned: CleanedText) -> bool:
     """Whether a larger share of the characters than `most` are digits."""
-    return cleaned.symbols_and_digits[1] > most * len(cleaned.text)
+    return count_symbols_and_digits(cleaned.text)[1] > most * len(cleaned.text)
+
+
+def have_too_many_digits(most: float, column: TextColumn) -> Mask:
+    """Of which texts a larger share than `most` are digits: bool [texts]."""
+    too_many: Mask = count_digits(column) > most * column.characters
+    return too_many
 
 
 def repeats_itself(_: bool, cleaned: CleanedText) -> bool:
     """Whether lines, paragraphs or n-grams repeat too much."""
     return is_repetitive(cleaned.text, cleaned.words)
+
+
+def may_repeat_itself(_: bool, column: TextColumn) -> Mask:
+    """Which texts may repeat themselves too much: bool [texts]."""
+    return may_be_repetitive(column)
 
 
 def has_too_many_tokens(most: float, tokens: int, characters: int) -> bool:
@@ -123,12 +156,22 @@ def has_too_many_tokens(most: float, tokens: int, characters: int) -> bool:
 
 # Text filters are asked in this order, and the first one that drops a document gives the reason.
 FILTERS: tuple[Filter, ...] = (
-    LineFilter("boilerplate", cut_boilerplate, "C4, arXiv:1910.10683"),
-    TextFilter("min_words", has_too_few_words, "Gopher, arXiv:2112.11446, with 50 words"),
-    TextFilter("max_words", has_too_many_words, "Gopher, arXiv:2112.11446, with 100,000 words"),
-    TextFilter("symbols", has_too_many_symbols, "ROOTS, arXiv:2303.03915"),
-    TextFilter("digits", has_too_many_digits, "ROOTS, arXiv:2303.03915"),
-    TextFilter("repetition", repeats_itself, "Gopher, arXiv:2112.11446"),
+    LineFilter("boilerplate", cut_boilerplate, "C4, arXiv:1910.10683", has_hints),
+    TextFilter(
+        "min_words",
+        has_too_few_words,
+        "Gopher, arXiv:2112.11446, with 50 words",
+        have_too_few_words,
+    ),
+    TextFilter(
+        "max_words",
+        has_too_many_words,
+        "Gopher, arXiv:2112.11446, with 100,000 words",
+        have_too_many_words,
+    ),
+    TextFilter("symbols", has_too_many_symbols, "ROOTS, arXiv:2303.03915", have_too_many_symbols),
+    TextFilter("digits", has_too_many_digits, "ROOTS, arXiv:2303.03915", have_too_many_digits),
+    TextFilter("repetition", repeats_itself, "Gopher, arXiv:2112.11446", may_repeat_itself),
     TokenFilter("compressibility", has_too_many_tokens, "Cramming, arXiv:2212.14034"),
 )
 

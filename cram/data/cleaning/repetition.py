@@ -1,7 +1,8 @@
 """Find documents that repeat themselves, by Gopher's rules.
 
 datatrove computes these rules exactly, but takes twice as long as tokenization. It is asked only about texts that it
-might drop. Upper bounds of its figures tell which texts these are, in a twentieth of that time.
+might drop. Upper bounds of its figures tell which texts these are. `repetition_bounds` has looser bounds, for many
+texts at once, so that few texts come here at all.
 """
 
 import re
@@ -40,8 +41,8 @@ def is_repetitive(text: str, words: Words) -> bool:
     which would count as lines, is left out.
     """
     text = text.strip()
-    ngrams = len(words.words) >= NGRAM_WORDS
-    if not _may_repeat_lines(text) and not (ngrams and _may_repeat_ngrams(len(text), words)):
+    ngrams = len(words) >= NGRAM_WORDS
+    if not may_repeat_lines(text) and not (ngrams and _may_repeat_ngrams(len(text), words)):
         return False
     from datatrove.data import Document
 
@@ -80,8 +81,10 @@ def _make_gopher(ngrams: bool) -> "GopherRepetitionFilter":
     )
 
 
-def _may_repeat_lines(text: str) -> bool:
+def may_repeat_lines(text: str) -> bool:
     """Return False only if datatrove's rules of lines and paragraphs keep a stripped text."""
+    if "\n" not in text:
+        return False
     lines = [line for line in text.split("\n") if line]
     if len(set(lines)) == len(lines):  # then no paragraph occurs twice either
         return False
@@ -100,23 +103,12 @@ def _may_repeat_ngrams(characters: int, words: Words) -> bool:
 
     Equal n-grams have equal hashes. Different n-grams with equal hashes are too rare at 64 bits to matter.
     """
-    ends = np.zeros(len(words.words) + 1, np.int64)  # characters of the words before each word; at last of all words
-    np.cumsum(np.fromiter(map(len, words.words), np.int64, len(words.words)), out=ends[1:])
+    ends = np.append(0, words.characters.cumsum())  # characters of the words before each word; at last of all words
     return _may_have_top_ngram(characters, words.hashes, ends) or _may_repeat_five_words(characters, words.hashes, ends)
 
 
 def _may_have_top_ngram(characters: int, hashes: Hashes, ends: Ends) -> bool:
-    """Return False only if no n-gram of 2 to 4 words takes up more than its share: its length times its occurrences.
-
-    The bound: an n-gram is at most as long as the longest 4 words in a row with their spaces; it occurs at most as
-    often as its first two words; and these occur at most as often as their bucket of hashes has entries. Few texts
-    exceed the bound and need the exact figures.
-    """
-    pairs = ngram_hashes(hashes, 2)
-    buckets = (pairs >> np.uint64(63 - len(pairs).bit_length())).view(np.int64)
-    most = int(np.bincount(buckets).max()) * (int((ends[4:] - ends[:-4]).max()) + 3)
-    if most / characters <= min(share for _, share in TOP_NGRAMS):
-        return False
+    """Return False only if no n-gram of 2 to 4 words takes up more than its share: its length times its occurrences."""
     for n, share in TOP_NGRAMS:
         _, first, counts = np.unique(ngram_hashes(hashes, n), return_index=True, return_counts=True)
         if (counts * (ends[first + n] - ends[first] + n - 1)).max() / characters > share:
@@ -129,15 +121,9 @@ def _may_repeat_five_words(characters: int, hashes: Hashes, ends: Ends) -> bool:
 
     datatrove adds up the n-grams that have occurred before and do not overlap. The bound is the number of characters
     of all words in n-grams that have occurred before. Every word of a longer repeated n-gram lies in a repeated run of
-    five words, so the fives are looked at first: by their number, then exactly. They are too few for any n in nearly
-    all texts.
+    five words, so the fives are looked at first. They are too few for any n in nearly all texts.
     """
-    least = min(share for _, share in REPEATED_NGRAMS)
-    fives = np.sort(ngram_hashes(hashes, 5))
-    repeated = int(np.count_nonzero(fives[1:] == fives[:-1]))
-    if repeated * int((ends[5:] - ends[:-5]).max()) / characters <= least:
-        return False
-    if _count_repeated(hashes, ends, 5) / characters <= least:
+    if _count_repeated(hashes, ends, 5) / characters <= min(share for _, share in REPEATED_NGRAMS):
         return False
     return any(_count_repeated(hashes, ends, n) / characters > share for n, share in REPEATED_NGRAMS)
 

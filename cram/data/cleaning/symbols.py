@@ -1,7 +1,14 @@
 """Count the symbols and digits of a text."""
 
+import sys
 import unicodedata
 from collections import Counter
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from cram.data.cleaning.columns import Counts, TextColumn
 
 _ASCII = bytes(range(128))
 _PUNCTUATION = ".,;:!?'\"()[]-/&%$"
@@ -9,6 +16,10 @@ _ASCII_SYMBOLS = bytes(
     code for code in _ASCII if not (chr(code).isalnum() or chr(code).isspace() or chr(code) in _PUNCTUATION)
 )
 _SYMBOL_CATEGORIES = ("Sm", "Sk", "So", "Cc", "Co", "Cn")
+_IS_ASCII_SYMBOL, _IS_ASCII_DIGIT = (
+    bytes(code in codes for code in range(256)) for codes in (_ASCII_SYMBOLS, b"0123456789")
+)
+_SYMBOL, _DIGIT, _UNKNOWN = 1, 2, 4
 
 
 def count_symbols_and_digits(text: str) -> tuple[int, int]:
@@ -28,7 +39,34 @@ def count_symbols_and_digits(text: str) -> tuple[int, int]:
     digits = len(data) - len(data.translate(None, b"0123456789"))
     if len(data) > len(text):
         for character, count in Counter(data.translate(None, _ASCII).decode()).items():
-            is_symbol = unicodedata.category(character) in _SYMBOL_CATEGORIES and not character.isspace()
-            symbols += count * is_symbol
+            symbols += count * _is_symbol(character)
             digits += count * character.isdecimal()
     return symbols, digits
+
+
+def count_symbols(column: TextColumn) -> Counts:
+    """Return how many characters of each text are symbols, as `count_symbols_and_digits` does: int64 [texts]."""
+    return column.count(_IS_ASCII_SYMBOL) + _count_beyond_ascii(column, _SYMBOL)
+
+
+def count_digits(column: TextColumn) -> Counts:
+    """Return how many characters of each text are digits, as `count_symbols_and_digits` does: int64 [texts]."""
+    return column.count(_IS_ASCII_DIGIT) + _count_beyond_ascii(column, _DIGIT)
+
+
+def _count_beyond_ascii(column: TextColumn, kind: int) -> Counts:
+    codes, owners = column.beyond_ascii
+    kinds = _kinds()
+    for code in np.unique(codes[kinds[codes] == _UNKNOWN]).tolist():
+        kinds[code] = _SYMBOL * _is_symbol(chr(code)) + _DIGIT * chr(code).isdecimal()
+    return np.bincount(owners[kinds[codes] == kind], minlength=len(column.texts))
+
+
+@cache
+def _kinds() -> npt.NDArray[np.uint8]:
+    """Make the table of what each character is. The entries are filled in when the characters occur."""
+    return np.full(sys.maxunicode + 1, _UNKNOWN, np.uint8)
+
+
+def _is_symbol(character: str) -> bool:
+    return unicodedata.category(character) in _SYMBOL_CATEGORIES and not character.isspace()

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 Hashes = npt.NDArray[np.uint64]
 
 _WORD = re.compile(r"[^\W_]+")
-_BEYOND_ASCII = re.compile(r"[^\w\x00-\x7f]")
-_ASCII = bytes(range(128))
-_SPACED = "".join(chr(code) if chr(code).isalnum() else " " for code in range(128))
+_BEYOND_ASCII = re.compile(r"[^\w\x00-\x7f]")  # neither ASCII nor a letter or digit
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _MOST_FORMS = 1 << 16  # words whose folded form is remembered
+_LONGEST_RUN = 64  # bytes of a text whose words are remembered
 # Normalizers that change nothing about ASCII letters and digits except their case.
 _KEEP_ASCII = frozenset(("BertNormalizer", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip"))
 _HARMLESS = frozenset((" {2,}", r"[^\x00-\x7F]+"))  # regular expressions that do not match ASCII letters or digits
@@ -36,10 +35,26 @@ _HARMLESS = frozenset((" {2,}", r"[^\x00-\x7F]+"))  # regular expressions that d
 
 @dataclass(frozen=True)
 class Words:
-    """The folded words of a text, without punctuation, and a hash of each: uint64 [words]."""
+    """The folded words of a text, without punctuation.
 
-    words: list[str]
+    Attributes:
+        hashes: uint64 [words], a hash of each word.
+        characters: int64 [words], the length of each word.
+        letters: the words in UTF-8 without anything between them.
+    """
+
     hashes: Hashes
+    characters: npt.NDArray[np.int64]
+    letters: memoryview
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def words(self) -> list[str]:
+        """The words themselves, made whenever they are asked for."""
+        letters, ends = str(self.letters, "utf-8"), self.characters.cumsum().tolist()
+        return [letters[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class WordSplitter:
@@ -55,39 +70,46 @@ class WordSplitter:
 
     Args:
         normalizer: the tokenizer's normalizer, as `serialize_normalizer` returns it. It is applied to each word alone.
+
+    Attributes:
+        keeps_ascii: whether folding changes nothing about ASCII letters and digits except the case of letters.
     """
 
     def __init__(self, normalizer: str | None = None) -> None:
+        self.keeps_ascii = normalizer is None or all(map(_step_keeps_ascii, _list_steps(json.loads(normalizer))))
         self._definition = normalizer
         self._forms: dict[str, str] = {}
+        self._runs: dict[bytes, list[bytes]] = {}
         self._normalizer: Normalizer | None = None
-        self._keeps_ascii = normalizer is None or all(map(_step_keeps_ascii, _list_steps(json.loads(normalizer))))
 
     def __call__(self, text: str) -> list[str]:
         """Return the folded words of a text, in order."""
-        words: list[str] = []
-        for line in text.lower().split("\n"):
-            # Most lines of English are ASCII and need no regular expression, which saves a quarter of the time.
-            if line.isascii():
-                line_words, has_other_letters = line.translate(_SPACED).split(), False
-            else:
-                others = line.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
-                has_other_letters = any(map(str.isalnum, others))
-                splittable = line if all(map(_ends_word, others)) else _BEYOND_ASCII.sub(_drop_joint, line)
-                line_words = _WORD.findall(splittable)
-            words += self._fold_words(line_words) if has_other_letters or not self._keeps_ascii else line_words
-        return words
+        return self._fold_words(_WORD.findall(_BEYOND_ASCII.sub(_drop_joint, text.lower())))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made at first use."""
-        return {**self.__dict__, "_forms": {}, "_normalizer": None}
+        return {**self.__dict__, "_forms": {}, "_runs": {}, "_normalizer": None}
+
+    def split_runs(self, runs: Sequence[bytes]) -> list[list[bytes]]:
+        """Return the folded words, in UTF-8, of each of many short texts; they are remembered."""
+        if len(self._runs) > _MOST_FORMS:
+            self._runs.clear()
+        return [self._runs.get(run) or self._split_run(run) for run in runs]
+
+    def _split_run(self, run: bytes) -> list[bytes]:
+        word = run.decode().lower()
+        words = [word.encode() for word in (self._fold_words([word]) if word.isalnum() else self(word))]
+        if len(run) <= _LONGEST_RUN:
+            self._runs[run] = words
+        return words
 
     def _fold_words(self, words: list[str]) -> list[str]:
-        keeps_ascii, forms = self._keeps_ascii, self._forms
+        forms = self._forms
         if len(forms) > _MOST_FORMS:
             forms.clear()
-        for word in set(words).difference(forms):
-            forms[word] = word if keeps_ascii and word.isascii() else self._fold_word(word)
+        for word in words:
+            if word not in forms:
+                forms[word] = word if self.keeps_ascii and word.isascii() else self._fold_word(word)
         return list(filter(None, map(forms.__getitem__, words)))
 
     def _fold_word(self, word: str) -> str:
@@ -142,23 +164,23 @@ def _fold_letters(word: str) -> str:
     return "".join(filter(str.isalnum, folded))
 
 
-@cache
-def _ends_word(character: str) -> bool:
-    """Whether a character beyond letters and digits ends a word: marks and format characters do not."""
-    category = unicodedata.category(character)
-    return category != "Cf" and category[0] != "M"
-
-
 def _drop_joint(match: re.Match[str]) -> str:
-    return match[0] if _ends_word(match[0]) else ""
+    """Leave out marks and format characters, which do not end a word."""
+    return "" if _is_joint(match[0]) else match[0]
 
 
-def hash_words(texts: Sequence[list[str]]) -> list[Words]:
-    """Hash the words of many texts at once. Equal words have equal hashes on every machine."""
+@cache
+def _is_joint(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category == "Cf" or category[0] == "M"
+
+
+def hash_words(words: Sequence[bytes]) -> Hashes:
+    """Hash words, given in UTF-8: uint64 [words]. Equal words have equal hashes on every machine."""
     from rensa import RMinHash
 
-    hashes = RMinHash.hash_token_sets(texts)
-    return [Words(words, np.fromiter(row, np.uint64, len(row))) for words, row in zip(texts, hashes, strict=True)]
+    (hashes,) = RMinHash.hash_token_sets([words])
+    return np.fromiter(hashes, np.uint64, len(words))
 
 
 def ngram_hashes(hashes: Hashes, n: int, step: int = 1) -> Hashes:

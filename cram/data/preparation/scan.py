@@ -98,7 +98,7 @@ class Scanner:
             "fate": fates,
             "hash": hashes,
             "bytes": np.array([byte_size(text) for text in texts], np.int64),
-            **self._sign(len(documents), {i: some for i, some in words.items() if some.words}),
+            **self._sign(len(documents), {i: some for i, some in words.items() if len(some)}),
         }
         result.arrays = {name: [array] for name, array in arrays.items()}
         stopwatch.lap("signatures")

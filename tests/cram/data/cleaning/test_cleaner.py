@@ -1,18 +1,26 @@
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import make_dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from cram.config.data import FilterConfig
 from cram.data.cleaning import cleaner as module
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
-from cram.data.cleaning.filters import FILTERS, CleanedText, TextFilter
+from cram.data.cleaning.filters import FILTERS, CleanedText, LineFilter, TextFilter
 from cram.data.cleaning.word_hashes import WordSplitter, split_words
+from cram.data.text.sources import open_source
+from cram.files.atomic import to_json
+from tests.cram.data.cleaning.plain_words import make_words
 
 ROOT = Path(__file__).resolve().parents[4]
+CORPUS = ROOT.parent / "shared" / "data" / "pretrain"
 PROSE = "The river runs through the old town, and the castle above it was built by a bishop in the year 1204."
 COOKIES = "We use cookies to improve your experience."
 REPEATED = "buy it now or never " * 40
@@ -57,13 +65,53 @@ def test_an_exempt_text_is_dropped_only_if_it_is_blank() -> None:
 
 
 def test_words_are_those_of_the_splitter() -> None:
-    class Halves(WordSplitter):
-        def __call__(self, text: str) -> list[str]:
-            return [half for word in super().__call__(text) for half in (word[:1], word[1:])]
+    split = WordSplitter(to_json({"type": "Replace", "pattern": {"String": "1"}, "content": "one"}))
+    (judgement,) = Cleaner(FilterConfig(min_words=2), split).judge(["12 Years"])
+    assert judgement.words.words == ["one2", "years"]
+    assert Cleaner(FilterConfig(min_words=2)).judge(["12 Years"])[0].words.words == ["12", "years"]
 
-    text = "one two three four five six"
-    assert Cleaner(FilterConfig(min_words=12)).judge([text])[0].reason == "min_words"
-    assert Cleaner(FilterConfig(min_words=12), Halves()).judge([text])[0].reason is None
+
+def judge_plainly(text: str, config: FilterConfig) -> tuple[str, str | None]:
+    """Ask every filter about a text alone: what is left of it, and why it is dropped."""
+    for rule in FILTERS:
+        if isinstance(rule, LineFilter):
+            text = rule.cut(text)
+    (words,) = make_words([split_words(text)])
+    if not len(words):
+        return text, EMPTY
+    cleaned = CleanedText(text, words)
+    for rule in FILTERS:
+        value = getattr(config, rule.name)
+        if isinstance(rule, TextFilter) and value is not None and rule.drops(value, cleaned):
+            return text, rule.name
+    return text, None
+
+
+SYMBOLS = "".join(chr(code) for code in range(0x21, 0x40)) + "€©™½²٣中é\u0301\u00ad\u200b"
+pieces = st.sampled_from(["Privacy Policy\n", f"{COOKIES}\n", "JAVASCRIPT is required\n", "\n", " ", PROSE, REPEATED])
+documents = st.lists(st.text(st.sampled_from(SYMBOLS), max_size=9) | st.text(max_size=9) | pieces).map("".join)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(documents, max_size=8))
+def test_many_texts_are_judged_as_each_alone(texts: list[str]) -> None:
+    config = FilterConfig(min_words=3, max_words=40)
+    judged = [(one.text, one.reason) for one in Cleaner(config).judge(texts)]
+    event(f"reasons {sorted({str(reason) for _, reason in judged})}")
+    assert judged == [judge_plainly(text, config) for text in texts]
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")
+def test_real_documents_are_judged_as_each_alone() -> None:
+    config = FilterConfig(min_words=100, max_words=2000, symbols=0.003, digits=0.03)
+    reasons: Counter[str | None] = Counter()
+    for part in open_source(str(CORPUS / "*.jsonl.zst")).parts:
+        few = 1 if Path(part.name).name.startswith("gutenberg") else 50
+        texts = [document.text for document in islice(part.documents(), few)]
+        judged = [(one.text, one.reason) for one in Cleaner(config).judge(texts)]
+        assert judged == [judge_plainly(text, config) for text in texts], part.name
+        reasons.update(reason for _, reason in judged)
+    assert min(reasons[reason] for reason in (None, "min_words", "max_words", "symbols", "digits")) > 3
 
 
 def test_compressibility_is_judged_by_tokens() -> None:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.data.cleaning.decontaminate import WORDS, BenchmarkNgrams
-from cram.data.cleaning.word_hashes import Words, hash_words, split_words
+from cram.data.cleaning.word_hashes import Words, split_words
 from cram.errors import CramError
+from tests.cram.data.cleaning.plain_words import make_words
 
 SHARED = Path(__file__).parents[4].parent / "shared/data"
 KEY = "data.dedupe.decontaminate"
@@ -22,7 +23,7 @@ OTHER = "Two small dogs run through the wet grass beside a long white fence near
 
 
 def words(text: str) -> Words:
-    return hash_words([split_words(text)])[0]
+    return make_words([split_words(text)])[0]
 
 
 def of(path: Path, content: str | bytes) -> BenchmarkNgrams:
@@ -69,7 +70,7 @@ def test_they_touch_wherever_they_stand(made_up: BenchmarkNgrams) -> None:
         for first in (0, 1, 2):
             thirteen = split_words(SENTENCE)[first : first + WORDS]
             text = ["and"] * before + thirteen + ["then"] * (before % 9)
-            assert made_up.occur_in(hash_words([text])[0])
+            assert made_up.occur_in(make_words([text])[0])
 
 
 @settings(max_examples=200, deadline=None)
@@ -87,7 +88,7 @@ def test_against_a_search_in_the_text(
     document = around[:start] + fields[0][start : start + 14] + around[start:]
     text = " ".join(["", *document, ""])
     ngrams = [field[i : i + WORDS] for field in fields for i in range(len(field) - WORDS + 1)]
-    assert found.occur_in(hash_words([document])[0]) == any(f" {' '.join(ngram)} " in text for ngram in ngrams)
+    assert found.occur_in(make_words([document])[0]) == any(f" {' '.join(ngram)} " in text for ngram in ngrams)
 
 
 def test_quotes_and_strange_breaks_end_no_field(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_every_long_field_of_glue_touches_and_no_short_one() -> None:
     fields = {
         field for path in GLUE.glob("*/dev.tsv") for line in path.read_text().split("\n") for field in line.split("\t")
     }
-    split = hash_words([split_words(field) for field in sorted(fields)[::5]])
+    split = make_words([split_words(field) for field in sorted(fields)[::5]])
     assert sum(len(one.words) >= WORDS for one in split) > 1000
     assert all(found.occur_in(one) == (len(one.words) >= WORDS) for one in split)
 
@@ -179,4 +180,4 @@ def test_the_cleaned_corpus_touches_neither_dev_nor_test() -> None:
         with path.open("rb") as file:
             raw = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(file)
             texts = [json.loads(line)["text"] for line in islice(io.TextIOWrapper(raw, "utf-8", newline="\n"), 40)]
-        assert not any(found.occur_in(one) for one in hash_words([split_words(text) for text in texts]))
+        assert not any(found.occur_in(one) for one in make_words([split_words(text) for text in texts]))

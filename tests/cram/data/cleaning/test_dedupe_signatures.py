@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.data.cleaning.dedupe import HASHES, choose_bands, sign_texts
-from cram.data.cleaning.word_hashes import hash_words
 from tests.cram.data.cleaning.duplicates import find, jaccard, sign
+from tests.cram.data.cleaning.plain_words import make_words
 
 ROOT = Path(__file__).parents[4]
 WORDS = [f"w{number}" for number in range(5000)]
@@ -61,7 +61,7 @@ def test_a_text_has_the_same_signature_alone_and_among_others(texts: list[list[s
 
 
 def test_minhash_may_be_left_out() -> None:
-    words = hash_words([["a"], ["b"]])
+    words = make_words([["a"], ["b"]])
     exact, minhash = sign_texts(words, near=False)
     assert minhash is None
     assert (exact == sign([["a"], ["b"]])[0]).all()
@@ -84,9 +84,9 @@ def test_the_share_of_equal_hashes_estimates_the_jaccard_similarity() -> None:
 def test_signatures_are_the_same_in_every_process() -> None:
     code = (
         "from hashlib import sha256\nfrom cram.data.cleaning.dedupe import sign_texts\n"
-        "from cram.data.cleaning.word_hashes import *\n"
+        "from tests.cram.data.cleaning.plain_words import make_words\n"
         "texts = [[f'w{i * k % 97}' for i in range(k)] for k in range(1, 300)]\n"
-        "found = sign_texts(hash_words(texts))\nprint(*(sha256(array.tobytes()).hexdigest()[:16] for array in found))"
+        "found = sign_texts(make_words(texts))\nprint(*(sha256(array.tobytes()).hexdigest()[:16] for array in found))"
     )
     for seed, threads in (("1", "1"), ("2", "2")):
         environment = {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}

@@ -8,19 +8,20 @@ from datatrove.data import Document
 from datatrove.pipeline.filters import GopherRepetitionFilter
 from datatrove.utils.word_tokenizers import WordTokenizer
 from hypothesis import event, given, settings
-from hypothesis import strategies as st
 
 from cram.config.data import FilterConfig
 from cram.data.cleaning.cleaner import Cleaner
 from cram.data.cleaning.repetition import NGRAM_WORDS, is_repetitive
-from cram.data.cleaning.word_hashes import Words, hash_words, split_words
+from cram.data.cleaning.word_hashes import Words, split_words
 from cram.data.text.sources import open_source
+from tests.cram.data.cleaning.plain_words import make_words
+from tests.cram.data.cleaning.repetitive_texts import repetitive_texts
 
 CORPUS = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "pretrain"
 
 
 def words_of(text: str) -> Words:
-    return hash_words([split_words(text)])[0]
+    return make_words([split_words(text)])[0]
 
 
 class PlainWords(WordTokenizer):
@@ -43,30 +44,6 @@ def gopher_refuses(text: str) -> str:
     gopher = GOPHER if len(split_words(text)) >= NGRAM_WORDS else GOPHER_LINES
     verdict = gopher.filter(Document(text=text.strip() or "an empty text", id=""))
     return "" if verdict is True else verdict[1]
-
-
-@st.composite
-def repetitive_texts(draw: st.DrawFn) -> str:
-    """Random words, some runs of which are copied over others, some lines of which are copied too.
-
-    A word is a consonant and vowels, so that no two n-grams are the same when their words are joined.
-    """
-    source = random.Random(draw(st.integers(0, 2**32)))
-    longest = draw(st.sampled_from([2, 9]))
-    vocabulary = [
-        source.choice("bcdfg") + "".join(source.choices("aeiou", k=source.randint(0, longest)))
-        for _ in range(draw(st.sampled_from([2, 30, 300, 1000])))
-    ]
-    words = source.choices(vocabulary, k=draw(st.integers(1, 400)))
-    for _ in range(draw(st.integers(0, 6))):
-        length, start, to = source.randint(1, 20), source.randrange(len(words)), source.randrange(len(words))
-        words[to : to + length] = words[start : start + length]
-    every = draw(st.sampled_from([3, 8, 40, 10_000]))
-    lines = [" ".join(words[start : start + every]) for start in range(0, len(words), every)]
-    for _ in range(draw(st.integers(0, 4))):
-        lines[source.randrange(len(lines))] = source.choice(lines)
-    ends = draw(st.sampled_from([["\n"], ["\n", "\n\n"], ["\n\n\n"], [", "]]))
-    return draw(st.sampled_from(["", "\n\n", "  "])) + "".join(line + source.choice(ends) for line in lines)
 
 
 @settings(max_examples=600, deadline=None)

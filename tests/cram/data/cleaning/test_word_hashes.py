@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import normalizers
 
-from cram.config.data import WordPieceConfig
 from cram.data.cleaning import word_hashes as words
 from cram.data.cleaning.word_hashes import (
     WordSplitter,
@@ -21,7 +19,7 @@ from cram.data.cleaning.word_hashes import (
     serialize_normalizer,
     split_words,
 )
-from cram.data.wordpiece import make_normalizer
+from tests.cram.data.cleaning.plain_words import NORMALIZERS, SPLITTERS, make_words
 
 BREAKS = "\n\r\t\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000 "
 texts = st.text() | st.text(st.sampled_from("aBz_09.,'-" + "éİßΣ中²\u0301\u00ad\u200b" + BREAKS))
@@ -30,18 +28,6 @@ FACTOR = 0x9E3779B97F4A7C15
 
 
 MARKS = [chr(code) for code in range(0x3000) if unicodedata.category(chr(code)) in ("Mn", "Mc", "Cf")]
-NORMALIZERS = [
-    None,
-    make_normalizer(WordPieceConfig()),
-    make_normalizer(WordPieceConfig(lowercase=False, strip_accents=False)),
-    make_normalizer(WordPieceConfig(normalizer="cramming")),
-    make_normalizer(WordPieceConfig(normalizer="cramming", lowercase=False, strip_accents=False)),
-    normalizers.ByteLevel(),
-    normalizers.Sequence(
-        [normalizers.Replace(" ", "\u2581"), normalizers.Replace("1", "one"), normalizers.Prepend("\u2581")]
-    ),
-]
-SPLITTERS = [WordSplitter(serialize_normalizer(normalizer)) for normalizer in NORMALIZERS]
 splitters = st.sampled_from(SPLITTERS)
 SENTENCE = (
     "The café's naïve owner finds Zoë's o\ufb03ce: a flat of 12 m², ẞüß, İstanbul, Ελλάς, Москва, 한국어, がく, हिन्दी."
@@ -116,15 +102,25 @@ def test_a_splitter_goes_to_another_process(monkeypatch: pytest.MonkeyPatch) -> 
 
 @given(st.lists(st.lists(st.text(min_size=1, max_size=3), max_size=6), max_size=6))
 def test_equal_words_have_equal_hashes_wherever_they_stand(lists: list[list[str]]) -> None:
-    found = hash_words(lists)
-    assert [words.words for words in found] == lists
-    assert all(words.hashes.dtype == np.uint64 and len(words.hashes) == len(words.words) for words in found)
-    pairs = {(word, int(value)) for words in found for word, value in zip(words.words, words.hashes, strict=True)}
+    found = [hash_words([word.encode() for word in words]) for words in lists]
+    assert all(hashes.dtype == np.uint64 for hashes in found)
+    pairs = {
+        (word, int(value))
+        for words, hashes in zip(lists, found, strict=True)
+        for word, value in zip(words, hashes, strict=True)
+    }
     assert len(pairs) == len({word for word, _ in pairs}) == len({value for _, value in pairs})
 
 
 def test_the_hashes_are_the_same_for_ever() -> None:
-    assert hash_words([["a", "b"]])[0].hashes.tolist() == [13658995902763642704, 2364374680545691012]
+    assert hash_words([b"a", b"b"]).tolist() == [13658995902763642704, 2364374680545691012]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5), max_size=9))
+def test_words_are_cut_out_of_their_letters(words: list[str]) -> None:
+    (found,) = make_words([words])
+    assert found.words == words
+    assert len(found) == len(words)
 
 
 def mixed(window: list[int]) -> int:
@@ -146,14 +142,14 @@ def test_ngrams_against_integers(values: np.ndarray, n: int, step: int) -> None:
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(1, 6))
 def test_ngrams_are_equal_if_their_words_are(words: list[str], n: int) -> None:
-    found = ngram_hashes(hash_words([words])[0].hashes, n).tolist()
+    found = ngram_hashes(hash_words([word.encode() for word in words]), n).tolist()
     windows = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
     assert len(found) == len(windows)
     assert len(set(zip(windows, found, strict=True))) == len(set(windows)) == len(set(found))
 
 
 def test_every_bit_of_an_ngram_depends_on_the_order_of_its_words() -> None:
-    words = hash_words([[str(number) for number in range(6)]])[0].hashes
+    words = hash_words([str(number).encode() for number in range(6)])
     orders = np.array([ngram_hashes(np.array(order), 6)[0] for order in itertools.permutations(words)])
     bits = (orders[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert (np.abs(bits.mean(axis=0) - 0.5) < 5 * 0.5 / np.sqrt(len(orders))).all()
