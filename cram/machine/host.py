@@ -3,6 +3,7 @@
 This module does not import torch, so that `cram.prepare` starts quickly.
 """
 
+import ctypes
 import math
 import os
 import platform
@@ -70,6 +71,15 @@ def _peak_of_linux() -> int | None:
         if peak := re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text()):
             return int(peak[1]) * 1024
     return None
+
+
+def release_memory() -> None:
+    """Return the memory of deleted objects to the system; the C library and Arrow keep it for what is made next."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):  # of the GNU C library
+        library.malloc_trim(0)
 
 
 def package_versions() -> dict[str, str]:

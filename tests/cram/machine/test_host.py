@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,21 @@ def test_the_peak_of_memory_is_not_that_of_the_process_that_started_this_one() -
     own = peak_host_memory()["this process"]
     assert own is not None
     assert own > len(ballast)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory by themselves")
+def test_the_memory_of_deleted_objects_is_returned() -> None:
+    code = """
+import re
+from pathlib import Path
+from cram.machine.host import release_memory
+held = lambda: int(re.search(r"VmRSS:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1000
+objects = [bytes(2000) for _ in range(100_000)]
+last = objects[-1]  # the C library returns by itself what lies above all objects
+del objects
+kept = held()
+release_memory()
+print(kept, held())
+"""
+    kept, left = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(left) < int(kept) - 100
