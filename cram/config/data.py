@@ -6,6 +6,7 @@ from typing import Literal
 from cram.config.schema import group, key
 
 VOCAB_MULTIPLE = 64  # matrix products are faster with such a number of columns
+WORD_TABLE = 1_000_000  # words; they take about 200 MB
 
 
 @dataclass
@@ -115,6 +116,14 @@ class DataConfig:
     )
     processes: int | None = key(
         None, "processes that prepare the data (null: one per core)", "processes", least=1, most=1024, identifies=False
+    )
+    word_table: int = key(
+        WORD_TABLE,
+        "words that each preparing process remembers with their tokens, so that it tokenizes them once (0: none)",
+        "words",
+        least=0,
+        most=10**9,
+        identifies=False,
     )
     filters: FilterConfig = group(FilterConfig)
     dedupe: DedupeConfig = group(DedupeConfig)

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
-from cram.config.data import FilterConfig
+from cram.config.data import WORD_TABLE, FilterConfig
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
+from cram.data.encoding.document_encoder import DocumentEncoder
 from cram.data.preparation.chunks import split_into_chunks
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.held_out_search import HeldOutIndex, strip_frame
 from cram.data.preparation.samples import Sample, Samples, add_samples, make_sample
 from cram.data.preparation.stopwatch import Stopwatch
-from cram.data.special_tokens import SpecialTokens, find_written_controls, select_text_tokens
+from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import Document, LocatedDocument, Location, byte_size
 from cram.data.text.source import SourcePart
 
@@ -41,7 +41,7 @@ class TokenizedDocuments:
     """A chunk of documents as tokens.
 
     Attributes:
-        ids: int32, the ids of all documents one after the other, each `[CLS] text [SEP]`.
+        ids: uint16 or int32, the ids of all documents one after the other, each `[CLS] text [SEP]`.
         lengths: int64 [documents], the ids of each document; 0 if it was dropped.
         bytes: int64 [documents], of the cleaned texts.
         dropped: for each reason, the bytes of each dropped document as it was read.
@@ -50,7 +50,7 @@ class TokenizedDocuments:
         overlaps: the documents that contain windows of held-out ones, by index in the chunk.
     """
 
-    ids: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.integer]
     lengths: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
     dropped: dict[str, list[int]]
@@ -63,6 +63,12 @@ class TokenizedDocuments:
         self.dropped.setdefault(reason, []).append(byte_size(document.text))
         add_samples(self.samples, {reason: [make_sample(document, text)]})
 
+    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+        """Remove the ids of all documents but those of `kept`, bool [documents]."""
+        if not kept.all():
+            self.ids = self.ids[np.repeat(kept, self.lengths)]
+            self.lengths[~kept] = 0
+
 
 class DocumentTokenizer:
     """Tokenizes chunks of documents. It is cheap to pickle: the tokenizer is made at the first call in each process.
@@ -74,34 +80,27 @@ class DocumentTokenizer:
         tokenizer: the content of a tokenizer.json.
         filters: which lines are cut, and which documents are dropped by their tokens.
         held_out: a file of a `HeldOutIndex`; None does not search for held-out text.
+        word_table: how many words each process remembers with their ids.
     """
 
-    def __init__(self, tokenizer: str, filters: FilterConfig, held_out: Path | None = None) -> None:
-        self._definition = tokenizer
+    def __init__(
+        self, tokenizer: str, filters: FilterConfig, held_out: Path | None = None, word_table: int = WORD_TABLE
+    ) -> None:
+        self._encoder = DocumentEncoder(tokenizer, word_table)
         self._cleaner = Cleaner(filters)
         self._index_path = held_out
         self._index: HeldOutIndex | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._frame = 0  # tokens that frame a document
-        self._controls: set[int] = set()
 
     def __call__(self, documents: list[Document]) -> TokenizedDocuments:
         """Clean and tokenize a chunk of documents."""
         stopwatch = Stopwatch()
         texts = [self._cleaner.clean(document.text) for document in documents]
         stopwatch.lap("cleaning")
-        encodings = self.encode(texts)
+        ids, lengths = self._encoder.encode_documents(texts)
         stopwatch.lap("tokenizing")
         sizes = np.array([byte_size(text) for text in texts], np.int64)
-        result = TokenizedDocuments(np.empty(0, np.int32), np.empty(0, np.int64), sizes, {}, {}, stopwatch.seconds)
-        for i, (document, text) in enumerate(zip(documents, texts, strict=True)):
-            tokens = len(encodings[i]) - self._frame
-            reason = EMPTY if tokens <= 0 else self._cleaner.judge_tokens(tokens, len(text))
-            if reason:
-                encodings[i] = []
-                result.drop(reason, document, text)
-        result.lengths = np.array([len(ids) for ids in encodings], np.int64)
-        result.ids = np.fromiter(chain.from_iterable(encodings), np.int32, int(result.lengths.sum()))
+        result = TokenizedDocuments(ids, lengths, sizes, {}, {}, stopwatch.seconds)
+        self._drop_by_tokens(result, documents, texts)
         stopwatch.lap("gathering")
         if self._index_path:
             self._index = self._index or HeldOutIndex.load(self._index_path)
@@ -109,22 +108,15 @@ class DocumentTokenizer:
             stopwatch.lap("held-out ids")
         return result
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of each text, `[CLS] text [SEP]`."""
-        if not self._tokenizer:
-            self._tokenizer = Tokenizer.from_str(self._definition)
-            self._frame = SpecialTokens.of(self._tokenizer).frame
-            # `[MASK]` in a text is text: as a special token it would be an input that is never predicted.
-            self._controls = find_written_controls(self._tokenizer, SpecialTokens.of(self._tokenizer))
-            self._tokenizer.encode_special_tokens = True
-        encodings = self._tokenizer.encode_batch_fast(texts)
-        if not self._controls:
-            return [encoding.ids for encoding in encodings]
-        return [self._select_text_ids(encoding) for encoding in encodings]
-
-    def _select_text_ids(self, encoding: Encoding) -> list[int]:
-        ids = encoding.ids  # read once, because it is a new list of the whole document whenever it is read
-        return [ids[place] for place in select_text_tokens(encoding, self._controls)]
+    def _drop_by_tokens(self, result: TokenizedDocuments, documents: list[Document], texts: list[str]) -> None:
+        """Drop documents without tokens, and those that a filter on tokens drops."""
+        kept = np.ones(len(texts), bool)
+        for i, tokens in enumerate((result.lengths - self._encoder.frame).tolist()):
+            reason = EMPTY if tokens <= 0 else self._cleaner.judge_tokens(tokens, len(texts[i]))
+            if reason:
+                kept[i] = False
+                result.drop(reason, documents[i], texts[i])
+        result.keep(kept)
 
     def _search_held_out(
         self, index: HeldOutIndex, result: TokenizedDocuments, documents: list[Document], texts: list[str]
@@ -132,9 +124,10 @@ class DocumentTokenizer:
         """Drop documents with the ids of a held-out one, and note those that contain windows of one."""
         ends = np.cumsum(result.lengths)
         starts = ends - result.lengths
+        prefix = self._encoder.frame - 1  # ids before the text
         (nonempty,) = result.lengths.nonzero()
         equal = np.zeros(len(ends), bool)
-        equal[nonempty] = index.match_documents(result.ids, starts[nonempty] + self._frame - 1, ends[nonempty] - 1)
+        equal[nonempty] = index.match_documents(result.ids, starts[nonempty] + prefix, ends[nonempty] - 1)
         for i in np.flatnonzero(equal).tolist():
             result.drop(Fate.IDS_HELD_OUT.reason, documents[i], texts[i])
         places, windows = index.find_windows(result.ids)
@@ -143,8 +136,7 @@ class DocumentTokenizer:
             own_windows = np.unique(windows[owners == i]).tolist()
             sample = make_sample(documents[i], texts[i])
             result.overlaps[i] = Overlap(own_windows, byte_size(documents[i].text), sample)
-        result.ids = result.ids[np.repeat(~equal, result.lengths)]
-        result.lengths[equal] = 0
+        result.keep(~equal)
 
 
 def index_held_out(texts: Iterable[str], tokenizer: str) -> HeldOutIndex:
@@ -154,12 +146,16 @@ def index_held_out(texts: Iterable[str], tokenizer: str) -> HeldOutIndex:
         texts: the held-out texts.
         tokenizer: the content of a tokenizer.json.
     """
-    encoder = DocumentTokenizer(tokenizer, FilterConfig())
+    encoder = DocumentEncoder(tokenizer, WORD_TABLE)
     special = SpecialTokens.of(Tokenizer.from_str(tokenizer))
     chunks = split_into_chunks((text, text) for text in texts)
-    return HeldOutIndex.of(
-        [strip_frame(np.array(ids, np.int32), special) for chunk in chunks for ids in encoder.encode(chunk)]
-    )
+    return HeldOutIndex.of([strip_frame(ids, special) for chunk in chunks for ids in _split(encoder, chunk)])
+
+
+def _split(encoder: DocumentEncoder, texts: list[str]) -> list[npt.NDArray[np.integer]]:
+    """Return the ids of each text."""
+    ids, lengths = encoder.encode_documents(texts)
+    return np.split(ids, np.cumsum(lengths)[:-1])
 
 
 @dataclass(frozen=True)
