@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from cram.command import run_door
 from cram.config.data import DataConfig, DedupeConfig, FilterConfig, WordPieceConfig
 from cram.config.recipe import read_words
+from cram.data.encoding.document_encoder import DocumentEncoder
 from cram.data.inspect.verify import verify_shards
 from cram.data.preparation.prepare import prepare_shards
-from cram.data.preparation.second_pass import DocumentTokenizer
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
@@ -64,8 +64,9 @@ def count_leaks(shards: ShardSet) -> int:
 
 def encode_held_out(shards: ShardSet) -> list[list[int]]:
     """Return the ids of the held-out documents, with the special tokens around each."""
-    tokenizer = DocumentTokenizer(shards.tokenizer_path.read_text(encoding="utf-8"), FILTERS)
-    return tokenizer.encode([document.text for document in shards.held_out()])
+    encoder = DocumentEncoder(shards.tokenizer_path.read_text(encoding="utf-8"), words=0)  # by the library alone
+    ids, lengths = encoder.encode_documents([document.text for document in shards.held_out()])
+    return [document.tolist() for document in np.split(ids, np.cumsum(lengths)[:-1])]
 
 
 def plant_document(folder: Path, ids: list[int], first_token: int = 0) -> None:

@@ -77,7 +77,7 @@ class _LoadedTokenizer:
         self.special = SpecialTokens.of(self._tokenizer)
         self._controls = find_written_controls(self._tokenizer, self.special)
         self._tokenizer.encode_special_tokens = True
-        self._dtype = np.uint16 if padded_vocabulary_size(self._tokenizer) <= 1 << 16 else np.int32
+        self._dtype: type[np.integer] = np.uint16 if padded_vocabulary_size(self._tokenizer) <= 1 << 16 else np.int32
         boundaries = find_boundaries(self._tokenizer) if words else None
         if self._tokenizer.encode("").ids != self._framed([]):  # another post-processor
             boundaries = None
@@ -94,8 +94,7 @@ class _LoadedTokenizer:
             lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
             return np.fromiter(chain.from_iterable(encodings), self._dtype, int(lengths.sum())), lengths
         parts = [self._encode_by_words(some_texts, self._boundaries) for some_texts in _limit_bytes(texts)]
-        ids, lengths = zip(*parts, strict=True)
-        return np.concatenate(ids), np.concatenate(lengths)
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
 
     def _encode_by_words(self, texts: list[str], boundaries: WordBoundaries) -> tuple[Ids, Lengths]:
         if boundaries.prefix_space:
@@ -125,16 +124,16 @@ class _LoadedTokenizer:
 
     def _frame_documents(self, ids: Ids, lengths: Lengths) -> tuple[Ids, Lengths]:
         """Put the frame around the ids of each document."""
-        prefix = self.special.frame - 1
+        before = self.special.frame - 1
         framed_lengths = lengths + self.special.frame
-        framed = np.empty(int(framed_lengths.sum()), self._dtype)
+        framed: Ids = np.empty(int(framed_lengths.sum()), self._dtype)
         end = framed_end = 0
         for length in lengths.tolist():
-            start, framed_start = end, framed_end
-            end, framed_end = start + length, framed_start + length + prefix + 1
-            if prefix:
-                framed[framed_start] = self.special.cls
-            framed[framed_start + prefix : framed_end - 1] = ids[start:end]
+            start, text_start = end, framed_end + before
+            end, framed_end = start + length, text_start + length + 1
+            if self.special.cls is not None:
+                framed[text_start - 1] = self.special.cls
+            framed[text_start : framed_end - 1] = ids[start:end]
             framed[framed_end - 1] = self.special.sep
         return framed, framed_lengths
 

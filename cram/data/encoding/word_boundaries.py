@@ -43,7 +43,8 @@ QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 # Normalizers that work on one character, or on a character with the combining marks behind it.
 LOCAL_NORMALIZERS = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"))
 COMPOSING = frozenset(("NFC", "NFKC"))
-LOCAL_PATTERNS = {" {2,}": " ", r"[^\x00-\x7F]+": ""}  # regular expressions, and what they are replaced by
+COMPOSING_SIGNS = b"<=>"  # with U+0338, to the signs of what is not less, equal or greater
+LOCAL_PATTERNS = ((" {2,}", " "), (r"[^\x00-\x7F]+", ""))  # regular expressions, and what they are replaced by
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,15 @@ def _find_words(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str
     if len(pre_tokenizers) != 1 or not all(step["type"] == "BertNormalizer" or _is_local(step) for step in normalizers):
         return None
     fold_case = _ignores_case(normalizers)
-    match pre_tokenizers[0]["type"]:
-        case "BertPreTokenizer" | "Whitespace":
-            signs = SIGNS.replace(b"_", b"")  # belongs to the letters for `Whitespace`
-            return WordBoundaries("words", b" \t\n\r", signs=signs, after_signs=True, fold_case=fold_case)
-        case "WhitespaceSplit":
-            return WordBoundaries("words", b" \t\n\r", fold_case=fold_case)
-    return None
+    kind = pre_tokenizers[0]["type"]
+    if kind == "WhitespaceSplit":
+        return WordBoundaries("words", b" \t\n\r", fold_case=fold_case)
+    if kind not in ("BertPreTokenizer", "Whitespace"):
+        return None
+    composes = any(step["type"] in COMPOSING for step in normalizers)
+    # The underscore belongs to the letters for `Whitespace`. A sign that composes is no longer punctuation for BERT's.
+    signs = SIGNS.translate(None, b"_" + (COMPOSING_SIGNS if composes else b""))
+    return WordBoundaries("words", b" \t\n\r", signs=signs, after_signs=True, fold_case=fold_case)
 
 
 def _find_byte_level(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str, Any]]) -> WordBoundaries | None:
@@ -199,7 +202,7 @@ def _is_local(step: dict[str, Any]) -> bool:
     if step["type"] != "Replace":
         return step["type"] in LOCAL_NORMALIZERS
     if "Regex" in step["pattern"]:
-        return LOCAL_PATTERNS.get(step["pattern"]["Regex"]) == step["content"]
+        return (step["pattern"]["Regex"], step["content"]) in LOCAL_PATTERNS
     return _are_signs(step["pattern"]["String"]) and _are_signs(step["content"])
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+Number = TypeVar("Number", bound=np.integer)
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
@@ -89,9 +91,9 @@ class _Generation:
     def __init__(self) -> None:
         self.rows: dict[bytes, int] = {}
         self.words = self.size = 0
-        self.ids = np.empty(1024, np.int32)
-        self.starts = np.empty(1024, np.int64)
-        self.lengths = np.empty(1024, np.int64)
+        self.ids: Ids = np.empty(1024, np.int32)
+        self.starts: Offsets = np.empty(1024, np.int64)
+        self.lengths: Offsets = np.empty(1024, np.int64)
 
     def find(self, words: Sequence[bytes]) -> Offsets:
         """Return the row of each word, or -1."""
@@ -108,21 +110,23 @@ class _Generation:
         self.ids = _append(self.ids, self.size, ids)
         self.starts = _append(self.starts, self.words, self.size + np.cumsum(lengths) - lengths)
         self.lengths = _append(self.lengths, self.words, lengths)
-        self.rows.update((word, row) for word, row in zip(words, rows.tolist(), strict=True) if len(word) <= LONGEST_WORD)
+        self.rows.update(
+            (word, row) for word, row in zip(words, rows.tolist(), strict=True) if len(word) <= LONGEST_WORD
+        )
         self.words += len(words)
         self.size += len(ids)
         return rows
 
 
-def gather(ids: npt.NDArray[np.integer], starts: Offsets, lengths: Offsets) -> npt.NDArray[np.integer]:
+def gather(ids: npt.NDArray[Number], starts: Offsets, lengths: Offsets) -> npt.NDArray[Number]:
     """Return each `ids[start : start + length]`, one after the other."""
     ends = np.cumsum(lengths)
     places = np.repeat(starts - (ends - lengths), lengths)
     places += np.arange(len(places))
-    return ids[places]
+    return np.take(ids, places)
 
 
-def _append(array: npt.NDArray[np.integer], used: int, values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+def _append(array: npt.NDArray[Number], used: int, values: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Write values behind the used part of an array; return the array, or a larger one that begins the same."""
     needed = used + len(values)
     if needed > len(array):

@@ -29,7 +29,7 @@ from cram.data.preparation.folder import describe_content, find_folder, lock_fol
 from cram.data.preparation.held_out_search import BOILERPLATE_FILE, HeldOutIndex, check_rows
 from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import Scanner, ScanResult
-from cram.data.preparation.second_pass import DocumentTokenizer, KeptDocumentReader, index_held_out
+from cram.data.preparation.second_pass import SLOW_TOKENIZER, DocumentTokenizer, KeptDocumentReader, index_held_out
 from cram.data.preparation.statistics import STATISTICS, collect_samples, summarize_documents
 from cram.data.preparation.stopwatch import TIMING
 from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
@@ -197,7 +197,9 @@ class _Preparation:
         rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)
         with_excerpt = {number for pair in decision.pairs for number in pair[:2]}
         documents = KeptDocumentReader(self._source.parts, kept, segments.taken, with_excerpt, rows.cursor)
-        tokenize = DocumentTokenizer(definition, data.filters, self._journal / HELD_OUT_INDEX)
+        tokenize = DocumentTokenizer(definition, data.filters, self._journal / HELD_OUT_INDEX, data.word_table)
+        if tokenize.is_slow:
+            print(SLOW_TOKENIZER, flush=True)
         total, packed_before = segments.kept_bytes(kept, rows.cursor)
         with (
             self._progress.stage("tokenizing and packing", total, "bytes") as stage,

@@ -158,7 +158,7 @@ class RowWriter:
         """The indices of the held-out windows that may be in rows because many documents contain them; ascending."""
         return sorted(window for window, documents in self._window_counts.items() if documents > BOILERPLATE)
 
-    def _add_document(self, part: int, ids: npt.NDArray[np.int32], size: int, overlap: Overlap | None) -> None:
+    def _add_document(self, part: int, ids: npt.NDArray[np.integer], size: int, overlap: Overlap | None) -> None:
         if part != self._part and self._part_bytes >= PART_BYTES:
             self._writer.write(*self._packer.finish())
             self._part_bytes = 0

@@ -20,6 +20,11 @@ from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import Document, LocatedDocument, Location, byte_size
 from cram.data.text.source import SourcePart
 
+SLOW_TOKENIZER = (
+    "this tokenizer's texts cannot be cut into words exactly, so data.word_table is not used and each document is "
+    "tokenized as a whole, which takes about four times as long"
+)
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -107,6 +112,11 @@ class DocumentTokenizer:
             self._search_held_out(self._index, result, documents, texts)
             stopwatch.lap("held-out ids")
         return result
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the tokenizer has no use for the table of words."""
+        return self._encoder.is_slow
 
     def _drop_by_tokens(self, result: TokenizedDocuments, documents: list[Document], texts: list[str]) -> None:
         """Drop documents without tokens, and those that a filter on tokens drops."""

@@ -1,13 +1,25 @@
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from cram.data.encoding.word_boundaries import GPT2, LAST_BYTES_OF_SPACES, LLAMA3, QWEN2, find_boundaries
+from cram.data.encoding.word_boundaries import (
+    COMPOSING_SIGNS,
+    GPT2,
+    LAST_BYTES_OF_SPACES,
+    LLAMA3,
+    QWEN2,
+    SIGNS,
+    find_boundaries,
+)
 
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
-awkward = st.sampled_from([*map(chr, range(33)), *SPACES, *"\x7f\u0301éà中😀aS1'.,_(-\u017f", "'s", "'LL", "\r\n", "  "])
+awkward = st.sampled_from(
+    [*map(chr, range(33)), *SPACES, *"\x7f\u0301éà中😀aS1'.,_(-\u017f", "'s", "'LL", "\r\n", "  "]
+)
 some_texts = st.lists(awkward | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=14).map("".join)
 
 
@@ -73,6 +85,13 @@ def test_words(name: str, words: list[str]) -> None:
 def test_the_last_bytes_of_all_white_space_beyond_ascii() -> None:
     spaces = [chr(code) for code in range(128, 0x110000) if not 0xD800 <= code < 0xE000 and chr(code).isspace()]
     assert {space.encode()[-1] for space in spaces} == set(LAST_BYTES_OF_SPACES)
+
+
+def test_the_signs_that_compose() -> None:
+    characters = [chr(code) for code in range(128, 0x110000) if not 0xD800 <= code < 0xE000]
+    marks = [one for one in characters if unicodedata.combining(one)]
+    signs = [sign for sign in map(chr, SIGNS) if any(len(unicodedata.normalize("NFC", sign + m)) < 2 for m in marks)]
+    assert "".join(signs).encode() == COMPOSING_SIGNS
 
 
 TOOL = {"special": False, "normalized": False}

@@ -78,7 +78,7 @@ def test_documents_are_what_the_tokenizer_makes_of_them(tokenizer: Tokenizer, de
     assert split(found) == [tokenizer.encode(text).ids for text in texts]
     special = SpecialTokens.of(tokenizer)
     assert all((ids[0], ids[-1]) == (special.cls, special.sep) for ids in split(found))
-    assert (found.ids.dtype, found.lengths.dtype, found.bytes.dtype) == (np.int32, np.int64, np.int64)
+    assert (found.ids.dtype, found.lengths.dtype, found.bytes.dtype) == (np.uint16, np.int64, np.int64)
     assert found.bytes.tolist() == [len(text.encode()) for text in texts]
     assert found.dropped == {} and found.samples == {}
     assert found.seconds.keys() == {"cleaning", "tokenizing", "gathering"}
