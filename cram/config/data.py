@@ -11,7 +11,7 @@ WORD_TABLE = 1_000_000  # words; they take about 200 MB
 
 @dataclass
 class FilterConfig:
-    """The keys `data.filters.*`: which documents are dropped, and which lines are cut out of them."""
+    """The keys `data.filters.*`: which documents are dropped, and what is cut out of them or repaired in them."""
 
     min_words: int = key(10, "drop documents with fewer words (0: keep short ones)", "words", least=0, most=10**9)
     max_words: int | None = key(
@@ -30,6 +30,11 @@ class FilterConfig:
     )
     repetition: bool = key(True, "drop documents that repeat lines, paragraphs or n-grams, by the rules of Gopher")
     boilerplate: bool = key(True, "cut lines about cookies, terms of use, privacy and JavaScript out of documents")
+    fix_c1_controls: bool = key(
+        True,
+        "replace the controls U+0080 to U+009F by the characters that these bytes are in Windows-1252, because text "
+        "with such controls was decoded wrongly",
+    )
     compressibility: float | None = key(
         0.3,
         "drop documents with more tokens per character, the filter of Cramming; 0.3 suits a vocabulary of 32768, 0.4 "

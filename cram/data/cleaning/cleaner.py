@@ -13,6 +13,7 @@ import numpy as np
 from cram.config.data import FilterConfig
 from cram.data.cleaning.columns import TextColumn
 from cram.data.cleaning.filters import FILTERS, CleanedText, LineFilter, TextFilter, TokenFilter
+from cram.data.cleaning.windows_1252 import contains_c1_controls, count_fixed, fix_c1_controls
 from cram.data.cleaning.word_hashes import Words, WordSplitter, split_words
 
 EMPTY = "empty"  # the reason why a document without a word is dropped
@@ -23,14 +24,16 @@ class Judgement:
     """What cleaning and judging a document came to.
 
     Attributes:
-        text: the text without the lines that were cut.
+        text: the text without the lines that were cut, and with C1 controls replaced.
         words: the folded words of `text`.
         reason: why the document is dropped: the name of a filter, or `EMPTY`. None: it is kept.
+        fixed: how many C1 controls of the document were replaced, also in the lines that were cut.
     """
 
     text: str
     words: Words
     reason: str | None
+    fixed: int = 0
 
 
 class Cleaner:
@@ -43,6 +46,7 @@ class Cleaner:
 
     def __init__(self, config: FilterConfig, split: WordSplitter = split_words) -> None:
         self._split = split
+        self._fix_c1_controls = config.fix_c1_controls
         self._line_filters: list[LineFilter] = []
         self._text_filters: list[tuple[TextFilter, Any]] = []
         self._token_filters: list[tuple[TokenFilter, Any]] = []
@@ -57,8 +61,16 @@ class Cleaner:
             else:
                 self._token_filters.append((rule, threshold))
 
+    def fix(self, text: str) -> str:
+        """Return the text with C1 controls replaced; the same object if there are none."""
+        return fix_c1_controls(text) if self._fix_c1_controls else text
+
     def clean(self, text: str) -> str:
-        """Return the text without the lines that are cut; the same object if there are none."""
+        """Return the text with C1 controls replaced and without the lines that are cut.
+
+        It is the same object if there are neither.
+        """
+        text = self.fix(text)
         for rule in self._line_filters:
             text = rule.cut(text)
         return text
@@ -68,14 +80,19 @@ class Cleaner:
 
         Args:
             texts: the documents' texts as they were read.
-            exempt: indices of texts that are neither cleaned nor filtered. Held-out documents are exempt, so that they
-                are the same whatever the filters. An exempt text is dropped only if it is blank.
+            exempt: indices of texts from which no lines are cut and which are not filtered. Held-out documents are
+                exempt, so that they are the same whatever the filters. An exempt text is dropped only if it is blank.
         """
-        column = self._clean(texts, exempt)
+        column = TextColumn(texts, self._split)
+        fixed_counts = [0] * len(texts)
+        if self._fix_c1_controls and contains_c1_controls(column.data):
+            column = TextColumn([fix_c1_controls(text) for text in texts], self._split)
+            fixed_counts = [count_fixed(text, fixed) for text, fixed in zip(texts, column.texts, strict=True)]
+        column = self._cut_lines(column, exempt)
         reasons = self._find_reasons(column, exempt)
         return [
-            Judgement(text, words, reason)
-            for text, words, reason in zip(column.texts, column.words, reasons, strict=True)
+            Judgement(text, words, reason, fixed)
+            for text, words, reason, fixed in zip(column.texts, column.words, reasons, fixed_counts, strict=True)
         ]
 
     def judge_tokens(self, tokens: int, characters: int) -> str | None:
@@ -87,12 +104,11 @@ class Cleaner:
         """
         return next((rule.name for rule, most in self._token_filters if rule.drops(most, tokens, characters)), None)
 
-    def _clean(self, texts: Sequence[str], exempt: Collection[int]) -> TextColumn:
+    def _cut_lines(self, column: TextColumn, exempt: Collection[int]) -> TextColumn:
         """Cut lines out of the texts that are not exempt."""
-        column = TextColumn(texts, self._split)
         for rule in self._line_filters:
             cleaned = list(column.texts)
-            for i in np.flatnonzero(rule.may_cut(column)).tolist() if rule.may_cut else range(len(texts)):
+            for i in np.flatnonzero(rule.may_cut(column)).tolist() if rule.may_cut else range(len(cleaned)):
                 if i not in exempt:
                     cleaned[i] = rule.cut(cleaned[i])
             if any(map(is_not, cleaned, column.texts)):

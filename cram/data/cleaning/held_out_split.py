@@ -61,6 +61,14 @@ class HeldOutTexts:
         """Return the texts that the held-out rule chooses."""
         return self.below or self.lowest
 
+    def stored(self) -> dict[str, str]:
+        """Return the chosen texts by the sha256 of each in hex, ascending.
+
+        A text in which C1 controls were replaced was chosen by the hash of the text as it was read, and is stored as
+        training would have seen it. Two texts that have become equal are stored once.
+        """
+        return dict(sorted((sha256(text.encode()).hexdigest(), text) for text in self.chosen().values()))
+
 
 def choose_stored(texts: dict[int, str]) -> dict[int, str]:
     """Return the texts with the lowest hashes, as many as are stored, in ascending order of their hashes.

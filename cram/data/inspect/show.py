@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from cram.data.inspect.plots import draw_plots, printable
 from cram.data.preparation.fates import Fate
+from cram.data.preparation.samples import FIXED
 from cram.data.preparation.statistics import STATISTICS
 from cram.data.preparation.stopwatch import TIMING, TIMING_REMEDY
 from cram.data.shards.shards import ShardSet
@@ -22,6 +23,7 @@ from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.files.sealed import read_sealed
 
+TITLES = {"boilerplate": "lines cut as boilerplate", FIXED: "C1 controls replaced"}  # of samples that are not dropped
 SAMPLES_SHOWN = 3
 ROWS_SHOWN = 3
 SAMPLE_LINES = 2.5  # samples are cut to this many lines of the terminal's width
@@ -72,6 +74,11 @@ def print_summary(shards: ShardSet, short: bool = False) -> None:
         f"{shards.tokens:,} tokens ({counts['bytes'] / max(1, shards.tokens):.2f} bytes each) "
         f"in {shards.rows:,} rows x {shards.seq_len} tokens, {len(shards.manifest['shards']):,} shard(s)"
     )
+    if fixed := counts.get("fixed_documents"):
+        console.print(
+            f"{counts['fixed_characters']:,} C1 controls in {fixed:,} documents were replaced by the characters that "
+            "they are in Windows-1252"
+        )
     _print_unknown(shards, short, console)
     timing = read_sealed(shards.folder / TIMING, f"; {TIMING_REMEDY}") if (shards.folder / TIMING).is_file() else None
     if short:
@@ -171,7 +178,7 @@ def _print_dropped(shards: ShardSet, console: Console) -> None:
     statistics = read_json(shards.checked_path(STATISTICS))
     for name in _sort_reasons(statistics["samples"]):
         samples = statistics["samples"][name]
-        title = "lines cut as boilerplate" if name == "boilerplate" else f"dropped: {name}"
+        title = TITLES.get(name, f"dropped: {name}")
         console.print(f"\n{title} ({len(samples[:SAMPLES_SHOWN])} of the {len(samples)} samples in {STATISTICS})")
         for sample in samples[:SAMPLES_SHOWN]:
             _print_sample("", sample, console)

@@ -116,6 +116,8 @@ class Segments:
                     held_out=HeldOutTexts(_texts_by_hash(note["held_out"]), _texts_by_hash(note["lowest"])),
                     cut_documents=note["cut_documents"],
                     cut_bytes=note["cut_bytes"],
+                    fixed_documents=note["fixed_documents"],
+                    fixed_characters=note["fixed_characters"],
                     seconds=note["seconds"],
                 )
             )
@@ -162,6 +164,8 @@ class Segments:
             "lowest": segment.held_out.lowest,
             "cut_documents": segment.cut_documents,
             "cut_bytes": segment.cut_bytes,
+            "fixed_documents": segment.fixed_documents,
+            "fixed_characters": segment.fixed_characters,
             "seconds": segment.seconds,
         }
         write_sealed(self._path(number, "json"), note)

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -180,7 +179,7 @@ class _Preparation:
         path = self._journal / HELD_OUT_INDEX
         index = read_if_intact(path, HeldOutIndex.load)
         if index is None:
-            index_held_out(scanned.held_out.chosen().values(), vocabulary.definition).save(path)
+            index_held_out(scanned.held_out.stored().values(), vocabulary.definition).save(path)
             index = HeldOutIndex.load(path)
         return index
 
@@ -255,9 +254,7 @@ class _Preparation:
         }
         # A local source is not named in the manifest: the same files elsewhere give the same bytes.
         source = {"source": self._data.source} if isinstance(self._source, HubSource) else {}
-        texts = [
-            HeldOutDocument(text, sha256(text.encode()).hexdigest()) for text in scanned.held_out.chosen().values()
-        ]
+        texts = [HeldOutDocument(text, text_hash) for text_hash, text in scanned.held_out.stored().items()]
         writer.finish(definition, texts, self._content | source | {"tokenizer": tokenizer} | documents, rows.lengths)
         counts = documents["counts"]
         if warning := describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]):

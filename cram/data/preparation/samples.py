@@ -9,6 +9,7 @@ from cram.data.text.document import Document
 
 SAMPLES = 20  # kept for each reason
 EXCERPT = 600  # characters of a sample
+FIXED = "fix_c1_controls"  # the name of the samples of texts in which C1 controls were replaced
 
 
 @dataclass(order=True, frozen=True)

@@ -10,9 +10,10 @@ from cram.data.cleaning.cleaner import Cleaner, Judgement
 from cram.data.cleaning.decontaminate import BenchmarkNgrams
 from cram.data.cleaning.dedupe import HASHES, sign_texts
 from cram.data.cleaning.held_out_split import HeldOutTexts, hash_text, lies_below_share
+from cram.data.cleaning.windows_1252 import find_first_difference
 from cram.data.cleaning.word_hashes import Words, WordSplitter, split_words
 from cram.data.preparation.fates import Fate, FateArray, find_dropped
-from cram.data.preparation.samples import Samples, add_samples, make_sample
+from cram.data.preparation.samples import EXCERPT, FIXED, Samples, add_samples, make_sample
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.text.document import Document, LocatedDocument, byte_size
 
@@ -29,6 +30,8 @@ class ScanResult:
         held_out: the texts that may be held out.
         cut_documents: documents with lines that were cut as boilerplate.
         cut_bytes: bytes of these lines.
+        fixed_documents: documents with C1 controls that were replaced by characters of Windows-1252.
+        fixed_characters: the number of these controls.
         seconds: by activity.
     """
 
@@ -37,6 +40,8 @@ class ScanResult:
     held_out: HeldOutTexts = field(default_factory=HeldOutTexts)
     cut_documents: int = 0
     cut_bytes: int = 0
+    fixed_documents: int = 0
+    fixed_characters: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: "ScanResult") -> None:
@@ -47,6 +52,8 @@ class ScanResult:
         self.held_out.add(other.held_out)
         self.cut_documents += other.cut_documents
         self.cut_bytes += other.cut_bytes
+        self.fixed_documents += other.fixed_documents
+        self.fixed_characters += other.fixed_characters
         add_seconds(self.seconds, other.seconds)
 
 
@@ -87,7 +94,9 @@ class Scanner:
                 fates[i] = Fate.BROKEN
             elif judgement.reason:
                 fates[i] = Fate.of(judgement.reason)
-            _count_cut_lines(document, judgement, result)
+            fixed_text = self._cleaner.fix(document.text) if judgement.fixed else document.text
+            _count_fixed(document, fixed_text, judgement, result)
+            _count_cut_lines(document, fixed_text, judgement, result)
         stopwatch.lap("filters")
         self._decontaminate(fates, judgements)
         stopwatch.lap("decontamination")
@@ -105,9 +114,9 @@ class Scanner:
         for i in np.flatnonzero(find_dropped(fates)).tolist():
             sample = make_sample(documents[i].document, judgements[i].text)
             add_samples(result.samples, {Fate(int(fates[i])).reason: [sample]})
-        below = {int(hashes[i]): texts[i] for i in np.flatnonzero(fates == Fate.HELD_OUT).tolist()}
+        below = {int(hashes[i]): self._cleaner.fix(texts[i]) for i in np.flatnonzero(fates == Fate.HELD_OUT).tolist()}
         kept = np.flatnonzero(fates == Fate.KEPT)
-        lowest = {int(hashes[i]): texts[i] for i in kept[np.argsort(hashes[kept])[:1]].tolist()}
+        lowest = {int(hashes[i]): self._cleaner.fix(texts[i]) for i in kept[np.argsort(hashes[kept])[:1]].tolist()}
         result.held_out = HeldOutTexts(below, lowest)
         result.seconds = stopwatch.seconds
         return result
@@ -134,12 +143,21 @@ class Scanner:
         return arrays
 
 
-def _count_cut_lines(document: Document, judgement: Judgement, result: ScanResult) -> None:
-    """Count the lines that were cut out of a document, and keep them as a sample."""
-    if len(judgement.text) == len(document.text):
+def _count_fixed(document: Document, fixed_text: str, judgement: Judgement, result: ScanResult) -> None:
+    """Count the C1 controls that were replaced in a document, and keep the text around the first one as a sample."""
+    if judgement.fixed:
+        result.fixed_documents += 1
+        result.fixed_characters += judgement.fixed
+        start = max(0, find_first_difference(document.text, fixed_text) - EXCERPT // 2)
+        add_samples(result.samples, {FIXED: [make_sample(document, fixed_text[start:])]})
+
+
+def _count_cut_lines(document: Document, text: str, judgement: Judgement, result: ScanResult) -> None:
+    """Count the lines that were cut out of the text of a document, and keep them as a sample."""
+    if len(judgement.text) == len(text):
         return
     result.cut_documents += 1
-    result.cut_bytes += byte_size(document.text) - byte_size(judgement.text)
+    result.cut_bytes += byte_size(text) - byte_size(judgement.text)
     lines_kept = set(judgement.text.splitlines())
-    lines_cut = "\n".join(line for line in document.text.splitlines() if line not in lines_kept)
+    lines_cut = "\n".join(line for line in text.splitlines() if line not in lines_kept)
     add_samples(result.samples, {"boilerplate": [make_sample(document, lines_cut)]})

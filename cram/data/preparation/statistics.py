@@ -53,6 +53,8 @@ def summarize_documents(
             "not_needed_documents": counts.not_needed,
             "boilerplate_documents": scanned.cut_documents,
             "boilerplate_bytes": scanned.cut_bytes,
+            "fixed_documents": scanned.fixed_documents,
+            "fixed_characters": scanned.fixed_characters,
         },
         "packing": _compare_packings(rows, data),
         "dropped": {name: figures for name, figures in dropped.items() if figures["documents"]},

@@ -14,6 +14,7 @@ from cram.config.data import FilterConfig
 from cram.data.cleaning import cleaner as module
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
 from cram.data.cleaning.filters import FILTERS, CleanedText, LineFilter, TextFilter
+from cram.data.cleaning.windows_1252 import fix_c1_controls
 from cram.data.cleaning.word_hashes import WordSplitter, split_words
 from cram.data.text.sources import open_source
 from cram.files.atomic import to_json
@@ -73,6 +74,7 @@ def test_words_are_those_of_the_splitter() -> None:
 
 def judge_plainly(text: str, config: FilterConfig) -> tuple[str, str | None]:
     """Ask every filter about a text alone: what is left of it, and why it is dropped."""
+    text = fix_c1_controls(text)
     for rule in FILTERS:
         if isinstance(rule, LineFilter):
             text = rule.cut(text)
@@ -88,7 +90,20 @@ def judge_plainly(text: str, config: FilterConfig) -> tuple[str, str | None]:
 
 
 SYMBOLS = "".join(chr(code) for code in range(0x21, 0x40)) + "€©™½²٣中é\u0301\u00ad\u200b"
-pieces = st.sampled_from(["Privacy Policy\n", f"{COOKIES}\n", "JAVASCRIPT is required\n", "\n", " ", PROSE, REPEATED])
+pieces = st.sampled_from(
+    [
+        "Privacy Policy\n",
+        "\x85",
+        "\x81",
+        "\r\x85",
+        f"{COOKIES}\n",
+        "JAVASCRIPT is required\n",
+        "\n",
+        " ",
+        PROSE,
+        REPEATED,
+    ]
+)
 documents = st.lists(st.text(st.sampled_from(SYMBOLS), max_size=9) | st.text(max_size=9) | pieces).map("".join)
 
 

@@ -61,6 +61,17 @@ def test_the_summary_tells_what_became_of_the_documents(made: ShardSet, capsys: 
     assert int(read[2].replace(",", "")) > int(kept[2].replace(",", "")) == made.manifest["counts"]["bytes"]
 
 
+def test_the_summary_tells_how_many_c1_controls_were_replaced(
+    made: ShardSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "C1 controls" not in summarize(made, capsys)
+    shards = ShardSet.open(made.folder)
+    shards.manifest["counts"] |= {"fixed_documents": 1200, "fixed_characters": 34567}
+    assert "34,567 C1 controls in 1,200 documents were replaced" in summarize(shards, capsys)
+    del shards.manifest["counts"]["fixed_documents"]  # as in folders that were prepared before
+    assert "C1 controls" not in summarize(shards, capsys)
+
+
 def test_the_summary_tells_how_rows_are_filled(made: ShardSet, capsys: pytest.CaptureFixture[str]) -> None:
     out = summarize(made, capsys)
     fill, cut, how = figures(out, "greedy")

@@ -14,7 +14,7 @@ from cram.config.data import DataConfig, DedupeConfig, FilterConfig
 from cram.data.cleaning.dedupe import HASHES
 from cram.data.cleaning.held_out_split import HeldOutTexts
 from cram.data.preparation.fates import Fate
-from cram.data.preparation.samples import EXCERPT, SAMPLES, Sample
+from cram.data.preparation.samples import EXCERPT, FIXED, SAMPLES, Sample
 from cram.data.preparation.scan import Scanner, ScanResult
 from cram.data.text.document import Document, LocatedDocument, Location, byte_size, faulty_document
 
@@ -131,6 +131,31 @@ def test_only_the_lowest_hashes_are_stored(monkeypatch: pytest.MonkeyPatch) -> N
     for start in range(0, 20, 4):
         total.add(scanned(texts[start : start + 4], ALL_HELD_OUT))
     assert list(total.held_out.below) == sorted(map(number, texts))[:5]
+
+
+def test_c1_controls_are_replaced_and_counted_and_sampled() -> None:
+    there, cut = f"{'a b ' * 200}wait\x85he \x91said\x92", f"{COOKIES[:-1]}\x97\n{prose(6)}"
+    found = scanned([prose(8), there, cut, "oh\x85", "\x81 \x8d"])
+    assert (found.fixed_documents, found.fixed_characters) == (3, 5)
+    samples = {one.hash: one.text for one in found.samples[FIXED]}
+    assert samples.keys() == {number(text) for text in (there, cut, "oh\x85")}, "of the text as it was read"
+    assert "wait\u2026he \u2018said\u2019" in samples[number(there)]
+    assert found.arrays["bytes"][0].tolist()[1] == len(there.encode())
+    assert found.cut_documents == 1 and found.cut_bytes == len(f"{COOKIES[:-1]}\u2014\n".encode())
+    off = replace(NONE_HELD_OUT, filters=replace(NONE_HELD_OUT.filters, fix_c1_controls=False))
+    assert scanned([there], off).fixed_documents == 0 and FIXED not in scanned([there], off).samples
+
+
+def test_held_out_texts_are_chosen_as_read_and_stored_with_c1_controls_replaced() -> None:
+    text, other = f"{prose(1)}\x85he", f"{prose(1)}\u2026he"
+    found = scanned([text, other], ALL_HELD_OUT).held_out
+    assert found.below == {number(text): other, number(other): other}
+    assert list(found.stored().values()) == [other], "equal texts are stored once"
+    assert scanned([text]).held_out.lowest == {number(text): other}
+    texts = [f"{prose(seed)}\x85" for seed in range(9)]
+    stored = scanned(texts, ALL_HELD_OUT).held_out.stored()
+    assert list(stored) == sorted(stored) == sorted(sha256(text.encode()).hexdigest() for text in stored.values())
+    assert set(stored.values()) == {text.replace("\x85", "\u2026") for text in texts}
 
 
 def test_boilerplate_is_cut_and_counted_and_sampled() -> None:

@@ -120,6 +120,13 @@ def test_the_figures_add_up(tmp_path: Path, tokens: int | None, packing: Any) ->
     assert json.loads(json.dumps(made.manifest)) == made.manifest
 
 
+def test_c1_controls_are_counted_and_sampled(tmp_path: Path) -> None:
+    made = prepared(tmp_path / "set", [*mixed(), [f"{prose(random.Random(7))} wait\x85 \x97"]], DATA)
+    assert made.manifest["counts"]["fixed_documents"] == 1 and made.manifest["counts"]["fixed_characters"] == 2
+    (sample,) = made.statistics["samples"]["fix_c1_controls"]
+    assert sample["text"].endswith(" wait\u2026 \u2014")
+
+
 def test_each_reason_has_its_documents_and_bytes(tmp_path: Path) -> None:
     made = prepared(tmp_path / "set", mixed(), DATA)
     for name, figures in made.manifest["dropped"].items():
