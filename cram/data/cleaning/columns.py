@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, compress, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -127,46 +127,89 @@ def _split_column(column: TextColumn, split: WordSplitter) -> WordColumn:
     starts = np.searchsorted(run_starts, column.starts)
     letters = column.data.translate(_LOWER, _BREAKS)
     runs = _binary_array(offsets, letters).dictionary_encode()
-    words, ids = runs.dictionary, runs.indices.to_numpy()
+    words, ids = runs.dictionary, runs.indices.to_numpy().astype(np.int64)  # an index of another type is slow
+    letter_starts = offsets[starts]
     if not (split.keeps_ascii and letters.isascii()):
-        words, ids, word_ends = _split_runs(words, ids, split)
-        starts = word_ends[starts]
-        _, gathered_offsets, gathered = words.take(pa.array(ids)).buffers()
-        offsets, letters = np.frombuffer(gathered_offsets, np.int64, len(ids) + 1), gathered or b""
+        changed, replacements = _find_changed(words, split)
+        places = np.flatnonzero(changed[ids])  # runs that are something else than one word in lower case
+        chosen = np.cumsum(changed)[ids[places]] - 1
+        letters, shifts = _replace_letters(letters, offsets, places, [replacements[i] for i in chosen.tolist()])
+        letter_starts = letter_starts + shifts[np.searchsorted(places, starts)]
+        counts = np.fromiter(map(len, replacements), np.int64, len(replacements))
+        first = len(words) + np.cumsum(counts) - counts
+        ids, shifts = _replace_ids(ids, places, first[chosen], counts[chosen])
+        starts = starts + shifts[np.searchsorted(places, starts)]
+        words = pa.concat_arrays([words, pa.array(list(chain.from_iterable(replacements)), pa.large_binary())])
     hashes = hash_words(words.to_pylist())
     characters = pc.utf8_length(words.cast(pa.large_string())).to_numpy()
-    return WordColumn(hashes[ids], characters[ids], starts, memoryview(letters), offsets[starts])
+    return WordColumn(hashes[ids], characters[ids], starts, memoryview(letters), letter_starts)
 
 
-def _split_runs(runs: Any, ids: Counts, split: WordSplitter) -> tuple[Any, Counts, Counts]:
-    """Split and fold runs.
-
-    Args:
-        runs: the distinct ones, an Arrow array of bytes.
-        ids: int64 [n], the index in `runs` of each run of some texts.
-        split: makes words of those that are not known to be a word.
+def _find_changed(runs: Any, split: WordSplitter) -> tuple[Mask, list[list[bytes]]]:
+    """Split and fold distinct runs, an Arrow array of bytes in lower case.
 
     Returns:
-        words: the distinct runs, of which the ASCII ones are words, and behind them the words of the others.
-        ids: int64 [m], the index in `words` of each word of the texts.
-        ends: int64 [n + 1], how many words there are before each run of the texts, and at last in all of them.
+        changed: bool [runs], which runs are something else than one word that folding leaves as it is.
+        replacements: the words of each of these.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    changed = np.ones(len(runs), bool)
     if split.keeps_ascii:
-        is_other = pc.invert(pc.string_is_ascii(runs.cast(pa.large_string()))).to_numpy(zero_copy_only=False)
-    else:
-        is_other = np.ones(len(runs), bool)
-    words = split.split_runs(runs.filter(pa.array(is_other)).to_pylist())
-    first, counts = np.arange(len(runs)), np.ones(len(runs), np.int64)
-    counts[is_other] = np.fromiter(map(len, words), np.int64, len(words))
-    first[is_other] = len(runs) + np.cumsum(counts[is_other]) - counts[is_other]
-    ends = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum(counts[ids], out=ends[1:])
-    word_ids = np.arange(ends[-1]) + np.repeat(first[ids] - ends[:-1], counts[ids])
-    behind = pa.array([word for run_words in words for word in run_words], pa.large_binary())
-    return pa.concat_arrays([runs, behind]), word_ids, ends
+        changed = pc.invert(pc.string_is_ascii(runs.cast(pa.large_string()))).to_numpy(zero_copy_only=False)
+    candidates = runs.filter(pa.array(changed)).to_pylist()
+    words = split.split_runs(candidates)
+    is_other = [run_words != [run] for run, run_words in zip(candidates, words, strict=True)]
+    changed[changed] = is_other
+    return changed, list(compress(words, is_other))
+
+
+def _replace_letters(
+    letters: bytes, offsets: Counts, places: Counts, replacements: list[list[bytes]]
+) -> tuple[bytes, Counts]:
+    """Write words in the places of some runs.
+
+    Args:
+        letters: of all runs.
+        offsets: int64 [runs + 1], where each run begins.
+        places: int64 [n], the indices of some runs, ascending.
+        replacements: the words for each of them.
+
+    Returns:
+        letters: with the words.
+        shifts: int64 [n + 1], how far they move the letters of the runs behind the first 0 to n places.
+    """
+    pieces: list[bytes] = []
+    done = 0
+    joined = list(map(b"".join, replacements))
+    for begin, end, piece in zip(offsets[places].tolist(), offsets[places + 1].tolist(), joined, strict=True):
+        pieces += (letters[done:begin], piece)
+        done = end
+    changes = np.fromiter(map(len, joined), np.int64, len(joined)) - np.diff(offsets)[places]
+    return b"".join([*pieces, letters[done:]]), np.append(0, np.cumsum(changes))
+
+
+def _replace_ids(ids: Counts, places: Counts, first: Counts, counts: Counts) -> tuple[Counts, Counts]:
+    """Put consecutive ids in the places of some others.
+
+    Args:
+        ids: int64 [all].
+        places: int64 [n], indices in `ids`, ascending.
+        first: int64 [n], the first of the ids for each place.
+        counts: int64 [n], how many ids there are for each place.
+
+    Returns:
+        ids: with the new ones.
+        shifts: int64 [n + 1], how far they move the ids behind the first 0 to n places.
+    """
+    shifts = np.append(0, np.cumsum(counts - 1))
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    repeats = np.ones(len(ids), np.int64)
+    repeats[places] = counts
+    replaced = np.repeat(ids, repeats)
+    replaced[np.repeat(places + shifts[:-1], counts) + within] = np.repeat(first, counts) + within
+    return replaced, shifts
 
 
 def _look_up_bytes(data: bytes, table: bytes) -> Mask:

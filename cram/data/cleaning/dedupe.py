@@ -54,13 +54,13 @@ def _compute_minhashes(texts: Sequence[Words]) -> Signatures:
     from rensa import RMinHash
 
     hashes = [text.hashes if len(text.hashes) >= SHINGLE else _pad_to_shingle(text.hashes) for text in texts]
-    ends = np.cumsum([len(row) for row in hashes])
-    words_left = np.repeat(ends, [len(row) for row in hashes]) - np.arange(ends[-1] if texts else 0)
-    inside = words_left[: 1 - SHINGLE] >= SHINGLE  # the other runs cross from one text into the next
-    shingles = ngram_hashes(np.concatenate([*hashes, np.empty(0, np.uint64)]), SHINGLE)[inside]
+    ends = np.cumsum([len(row) for row in hashes], dtype=np.int64)
+    shingles = ngram_hashes(np.concatenate([*hashes, np.empty(0, np.uint64)]), SHINGLE)
+    inside = np.ones(len(shingles), bool)
+    inside[np.subtract.outer(ends[:-1], np.arange(1, SHINGLE))] = False  # they cross from one text into the next
     offsets = [0, *(ends - (SHINGLE - 1) * np.arange(1, len(ends) + 1)).tolist()]
     minhashes = array("I")  # takes in a list of integers in a third of the time of numpy
-    for row in RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, HASHES, SEED).to_rows():
+    for row in RMinHash.digest_matrix_from_flat_token_hashes(shingles[inside], offsets, HASHES, SEED).to_rows():
         minhashes.fromlist(row)
     return np.frombuffer(minhashes, np.uint32).reshape(-1, HASHES)
 

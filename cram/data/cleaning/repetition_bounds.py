@@ -5,6 +5,8 @@ hashes, and each text has its own buckets. A count may thus be too large, but ne
 text occur once, so little work is left after the counting.
 """
 
+from operator import is_not
+
 import numpy as np
 
 from cram.data.cleaning.columns import Counts, Mask, TextColumn, WordColumn
@@ -20,11 +22,35 @@ _TEXT_FACTOR = np.uint64(0xC2B2AE3D27D4EB4F)  # any large odd number
 def may_be_repetitive(column: TextColumn) -> Mask:
     """Return False only for texts that `is_repetitive` keeps: bool [texts]."""
     stripped = [text.strip() for text in column.texts]
+    suspects = _may_have_equal_lines(column)
+    # White space that is left out may make two lines equal.
+    suspects |= np.fromiter(map(is_not, stripped, column.texts), bool, len(stripped))
+    for i in np.flatnonzero(suspects).tolist():
+        suspects[i] = may_repeat_lines(stripped[i])
     characters = np.fromiter(map(len, stripped), np.int64, len(stripped))
-    suspects = np.fromiter(map(may_repeat_lines, stripped), bool, len(stripped))
-    long = column.words.counts >= NGRAM_WORDS
-    suspects |= long & _may_repeat_ngrams(column.words, np.maximum(characters, 1))
+    suspects |= (column.words.counts >= NGRAM_WORDS) & _may_repeat_ngrams(column.words, np.maximum(characters, 1))
     return suspects
+
+
+def _may_have_equal_lines(column: TextColumn) -> Mask:
+    """Return False only for texts in which no line, other than empty ones, occurs twice: bool [texts].
+
+    Lines are compared by their lengths and their first and last eight bytes.
+    """
+    data = np.frombuffer(column.data, np.uint8)
+    breaks = np.flatnonzero(data == ord("\n"))
+    starts, lengths = breaks[:-1] + 1, np.diff(breaks) - 1
+    starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    owners = np.searchsorted(column.starts, starts, side="right") - 1
+    last = starts + np.maximum(lengths - 8, 0)
+    places = np.minimum(np.stack([starts, last])[..., None] + np.arange(8), len(data) - 1)
+    ends = data[places] * (np.arange(8) < lengths[:, None])  # uint8 [2, lines, 8]
+    parts = np.stack([owners.view(np.uint64), lengths.view(np.uint64), *ends.view(np.uint64)[..., 0]])
+    keys = hash_powers(4) @ parts
+    order = np.argsort(keys)
+    has_equal = np.zeros(len(column.texts), bool)
+    has_equal[owners[order[1:][keys[order[1:]] == keys[order[:-1]]]]] = True
+    return has_equal
 
 
 def _may_repeat_ngrams(words: WordColumn, characters: Counts) -> Mask:
@@ -37,7 +63,8 @@ def _may_repeat_ngrams(words: WordColumn, characters: Counts) -> Mask:
     text_of = np.repeat(np.arange(len(words)), words.counts)
     ends = np.append(0, words.characters.cumsum())
     counts = np.append(_count_pairs(words), np.zeros(_SHORTEST, np.int64))
-    again = np.flatnonzero(counts > 1)
+    pair_again = counts > 1
+    again = np.flatnonzero(pair_again)
     suspects = _have_long_words(words, characters)
     longest = ends[np.minimum(again + _LONGEST_TOP, len(text_of))] - ends[again] + _LONGEST_TOP - 1
     limits = 0.999 * _LEAST_TOP * characters  # so that no rounding makes it too large
@@ -49,9 +76,8 @@ def _may_repeat_ngrams(words: WordColumn, characters: Counts) -> Mask:
         owners = text_of[frequent]
         lengths = ends[frequent + n] - ends[frequent] + n - 1
         suspects[owners[most * lengths / characters[owners] > share]] = True
-    for step in range(1, _SHORTEST - 1):
-        again = again[counts[again + step] > 1]
-    repeated = _find_repeated(words, again, text_of)
+    all_again = np.logical_and.reduce([pair_again[step : step - _SHORTEST] for step in range(_SHORTEST - 1)])
+    repeated = _find_repeated(words, np.flatnonzero(all_again), text_of)
     covered = np.zeros(len(text_of), bool)
     for step in range(_SHORTEST):
         covered[repeated + step] = True

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Hashes = npt.NDArray[np.uint64]
 
 _WORD = re.compile(r"[^\W_]+")
-_BEYOND_ASCII = re.compile(r"[^\w\x00-\x7f]")  # neither ASCII nor a letter or digit
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _MOST_FORMS = 1 << 16  # words whose folded form is remembered
 _LONGEST_RUN = 64  # bytes of a text whose words are remembered
@@ -84,24 +83,25 @@ class WordSplitter:
 
     def __call__(self, text: str) -> list[str]:
         """Return the folded words of a text, in order."""
-        return self._fold_words(_WORD.findall(_BEYOND_ASCII.sub(_drop_joint, text.lower())))
+        return self._fold_words(_WORD.findall(_drop_joints(text.lower())))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made at first use."""
         return {**self.__dict__, "_forms": {}, "_runs": {}, "_normalizer": None}
 
     def split_runs(self, runs: Sequence[bytes]) -> list[list[bytes]]:
-        """Return the folded words, in UTF-8, of each of many short texts; they are remembered."""
-        if len(self._runs) > _MOST_FORMS:
-            self._runs.clear()
-        return [self._runs.get(run) or self._split_run(run) for run in runs]
-
-    def _split_run(self, run: bytes) -> list[bytes]:
-        word = run.decode().lower()
-        words = [word.encode() for word in (self._fold_words([word]) if word.isalnum() else self(word))]
-        if len(run) <= _LONGEST_RUN:
-            self._runs[run] = words
-        return words
+        """Return the folded words of many short texts without line feeds, in UTF-8; they are remembered."""
+        known = self._runs
+        if len(known) > _MOST_FORMS:
+            known.clear()
+        new = [run for run in runs if run not in known]
+        lines = _drop_joints(b"\n".join(new).decode().lower()).split("\n")
+        words = {
+            run: [word.encode() for word in self._fold_words(_WORD.findall(line))]
+            for run, line in zip(new, lines, strict=False)
+        }
+        known.update((run, run_words) for run, run_words in words.items() if len(run) <= _LONGEST_RUN)
+        return [known[run] if run in known else words[run] for run in runs]
 
     def _fold_words(self, words: list[str]) -> list[str]:
         forms = self._forms
@@ -164,15 +164,16 @@ def _fold_letters(word: str) -> str:
     return "".join(filter(str.isalnum, folded))
 
 
-def _drop_joint(match: re.Match[str]) -> str:
+def _drop_joints(text: str) -> str:
     """Leave out marks and format characters, which do not end a word."""
-    return "" if _is_joint(match[0]) else match[0]
+    joints = "".join(sorted(filter(_is_joint, set(text))))
+    return re.sub(f"[{joints}]", "", text) if joints else text
 
 
 @cache
 def _is_joint(character: str) -> bool:
     category = unicodedata.category(character)
-    return category == "Cf" or category[0] == "M"
+    return (category == "Cf" or category[0] == "M") and not character.isalnum()
 
 
 def hash_words(words: Sequence[bytes]) -> Hashes:
@@ -192,7 +193,9 @@ def ngram_hashes(hashes: Hashes, n: int, step: int = 1) -> Hashes:
     """
     if len(hashes) < n:
         return np.empty(0, np.uint64)
-    if step < n:
+    if step == 1:
+        mixed = np.correlate(hashes, hash_powers(n), "valid")
+    elif step < n:
         mixed = np.correlate(hashes, hash_powers(n), "valid")[::step].copy()
     else:  # only a few of the sums are needed
         mixed = sliding_window_view(hashes, n)[::step] @ hash_powers(n)

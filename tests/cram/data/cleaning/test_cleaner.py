@@ -107,11 +107,13 @@ pieces = st.sampled_from(
 documents = st.lists(st.text(st.sampled_from(SYMBOLS), max_size=9) | st.text(max_size=9) | pieces).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(documents, max_size=8))
-def test_many_texts_are_judged_as_each_alone(texts: list[str]) -> None:
+@settings(max_examples=300, deadline=None)
+@given(st.lists(documents, max_size=8), st.sampled_from([1, 100, 500_000]))
+def test_many_texts_are_judged_as_each_alone(texts: list[str], block: int) -> None:
     config = FilterConfig(min_words=3, max_words=40)
-    judged = [(one.text, one.reason) for one in Cleaner(config).judge(texts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        judged = [(one.text, one.reason) for one in Cleaner(config).judge(texts)]
     event(f"reasons {sorted({str(reason) for _, reason in judged})}")
     assert judged == [judge_plainly(text, config) for text in texts]
 
