@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cram.config.schema import group, key
+from cram.config.sources import normalize_sources
 
 VOCAB_MULTIPLE = 64  # matrix products are faster with such a number of columns
 WORD_TABLE = 1_000_000  # words; they take about 200 MB
@@ -69,15 +70,22 @@ class DataConfig:
 
     source: str = key(
         "pydocs",
-        "the text: a file, folder or glob of .txt, .jsonl (.zst, .gz or .xz too) or .parquet; a data set of the Hub "
-        "as hf:NAME[:CONFIG[:SPLIT]]; or pydocs, the documentation of the installed Python packages",
+        "the text: a file, folder or glob of .txt, .md, .json, .jsonl, .csv, .tsv (.zst, .gz, .xz or .bz2 too), "
+        ".parquet or .arrow; an address such as s3://BUCKET/FOLDER; a data set of the Hub as "
+        "hf:NAME[:CONFIG[:SPLIT]]; pydocs, the documentation of the installed Python packages; or a list of these, "
+        "[wiki.jsonl, {path: books/, weight: 0.7}], each with an optional share of the training tokens as weight",
         path=True,
+        normalize=normalize_sources,
     )
     dir: str = key("shards", "folder in which the shard folders are made", path=True, identifies=False)
-    text_field: str = key("text", "field with the text in records of .jsonl, .parquet and hf:")
-    document: Literal["file", "blank_line", "line"] = key(
-        "file", "what a document is in a .txt file: the whole file, a block between blank lines, or a line"
+    text_field: str = key(
+        "text",
+        "field with the text in records of JSON, .csv, .parquet, .arrow and hf:; a dotted path for a nested field",
     )
+    document: Literal["file", "blank_line", "line"] = key(
+        "file", "what a document is in a .txt or .md file: the whole file, a block between blank lines, or a line"
+    )
+    encoding: str = key("utf-8", "encoding of .txt, .md, .csv, .tsv and JSON files, such as cp1252 or utf-16")
     tokens: int | None = key(
         None,
         "stop preparing after this many training tokens (null: prepare all of the text)",

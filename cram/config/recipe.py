@@ -217,6 +217,8 @@ def _parse_content(name: str, spec: Field[Any], content: Any) -> Any:
         return None
     if isinstance(content, list):
         return parse_list(name, spec, content)
+    if isinstance(content, dict) and spec.metadata["normalize"]:
+        return parse_list(name, spec, [content])
     # An empty text counts only in quotes: `layers:` alone has no value.
     if isinstance(content, YamlText) and (content or not content.plain):
         return parse_value(name, spec, content)

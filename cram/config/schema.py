@@ -23,7 +23,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -90,6 +90,7 @@ def key(
     path: bool = False,
     identifies: bool = True,
     choices: Mapping[str, Choice] | None = None,
+    normalize: Callable[[Any], str] | None = None,
 ) -> Any:
     """Declare a key: make a dataclass field that carries the help, unit and range of the key.
 
@@ -105,6 +106,8 @@ def key(
         identifies: whether the key changes the weights that a run computes. A run folder refuses to resume with
             another value of such a key, and its checkpoints are bound to the value.
         choices: table of the words that a text key accepts; `--help` prints the phrase of each.
+        normalize: for a text key that may also be a list or a mapping: makes the text of the key of a text, list or
+            mapping, and raises CramError for one that does not suit.
     """
     metadata = {
         "help": help,
@@ -113,6 +116,7 @@ def key(
         "path": path,
         "identifies": identifies,
         "choices": choices,
+        "normalize": normalize,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -213,12 +217,14 @@ def parse_value(name: str, spec: Field[Any], text: str) -> Any:
     return _parse_scalar(name, spec, value_type, text)
 
 
-def parse_list(name: str, spec: Field[Any], texts: list[Any]) -> list[Any]:
-    """Return the values of a yaml list, given as texts.
+def parse_list(name: str, spec: Field[Any], texts: list[Any]) -> Any:
+    """Return the values of a yaml list, given as texts. A key with `normalize` takes any list, and gets a text.
 
     Raises:
         CramError: the key takes no list, an element is not a text, or as in `parse_value`.
     """
+    if normalize := spec.metadata["normalize"]:
+        return normalize(texts)
     value_type, _ = get_type(spec)
     if get_origin(value_type) is not list:
         raise CramError(f"{name}: the file gives a list, but the key takes {describe_type(spec)}.")
@@ -237,7 +243,9 @@ def _parse_scalar(name: str, spec: Field[Any], value_type: Any, text: str) -> An
     if spec.metadata["path"] and not text and get_default(spec) != "":
         raise CramError(f"{name}= is empty: give a path, or leave the word out.")
     if value_type is str:
-        return _parse_path(name, text) if spec.metadata["path"] else _check_text(name, text)
+        if normalize := spec.metadata["normalize"]:
+            text = normalize(text)
+        return parse_path(name, text) if spec.metadata["path"] else _check_text(name, text)
     if value_type is bool:
         if text not in _BOOLEANS:
             raise CramError(f"{name}={_shorten(text)} is neither true nor false.")
@@ -245,8 +253,12 @@ def _parse_scalar(name: str, spec: Field[Any], value_type: Any, text: str) -> An
     return _parse_number(name, spec, value_type, text)
 
 
-def _parse_path(name: str, text: str) -> str:
-    """Replace a leading `~` by the home folder. Bytes that are not UTF-8 are kept, since they can be in a path."""
+def parse_path(name: str, text: str) -> str:
+    """Replace a leading `~` by the home folder. Bytes that are not UTF-8 are kept, since they can be in a path.
+
+    Raises:
+        CramError: the text cannot be a path; the message names the key `name`.
+    """
     try:
         longest_name = max(map(len, os.fsencode(text).split(b"/")))
         path = str(Path(text).expanduser()) if text == "~" or text.startswith("~/") else text

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cram.config.commands import EvaluateConfig
 from cram.data.shards.shards import HeldOutDocument
 from cram.data.special_tokens import SpecialTokens
-from cram.data.text.formats import DocumentRule
+from cram.data.text.options import DocumentRule
 from cram.data.text.sources import open_source
 from cram.errors import CramError
 from cram.evaluation.held_out_rows import build_held_out

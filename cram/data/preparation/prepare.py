@@ -77,7 +77,7 @@ def prepare_shards(
     """
     tokenizer = tokenizer or TokenizerSource()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # without it the library may encode on one core
-    source = open_source(data.source, data.text_field, data.document, data.on_error)
+    source = open_source(data.source, data.text_field, data.document, data.on_error, data.encoding)
     content = describe_content(source, data, tokenizer)
     folder = find_folder(source, data, content)
     if not folder.is_dir():

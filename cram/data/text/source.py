@@ -7,7 +7,9 @@ and name it in `sources.open_source`.
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cram.data.text.document import Document, OnError, fault_error
@@ -43,13 +45,53 @@ class SourcePart(ABC):
                 document with a fault in its place.
         """
 
+    @property
+    def identity(self) -> str:
+        """What is the same for two parts with the same content, such as a file that two sources name."""
+        return self.name
+
     def documents(self) -> Iterator[Document]:
         """Yield the documents that `read` yields, alone."""
         return (document for document, _ in self.read())
 
 
+@dataclass(frozen=True)
+class PartGroup:
+    """Parts of a source that together give a share of the training tokens.
+
+    Attributes:
+        name: of the sources that the parts belong to, for messages.
+        share: of the training tokens; the shares of all groups sum to 1.
+        parts: their indices in `Source.parts`.
+        bytes_per_token: bytes of the group's text for each training token; only the ratios between groups count.
+    """
+
+    name: str
+    share: float
+    parts: Sequence[int]
+    bytes_per_token: float = 1.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the sources in a list.
+
+    Attributes:
+        name: its words in `data.source`.
+        weight: the share of the training tokens that was asked for; None if none was.
+        parts: the indices of its parts in `Source.parts` of the list.
+    """
+
+    name: str
+    weight: float | None
+    parts: range
+
+
 class Source(ABC):
     """Text to train on, in parts."""
+
+    def __init__(self) -> None:
+        self._bytes_per_token: list[float] = []
 
     @property
     @abstractmethod
@@ -59,6 +101,33 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a sha256 in hex that changes whenever the content of the source changes."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the fingerprint covers the content, which it does not while the Hub cannot be reached."""
+        return True
+
+    @property
+    def members(self) -> list[Member]:
+        """The sources of a list; empty for a single source."""
+        return []
+
+    @property
+    def groups(self) -> list[PartGroup]:
+        """The groups of parts with shares of the training tokens; a single one if no shares were asked for."""
+        groups = self._make_groups()
+        if not self._bytes_per_token:
+            return groups
+        return [replace(one, bytes_per_token=b) for one, b in zip(groups, self._bytes_per_token, strict=True)]
+
+    def balanced(self, bytes_per_token: list[float]) -> "Source":
+        """Return the same source, whose groups are known to have these bytes for each training token."""
+        source = copy(self)
+        source._bytes_per_token = bytes_per_token
+        return source
+
+    def _make_groups(self) -> list[PartGroup]:
+        return [PartGroup("data.source", 1.0, range(len(self.parts)))]
 
 
 def hash_content(heading: str, files: Iterable[tuple[str, Path]], on_error: OnError = "stop") -> str:

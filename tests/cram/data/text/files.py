@@ -10,7 +10,8 @@ from pathlib import Path
 import zstandard
 
 from cram.data.text.document import Document, OnError
-from cram.data.text.formats import DocumentRule, read_documents
+from cram.data.text.formats import read_documents
+from cram.data.text.options import DocumentRule, ReadingOptions
 
 TEXTS = ["First text.", "Zweiter Text, größer.", "third\nwith a line break", "x" * 300_000]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -23,10 +24,14 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def read(
-    path: Path, text_field: str = "text", document_rule: DocumentRule = "file", on_error: OnError = "stop"
+    path: Path,
+    text_field: str = "text",
+    document_rule: DocumentRule = "file",
+    on_error: OnError = "stop",
+    encoding: str = "utf-8",
 ) -> list[Document]:
     with path.open("rb") as raw:
-        return list(read_documents(raw, path.name, text_field, document_rule, on_error))
+        return list(read_documents(raw, path.name, ReadingOptions(text_field, document_rule, on_error, encoding)))
 
 
 def json_lines(texts: list[str]) -> bytes:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.data.text import decompression, formats
+from cram.data.text import decompression
 from cram.data.text.document import Document
-from cram.data.text.formats import DocumentRule, read_documents
+from cram.data.text.formats import read_documents
+from cram.data.text.lines import split_lines
+from cram.data.text.options import DocumentRule, ReadingOptions
 from cram.errors import CramError
 from tests.cram.data.text.files import COMPRESS, TEXTS, json_lines, read
 
@@ -233,7 +235,7 @@ def test_a_column_whose_name_is_not_utf8_is_damage() -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a"], "other": ["b"]}), buffer)
     damaged = buffer.getvalue().replace(b"other", b"\x80ther")
-    (document,) = read_documents(io.BytesIO(damaged), "a.parquet", "text", "file", "skip")
+    (document,) = read_documents(io.BytesIO(damaged), "a.parquet", ReadingOptions(on_error="skip"))
     assert document.fault and document.fault.startswith("a.parquet: damaged or not readable (")
 
 
@@ -249,14 +251,14 @@ def test_damage_anywhere_is_a_fault_and_no_exception(suffix: str, place: int, da
         name, whole = f"a.jsonl{suffix}", COMPRESS[suffix](json_lines(texts))
     place %= len(whole)
     damaged = whole[:place] + damage + whole[place + len(damage) :]
-    first, second = (list(read_documents(io.BytesIO(damaged), name, "text", "file", "skip")) for _ in range(2))
+    first, second = (list(read_documents(io.BytesIO(damaged), name, ReadingOptions(on_error="skip"))) for _ in range(2))
     assert first == second
     if any(document.fault for document in first):
         with pytest.raises(CramError):
-            list(read_documents(io.BytesIO(damaged), name, "text", "file"))
+            list(read_documents(io.BytesIO(damaged), name, ReadingOptions()))
 
 
 @given(st.lists(st.binary(max_size=6).map(lambda data: data.replace(b"a", b"\n"))))
 def test_lines_do_not_depend_on_how_they_come_in_chunks(chunks: list[bytes]) -> None:
     whole = b"".join(chunks)
-    assert list(formats._split_lines(chunks)) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])
+    assert list(split_lines(chunks)) == (whole.removesuffix(b"\n").split(b"\n") if whole else [])

@@ -56,7 +56,7 @@ def test_a_local_folder_as_a_hub_data_set(corpus: Path) -> None:
     before = source.fingerprint()
     (corpus / "train-1.jsonl").write_text('{"body": "changed", "id": 0}\n')
     assert source.fingerprint() != before
-    with pytest.raises(CramError, match=r"hf:.* shard 1/3 record 1: no field 'text'; fields found: body, id"):
+    with pytest.raises(CramError, match=r"hf:.* shard 1/3:1: no field 'text'; fields found: body, id"):
         texts(open_source(f"hf:{corpus}"))
     with pytest.raises(CramError, match=r"hf:.*:nowhere' cannot be loaded"):
         texts(open_source(f"hf:{corpus}::nowhere"))
@@ -73,32 +73,47 @@ def test_a_hub_data_set_has_a_part_for_each_of_its_files(
             pq.write_table(pa.Table.from_pylist([*map(json.loads, path.open())]), path.with_suffix(".parquet"))
             path.unlink()
     loaded: list[Any] = []
-    load = datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: loaded.append(a) or load(*a, **k))  # type: ignore[func-returns-value]
+    load = datasets.load_dataset_builder
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *a, **k: loaded.append(a) or load(*a, **k))  # type: ignore[func-returns-value]
     source = open_source(f"hf:{corpus}", text_field="body")
     assert not loaded
     assert [part.name for part in source.parts] == [f"hf:{corpus} shard {number}/3" for number in (1, 2, 3)]
     assert [part.size for part in source.parts] == [0, 0, 0]
     last = list(source.parts[2].documents())
     assert [document.text for document in last] == [f"text 2 {i}" for i in range(7)]
-    assert last[6].origin == f"hf:{corpus} shard 3/3 record 7"
+    assert last[6].origin == f"hf:{corpus} shard 3/3{':' if kind == 'jsonl' else ' record '}7"
     assert last == list(source.parts[2].documents())
     assert len(loaded) == 1
 
 
-def test_broken_records_of_a_hub_data_set_are_skipped(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_source, "RECORDS_AT_ONCE", 2)
+def test_broken_records_of_a_hub_data_set_are_skipped(corpus: Path) -> None:
     with (corpus / "train-0.jsonl").open("a") as file:
         file.write('{"body": null, "id": 5}\n{"body": "the last", "id": 6}\n')
     part = open_source(f"hf:{corpus}", text_field="body", on_error="skip").parts[0]
     *_, broken, last = part.documents()
-    where = f"hf:{corpus} shard 1/3 record"
+    where = f"hf:{corpus} shard 1/3"
     assert broken == Document(
-        "", f"{where} 6", f"{where} 6: field 'body' must be a string, found NoneType; set data.text_field"
+        "", f"{where}:6", f"{where}:6: field 'body' must be a string, found NoneType; set data.text_field"
     )
-    assert last == Document("the last", f"{where} 7")
-    with pytest.raises(CramError, match=rf"^{where} 6: field 'body' must be .*\nor set data.on_error=skip"):
+    assert last == Document("the last", f"{where}:7")
+    with pytest.raises(CramError, match=rf"^{where}:6: field 'body' must be .*\nor set data.on_error=skip"):
         list(open_source(f"hf:{corpus}", text_field="body").parts[0].documents())
+
+
+DATES = ["2020-01-01", "2021-02-03 04:05:06", "007", "NA", "1.50"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_text_that_looks_like_a_date_or_number_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "dates"
+    folder.mkdir()
+    for number, own in enumerate([DATES[:2], DATES[2:]]):
+        lines = ["text", *own] if kind == "csv" else [json.dumps({"text": text}) for text in own]
+        (folder / f"{number}.{kind}").write_text("\n".join(lines) + "\n")
+    assert texts(open_source(f"hf:{folder}")) == DATES
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
@@ -112,7 +127,8 @@ def test_a_broken_stream_is_an_error_even_with_skip(monkeypatch: pytest.MonkeyPa
                 raise ConnectionError("reset by peer\nand a long story")
 
     stream = datasets.IterableDataset.from_generator(records, gen_kwargs={"shards": [0, 1, 2]})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    builder = SimpleNamespace(as_streaming_dataset=lambda split: stream)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: builder)
     monkeypatch.setattr(hub_source.HubSource, "revision", "abc")
     parts = open_source("hf:some/dataset", on_error=on_error).parts
     assert [len(list(parts[number].documents())) for number in (0, 2)] == [1000, 1000]
@@ -137,12 +153,13 @@ def test_the_revision_is_asked_once_and_given_to_the_loader(monkeypatch: pytest.
         asked.append(name)
         return SimpleNamespace(sha=f"revision {len(asked)}")
 
-    def load_dataset(*_: object, revision: str | None, **__: object) -> datasets.IterableDataset:
+    def load_dataset_builder(*_: object, revision: str | None, **__: object) -> SimpleNamespace:
         loaded.append(revision)
-        return datasets.Dataset.from_list([{"text": "a"}]).to_iterable_dataset()
+        stream = datasets.Dataset.from_list([{"text": "a"}]).to_iterable_dataset()
+        return SimpleNamespace(as_streaming_dataset=lambda split: stream)
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     source = open_source("hf:some/dataset")
     first = source.fingerprint()
     assert texts(source) == texts(source) == ["a"] and source.fingerprint() == first
