@@ -45,7 +45,7 @@ def test_lists_on_the_command_line(text: str, paths: list[str]) -> None:
         ("[a,,b]", "an entry of the list is empty"),
         ("[a, [b]]", "entry 2: expected a source or a mapping with its path, found a list"),
         ("[{weight: 0.5}]", "entry 1: path is missing"),
-        ("[{path: a, weigth: 0.5}]", "entry 1: unknown field 'weigth'. Fields: path, weight, text_field"),
+        ("[{path: a, heavy: 0.5}]", "entry 1: unknown field 'heavy'. Fields: path, weight, text_field"),
         ("[{path: a, path: b}]", "'path' is given twice"),
         ("[{path}]", "'path' has no value"),
         ("[{path: [a, b]}]", "entry 1: path needs a plain value, and has several"),
