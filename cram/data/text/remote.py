@@ -27,9 +27,23 @@ S3_OPTIONS = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retri
 OPTIONS: dict[str, dict[str, Any]] = {"s3": S3_OPTIONS, "s3a": S3_OPTIONS}
 # What stores tell of a file that changes with its content, the best first: checksums, then times.
 CHECKSUMS = (
-    "ETag", "etag", "md5Hash", "md5", "Content-MD5", "Digest", "sha256", "blob_id", "checksum", "crc32c",
-    "mtime", "LastModified", "Last-Modified", "last_modified", "modified", "created",
-)  # fmt: skip
+    "ETag",
+    "etag",
+    "md5Hash",
+    "md5",
+    "Content-MD5",
+    "Digest",
+    "sha256",
+    "blob_id",
+    "checksum",
+    "crc32c",
+    "mtime",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "modified",
+    "created",
+)
 
 
 @dataclass(frozen=True)
