@@ -14,7 +14,7 @@ metaspace    The pre-tokenizer of SentencePiece models, which begins a piece at 
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -59,6 +59,9 @@ class WordBoundaries:
         after_signs: whether a word also begins at a letter or digit behind a sign.
         fold_case: whether ASCII capitals are made small before the words are looked up.
         prefix_space: whether the tokenizer writes a space before a text that does not begin with one.
+        plain_words: a regular expression of words that the model sees as they are, but for their white space; None if
+            there are no such words. Their normalization and pre-tokenization can be left out.
+        plain_prefix: what the model sees in place of the white space before such a word.
     """
 
     kind: Kind
@@ -68,6 +71,8 @@ class WordBoundaries:
     after_signs: bool = False
     fold_case: bool = False
     prefix_space: bool = False
+    plain_words: bytes | None = None
+    plain_prefix: str = ""
 
     def cut(self, texts: bytes, starts: npt.NDArray[np.int64]) -> tuple[bytes, npt.NDArray[np.int64]]:
         """Cut texts into words.
@@ -159,31 +164,37 @@ def _find_words(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str
         return None
     fold_case = _ignores_case(normalizers)
     kind = pre_tokenizers[0]["type"]
+    plain = rb" *[0-9%b]+" % _plain_letters(normalizers)
     if kind == "WhitespaceSplit":
-        return WordBoundaries("words", b" \t\n\r", fold_case=fold_case)
+        return WordBoundaries("words", b" \t\n\r", fold_case=fold_case, plain_words=plain)
     if kind not in ("BertPreTokenizer", "Whitespace"):
         return None
     composes = any(step["type"] in COMPOSING for step in normalizers)
     # The underscore belongs to the letters for `Whitespace`. A sign that composes is no longer punctuation for BERT's.
     signs = SIGNS.translate(None, b"_" + (COMPOSING_SIGNS if composes else b""))
-    return WordBoundaries("words", b" \t\n\r", signs=signs, after_signs=True, fold_case=fold_case)
+    return WordBoundaries("words", b" \t\n\r", signs=signs, after_signs=True, fold_case=fold_case, plain_words=plain)
 
 
 def _find_byte_level(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str, Any]]) -> WordBoundaries | None:
     if [step["type"] for step in normalizers] not in ([], ["NFC"]):
         return None
-    controls = bytes([*range(32), 127])
+    # Line breaks belong to the signs before them in two of the patterns, so none begins a word.
+    boundaries = WordBoundaries(
+        "byte level",
+        b" \t",
+        opaque=bytes([*range(32), 127]) + LAST_BYTES_OF_SPACES,
+        signs=SIGNS,
+        plain_words=rb" ?[a-zA-Z]+",
+        plain_prefix="\u0120",  # how byte-level models write a space
+    )
     match pre_tokenizers:
         case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": prefix_space}]:
-            return WordBoundaries(
-                "byte level", b" \t\n\r", controls + LAST_BYTES_OF_SPACES, SIGNS, prefix_space=prefix_space
-            )
+            return replace(boundaries, spaces=b" \t\n\r", prefix_space=prefix_space)
         case [
             {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
             {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
         ] if pattern in (GPT2, LLAMA3, QWEN2):
-            # Line breaks belong to the signs before them in two of these patterns, so none begins a word.
-            return WordBoundaries("byte level", b" \t", controls + LAST_BYTES_OF_SPACES, SIGNS)
+            return boundaries
     return None
 
 
@@ -191,9 +202,11 @@ def _find_metaspace(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict
     if not all(map(_is_local, normalizers)):
         return None
     match pre_tokenizers:
-        case [{"type": "Metaspace", "split": True}]:
+        case [{"type": "Metaspace", "split": True, "replacement": space}]:
             # A character beyond ASCII may become or leave a space, which counts together with the space behind it.
-            return WordBoundaries("metaspace", b" ", bytes([*range(32), *range(127, 256)]))
+            opaque = bytes([*range(32), *range(127, 256)])
+            plain = b" [%b]+" % _plain_letters(normalizers)
+            return WordBoundaries("metaspace", b" ", opaque, plain_words=plain, plain_prefix=space)
     return None
 
 
@@ -208,6 +221,12 @@ def _is_local(step: dict[str, Any]) -> bool:
 
 def _are_signs(text: str) -> bool:
     return bool(text) and all(ord(character) in SIGNS for character in text)
+
+
+def _plain_letters(normalizers: Iterable[dict[str, Any]]) -> bytes:
+    """Return the letters that normalizers do not change, for a regular expression."""
+    lowers = any(step["type"] == "Lowercase" or step.get("lowercase") for step in normalizers)
+    return b"a-z" if lowers else b"a-zA-Z"
 
 
 def _ignores_case(normalizers: Iterable[dict[str, Any]]) -> bool:

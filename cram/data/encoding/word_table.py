@@ -97,6 +97,8 @@ class _Generation:
 
     def find(self, words: Sequence[bytes]) -> Offsets:
         """Return the row of each word, or -1."""
+        if not self.rows:
+            return np.full(len(words), -1)
         return np.fromiter(map(self.rows.get, words, repeat(-1)), np.int64, len(words))
 
     def take(self, rows: Offsets) -> tuple[Ids, Offsets]:
