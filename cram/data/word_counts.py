@@ -6,12 +6,14 @@ distinct words. What works word by word, as normalizing does, needs to see each 
 
 import string
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cram.data.text.document import byte_size
+from cram.machine.host import cores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +23,7 @@ SPACES = b" \t\n\r"
 _TO_SPACE = bytes.maketrans(SPACES, b" " * len(SPACES))
 _SPACE = SPACES[0]
 _GROUP_BYTES = 2_000_000  # text that is counted at once; larger groups do not save time
+_MOST_THREADS = 4
 _PUNCTUATION = np.isin(np.arange(256), list(string.punctuation.encode()))
 _PRINTABLE = np.isin(np.arange(256), list(range(33, 127)))
 _LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8)
@@ -43,7 +46,8 @@ class Counted(NamedTuple):
 
 def count_units(texts: Iterable[str]) -> Counted:
     """Count the distinct units of texts: the pieces between white space of ASCII; none of them is empty."""
-    return _add_up([_count_group(group) for group in _group(texts)])
+    with ThreadPoolExecutor(min(cores(), _MOST_THREADS)) as pool:  # NumPy and Arrow let other threads work meanwhile
+        return _add_up(list(pool.map(_count_group, _group(texts))))
 
 
 def count_plain_words(units: Counted, lowercase: bool) -> tuple[dict[str, int], Counted]:
