@@ -9,9 +9,12 @@ Source: comparing windows of ids is the idea of Lee et al. 2021, arXiv:2107.0649
 Changed: hashes of windows instead of a suffix array, and only the held-out documents are searched for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,7 @@ from cram.data.shards.mapped_arrays import map_arrays, map_sealed_arrays, write_
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
+from cram.machine.host import cores
 
 WINDOW = 64  # ids, about 50 words: longer than quotations and titles that independent documents share
 BLOCK = WINDOW // 2  # wherever 64 consecutive ids begin, they contain 32 that begin at a multiple of 32
@@ -29,7 +33,9 @@ BLOCK = WINDOW // 2  # wherever 64 consecutive ids begin, they contain 32 that b
 BOILERPLATE = 10
 BORDER = -1  # follows each row where documents do not continue in the next row
 BOILERPLATE_FILE = "boilerplate.safetensors"  # windows: uint64, sorted hashes of the windows that are boilerplate
+MOST_THREADS = 4  # that search the finished rows; each holds some 20 MB
 
+Found = TypeVar("Found")
 Ids = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -94,7 +100,7 @@ class HeldOutIndex:
             bool [n], whether each document equals a held-out one.
         """
         equal = np.isin(ends - starts, self.lengths)
-        hashes = _hash_wholes(ids.astype(np.uint64), starts[equal], ends[equal], int(self.lengths.max(initial=0)))
+        hashes = _hash_wholes(ids, starts[equal], ends[equal], int(self.lengths.max(initial=0)))
         equal[equal] = look_up(hashes, self.wholes)[0]
         return equal
 
@@ -161,18 +167,23 @@ def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> HeldOutCheck:
     """
     special = SpecialTokens.of(load_tokenizer(shards.tokenizer_path))
     boilerplate = map_arrays(shards.folder / BOILERPLATE_FILE)[0]["windows"]
+    continued = shards.manifest["settings"]["packing"] == "greedy"
+    streams = _read_streams(shards, special, continued, int(held_out.lengths.max(initial=0)))
     sequences = 0
     windows_found: set[int] = set()
     boilerplate_pieces: set[int] = set()
-    continued = shards.manifest["settings"]["packing"] == "greedy"
-    for stream, pieces_before in _read_streams(shards, special, continued, int(held_out.lengths.max(initial=0))):
-        places, windows = held_out.find_windows(stream)
-        windows_found.update(windows.tolist())
+
+    def search(stream: _Stream) -> tuple[list[int], list[int], int]:
+        places, windows = held_out.find_windows(stream.ids)
         is_boilerplate = look_up(held_out.windows[windows], boilerplate)[0]
-        ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
-        boilerplate_pieces.update((pieces_before + np.searchsorted(ends, places[is_boilerplate])).tolist())
-        if continued or special.cls is not None:
-            sequences += _count_sequences(stream, held_out, special)
+        pieces = stream.pieces_before + np.searchsorted(stream.ends, places[is_boilerplate])
+        whole = _count_sequences(stream, held_out, special) if continued or special.cls is not None else 0
+        return windows.tolist(), pieces.tolist(), whole
+
+    for windows, pieces, whole in _map_in_threads(search, streams):
+        windows_found.update(windows)
+        boilerplate_pieces.update(pieces)
+        sequences += whole
     is_boilerplate = look_up(held_out.windows[sorted(windows_found)], boilerplate)[0]
     return HeldOutCheck(
         documents=len(shards.held_out()),
@@ -184,8 +195,22 @@ def check_rows(shards: ShardSet, held_out: HeldOutIndex) -> HeldOutCheck:
     )
 
 
-def _read_streams(shards: ShardSet, special: SpecialTokens, continued: bool, longest: int) -> Iterator[tuple[Ids, int]]:
-    """Yield the rows as streams of ids, and the number of pieces of documents that ended before each stream.
+class _Stream(NamedTuple):
+    """Rows one after the other.
+
+    Attributes:
+        ids: integers [ids].
+        ends: int64, where pieces of documents end: at tokens that end documents, and at `BORDER`.
+        pieces_before: the number of pieces that ended before this stream.
+    """
+
+    ids: npt.NDArray[np.integer]
+    ends: Ids
+    pieces_before: int
+
+
+def _read_streams(shards: ShardSet, special: SpecialTokens, continued: bool, longest: int) -> Iterator[_Stream]:
+    """Yield the rows as streams of ids.
 
     A document that does not end in a stream is repeated at the start of the next one.
 
@@ -195,39 +220,59 @@ def _read_streams(shards: ShardSet, special: SpecialTokens, continued: bool, lon
         continued: whether documents continue in the next row; if not, `BORDER` follows each row.
         longest: ids of the longest held-out document.
     """
-    rest, pieces_before = np.empty(0, np.int64), 0
+    rest: npt.NDArray[np.integer] | None = None
+    pieces_before = 0
     for _, tokens, _ in shards.blocks():
-        rows = tokens.astype(np.int64)
-        if not continued:
-            rows = np.pad(rows, ((0, 0), (0, 1)), constant_values=BORDER)
-        stream = np.concatenate([rest, rows.ravel()])
-        yield stream, pieces_before
-        is_end = (stream == special.sep) | (stream == BORDER)
-        after_last_end = int(np.flatnonzero(is_end)[-1]) + 1 if is_end.any() else 0
+        rows = tokens if continued else np.pad(tokens.astype(np.int32), ((0, 0), (0, 1)), constant_values=BORDER)
+        ids = rows.ravel() if rest is None else np.concatenate([rest, rows.ravel()])
+        ends = _find_ends(ids, special)
+        yield _Stream(ids, ends, pieces_before)
+        after_last_end = int(ends[-1]) + 1 if len(ends) else 0
         # A document longer than every held-out one cannot equal one, so its last windows suffice.
-        rest_start = max(after_last_end, len(stream) - longest - 2 * WINDOW)
-        rest = stream[rest_start:]
-        pieces_before += int(np.count_nonzero(is_end[:rest_start]))
+        rest_start = max(after_last_end, len(ids) - longest - 2 * WINDOW)
+        rest = ids[rest_start:].copy()
+        pieces_before += len(ends)
 
 
-def _count_sequences(stream: Ids, held_out: HeldOutIndex, special: SpecialTokens) -> int:
+def _find_ends(ids: npt.NDArray[np.integer], special: SpecialTokens) -> Ids:
+    """Where pieces of documents end; where documents continue in the next row, there is no border."""
+    return np.flatnonzero((ids == special.sep) | (ids == BORDER))
+
+
+def _map_in_threads(function: Callable[[_Stream], Found], streams: Iterable[_Stream]) -> Iterator[Found]:
+    """Apply a function to streams, a few at once; NumPy lets other threads work while it computes."""
+    threads = min(cores(), MOST_THREADS)
+    waiting: deque[Future[Found]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for stream in streams:
+            waiting.append(pool.submit(function, stream))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()
+
+
+def _count_sequences(stream: _Stream, held_out: HeldOutIndex, special: SpecialTokens) -> int:
     """Count the documents that begin and end in a stream and have exactly the ids of a held-out one."""
-    stream = stream[stream != special.pad]
-    ends = np.flatnonzero((stream == special.sep) | (stream == BORDER))
+    ids, ends = stream.ids, stream.ends
+    is_pad = ids == special.pad
+    if is_pad.any():
+        ids = ids[~is_pad]
+        ends = _find_ends(ids, special)
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
-    is_whole = stream[ends] == special.sep
+    is_whole = ids[ends] == special.sep
     if special.cls is not None:
-        is_whole &= stream[starts] == special.cls
-    return int(held_out.match_documents(stream, starts[is_whole] + special.frame - 1, ends[is_whole]).sum())
+        is_whole &= ids[starts] == special.cls
+    return int(held_out.match_documents(ids, starts[is_whole] + special.frame - 1, ends[is_whole]).sum())
 
 
-def _hash_wholes(ids: Hashes, starts: Ids, ends: Ids, longest: int) -> Hashes:
+def _hash_wholes(ids: npt.NDArray[np.integer], starts: Ids, ends: Ids, longest: int) -> Hashes:
     """Hash each `ids[start:end]`; none of them may be empty or longer than `longest`."""
     if not len(starts):
         return np.empty(0, np.uint64)
     lengths = ends - starts
     offsets = np.cumsum(lengths) - lengths
     positions = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)  # of each id within its document
-    values = ids[positions + np.repeat(starts, lengths)] * hash_powers(longest)[positions]
+    values = ids[positions + np.repeat(starts, lengths)].astype(np.uint64) * hash_powers(longest)[positions]
     sums = np.add.reduceat(values, offsets) + lengths.astype(np.uint64)
     return ngram_hashes(sums, 1)  # mixes the bits
