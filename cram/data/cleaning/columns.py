@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain, compress, pairwise
 from typing import Any, TypeAlias
 
@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cram.data.cleaning.word_hashes import Hashes, Words, WordSplitter, hash_words
-from cram.data.text.document import byte_size
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Counts: TypeAlias = npt.NDArray[np.int64]
 
 _ASCII = bytes(range(128))
-_BEGINS_CHARACTER = bytes(code >= 0xC0 for code in range(256))  # one beyond ASCII
+BEYOND_ASCII = bytes(range(0xC0, 0x100))  # the first byte of a character in UTF-8
 _BREAKS = bytes(code for code in _ASCII if not chr(code).isalnum())  # they end a word
 _IN_WORD = bytes(code not in _BREAKS for code in range(256))
 _LOWER = bytes(range(256)).lower()  # of ASCII letters; other bytes stay
@@ -37,11 +36,10 @@ class TextColumn:
 
     def __init__(self, texts: Sequence[str], split: WordSplitter) -> None:
         self.texts = texts
-        self.data = "\n".join(["", *texts, ""]).encode()
-        self.starts = np.ones(len(texts) + 1, np.int64)
-        sizes = np.fromiter(map(len if self.data.isascii() else byte_size, texts), np.int64, len(texts))
-        np.cumsum(sizes + 1, out=self.starts[1:])
-        self.starts[1:] += 1
+        encoded = [text.encode() for text in texts]
+        self.data = b"\n".join([b"", *encoded, b""])
+        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        self.starts = np.cumsum(np.append(1, sizes + 1))
         self._split = split
 
     @cached_property
@@ -60,16 +58,15 @@ class TextColumn:
         if self.data.isascii():
             return np.empty(0, np.uint32), np.empty(0, np.int64)
         codes = np.frombuffer(self.data.translate(None, _ASCII).decode().encode("utf-32-le"), "<u4")
-        places = np.flatnonzero(_look_up_bytes(self.data, _BEGINS_CHARACTER))
-        return codes, np.searchsorted(self.starts, places, side="right") - 1
+        return codes, np.searchsorted(self.starts, self._find(BEYOND_ASCII), side="right") - 1
 
-    def count(self, table: bytes) -> Counts:
-        """Count the bytes of each text for which `table`, of 256 bytes, has a 1: int64 [texts].
+    def count(self, codes: bytes) -> Counts:
+        """Count the bytes of each text that are among `codes`, without the line feed: int64 [texts]."""
+        return np.diff(np.searchsorted(self._find(codes), self.starts))
 
-        It must have a 0 for the line feed, and zeros and ones only.
-        """
-        places = np.flatnonzero(_look_up_bytes(self.data, table))
-        return np.diff(np.searchsorted(places, self.starts))
+    def _find(self, codes: bytes) -> Counts:
+        """Return where in `data` one of some bytes stands."""
+        return np.flatnonzero(_look_up_bytes(self.data, _make_table(codes)))
 
 
 @dataclass(frozen=True)
@@ -210,6 +207,12 @@ def _replace_ids(ids: Counts, places: Counts, first: Counts, counts: Counts) -> 
     replaced = np.repeat(ids, repeats)
     replaced[np.repeat(places + shifts[:-1], counts) + within] = np.repeat(first, counts) + within
     return replaced, shifts
+
+
+@cache
+def _make_table(codes: bytes) -> bytes:
+    """Make a table with ones for some bytes, and zeros for the others."""
+    return bytes(code in codes for code in range(256))
 
 
 def _look_up_bytes(data: bytes, table: bytes) -> Mask:

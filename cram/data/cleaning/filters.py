@@ -23,7 +23,7 @@ from cram.data.cleaning.boilerplate import cut_boilerplate, has_hints
 from cram.data.cleaning.columns import Mask, TextColumn
 from cram.data.cleaning.repetition import is_repetitive
 from cram.data.cleaning.repetition_bounds import may_be_repetitive
-from cram.data.cleaning.symbols import count_digits, count_symbols, count_symbols_and_digits
+from cram.data.cleaning.symbols import count_symbols_and_digits, have_more_digits, have_more_symbols
 from cram.data.cleaning.word_hashes import Words
 
 
@@ -116,21 +116,9 @@ def has_too_many_symbols(most: float, cleaned: CleanedText) -> bool:
     return count_symbols_and_digits(cleaned.text)[0] > most * len(cleaned.text)
 
 
-def have_too_many_symbols(most: float, column: TextColumn) -> Mask:
-    """Of which texts a larger share than `most` are symbols: bool [texts]."""
-    too_many: Mask = count_symbols(column) > most * column.characters
-    return too_many
-
-
 def has_too_many_digits(most: float, cleaned: CleanedText) -> bool:
     """Whether a larger share of the characters than `most` are digits."""
     return count_symbols_and_digits(cleaned.text)[1] > most * len(cleaned.text)
-
-
-def have_too_many_digits(most: float, column: TextColumn) -> Mask:
-    """Of which texts a larger share than `most` are digits: bool [texts]."""
-    too_many: Mask = count_digits(column) > most * column.characters
-    return too_many
 
 
 def repeats_itself(_: bool, cleaned: CleanedText) -> bool:
@@ -169,8 +157,8 @@ FILTERS: tuple[Filter, ...] = (
         "Gopher, arXiv:2112.11446, with 100,000 words",
         have_too_many_words,
     ),
-    TextFilter("symbols", has_too_many_symbols, "ROOTS, arXiv:2303.03915", have_too_many_symbols),
-    TextFilter("digits", has_too_many_digits, "ROOTS, arXiv:2303.03915", have_too_many_digits),
+    TextFilter("symbols", has_too_many_symbols, "ROOTS, arXiv:2303.03915", have_more_symbols),
+    TextFilter("digits", has_too_many_digits, "ROOTS, arXiv:2303.03915", have_more_digits),
     TextFilter("repetition", repeats_itself, "Gopher, arXiv:2112.11446", may_repeat_itself),
     TokenFilter("compressibility", has_too_many_tokens, "Cramming, arXiv:2212.14034"),
 )

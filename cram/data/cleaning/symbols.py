@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from cram.data.cleaning.columns import Counts, TextColumn
+from cram.data.cleaning.columns import BEYOND_ASCII, Mask, TextColumn
 
 _ASCII = bytes(range(128))
 _PUNCTUATION = ".,;:!?'\"()[]-/&%$"
@@ -16,9 +16,7 @@ _ASCII_SYMBOLS = bytes(
     code for code in _ASCII if not (chr(code).isalnum() or chr(code).isspace() or chr(code) in _PUNCTUATION)
 )
 _SYMBOL_CATEGORIES = ("Sm", "Sk", "So", "Cc", "Co", "Cn")
-_IS_ASCII_SYMBOL, _IS_ASCII_DIGIT = (
-    bytes(code in codes for code in range(256)) for codes in (_ASCII_SYMBOLS, b"0123456789")
-)
+_ASCII_DIGITS = b"0123456789"
 _SYMBOL, _DIGIT, _UNKNOWN = 1, 2, 4
 
 
@@ -36,7 +34,7 @@ def count_symbols_and_digits(text: str) -> tuple[int, int]:
     """
     data = text.encode()
     symbols = len(data) - len(data.translate(None, _ASCII_SYMBOLS))
-    digits = len(data) - len(data.translate(None, b"0123456789"))
+    digits = len(data) - len(data.translate(None, _ASCII_DIGITS))
     if len(data) > len(text):
         for character, count in Counter(data.translate(None, _ASCII).decode()).items():
             symbols += count * _is_symbol(character)
@@ -44,22 +42,28 @@ def count_symbols_and_digits(text: str) -> tuple[int, int]:
     return symbols, digits
 
 
-def count_symbols(column: TextColumn) -> Counts:
-    """Return how many characters of each text are symbols, as `count_symbols_and_digits` does: int64 [texts]."""
-    return column.count(_IS_ASCII_SYMBOL) + _count_beyond_ascii(column, _SYMBOL)
+def have_more_symbols(share: float, column: TextColumn) -> Mask:
+    """Return of which texts more than a share of the characters are symbols: bool [texts]."""
+    return _have_more(share, column, _ASCII_SYMBOLS, _SYMBOL)
 
 
-def count_digits(column: TextColumn) -> Counts:
-    """Return how many characters of each text are digits, as `count_symbols_and_digits` does: int64 [texts]."""
-    return column.count(_IS_ASCII_DIGIT) + _count_beyond_ascii(column, _DIGIT)
+def have_more_digits(share: float, column: TextColumn) -> Mask:
+    """Return of which texts more than a share of the characters are digits: bool [texts]."""
+    return _have_more(share, column, _ASCII_DIGITS, _DIGIT)
 
 
-def _count_beyond_ascii(column: TextColumn, kind: int) -> Counts:
+def _have_more(share: float, column: TextColumn, ascii_codes: bytes, kind: int) -> Mask:
+    # Most English texts have no more than their share even if each character beyond ASCII counts.
+    most: Mask = column.count(ascii_codes + BEYOND_ASCII) > share * column.characters
+    if not most.any():
+        return most
     codes, owners = column.beyond_ascii
     kinds = _kinds()
     for code in np.unique(codes[kinds[codes] == _UNKNOWN]).tolist():
         kinds[code] = _SYMBOL * _is_symbol(chr(code)) + _DIGIT * chr(code).isdecimal()
-    return np.bincount(owners[kinds[codes] == kind], minlength=len(column.texts))
+    others = np.bincount(owners[kinds[codes] == kind], minlength=len(column.texts))
+    more: Mask = column.count(ascii_codes) + others > share * column.characters
+    return more
 
 
 @cache
