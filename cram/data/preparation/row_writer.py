@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.held_out_search import BOILERPLATE
@@ -117,11 +116,19 @@ class RowWriter:
             CramError: the disk is full.
         """
         stopwatch = Stopwatch()
-        ends = np.cumsum(chunk.lengths)
-        documents = zip(note.parts, ends, chunk.lengths, chunk.bytes, strict=True)
-        for number, (part, end, length, size) in enumerate(documents):
-            if length:
-                self._add_document(part, chunk.ids[end - length : end], int(size), chunk.overlaps.get(number))
+        kept: list[int] = []  # documents of the current part, by index in the chunk
+        documents = zip(note.parts, chunk.lengths.tolist(), chunk.bytes.tolist(), strict=True)
+        for number, (part, length, size) in enumerate(documents):
+            if not length:
+                continue
+            if part != self._part and self._part_bytes >= PART_BYTES:
+                self._pack(chunk, kept)
+                self._writer.write(*self._packer.finish())
+                kept, self._part_bytes = [], 0
+            self._part = part
+            if self._accept(part, length, size, chunk.overlaps.get(number)):
+                kept.append(number)
+        self._pack(chunk, kept)
         self.cursor = note.cursor
         self.counts.add(chunk, note.excerpts)
         self._writer.write(*self._packer.take())
@@ -158,23 +165,30 @@ class RowWriter:
         """The indices of the held-out windows that may be in rows because many documents contain them; ascending."""
         return sorted(window for window, documents in self._window_counts.items() if documents > BOILERPLATE)
 
-    def _add_document(self, part: int, ids: npt.NDArray[np.integer], size: int, overlap: Overlap | None) -> None:
-        if part != self._part and self._part_bytes >= PART_BYTES:
-            self._writer.write(*self._packer.finish())
-            self._part_bytes = 0
-        self._part = part
+    def _accept(self, part: int, length: int, size: int, overlap: Overlap | None) -> bool:
+        """Count a document of so many tokens and bytes, and return whether it comes into the rows."""
         if self._limit is not None and self.counts.tokens >= self._limit * self._shares[part]:
             self.counts.not_needed += 1
-            return
+            return False
         if overlap and self._leaks(overlap):
             self.counts.drop(Fate.WINDOW_HELD_OUT.reason, [overlap.bytes], overlap.sample)
-            return
-        self._packer.add(ids)
+            return False
         self._part_bytes += size
-        self.lengths[min(len(ids), LONGEST)] += 1
         self.counts.documents += 1
         self.counts.bytes += size
-        self.counts.tokens += len(ids)
+        self.counts.tokens += length
+        return True
+
+    def _pack(self, chunk: TokenizedDocuments, kept: list[int]) -> None:
+        """Hand documents of a chunk to the packer, given by their indices, ascending."""
+        if not kept:
+            return
+        is_kept = np.zeros(len(chunk.lengths), bool)
+        is_kept[kept] = True
+        lengths = chunk.lengths[is_kept]
+        all_kept = lengths.sum() == len(chunk.ids)
+        self._packer.extend(chunk.ids if all_kept else chunk.ids[np.repeat(is_kept, chunk.lengths)], lengths)
+        self.lengths += np.bincount(np.minimum(lengths, LONGEST), minlength=len(self.lengths))
 
     def _leaks(self, overlap: Overlap) -> bool:
         """Whether a document contains a window that few earlier documents contain; counts its windows."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.int32]
+Lengths = npt.NDArray[np.int64]
 PackingKind = Literal["greedy", "best_fit"]
 
 # A larger window fills rows only a little better: on 104 M tokens of encyclopedia, books, reviews and abstracts it is
@@ -32,6 +33,14 @@ class Packer(Protocol):
 
     def add(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
         """Add one whole document, `[CLS] text [SEP]`."""
+
+    def extend(self, ids: npt.NDArray[np.integer], lengths: npt.NDArray[np.int64]) -> None:
+        """Add whole documents.
+
+        Args:
+            ids: of all documents, one after the other.
+            lengths: int64 [documents], how many ids each document has; 0 is not a document.
+        """
 
     def take(self) -> tuple[Array, Array]:
         """Return the rows that are complete, and forget them.
@@ -57,60 +66,65 @@ def make_packer(kind: PackingKind, seq_len: int, pad_id: int) -> Packer:
 
 
 class _Collector:
-    """The base of the packers: collects copies of the documents."""
+    """The base of the packers: collects copies of the documents.
+
+    Tokens and lengths are kept in the arrays that were added, because a chunk has hundreds of documents.
+    """
 
     def __init__(self, seq_len: int, pad_id: int) -> None:
         self._seq_len = seq_len
         self._padding = np.full(seq_len, pad_id, np.int32)
-        self._documents: list[Array] = []
+        self._tokens: list[Array] = []
+        self._lengths: list[Lengths] = []
         self.pending = self.cut = 0
 
     def add(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
+        self.extend(np.asarray(ids), np.array([len(ids)], np.int64))
+
+    def extend(self, ids: npt.NDArray[np.integer], lengths: Lengths) -> None:
         if len(ids):
-            self._documents.append(np.array(ids, np.int32))
+            self._tokens.append(np.array(ids, np.int32))
+            self._lengths.append(lengths[lengths > 0])
             self.pending += len(ids)
 
     def state(self) -> dict[str, np.ndarray]:
-        documents = self._pending_documents()
-        lengths = np.array([len(document) for document in documents], np.int64)
-        return {"tokens": _join(documents), "lengths": lengths, "cut": np.array([self.cut], np.int64)}
+        tokens, lengths = self._pending()
+        return {"tokens": tokens, "lengths": lengths, "cut": np.array([self.cut], np.int64)}
 
     def load(self, state: dict[str, np.ndarray]) -> None:
         tokens, lengths = state["tokens"], state["lengths"]
-        self._documents = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        self._tokens, self._lengths = ([tokens], [lengths]) if len(lengths) else ([], [])
         self.pending, self.cut = len(tokens), int(state["cut"][0])
 
-    def _pending_documents(self) -> list[Array]:
-        return self._documents
+    def _pending(self) -> tuple[Array, Lengths]:
+        """Return the tokens of the pending documents, and the length of each."""
+        return _join(self._tokens), np.concatenate([*self._lengths, np.empty(0, np.int64)])
 
 
 class GreedyPacker(_Collector):
     """Fills every row: a document that is longer than the free space of a row continues in the next one."""
 
-    def add(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> None:
+    def extend(self, ids: npt.NDArray[np.integer], lengths: Lengths) -> None:
         # Only full rows are taken, so the pending tokens modulo seq_len are the tokens in the last, open row.
-        self.cut += len(ids) <= self._seq_len < self.pending % self._seq_len + len(ids)
-        super().add(ids)
+        starts = (self.pending + np.cumsum(lengths) - lengths) % self._seq_len
+        self.cut += int(np.count_nonzero((lengths <= self._seq_len) & (starts + lengths > self._seq_len)))
+        super().extend(ids, lengths)
 
     def take(self) -> tuple[Array, Array]:
-        stream, numbers = self._stream()
+        stream, lengths = self._pending()
         full = len(stream) - len(stream) % self._seq_len
-        rest, rest_numbers = stream[full:].copy(), numbers[full:]
-        self._documents = np.split(rest, np.flatnonzero(np.diff(rest_numbers)) + 1) if len(rest) else []
-        self.pending = len(rest)
-        return self._rows(stream[:full], numbers[:full])
+        rest = np.minimum(lengths, np.maximum(np.cumsum(lengths) - full, 0))  # what is left of each document
+        self._tokens, self._lengths = [stream[full:].copy()], [rest[rest > 0]]
+        self.pending = len(stream) - full
+        return self._rows(stream[:full], _number_tokens(lengths)[:full])
 
     def finish(self) -> tuple[Array, Array]:
-        stream, numbers = self._stream()
+        stream, lengths = self._pending()
         padding = self._padding[: -len(stream) % self._seq_len]
-        padding_numbers = np.full(len(padding), len(self._documents), np.int32)
-        self._documents, self.pending = [], 0
-        return self._rows(np.concatenate([stream, padding]), np.concatenate([numbers, padding_numbers]))
-
-    def _stream(self) -> tuple[Array, Array]:
-        """All pending tokens, and for each the index of its document among the pending ones."""
-        lengths = [len(document) for document in self._documents]
-        return _join(self._documents), np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        padding_numbers = np.full(len(padding), len(lengths), np.int32)
+        self._tokens, self._lengths, self.pending = [], [], 0
+        numbers = np.concatenate([_number_tokens(lengths), padding_numbers])
+        return self._rows(np.concatenate([stream, padding]), numbers)
 
     def _rows(self, stream: Array, numbers: Array) -> tuple[Array, Array]:
         documents = numbers.reshape(-1, self._seq_len)
@@ -141,8 +155,10 @@ class BestFitPacker(_Collector):
         super().load(state)
         self._window, self._window_tokens = [], 0
 
-    def _pending_documents(self) -> list[Array]:
-        return self._window + self._documents
+    def _pending(self) -> tuple[Array, Lengths]:
+        tokens, lengths = super()._pending()
+        waiting = np.array([len(piece) for piece in self._window], np.int64)
+        return _join([*self._window, tokens]), np.concatenate([waiting, lengths])
 
     def _place(self) -> Iterable[tuple[Array, int]]:
         """Move all documents into whole rows and the window.
@@ -150,18 +166,19 @@ class BestFitPacker(_Collector):
         Yields:
             The pieces that fill the rows, in order, each with its index within its row.
         """
-        for document in self._documents:
+        tokens, lengths = super()._pending()
+        for document in np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else []:
             rest = len(document) % self._seq_len
             whole = len(document) - rest
             if whole:
                 yield document[:whole], 0
             if rest:
                 # A copy, because a view of the rest would keep a whole book in memory.
-                self._window.append(document[whole:].copy() if whole else document)
+                self._window.append(document[whole:].copy())
                 self._window_tokens += rest
             if self._window_tokens >= WINDOW_TOKENS:
                 yield from self._pack_window()
-        self._documents = []
+        self._tokens, self._lengths = [], []
 
     def _pack_window(self) -> Iterable[tuple[Array, int]]:
         """Pack the window and empty it; yield as `_place` does."""
@@ -260,6 +277,11 @@ def _windows(rests: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:
         stop = int(np.searchsorted(ends, before + WINDOW_TOKENS)) + 1
         yield rests[start:stop]
         start = stop
+
+
+def _number_tokens(lengths: Lengths) -> Array:
+    """Return for each token the index of its document."""
+    return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
 
 
 def _join(documents: list[Array]) -> Array:

@@ -229,6 +229,23 @@ def test_without_documents_there_are_no_rows_and_empty_documents_change_nothing(
     assert predict_fill([], 4, kind) == pack.Fill(0, 1.0, 0)
 
 
+@given(kinds, seq_lens, lengths_of_documents, st.integers(1, 5))
+def test_many_documents_at_once_are_packed_as_one_by_one(
+    kind: PackingKind, seq_len: int, lengths: list[int], at_once: int
+) -> None:
+    documents = numbered(lengths)
+    together = make_packer(kind, seq_len, PAD)
+    for first in range(0, len(documents), at_once):
+        some = [np.empty(0, np.int64), *documents[first : first + at_once]]  # an empty document changes nothing
+        together.extend(np.concatenate(some).astype(np.uint16), np.array(list(map(len, some)), np.int64))
+    one_by_one = packed(make_packer(kind, seq_len, PAD), documents, set())
+    apart = make_packer(kind, seq_len, PAD)
+    for document in documents:
+        apart.add(document)
+    assert together.cut == apart.cut and together.pending == apart.pending
+    assert all(np.array_equal(mine, others) for mine, others in zip(together.finish(), one_by_one, strict=True))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_pending_tokens_are_few_and_copied(kind: PackingKind) -> None:
     pack.WINDOW_TOKENS = 1000
@@ -238,7 +255,9 @@ def test_pending_tokens_are_few_and_copied(kind: PackingKind) -> None:
         packer.add(ids[:length])
         packer.take()
         assert packer.pending < 1000 + 16
-        kept = [array if array.base is None else array.base for array in packer._pending_documents()]
+        kept = [
+            array if array.base is None else array.base for array in [*packer._tokens, *getattr(packer, "_window", [])]
+        ]
         assert all(array.size < 1000 + 16 for array in kept)  # a view would keep a whole book
     packer.add(ids[:5])
     before = packer.state()["tokens"].tolist()
