@@ -138,8 +138,10 @@ def find_boundaries(tokenizer: Tokenizer) -> WordBoundaries | None:
     found_first = [token for token in definition["added_tokens"] if not token["special"]]
     if boundaries is None or not found_first:
         return boundaries
-    # The tokenizer looks for these tokens before anything else, so no cut may fall into one of them.
-    if boundaries.prefix_space or not all(map(_is_one_word, found_first)):
+    # The tokenizer looks for these tokens before anything else, so no cut may fall into one of them. Nor may one fall
+    # into a special token, because none of these is found in the name of a special token.
+    special = [token["content"] for token in definition["added_tokens"] if token["special"]]
+    if boundaries.prefix_space or not all(map(_is_one_word, found_first)) or any(map(_contains_space, special)):
         return None
     return WordBoundaries(boundaries.kind, boundaries.spaces, boundaries.opaque)
 
@@ -147,7 +149,11 @@ def find_boundaries(tokenizer: Tokenizer) -> WordBoundaries | None:
 def _is_one_word(token: dict[str, Any]) -> bool:
     """Whether an added token is found wherever its content is, and has no white space."""
     depends = any(token[name] for name in ("lstrip", "rstrip", "single_word", "normalized"))
-    return not depends and not any(map(str.isspace, token["content"]))
+    return not depends and not _contains_space(token["content"])
+
+
+def _contains_space(text: str) -> bool:
+    return any(map(str.isspace, text))
 
 
 def _flatten(state: dict[str, Any] | None, children: str) -> list[dict[str, Any]]:
@@ -171,7 +177,8 @@ def _find_words(normalizers: list[dict[str, Any]], pre_tokenizers: list[dict[str
         return None
     composes = any(step["type"] in COMPOSING for step in normalizers)
     # The underscore belongs to the letters for `Whitespace`. A sign that composes is no longer punctuation for BERT's.
-    signs = SIGNS.translate(None, b"_" + (COMPOSING_SIGNS if composes else b""))
+    not_cut = b"_" + (COMPOSING_SIGNS if composes else b"")
+    signs = SIGNS.translate(None, not_cut + _find_rewritten_signs(normalizers, not_cut))
     return WordBoundaries("words", b" \t\n\r", signs=signs, after_signs=True, fold_case=fold_case, plain_words=plain)
 
 
@@ -217,6 +224,14 @@ def _is_local(step: dict[str, Any]) -> bool:
     if "Regex" in step["pattern"]:
         return (step["pattern"]["Regex"], step["content"]) in LOCAL_PATTERNS
     return _are_signs(step["pattern"]["String"]) and _are_signs(step["content"])
+
+
+def _find_rewritten_signs(normalizers: Iterable[dict[str, Any]], not_cut: bytes) -> bytes:
+    """Return the signs that normalizers may replace, if one of them writes a sign of `not_cut`; else nothing."""
+    steps = [step for step in normalizers if step["type"] == "Replace" and "String" in step["pattern"]]
+    if not any(sign in not_cut for step in steps for sign in step["content"].encode()):
+        return b""
+    return "".join(step["pattern"]["String"] for step in steps).encode()
 
 
 def _are_signs(text: str) -> bool:

@@ -139,6 +139,17 @@ def test_no_cut_falls_into_a_token_that_is_found_first() -> None:
     tokenizer = with_parts(pre_tokenizers.BertPreTokenizer())
     tokenizer.add_tokens([AddedToken("<tool>", **TOOL)])
     assert cut(tokenizer, ["a<tool>, b"]) == ["a<tool>,", " b"]
+    tokenizer.add_special_tokens(["<my tool>"])  # nothing is found first in this name, so it must not be cut
+    assert find_boundaries(tokenizer) is None
     spaced = with_parts(pre_tokenizers.ByteLevel(add_prefix_space=True))
     spaced.add_tokens([AddedToken("<tool>", **TOOL)])
     assert find_boundaries(spaced) is None
+
+
+def test_no_word_begins_at_a_sign_that_becomes_a_letter_or_composes() -> None:
+    """`Whitespace` counts the underscore as a letter; with U+0338, `<` composes to what BERT's does not split."""
+    steps = normalizers.Replace("-", "."), normalizers.Replace(".", "_")
+    assert cut(with_parts(pre_tokenizers.Whitespace(), *steps), ["a-b.c,d -"]) == ["a-b.c", ",", "d", " -"]
+    steps = normalizers.Replace("-", "<"), normalizers.NFC()
+    assert cut(with_parts(pre_tokenizers.BertPreTokenizer(), *steps), ["a-\u0338b,"]) == ["a-\u0338b", ","]
+    assert cut(with_parts(pre_tokenizers.Whitespace(), normalizers.Replace("``", '"')), ["a``b"]) == ["a", "``", "b"]
