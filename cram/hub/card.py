@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from cram.config.config import Config
+from cram.config.sources import format_sources, is_list, parse_sources
 from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.evaluation.scores import BITS_NAMES
@@ -95,9 +97,11 @@ NOT_REPEATED = """The held-out loss is that of the other part of the model, whic
 
 def strip_folders(source: str) -> str:
     """Remove the folders of this machine from `data.source`; a glob or a name may be published and remains."""
+    if is_list(source):
+        return format_sources([replace(entry, path=strip_folders(entry.path)) for entry in parse_sources(source)])
     hub, name = ("hf:", source[3:]) if source.startswith("hf:") else ("", source)
     steps = re.split(r"[/\\]", name)
-    is_local = re.match(r"[/\\~]|[A-Za-z]:[/\\]", name) or ".." in steps
+    is_local = re.match(r"[/\\~]|[A-Za-z]:[/\\]|(?:file|local)://", name) or ".." in steps
     return hub + (steps[-1] if is_local else name)
 
 

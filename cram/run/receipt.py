@@ -86,7 +86,7 @@ def judge_rules(inputs: RuleInputs) -> list[dict[str, Any]]:
     """
     budget_kept, spent = _judge_budget(inputs)
     origin = f"the weights of {inputs.init}," if inputs.init else "weights"
-    downstream = sorted(set(re.split("[/:.]", inputs.source.lower())) & DOWNSTREAM)
+    downstream = sorted(set(re.split(r"[/:.,{}\[\]\"' ]", inputs.source.lower())) & DOWNSTREAM)
     compared = "documents were not compared with task files"
     if inputs.decontaminated is not None:
         compared = f"{inputs.decontaminated} documents dropped that share words with data.dedupe.decontaminate"

@@ -79,6 +79,9 @@ def print_summary(shards: ShardSet, short: bool = False) -> None:
             f"{counts['fixed_characters']:,} C1 controls in {fixed:,} documents were replaced by the characters that "
             "they are in Windows-1252"
         )
+    for line in shards.manifest.get("mixture", []):
+        asked = "" if line["weight"] is None else f" (asked for: {line['weight']:.2%})"
+        console.print(_printable_text(f"{line['name']}: {line['share']:.2%} of the tokens{asked}", console))
     _print_unknown(shards, short, console)
     timing = read_sealed(shards.folder / TIMING, f"; {TIMING_REMEDY}") if (shards.folder / TIMING).is_file() else None
     if short:

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
@@ -26,6 +27,7 @@ from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.folder import describe_content, find_folder, lock_folder
 from cram.data.preparation.held_out_search import BOILERPLATE_FILE, HeldOutIndex, check_rows
+from cram.data.preparation.mixture import GroupRate, bytes_to_scan, measure_groups, share_tokens
 from cram.data.preparation.row_writer import RowWriter
 from cram.data.preparation.scan import Scanner, ScanResult
 from cram.data.preparation.second_pass import SLOW_TOKENIZER, DocumentTokenizer, KeptDocumentReader, index_held_out
@@ -115,6 +117,8 @@ class _Preparation:
         self._journal = self._folder / JOURNAL
         self._progress = progress
         self._wall_seconds: dict[str, float] = {}
+        self._split = WordSplitter(None)
+        self._rates: list[GroupRate] = []
         size = sum(part.size for part in source.parts)
         self._processes = data.processes or (1 if 0 < size < SMALL_BYTES else cores())
 
@@ -156,10 +160,12 @@ class _Preparation:
 
     def _make_vocabulary(self) -> Vocabulary:
         """Load or trains the tokenizer."""
+        source, data = self._source, self._data
         try:
-            return make_vocabulary(
-                self._source, self._data, self._tokenizer, self._journal, self._progress, self._processes
-            )
+            vocabulary = make_vocabulary(source, data, self._tokenizer, self._journal, self._progress, self._processes)
+            self._split = WordSplitter(serialize_normalizer(Tokenizer.from_str(vocabulary.definition).normalizer))
+            self._rates = measure_groups(source, data, vocabulary.definition, self._split, self._journal)
+            return vocabulary
         except CramError:
             shutil.rmtree(self._folder)  # after a failed first stage there is nothing to continue from
             raise
@@ -167,9 +173,10 @@ class _Preparation:
     def _scan_documents(self, vocabulary: Vocabulary) -> Segments:
         """The first pass: every document, or as many as the token limit needs, is judged and signed."""
         segments = Segments(self._journal)
-        limit = self._data.tokens and int(self._data.tokens * vocabulary.bytes_per_token * MARGIN)
-        split = WordSplitter(serialize_normalizer(Tokenizer.from_str(vocabulary.definition).normalizer))
-        segments.scan(self._source, limit, Scanner(self._data, split), self._processes, self._progress)
+        size = bytes_to_scan(self._source, self._data.tokens, self._rates, vocabulary.bytes_per_token)
+        limit = None if size is None else int(size * MARGIN)
+        source = self._source.balanced([rate.read for rate in self._rates])
+        segments.scan(source, limit, Scanner(self._data, self._split), self._processes, self._progress)
         if not sum(segments.taken):
             raise self._nothing_left(0, 0)
         return segments
@@ -192,8 +199,9 @@ class _Preparation:
         pad = SpecialTokens.of(tokenizer).pad
         writer = ShardWriter(self._folder, data.seq_len, padded_vocabulary_size(tokenizer), pad)
         kept = decision.fates == Fate.KEPT
+        shares, limit = self._share_tokens(segments, kept)
         packer = make_packer(data.packing, data.seq_len, pad)
-        rows = RowWriter(self._journal, writer, packer, data.seq_len, segments.shares(kept), data.tokens)
+        rows = RowWriter(self._journal, writer, packer, data.seq_len, shares, limit)
         with_excerpt = {number for pair in decision.pairs for number in pair[:2]}
         documents = KeptDocumentReader(self._source.parts, kept, segments.taken, with_excerpt, rows.cursor)
         tokenize = DocumentTokenizer(definition, data.filters, self._journal / HELD_OUT_INDEX, data.word_table)
@@ -210,13 +218,20 @@ class _Preparation:
                 stage.advance(note.progress)
             rows.counts.excerpts |= documents.excerpts
             rows.finish()
-        if data.tokens and rows.counts.tokens < data.tokens and not segments.exhausted:
+        if data.tokens and rows.counts.tokens < data.tokens == limit and not segments.exhausted:
             print(
                 f"data.tokens={data.tokens}: only {rows.counts.tokens} are left of the text that was read for them, "
                 "more of it was dropped than the first sample suggested; ask for more, or look at show=FOLDER",
                 flush=True,
             )
         return writer, rows
+
+    def _share_tokens(self, segments: Segments, kept: npt.NDArray[np.bool_]) -> tuple[list[float], int | None]:
+        try:
+            return share_tokens(self._source, segments, kept, self._data.tokens, self._rates)
+        except CramError:
+            shutil.rmtree(self._folder)
+            raise
 
     def _check_documents_left(self, rows: RowWriter, decision: Decision) -> None:
         if not rows.counts.documents:

@@ -34,6 +34,7 @@ class Counts:
     Attributes:
         documents, bytes, tokens: of the documents in the rows.
         not_needed: documents after the token limit.
+        part_tokens: the tokens by part of the source.
         dropped: documents and bytes by the reason they were dropped for in this pass.
         samples: of the documents dropped in this pass, by reason.
         excerpts: of the documents in pairs of duplicates, by document number.
@@ -44,6 +45,7 @@ class Counts:
     bytes: int = 0
     tokens: int = 0
     not_needed: int = 0
+    part_tokens: dict[int, int] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
     samples: Samples = field(default_factory=dict)
     excerpts: dict[int, Sample] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Counts:
         """Read what `to_json(asdict(counts))` wrote."""
         fields = json.loads(text)
         fields["samples"] = {name: [Sample(**one) for one in named] for name, named in fields["samples"].items()}
+        fields["part_tokens"] = {int(part): tokens for part, tokens in fields["part_tokens"].items()}
         fields["excerpts"] = {int(number): Sample(**one) for number, one in fields["excerpts"].items()}
         return cls(**fields)
 
@@ -82,7 +85,7 @@ class RowWriter:
         writer: writes the shards.
         packer: packs the documents.
         seq_len: tokens of a row.
-        shares: for each part, the share of the kept documents' bytes that is in it and the parts before it.
+        shares: for each part, the share of the limit that it and the parts before it have.
         limit: tokens; a part takes no more documents when its share of the limit is reached. None means no limit.
 
     Attributes:
@@ -177,6 +180,7 @@ class RowWriter:
         self.counts.documents += 1
         self.counts.bytes += size
         self.counts.tokens += length
+        self.counts.part_tokens[part] = self.counts.part_tokens.get(part, 0) + length
         return True
 
     def _pack(self, chunk: TokenizedDocuments, kept: list[int]) -> None:

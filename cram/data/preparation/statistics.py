@@ -9,6 +9,7 @@ from cram.config.data import DataConfig
 from cram.data.preparation.decision import Decision
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
+from cram.data.preparation.mixture import describe_mixture
 from cram.data.preparation.row_writer import Counts, RowWriter
 from cram.data.preparation.samples import Sample, Samples, add_samples
 from cram.data.preparation.scan import ScanResult
@@ -21,7 +22,7 @@ STATISTICS = "statistics.json"
 def summarize_documents(
     source: Source, segments: Segments, decision: Decision, scanned: ScanResult, rows: RowWriter, data: DataConfig
 ) -> dict[str, Any]:
-    """Make the manifest's entries on the documents: `sources`, `counts`, `packing` and `dropped`.
+    """Make the manifest's entries on the documents: `sources`, `mixture` of a list, `counts`, `packing` and `dropped`.
 
     Args:
         source: whose parts are listed.
@@ -58,6 +59,7 @@ def summarize_documents(
         },
         "packing": _compare_packings(rows, data),
         "dropped": {name: figures for name, figures in dropped.items() if figures["documents"]},
+        **describe_mixture(source, counts.part_tokens),
     }
 
 

@@ -55,7 +55,6 @@ class FileSource(Source):
     """
 
     def __init__(self, pattern: str, options: ReadingOptions) -> None:
-        super().__init__()
         paths = find_files(pattern, EXTENSIONS)
         if os.path.isdir(pattern):  # noqa: PTH112 (Path.is_dir raises for names that are too long or hold a zero byte)
             paths = [Path(name) for name in select_record_files(pattern, [path.as_posix() for path in paths])]

@@ -43,7 +43,6 @@ class HubSource(Source):
     """
 
     def __init__(self, name: str, options: ReadingOptions) -> None:
-        super().__init__()
         dataset, *rest = name.removeprefix(PREFIX).split(":")
         if not dataset or len(rest) > 2 or not name.isprintable():  # bytes that are not UTF-8 are not printable
             raise CramError(f"data.source={name!r}: expected hf:NAME[:CONFIG[:SPLIT]].")

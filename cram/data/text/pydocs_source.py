@@ -29,7 +29,6 @@ class PydocsSource(Source):
     """The English prose in the documentation of the running Python and its packages."""
 
     def __init__(self, on_error: OnError) -> None:
-        super().__init__()
         self._files = pydocs.find_documentation()
         self._on_error: OnError = on_error
         self._parts: list[SourcePart] = []

@@ -60,7 +60,6 @@ class RemoteSource(Source):
     """
 
     def __init__(self, address: str, options: ReadingOptions) -> None:
-        super().__init__()
         self._files = list_remote(address, EXTENSIONS)
         if not self._files:
             raise CramError(f"data.source={address!r} matches no file; give a file, a folder or a glob of files.")

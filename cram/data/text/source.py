@@ -63,13 +63,13 @@ class PartGroup:
         name: of the sources that the parts belong to, for messages.
         share: of the training tokens; the shares of all groups sum to 1.
         parts: their indices in `Source.parts`.
-        bytes_per_token: bytes of the group's text for each training token; only the ratios between groups count.
+        bytes_per_token: bytes of the group's text for each training token; None if they were not measured.
     """
 
     name: str
     share: float
     parts: Sequence[int]
-    bytes_per_token: float = 1.0
+    bytes_per_token: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class Member:
 class Source(ABC):
     """Text to train on, in parts."""
 
-    def __init__(self) -> None:
-        self._bytes_per_token: list[float] = []
+    _bytes_per_token: Sequence[float] = ()
 
     @property
     @abstractmethod

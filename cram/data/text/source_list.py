@@ -19,7 +19,6 @@ class SourceList(Source):
     """
 
     def __init__(self, sources: list[tuple[SourceEntry, Source]]) -> None:
-        super().__init__()
         self._sources = sources
 
     @cached_property

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cram.data.text import reading_plan
 from cram.data.text.document import Document, LocatedDocument, faulty_document
 from cram.data.text.reading_plan import ReadingPlan, ReadingState
-from cram.data.text.source import Source, SourcePart
+from cram.data.text.source import PartGroup, Source, SourcePart
 
 
 class ListPart(SourcePart):
@@ -175,3 +176,58 @@ def test_a_plan_that_continues_gives_the_rest(
         assert not any(part.opened for part, done in zip(source.lists, finished, strict=True) if done)
         if not rest and limit is not None and plan.state.bytes >= limit:
             assert not any(part.opened for part in source.lists)
+
+
+class GroupedSource(ListSource):
+    """Parts in groups: `owners` names the group of each part."""
+
+    def __init__(self, parts: list[ListPart], owners: list[int], shares: list[float]) -> None:
+        super().__init__(*parts)
+        self.owners, self.shares = owners, shares
+
+    def _make_groups(self) -> list[PartGroup]:
+        places = [[part for part, owner in enumerate(self.owners) if owner == one] for one in range(len(self.shares))]
+        return [PartGroup(str(one), share, places[one]) for one, share in enumerate(self.shares)]
+
+
+def test_groups_share_the_limit() -> None:
+    parts = [repeated("a", 1000, 10), repeated("b", 1000, 500), repeated("A", 1000, 30)]
+    source = GroupedSource(parts, [0, 1, 0], [0.8, 0.2])
+    letters = take(source, 100)
+    assert letters == "a" * 20 + "A" * 60 + "b" * 20
+    letters = take(source.balanced([1.0, 4.0]), 100)
+    assert (letters.count("b"), len(letters)) == (50, 100)
+
+
+@pytest.mark.parametrize("limit", [None, 10**9])
+def test_the_scarcest_group_ends_the_reading_of_all(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
+    monkeypatch.setattr(reading_plan, "FIRST_LIMIT", 16)
+    source = GroupedSource([repeated("a", 100_000, 10), repeated("b", 50, 500)], [0, 1], [0.75, 0.25])
+    letters = take(source.balanced([1.0, 1.0]), limit)
+    assert letters.count("b") == 50
+    # 150 of the first are needed beside 50 of the second; a tenth more in case some are dropped.
+    assert 165 <= letters.count("a") <= (165 * reading_plan.GROWTH if limit is None else 100_000)
+    assert len(take(source, 1000)) == 800, "a sample takes the share of each"
+
+
+some_groups = st.lists(st.tuples(some_texts, st.integers(0, 3), st.integers(0, 2)), min_size=3, max_size=6)
+
+
+@given(some_groups, some_limit, st.lists(st.integers(0, 8), max_size=6), st.sampled_from([1, 5, 40]))
+def test_a_plan_of_groups_that_continues_gives_the_rest(
+    parts: list[tuple[list[str | None], int, int]], limit: int | None, stops: list[int], first_limit: int
+) -> None:
+    def source() -> GroupedSource:
+        lists = [ListPart(str(number), texts, size) for number, (texts, size, _) in enumerate(parts)]
+        return GroupedSource(lists, [0, 1, 2, *(owner for _, _, owner in parts[3:])], [0.5, 0.3, 0.2])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading_plan, "FIRST_LIMIT", first_limit)
+        whole = list(ReadingPlan(source(), limit))
+        assert len({located.location for located in whole}) == len(whole)
+        pieces: list[LocatedDocument] = []
+        plan = ReadingPlan(source(), limit)
+        for stop in stops:
+            pieces += islice(plan, stop)
+            plan = ReadingPlan(source(), limit, ReadingState(**json.loads(json.dumps(plan.state.to_json()))))
+        assert pieces + list(plan) == whole
