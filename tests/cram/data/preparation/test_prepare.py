@@ -259,7 +259,8 @@ def test_without_a_network_shards_prepared_earlier_are_used(
 
     local = write(tmp_path, texts())
     stream = datasets.load_dataset("json", data_files=[f"{tmp_path}/0.jsonl"], streaming=True, split="train")
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    builder = SimpleNamespace(as_streaming_dataset=lambda split: stream)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: builder)
     answer = SimpleNamespace(sha="revision 1")
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: answer)
     data = replace(local, source="hf:some/dataset")

@@ -312,7 +312,7 @@ def test_rows_are_padded_only_after_enough_text(folder: Path, corpus: Corpus, fi
 
 
 def test_counts_survive_json() -> None:
-    counts = Counts(1, 2, 3, 4, {"empty": [5, 6]})
+    counts = Counts(1, 2, 3, 4, {0: 3}, {"empty": [5, 6]})
     counts.samples = {"empty": [Sample(2**64 - 1, "größer:1", "text\u2028"), Sample(0, "", "")]}
     counts.excerpts = {7: Sample(8, "a", "b")}
     counts.seconds = {"packing": 0.125}
