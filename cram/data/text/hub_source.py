@@ -129,6 +129,7 @@ class HubPart(SourcePart):
 
     def __init__(self, name: str, dataset: Dataset, index: int, options: ReadingOptions) -> None:
         super().__init__(name, 0)
+        self.is_remote = dataset.revision is not None
         self._dataset = dataset
         self._index = index
         self._options = options
@@ -166,6 +167,7 @@ class _FilePart(SourcePart):
 
     def __init__(self, name: str, path: str, options: ReadingOptions) -> None:
         super().__init__(name, 0)
+        self.is_remote = is_address(path)
         self._file = (
             RemotePart(RemoteFile(path, 0, ""), options, name)
             if is_address(path)

@@ -24,6 +24,7 @@ class RemotePart(SourcePart):
 
     def __init__(self, file: RemoteFile, options: ReadingOptions, name: str | None = None) -> None:
         super().__init__(name or file.address, file.size)
+        self.is_remote = True
         self._file = file
         self._options = options
 

@@ -27,7 +27,10 @@ class SourcePart(ABC):
     Attributes:
         name: for messages and for the manifest.
         size: bytes on the disk (compressed bytes of a compressed file); 0 if unknown.
+        is_remote: whether it is read over a network.
     """
+
+    is_remote = False
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
