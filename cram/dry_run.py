@@ -1,8 +1,15 @@
 """What `--print` shows: the resolved recipe, the sizes, the data it needs, and what this machine would choose."""
 
+import math
+from pathlib import Path
+
 from cram.build import check
 from cram.config.config import Config
 from cram.config.recipe import format_config
+from cram.data.preparation.estimate import check_disk, estimate_preparation
+from cram.data.preparation.vocabulary import TokenizerSource
+from cram.data.text.sources import PYDOCS, open_source
+from cram.errors import CramError
 from cram.machine.device import device_name, pick_device, pick_precision
 from cram.machine.host import cores
 from cram.model.backends.choose import choose_backend
@@ -11,6 +18,8 @@ from cram.optim.schedule import batch_tokens, decay_begins
 from cram.planner.memory import training_bytes
 from cram.terminal.progress import format_tokens
 from cram.training.compilation import kinds_to_try
+
+SMALL_TEXT = 20_000_000  # bytes; preparing less takes seconds
 
 
 def print_dry_run(config: Config) -> int:
@@ -24,9 +33,32 @@ def print_dry_run(config: Config) -> int:
     """
     check(config)
     print(format_config(config))
-    for name, text in [*_sizes(config), *_machine(config)]:
+    for name, text in [*_sizes(config), *_preparation(config), *_machine(config)]:
         print(f"{name:<11}{text}")
     return 0
+
+
+def _preparation(config: Config) -> list[tuple[str, str]]:
+    """Describe what preparing the data takes here; nothing for a small source."""
+    data = config.data
+    if data.source == PYDOCS:  # it is small, and cleaning it takes longer than the sample of a large source
+        return []
+    tokenizer = TokenizerSource(config.tokenizer, config.wordpiece, config.special)
+    try:
+        source = open_source(data.source, data.text_field, data.document, data.on_error, data.encoding)
+        estimate = estimate_preparation(source, data, tokenizer, data.processes or cores(), SMALL_TEXT)
+        if estimate is None:
+            return []
+        lines = [("prepare", line) for line in estimate.describe(check_disk(estimate, Path(data.dir)))]
+    except CramError as error:
+        return [("prepare", f"cannot be estimated: {str(error).splitlines()[0]}")]
+    needed, tokens = config.parse_budget(), estimate.tokens * data.epochs
+    if needed.clock == "tokens" and estimate.is_whole and tokens < needed.limit:
+        shortage = (
+            f"the text lasts for about {tokens / needed.limit:.0%} of the budget; give more, or allow data.epochs="
+        )
+        lines.append(("prepare", f"{shortage}{math.ceil(needed.limit / estimate.tokens)}"))
+    return lines
 
 
 def _sizes(config: Config) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from cram.data.tokenizer import load_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.files.sealed import read_sealed
+from cram.terminal.progress import format_tokens
 
 TITLES = {"boilerplate": "lines cut as boilerplate", FIXED: "C1 controls replaced"}  # of samples that are not dropped
 SAMPLES_SHOWN = 3
@@ -96,6 +97,10 @@ def print_summary(shards: ShardSet, short: bool = False) -> None:
     if timing:
         peak = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in timing["peak_bytes"].items() if size)
         console.print(f"{timing['processes']} process(es), peak memory: {peak}")
+        if estimate := timing.get("estimate"):
+            told, taken = sum(estimate["seconds"].values()), sum(timing["wall_seconds"].values())
+            tokens = format_tokens(estimate["tokens"])
+            console.print(f"estimated before: {told:.0f} s and {tokens} tokens; the last process took {taken:.0f} s")
 
 
 def _document_table(shards: ShardSet, short: bool, console: Console) -> Table:

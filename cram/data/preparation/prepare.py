@@ -23,6 +23,7 @@ from cram.config.data import DataConfig
 from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.estimate import ESTIMATE, MARGIN, tell_estimate
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.folder import describe_content, find_folder, lock_folder
@@ -46,13 +47,11 @@ from cram.data.text.sources import open_source
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes, to_json
 from cram.files.limits import report_disk_errors
-from cram.files.sealed import write_sealed
+from cram.files.sealed import read_sealed, write_sealed
 from cram.machine.host import cores, peak_host_memory, release_memory
 from cram.terminal.progress import Progress
 
 SMALL_BYTES = 16_000_000  # smaller sources are done before further processes would have started
-# How much more text is scanned than a token limit needs by the first sample, for what is dropped later.
-MARGIN = 1.1
 HELD_OUT_INDEX = "held_out_ids.safetensors"
 JOURNAL = "journal"  # what the stages keep so that they can be continued; removed when the shards are complete
 
@@ -130,7 +129,11 @@ class _Preparation:
         """
         if self._journal.is_dir():
             print(f"continuing the preparation of {self._final_folder}", flush=True)
-        self._journal.mkdir(parents=True, exist_ok=True)
+        else:
+            estimate = tell_estimate(self._source, self._data, self._tokenizer, self._processes)
+            self._journal.mkdir(parents=True)
+            if estimate:
+                write_sealed(self._journal / ESTIMATE, estimate)
         with self._timed("tokenizer"):
             vocabulary = self._make_vocabulary()
         with self._timed("scan"):
@@ -297,4 +300,6 @@ class _Preparation:
             "scan_seconds": scan_seconds,
             "pack_seconds": pack_seconds,
         }
+        if estimate := read_if_intact(self._journal / ESTIMATE, read_sealed):
+            timing["estimate"] = estimate
         write_sealed(self._folder / TIMING, timing)

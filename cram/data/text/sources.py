@@ -12,6 +12,8 @@ from cram.data.text.remote_source import RemoteSource
 from cram.data.text.source import Source
 from cram.data.text.source_list import SourceList
 
+PYDOCS = "pydocs"
+
 
 def open_source(
     name: str,
@@ -42,7 +44,7 @@ def open_source(
 
 
 def _open_single(name: str, options: ReadingOptions) -> Source:
-    if name == "pydocs":
+    if name == PYDOCS:
         return PydocsSource(options.on_error)
     if name.startswith(PREFIX):
         return HubSource(name, options)
