@@ -1,6 +1,6 @@
 # make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
 # make proofs: kills, signals, full disks, damaged files, odd inputs, stopped processes, twins of held-out text,
-# kernels as compiled, and their count.
+# kernels as compiled, and their count, the first pass beside a plain one.
 # Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,6 +23,7 @@ test: $(STAMP)
 proofs: $(STAMP)
 	$(RUN) -m proofs.unseen
 	$(RUN) -m proofs.freeze
+	$(RUN) -m proofs.columns
 	$(RUN) -m proofs.ends
 	$(RUN) -m proofs.signals
 	$(RUN) -m proofs.disks

@@ -89,6 +89,14 @@ class WordSplitter:
         """Leave out what is made at first use."""
         return {**self.__dict__, "_forms": {}, "_runs": {}, "_normalizer": None}
 
+    def fold_word(self, word: str) -> str:
+        """Return the folded form of a run of letters and digits; it may be empty."""
+        folded = _fold_letters(word)
+        if self._definition is None:
+            return folded
+        self._normalizer = self._normalizer or _load_normalizer(self._definition)
+        return _fold_letters(self._normalizer.normalize_str(folded))
+
     def split_runs(self, runs: Sequence[bytes]) -> list[list[bytes]]:
         """Return the folded words of many short texts without line feeds, in UTF-8; they are remembered."""
         known = self._runs
@@ -109,15 +117,8 @@ class WordSplitter:
             forms.clear()
         for word in words:
             if word not in forms:
-                forms[word] = word if self.keeps_ascii and word.isascii() else self._fold_word(word)
+                forms[word] = word if self.keeps_ascii and word.isascii() else self.fold_word(word)
         return list(filter(None, map(forms.__getitem__, words)))
-
-    def _fold_word(self, word: str) -> str:
-        folded = _fold_letters(word)
-        if self._definition is None:
-            return folded
-        self._normalizer = self._normalizer or _load_normalizer(self._definition)
-        return _fold_letters(self._normalizer.normalize_str(folded))
 
 
 split_words = WordSplitter()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from cram.data.cleaning.dedupe import HASHES, SHINGLE, Duplicates, find_duplicates, sign_texts
-from tests.cram.data.cleaning.plain_words import make_words
+from proofs.columns import make_words
 
 
 def sign(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:

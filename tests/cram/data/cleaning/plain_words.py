@@ -1,16 +1,11 @@
-"""Words made one text at a time, in the plainest way: what the columns are compared with."""
+"""Normalizers, the splitters of their words, and words of texts that are split one at a time."""
 
-import re
-import unicodedata
-from collections.abc import Sequence
-
-import numpy as np
-from rensa import RMinHash
 from tokenizers import normalizers
 
 from cram.config.data import WordPieceConfig
-from cram.data.cleaning.word_hashes import Words, WordSplitter, serialize_normalizer
+from cram.data.cleaning.word_hashes import Words, WordSplitter, serialize_normalizer, split_words
 from cram.data.wordpiece import make_normalizer
+from proofs.columns import make_words
 
 NORMALIZERS = [
     None,
@@ -25,26 +20,7 @@ NORMALIZERS = [
 ]
 SPLITTERS = [WordSplitter(serialize_normalizer(normalizer)) for normalizer in NORMALIZERS]
 
-_JOINT = re.compile(r"[^\w\x00-\x7f]")
 
-
-def make_words(texts: Sequence[list[str]]) -> list[Words]:
-    """The words of each text, given as strings."""
-    return [
-        Words(
-            np.array(hashes, np.uint64),
-            np.array([len(word) for word in words], np.int64),
-            memoryview("".join(words).encode()),
-        )
-        for words, hashes in zip(texts, RMinHash.hash_token_sets(texts), strict=True)
-    ]
-
-
-def split_plainly(text: str, split: WordSplitter) -> list[str]:
-    """The runs of letters and digits without marks and format characters, each folded by itself."""
-    lowered = _JOINT.sub(lambda match: "" if is_joint(match[0]) else match[0], text.lower())
-    return [folded for word in re.findall(r"[^\W_]+", lowered) if (folded := split._fold_word(word))]
-
-
-def is_joint(character: str) -> bool:
-    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+def words_of(text: str) -> Words:
+    """The words of a text alone."""
+    return make_words([split_words(text)])[0]

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from cram.config.data import FilterConfig
 from cram.data.cleaning import cleaner as module
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
-from cram.data.cleaning.filters import FILTERS, CleanedText, LineFilter, TextFilter
-from cram.data.cleaning.windows_1252 import fix_c1_controls
+from cram.data.cleaning.filters import FILTERS, CleanedText, TextFilter
 from cram.data.cleaning.word_hashes import WordSplitter, split_words
 from cram.data.text.sources import open_source
 from cram.files.atomic import to_json
-from tests.cram.data.cleaning.plain_words import make_words
+from proofs.columns import PlainSplitter, judge_plainly
 
 ROOT = Path(__file__).resolve().parents[4]
 CORPUS = ROOT.parent / "shared" / "data" / "pretrain"
@@ -72,21 +71,10 @@ def test_words_are_those_of_the_splitter() -> None:
     assert Cleaner(FilterConfig(min_words=2)).judge(["12 Years"])[0].words.words == ["12", "years"]
 
 
-def judge_plainly(text: str, config: FilterConfig) -> tuple[str, str | None]:
+def judge_alone(text: str, config: FilterConfig) -> tuple[str, str | None]:
     """Ask every filter about a text alone: what is left of it, and why it is dropped."""
-    text = fix_c1_controls(text)
-    for rule in FILTERS:
-        if isinstance(rule, LineFilter):
-            text = rule.cut(text)
-    (words,) = make_words([split_words(text)])
-    if not len(words):
-        return text, EMPTY
-    cleaned = CleanedText(text, words)
-    for rule in FILTERS:
-        value = getattr(config, rule.name)
-        if isinstance(rule, TextFilter) and value is not None and rule.drops(value, cleaned):
-            return text, rule.name
-    return text, None
+    judgement = judge_plainly(text, config, PlainSplitter(split_words))
+    return judgement.text, judgement.reason
 
 
 SYMBOLS = "".join(chr(code) for code in range(0x21, 0x40)) + "€©™½²٣中é\u0301\u00ad\u200b"
@@ -115,7 +103,7 @@ def test_many_texts_are_judged_as_each_alone(texts: list[str], block: int) -> No
         patch.setattr(module, "BLOCK", block)
         judged = [(one.text, one.reason) for one in Cleaner(config).judge(texts)]
     event(f"reasons {sorted({str(reason) for _, reason in judged})}")
-    assert judged == [judge_plainly(text, config) for text in texts]
+    assert judged == [judge_alone(text, config) for text in texts]
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no corpus at {CORPUS}")
@@ -126,7 +114,7 @@ def test_real_documents_are_judged_as_each_alone() -> None:
         few = 1 if Path(part.name).name.startswith("gutenberg") else 50
         texts = [document.text for document in islice(part.documents(), few)]
         judged = [(one.text, one.reason) for one in Cleaner(config).judge(texts)]
-        assert judged == [judge_plainly(text, config) for text in texts], part.name
+        assert judged == [judge_alone(text, config) for text in texts], part.name
         reasons.update(reason for _, reason in judged)
     assert min(reasons[reason] for reason in (None, "min_words", "max_words", "symbols", "digits")) > 3
 

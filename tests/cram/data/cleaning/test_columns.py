@@ -12,7 +12,8 @@ from cram.data.cleaning.columns import BEYOND_ASCII, TextColumn
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer, split_words
 from cram.data.text.sources import open_source
 from cram.data.wordpiece import make_normalizer
-from tests.cram.data.cleaning.plain_words import SPLITTERS, make_words, split_plainly
+from proofs.columns import PlainSplitter, make_words
+from tests.cram.data.cleaning.plain_words import SPLITTERS
 
 CORPUS = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "pretrain"
 JOINTS = [chr(code) for code in range(0x3000) if unicodedata.category(chr(code)) in ("Mn", "Mc", "Me", "Cf")]
@@ -25,7 +26,7 @@ texts = st.lists(st.text(characters, max_size=40) | st.text(st.sampled_from("aB1
 def assert_plain(texts: list[str], split: WordSplitter) -> None:
     """Compare every array of the column with words that were made one by one."""
     column = TextColumn(texts, split).words
-    plain = make_words([split_plainly(text, split) for text in texts])
+    plain = make_words(list(map(PlainSplitter(split), texts)))
     assert len(column) == len(texts)
     assert column.counts.tolist() == [len(words) for words in plain]
     for number, (found, expected) in enumerate(zip(column, plain, strict=True)):

@@ -11,19 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cram.data.cleaning.decontaminate import WORDS, BenchmarkNgrams
-from cram.data.cleaning.word_hashes import Words, split_words
+from cram.data.cleaning.word_hashes import split_words
 from cram.errors import CramError
-from tests.cram.data.cleaning.plain_words import make_words
+from proofs.columns import make_words
+from tests.cram.data.cleaning.plain_words import words_of
 
 SHARED = Path(__file__).parents[4].parent / "shared/data"
 KEY = "data.dedupe.decontaminate"
 GLUE, CORPUS = SHARED / "glue", SHARED / "pretrain"
 SENTENCE = "A man with a hard hat is dancing on the roof of an old brick house."  # 15 words
 OTHER = "Two small dogs run through the wet grass beside a long white fence near town."
-
-
-def words(text: str) -> Words:
-    return make_words([split_words(text)])[0]
 
 
 def of(path: Path, content: str | bytes) -> BenchmarkNgrams:
@@ -47,7 +44,7 @@ def made_up(tmp_path: Path) -> BenchmarkNgrams:
     ],
 )
 def test_thirteen_words_in_a_row_touch(made_up: BenchmarkNgrams, text: str) -> None:
-    assert made_up.occur_in(words(text))
+    assert made_up.occur_in(words_of(text))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +59,7 @@ def test_thirteen_words_in_a_row_touch(made_up: BenchmarkNgrams, text: str) -> N
     ],
 )
 def test_anything_less_does_not(made_up: BenchmarkNgrams, text: str) -> None:
-    assert not made_up.occur_in(words(text))
+    assert not made_up.occur_in(words_of(text))
 
 
 def test_they_touch_wherever_they_stand(made_up: BenchmarkNgrams) -> None:
@@ -94,8 +91,8 @@ def test_against_a_search_in_the_text(
 def test_quotes_and_strange_breaks_end_no_field(tmp_path: Path) -> None:
     lines = [f'1\t"{SENTENCE}\t0', f'2\t"He said\u2028{OTHER}\x85"\t1', "3\tshort"]
     found = of(tmp_path / "test.tsv", "\r\n".join(lines))
-    assert found.occur_in(words(SENTENCE))
-    assert found.occur_in(words("he said " + " ".join(split_words(OTHER)[:11])))
+    assert found.occur_in(words_of(SENTENCE))
+    assert found.occur_in(words_of("he said " + " ".join(split_words(OTHER)[:11])))
 
 
 def test_every_file_that_matches_is_read(tmp_path: Path) -> None:
@@ -104,8 +101,8 @@ def test_every_file_that_matches_is_read(tmp_path: Path) -> None:
         (tmp_path / task / "dev.tsv").write_text(text)
     (tmp_path / "folder.tsv").mkdir()
     found = BenchmarkNgrams(str(tmp_path / "**" / "*.tsv"))
-    assert found.occur_in(words(SENTENCE))
-    assert found.occur_in(words(OTHER))
+    assert found.occur_in(words_of(SENTENCE))
+    assert found.occur_in(words_of(OTHER))
 
 
 def test_the_fingerprint_is_of_the_contents_alone(tmp_path: Path) -> None:
@@ -123,8 +120,8 @@ def test_the_fingerprint_is_of_the_contents_alone(tmp_path: Path) -> None:
 def test_it_can_be_sent_to_another_process(made_up: BenchmarkNgrams) -> None:
     copy = pickle.loads(pickle.dumps(made_up))
     assert copy.fingerprint == made_up.fingerprint
-    assert copy.occur_in(words(SENTENCE))
-    assert not copy.occur_in(words(SENTENCE.replace("dancing", "singing")))
+    assert copy.occur_in(words_of(SENTENCE))
+    assert not copy.occur_in(words_of(SENTENCE.replace("dancing", "singing")))
 
 
 def test_no_file_matches(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.data.cleaning.dedupe import HASHES, choose_bands, sign_texts
+from proofs.columns import make_words
 from tests.cram.data.cleaning.duplicates import find, jaccard, sign
-from tests.cram.data.cleaning.plain_words import make_words
 
 ROOT = Path(__file__).parents[4]
 WORDS = [f"w{number}" for number in range(5000)]
@@ -84,7 +84,7 @@ def test_the_share_of_equal_hashes_estimates_the_jaccard_similarity() -> None:
 def test_signatures_are_the_same_in_every_process() -> None:
     code = (
         "from hashlib import sha256\nfrom cram.data.cleaning.dedupe import sign_texts\n"
-        "from tests.cram.data.cleaning.plain_words import make_words\n"
+        "from proofs.columns import make_words\n"
         "texts = [[f'w{i * k % 97}' for i in range(k)] for k in range(1, 300)]\n"
         "found = sign_texts(make_words(texts))\nprint(*(sha256(array.tobytes()).hexdigest()[:16] for array in found))"
     )
