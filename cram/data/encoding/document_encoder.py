@@ -112,7 +112,7 @@ class _LoadedTokenizer:
             return self._frame_documents(np.empty(0, self._dtype), np.zeros(len(texts), np.int64))
         joined, starts = boundaries.cut(joined, (ends - sizes)[nonempty])
         words, numbers = _find_distinct(joined, starts)
-        ids, first, counts = self._look_up(words)
+        ids, first, counts = self._look_up(words, len(numbers))
         lengths = counts[numbers]
         # The ids of a text end where those of its last word do.
         last_words = np.searchsorted(starts, ends[nonempty])
@@ -121,9 +121,10 @@ class _LoadedTokenizer:
         text_lengths[nonempty] = np.diff(id_ends, prepend=0)
         return self._frame_documents(gather(ids, first[numbers], lengths), text_lengths)
 
-    def _look_up(self, words: list[bytes]) -> tuple[Ids, Lengths, Lengths]:
+    def _look_up(self, words: list[bytes], occurrences: int) -> tuple[Ids, Lengths, Lengths]:
         """The ids of distinct words, close together, which is faster to gather from than the whole table."""
         assert self.table is not None
+        self.table.occurrences += occurrences
         ids, starts, lengths = self.table.look_up(words)
         return gather(ids, starts, lengths).astype(self._dtype), np.cumsum(lengths) - lengths, lengths
 

@@ -25,6 +25,10 @@ class WordTable:
     Args:
         capacity: how many words are remembered, of both generations together.
         encode: returns the ids of each of some words.
+
+    Attributes:
+        occurrences: words of texts that were looked up so far, each as often as it occurs.
+        encoded: words that the tokenizer was asked for.
     """
 
     def __init__(self, capacity: int, encode: Callable[[list[bytes]], list[list[int]]]) -> None:
@@ -32,7 +36,7 @@ class WordTable:
         self._encode = encode
         self._young = _Generation()
         self._old = _Generation()
-        self.encoded = 0
+        self.occurrences = self.encoded = 0
 
     def __len__(self) -> int:
         """Return how many words are remembered."""
