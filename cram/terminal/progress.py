@@ -10,25 +10,58 @@ LINE_INTERVAL = 10.0  # seconds between two plain lines of one stage
 
 
 class Stage:
-    """A piece of work whose progress is counted. `Progress.stage` makes it."""
+    """A piece of work whose progress is counted. `Progress.stage` makes it.
+
+    The speed, and the time that is left, are counted from the first call of `advance` on. What the first call counts
+    may have been done before a restart, and the time before it includes the start of processes.
+
+    Attributes:
+        name: what is done.
+        total: how many units it is; None if unknown.
+        unit: in which the progress is counted.
+        done: units, never more than `total`.
+    """
 
     def __init__(self, name: str, total: int | None, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self.start_time = self._last_printed = time.monotonic()
+        self._first: tuple[int, float] | None = None  # units and time of the first call of advance
 
     def advance(self, amount: int) -> None:
         """Count `amount` more units as done."""
-        self.done += amount
+        self._count(amount)
         if time.monotonic() - self._last_printed >= LINE_INTERVAL:
             self._last_printed = time.monotonic()
-            share = f" ({self.done / self.total:.0%})" if self.total else ""
-            print(f"{self.name}: {_format_count(self.done)} {self.unit}{share}", flush=True)
+            print(f"{self.name}: {self.describe()}", flush=True)
+
+    def describe(self) -> str:
+        """Describe how far the work is: units, share, speed and the time that is left, as far as they are known."""
+        figures = f"{_format_count(self.done)} {self.unit}"
+        if self.total:
+            figures += f" ({100 * self.done // self.total}%)"
+        done_first, start = self._first or (0, self.start_time)
+        counted, seconds = self.done - done_first, time.monotonic() - start
+        if counted <= 0 or seconds <= 0:
+            return figures
+        speed = counted / seconds
+        figures += f", {_format_speed(speed, self.unit)}"
+        if self.total and self.done < self.total:
+            figures += f", {format_duration((self.total - self.done) / speed)} left"
+        return figures
 
     def finish(self) -> None:
-        """Print how much was done and how long it took."""
+        """Print how much was done and how long it took. The work is done, even if a limit has ended it early."""
         seconds = time.monotonic() - self.start_time
-        print(f"{self.name}: {_format_count(self.done)} {self.unit} in {seconds:.1f} s", flush=True)
+        share = " (100%)" if self.total else ""
+        print(f"{self.name}: {_format_count(self.done)} {self.unit}{share} in {seconds:.1f} s", flush=True)
+
+    def _count(self, amount: int) -> None:
+        self.done += amount
+        if self.total is not None:
+            self.done = min(self.done, self.total)
+        if self._first is None:
+            self._first = self.done, time.monotonic()
 
 
 class _BarStage(Stage):
@@ -40,9 +73,13 @@ class _BarStage(Stage):
         self._task = bar.add_task(name, total=total)
 
     def advance(self, amount: int) -> None:
-        self.done += amount
-        description = f"{self.name}: {_format_count(self.done)} {self.unit}"
-        self._bar.update(self._task, advance=amount, description=description)
+        self._count(amount)
+        self._bar.update(self._task, completed=self.done, description=f"{self.name}: {self.describe()}")
+
+    def fill(self) -> None:
+        """Move the bar to its end, where a limit has ended the work early."""
+        if self.total is not None:
+            self._bar.update(self._task, completed=self.total)
 
 
 class Progress:
@@ -58,17 +95,19 @@ class Progress:
     @contextmanager
     def stage(self, name: str, total: int | None, unit: str) -> Iterator[Stage]:
         """Show a piece of work of `total` units, None if unknown. The `with` block calls `advance`."""
+        stage: Stage
         if not self.terminal:
             stage = Stage(name, total, unit)
             yield stage
         else:
-            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
             with Bar(*columns, transient=True) as bar:
-                stage = _BarStage(name, total, unit, bar)
+                stage = bar_stage = _BarStage(name, total, unit, bar)
                 yield stage
+                bar_stage.fill()
         stage.finish()
 
 
@@ -135,6 +174,13 @@ def format_duration(seconds: float) -> str:
 def format_tokens(number: float) -> str:
     """Format a number of tokens as `1.42 M`, or as `640,000` below a million."""
     return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number:,.0f}"
+
+
+def _format_speed(speed: float, unit: str) -> str:
+    """Format a speed as `12.3 MB/s`, or as `730 documents/s` or `0.4 updates/s` for other units."""
+    if unit == "bytes":
+        return f"{speed / 1e6:,.1f} MB/s"
+    return f"{_format_count(round(speed)) if speed >= 10 else f'{speed:.1f}'} {unit}/s"
 
 
 def _format_count(number: int) -> str:

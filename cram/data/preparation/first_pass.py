@@ -177,7 +177,7 @@ class _Chunks:
     """Chunks of a plan's documents, each with the plan's state after it and how far the progress bar moves.
 
     Attributes:
-        total: the length of the progress bar in bytes; None if it is not known.
+        total: the length of the progress bar in bytes; None if it is not known, then the bytes of text are shown.
     """
 
     def __init__(self, plan: ReadingPlan, parts: list[SourcePart], limit: int | None) -> None:
@@ -189,7 +189,7 @@ class _Chunks:
     def __iter__(self) -> Iterator[tuple[list[LocatedDocument], tuple[dict[str, Any], int]]]:
         shown = 0
         for chunk in split_into_chunks((located.document.text, located) for located in self._plan):
-            position = int(self._share_read() * (self.total or 0))
+            position = int(self._share_read() * self.total) if self.total else self._plan.state.bytes
             yield chunk, (self._plan.state.to_json(), max(0, position - shown))
             shown = max(position, shown)
 

@@ -1,6 +1,13 @@
+import re
+from contextlib import redirect_stdout
+from io import StringIO
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import rich.progress
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cram.terminal import progress as console
 from cram.terminal.progress import BudgetBar, Progress, format_duration, format_tokens
@@ -35,24 +42,76 @@ def test_a_stage_says_a_plain_line_every_ten_seconds_and_one_at_the_end(
             time.now += 6
             stage.advance(1_000_000)
     assert capsys.readouterr().out.splitlines() == [
-        "tokens: 2.0M tokens (50%)",
-        "tokens: 4.0M tokens (100%)",
-        "tokens: 4.0M tokens in 24.0 s",
+        "tokens: 2.0M tokens (50%), 166.7k tokens/s, 0:12 left",
+        "tokens: 4.0M tokens (100%), 166.7k tokens/s",
+        "tokens: 4.0M tokens (100%) in 24.0 s",
     ]
+
+
+def test_what_was_done_before_a_restart_has_no_speed(time: Time, capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(terminal=False).stage("scanning", 100_000_000, "bytes") as stage:
+        time.now += 3
+        stage.advance(40_000_000)  # earlier, or while processes were started
+        time.now += 10
+        stage.advance(20_000_000)
+    assert capsys.readouterr().out.splitlines() == [
+        "scanning: 60.0M bytes (60%), 2.0 MB/s, 0:20 left",
+        "scanning: 60.0M bytes (100%) in 13.0 s",
+    ], "a limit has ended it early"
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), max_size=20), st.none() | st.integers(0, 300))
+def test_percentages_never_fall_and_end_at_100(steps: list[tuple[int, int]], total: int | None) -> None:
+    hand = Time()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setattr(console, "time", SimpleNamespace(monotonic=hand))
+        with Progress(terminal=False).stage("reading", total, "documents") as stage:
+            for seconds, amount in steps:
+                hand.now += seconds
+                stage.advance(amount)
+    lines = out.getvalue().splitlines()
+    shares = [int(share) for line in lines for share in re.findall(r"\((\d+)%\)", line)]
+    assert len(shares) == (len(lines) if total else 0)
+    assert shares == sorted(shares) and all(share <= 100 for share in shares)
+    assert not total or shares[-1] == 100
+    assert stage.done == (sum(amount for _, amount in steps) if total is None else min(total, stage.done))
+    assert all("left" not in line for line in lines if not total or "(100%)" in line)
+
+
+def test_a_bar_ends_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []
+
+    class Bar(rich.progress.Progress):
+        def __exit__(self, *args: Any) -> None:
+            bars.append(self.tasks[0])
+            super().__exit__(*args)
+
+    monkeypatch.setattr(rich.progress, "Progress", Bar)
+    with Progress(terminal=True).stage("reading", 50, "documents") as stage:
+        stage.advance(20)
+    with Progress(terminal=True).stage("reading", None, "documents") as stage:
+        stage.advance(20)
+    assert [(bar.completed, bar.total) for bar in bars] == [(50, 50), (20, None)]
 
 
 def test_a_stage_of_unknown_length_has_no_share(time: Time, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(terminal=False).stage("reading", None, "documents") as stage:
         time.now += 10
         stage.advance(12_345)
-    assert capsys.readouterr().out.splitlines() == ["reading: 12.3k documents", "reading: 12.3k documents in 10.0 s"]
+        time.now += 10
+        stage.advance(12_345)
+    assert capsys.readouterr().out.splitlines() == [
+        "reading: 12.3k documents",
+        "reading: 24.7k documents, 1234 documents/s",
+        "reading: 24.7k documents in 20.0 s",
+    ]
 
 
 def test_output_that_is_no_terminal_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress().stage("reading", 3, "documents") as stage:
         stage.advance(3)
     out = capsys.readouterr().out
-    assert out.startswith("reading: 3 documents in ")
+    assert out.startswith("reading: 3 documents (100%) in ")
     assert "\x1b" not in out
 
 
@@ -69,7 +128,7 @@ def test_on_a_terminal_a_bar_moves_and_the_end_is_said(capsys: pytest.CaptureFix
             for _ in range(5):
                 stage.advance(1)
         assert stage.done == 5
-        assert "reading: 5 documents in" in capsys.readouterr().out
+        assert f"reading: 5 documents{' (100%)' if total else ''} in" in capsys.readouterr().out
 
 
 def test_training_says_where_it_stands_every_ten_seconds_and_at_the_end(

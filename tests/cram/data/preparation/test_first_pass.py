@@ -219,6 +219,15 @@ def test_progress_reaches_its_total_when_a_pass_is_continued(tmp_path: Path, lim
     assert report.done == report.total
 
 
+def test_a_source_of_unknown_size_shows_how_much_text_was_read(tmp_path: Path) -> None:
+    report, source = Report(), corpus(tmp_path / "corpus", [mixed(1, 15), mixed(2, 5)])
+    for part in source.parts:
+        part.size = 0
+    done = Segments(tmp_path / "done")
+    done.scan(source, None, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
+    assert report.total is None and report.done == done.joined("bytes").sum() > 0
+
+
 def test_progress_reaches_its_total_if_the_source_ends_before_the_limit(tmp_path: Path) -> None:
     report = Report()
     source = corpus(tmp_path / "corpus", [mixed(1, 15), mixed(2, 5)])
