@@ -130,6 +130,15 @@ class DataConfig:
     processes: int | None = key(
         None, "processes that prepare the data (null: one per core)", "processes", least=1, most=1024, identifies=False
     )
+    engine: Literal["local", "ray"] = key(
+        "local", "where the data is prepared: processes on this machine, or tasks on a Ray cluster", identifies=False
+    )
+    address: str = key(
+        "auto",
+        "with data.engine=ray: HOST:PORT of the cluster's head; auto for the cluster that this machine belongs to; or "
+        "local, which starts Ray on this machine",
+        identifies=False,
+    )
     word_table: int = key(
         WORD_TABLE,
         "words that each preparing process remembers with their tokens, so that it tokenizes them once (0: none)",

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from cram.data.cleaning.held_out_split import HeldOutTexts
 from cram.data.preparation.chunks import split_into_chunks
+from cram.data.preparation.engine import Engine
 from cram.data.preparation.samples import Sample
 from cram.data.preparation.scan import Arrays, Scanner, ScanResult
-from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import map_sealed_arrays, read_if_intact, write_sealed_arrays
 from cram.data.text.document import LocatedDocument, Location
 from cram.data.text.reading_plan import ReadingPlan, ReadingState
@@ -80,14 +80,14 @@ class Segments:
         is_before = (part < cursor.part) | ((part == cursor.part) & (self.joined("record") <= cursor.record))
         return int(sizes.sum()), int((sizes * is_before).sum())
 
-    def scan(self, source: Source, limit: int | None, scanner: Scanner, processes: int, progress: Progress) -> None:
+    def scan(self, source: Source, limit: int | None, scanner: Scanner, engine: Engine, progress: Progress) -> None:
         """Scan the documents that are in no segment yet.
 
         Args:
             source: what is scanned.
             limit: bytes of text after which the pass ends; None scans everything.
             scanner: scans chunks of documents.
-            processes: in how many processes.
+            engine: where it is done.
             progress: shows how far the pass is.
         """
         if self.complete:
@@ -96,7 +96,7 @@ class Segments:
         plan = ReadingPlan(source, limit, ReadingState(**standing) if standing else None)
         chunks = _Chunks(plan, source.parts, limit)
         segment, segment_start = ScanResult(), standing
-        with progress.stage("scanning", chunks.total, "bytes") as stage, Workers(scanner, processes) as workers:
+        with progress.stage("scanning", chunks.total, "bytes") as stage, engine.start(scanner) as workers:
             for (standing, advance), result in workers.map(chunks):
                 segment.add(result)
                 if _is_full(segment_start, standing):

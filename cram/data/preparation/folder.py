@@ -18,7 +18,18 @@ from cram.files.atomic import to_json
 from cram.files.lock import take_lock, wait_for_lock
 
 # Settings that do not change the shards.
-NOT_CONTENT = ("source", "dir", "epochs", "subset_tokens", "order", "on_error", "processes", "word_table")
+NOT_CONTENT = (
+    "source",
+    "dir",
+    "epochs",
+    "subset_tokens",
+    "order",
+    "on_error",
+    "processes",
+    "word_table",
+    "engine",
+    "address",
+)
 SLUG_LENGTH = 48  # characters of a folder's name that come from the source
 
 

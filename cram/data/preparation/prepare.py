@@ -23,6 +23,7 @@ from cram.config.data import DataConfig
 from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.engine import choose_engine
 from cram.data.preparation.estimate import ESTIMATE, MARGIN, tell_estimate
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
@@ -35,7 +36,6 @@ from cram.data.preparation.second_pass import SLOW_TOKENIZER, DocumentTokenizer,
 from cram.data.preparation.statistics import STATISTICS, collect_samples, summarize_documents
 from cram.data.preparation.stopwatch import TIMING
 from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
-from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import read_if_intact
 from cram.data.shards.order import write_orders
 from cram.data.shards.pack import make_packer
@@ -48,10 +48,9 @@ from cram.errors import CramError
 from cram.files.atomic import sha256_bytes, to_json
 from cram.files.limits import report_disk_errors
 from cram.files.sealed import read_sealed, write_sealed
-from cram.machine.host import cores, peak_host_memory, release_memory
+from cram.machine.host import peak_host_memory, release_memory
 from cram.terminal.progress import Progress
 
-SMALL_BYTES = 16_000_000  # smaller sources are done before further processes would have started
 HELD_OUT_INDEX = "held_out_ids.safetensors"
 JOURNAL = "journal"  # what the stages keep so that they can be continued; removed when the shards are complete
 
@@ -119,18 +118,24 @@ class _Preparation:
         self._split = WordSplitter(None)
         self._rates: list[GroupRate] = []
         size = sum(part.size for part in source.parts)
-        self._processes = data.processes or (1 if 0 < size < SMALL_BYTES else cores())
+        self._engine = choose_engine(data, size, folder)
 
     def run(self) -> None:
         """Do the stages that are not done yet, and give the folder its final name.
 
         Raises:
-            CramError: no document is left to train on, the source or the tokenizer is at fault, or the disk is full.
+            CramError: no document is left to train on, the source, the tokenizer or the cluster is at fault, or the
+                disk is full.
         """
+        with self._engine:  # entered first, because a cluster at fault must leave nothing behind
+            self._do_stages()
+        self._folder.rename(self._final_folder)
+
+    def _do_stages(self) -> None:
         if self._journal.is_dir():
             print(f"continuing the preparation of {self._final_folder}", flush=True)
         else:
-            estimate = tell_estimate(self._source, self._data, self._tokenizer, self._processes)
+            estimate = tell_estimate(self._source, self._data, self._tokenizer, self._engine.processes)
             self._journal.mkdir(parents=True)
             if estimate:
                 write_sealed(self._journal / ESTIMATE, estimate)
@@ -152,7 +157,6 @@ class _Preparation:
         with self._timed("orders"):
             write_orders(ShardSet.open(self._folder))
         self._write_timing(scanned.seconds, rows.counts.seconds)
-        self._folder.rename(self._final_folder)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -165,7 +169,7 @@ class _Preparation:
         """Load or trains the tokenizer."""
         source, data = self._source, self._data
         try:
-            vocabulary = make_vocabulary(source, data, self._tokenizer, self._journal, self._progress, self._processes)
+            vocabulary = make_vocabulary(source, data, self._tokenizer, self._journal, self._progress, self._engine)
             self._split = WordSplitter(serialize_normalizer(Tokenizer.from_str(vocabulary.definition).normalizer))
             self._rates = measure_groups(source, data, vocabulary.definition, self._split, self._journal)
             return vocabulary
@@ -179,7 +183,7 @@ class _Preparation:
         size = bytes_to_scan(self._source, self._data.tokens, self._rates, vocabulary.bytes_per_token)
         limit = None if size is None else int(size * MARGIN)
         source = self._source.balanced([rate.read for rate in self._rates])
-        segments.scan(source, limit, Scanner(self._data, self._split), self._processes, self._progress)
+        segments.scan(source, limit, Scanner(self._data, self._split), self._engine, self._progress)
         if not sum(segments.taken):
             raise self._nothing_left(0, 0)
         return segments
@@ -200,20 +204,22 @@ class _Preparation:
         data, definition = self._data, vocabulary.definition
         tokenizer = Tokenizer.from_str(definition)
         pad = SpecialTokens.of(tokenizer).pad
-        writer = ShardWriter(self._folder, data.seq_len, padded_vocabulary_size(tokenizer), pad)
+        writer = ShardWriter(self._folder, data.seq_len, padded_vocabulary_size(tokenizer), pad, self._engine.call)
         kept = decision.fates == Fate.KEPT
         shares, limit = self._share_tokens(segments, kept)
         packer = make_packer(data.packing, data.seq_len, pad)
         rows = RowWriter(self._journal, writer, packer, data.seq_len, shares, limit)
         with_excerpt = {number for pair in decision.pairs for number in pair[:2]}
         documents = KeptDocumentReader(self._source.parts, kept, segments.taken, with_excerpt, rows.cursor)
-        tokenize = DocumentTokenizer(definition, data.filters, self._journal / HELD_OUT_INDEX, data.word_table)
+        tokenize = DocumentTokenizer(
+            definition, data.filters, (self._journal / HELD_OUT_INDEX).absolute(), data.word_table
+        )
         if tokenize.is_slow:
             print(SLOW_TOKENIZER, flush=True)
         total, packed_before = segments.kept_bytes(kept, rows.cursor)
         with (
             self._progress.stage("tokenizing and packing", total, "bytes") as stage,
-            Workers(tokenize, self._processes) as workers,
+            self._engine.start(tokenize) as workers,
         ):
             stage.advance(packed_before)
             for note, tokenized in workers.map(documents):
@@ -294,7 +300,7 @@ class _Preparation:
     def _write_timing(self, scan_seconds: dict[str, float], pack_seconds: dict[str, float]) -> None:
         """Write `timing.json`, which reports show. It differs between runs, so no reader of the shards uses it."""
         timing = {
-            "processes": self._processes,
+            "processes": self._engine.processes,
             "wall_seconds": self._wall_seconds,
             "peak_bytes": peak_host_memory(),
             "scan_seconds": scan_seconds,

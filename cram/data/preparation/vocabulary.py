@@ -14,8 +14,8 @@ from cram.data.cleaning.dedupe import sign_texts
 from cram.data.cleaning.held_out_split import choose_held_out, hash_text
 from cram.data.cleaning.word_hashes import WordSplitter, serialize_normalizer
 from cram.data.preparation.chunks import split_into_chunks
+from cram.data.preparation.engine import Engine, LocalEngine
 from cram.data.preparation.language import language_warnings
-from cram.data.preparation.workers import Workers
 from cram.data.shards.mapped_arrays import read_if_intact
 from cram.data.special_tokens import SpecialTokens
 from cram.data.text.document import byte_size
@@ -83,7 +83,7 @@ def make_vocabulary(
     chosen: TokenizerSource,
     folder: Path,
     progress: Progress,
-    processes: int = 1,
+    engine: Engine | None = None,
 ) -> Vocabulary:
     """Load the chosen tokenizer, or train one on documents that are not held out.
 
@@ -93,7 +93,7 @@ def make_vocabulary(
         chosen: the tokenizer to load, or how to train one.
         folder: where the result is kept, and read from if it is there.
         progress: shows the training.
-        processes: how many judge the documents of the sample.
+        engine: where the documents of the sample are judged; by default in this process.
 
     Raises:
         CramError: there is too little text, or the tokenizer is at fault.
@@ -104,7 +104,7 @@ def make_vocabulary(
     if chosen.path is None:
         with progress.stage("training the tokenizer", None, "bytes") as stage:
             split = WordSplitter(serialize_normalizer(make_normalizer(wordpiece)))
-            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split, processes)
+            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split, engine)
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(bytes_read)
     else:
@@ -154,7 +154,7 @@ class _SampleJudge:
 
 
 def _sample_texts(
-    source: Source, limit: int, data: DataConfig, split: WordSplitter, processes: int = 1
+    source: Source, limit: int, data: DataConfig, split: WordSplitter, engine: Engine | None = None
 ) -> tuple[list[str], int]:
     """Read a sample of the source, and take the texts that are neither held out nor dropped by a filter.
 
@@ -169,7 +169,7 @@ def _sample_texts(
     kept: list[_SampleDocument] = []
     documents = 0
     judge = _SampleJudge(Cleaner(data.filters, split))
-    with Workers(judge, processes if limit >= SMALL_SAMPLE else 1) as workers:
+    with (engine if engine and limit >= SMALL_SAMPLE else LocalEngine(1)).start(judge) as workers:
         for count, judged in workers.map((chunk, len(chunk)) for chunk in chunks):
             documents += count
             kept += judged

@@ -9,7 +9,7 @@ tokenizer.json            the tokenizer of the rows
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from cram.data.shards.mapped_arrays import map_arrays
+from cram.data.shards.shard_file import call_here, remove_temporary_shards, write_shard
 from cram.errors import CramError
 from cram.files.atomic import read_json, sha256_bytes, sha256_file, to_json, write_atomic
 from cram.files.sealed import read_sealed, write_sealed
@@ -58,10 +59,14 @@ class ShardWriter:
         seq_len: tokens of a row.
         vocab_size: tokens are stored as uint16 if every id fits, else as int32.
         pad_id: the id of padding, which is not counted as a token.
+        call: calls a function with arguments, perhaps in another process; shards are written by it.
     """
 
-    def __init__(self, folder: Path, seq_len: int, vocab_size: int, pad_id: int) -> None:
+    def __init__(
+        self, folder: Path, seq_len: int, vocab_size: int, pad_id: int, call: Callable[..., Any] = call_here
+    ) -> None:
         self._folder = folder
+        self._call = call
         self._seq_len = seq_len
         self._pad_id = pad_id
         self._token_dtype = np.uint16 if vocab_size <= 1 << 16 else np.int32
@@ -97,11 +102,12 @@ class ShardWriter:
         if not self.buffered:
             return
         tokens, documents = (np.concatenate(parts) for parts in zip(*self._buffer, strict=True))
-        document_dtype = np.uint8 if documents.max() < 1 << 8 else np.uint16
-        data = save({"tokens": tokens, "documents": documents.astype(document_dtype, copy=False)})
         name = f"shard-{len(self._shards):05}.safetensors"
-        self.write_file(name, data)
-        self._shards.append({"file": name, "rows": len(tokens), "bytes": len(data)})
+        temporary, size, self._files[name] = self._call(
+            write_shard, (self._folder / name).absolute(), tokens, documents
+        )
+        (self._folder / temporary).replace(self._folder / name)
+        self._shards.append({"file": name, "rows": len(tokens), "bytes": size})
         self._buffer, self.buffered = [], 0
 
     def write_file(self, name: str, data: bytes) -> None:
@@ -125,6 +131,7 @@ class ShardWriter:
             lengths: int64, how many documents have each number of tokens.
         """
         self.flush()
+        remove_temporary_shards(self._folder)
         lines = (to_json({"text": document.text, "hash": document.hash}) + "\n" for document in held_out)
         self._counts[self._pad_id] = 0
         self.write_file(TOKENIZER, tokenizer)

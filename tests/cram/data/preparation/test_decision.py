@@ -15,6 +15,7 @@ from cram.data.cleaning.held_out_split import hash_text
 from cram.data.preparation import chunks, first_pass
 from cram.data.preparation import decision as module
 from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.engine import LocalEngine
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.scan import Scanner
@@ -69,7 +70,7 @@ def scanned(folder: Path, parts: list[list[str]], config: DataConfig) -> Segment
     for number, texts in enumerate(parts):
         (folder / f"{number}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     done = Segments(folder)
-    done.scan(open_source(f"{folder}/*.jsonl"), None, Scanner(config), 1, REPORT)
+    done.scan(open_source(f"{folder}/*.jsonl"), None, Scanner(config), LocalEngine(1), REPORT)
     return done
 
 
@@ -156,7 +157,7 @@ def test_the_first_by_location_is_kept_even_if_it_was_scanned_later(tmp_path: Pa
         lines = (json.dumps({"text": text, "more": more}) + "\n" for text in texts)
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
     done = Segments(tmp_path)
-    done.scan(open_source(f"{tmp_path}/*.jsonl"), sum(map(len, first + later)), Scanner(HALF), 1, REPORT)
+    done.scan(open_source(f"{tmp_path}/*.jsonl"), sum(map(len, first + later)), Scanner(HALF), LocalEngine(1), REPORT)
     assert not (np.diff(done.order) > 0).all()
     assert fates(decide_fates(done, HALF, tmp_path, REPORT)) == ["kept"] * 6 + ["near", "exact", "near", "held_out"]
 

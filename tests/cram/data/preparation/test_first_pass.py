@@ -12,6 +12,7 @@ import pytest
 
 from cram.config.data import DataConfig, DedupeConfig
 from cram.data.preparation import chunks, first_pass
+from cram.data.preparation.engine import LocalEngine
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.scan import Scanner
@@ -96,7 +97,7 @@ def outcome(done: Segments) -> dict[str, Any]:
 
 def straight(folder: Path, source: Source, limit: int | None = None, processes: int = 1) -> Segments:
     done = Segments(folder)
-    done.scan(source, limit, Scanner(CONFIG), processes, Report())  # type: ignore[arg-type]
+    done.scan(source, limit, Scanner(CONFIG), LocalEngine(processes), Report())  # type: ignore[arg-type]
     assert done.complete
     return done
 
@@ -115,7 +116,7 @@ def interrupted(folder: Path, make: Callable[[], Source], limit: int | None, kil
             for function in ("write_sealed_arrays", "write_sealed"):
                 patch.setattr(first_pass, function, told(getattr(first_pass, function), event))
             try:
-                Segments(folder).scan(make(), limit, Scanner(CONFIG), 1, Report(event))  # type: ignore[arg-type]
+                Segments(folder).scan(make(), limit, Scanner(CONFIG), LocalEngine(1), Report(event))  # type: ignore[arg-type]
             except Killed:
                 continue
         return times
@@ -191,7 +192,7 @@ def test_if_no_document_is_held_out_the_lowest_of_all_segments_is(tmp_path: Path
     done = Segments(tmp_path / "whole")
     texts = [mixed(1, 15), mixed(2, 5)]
     source = corpus(tmp_path / "corpus", texts)
-    done.scan(source, None, Scanner(DataConfig(held_out=0.0)), 1, Report())  # type: ignore[arg-type]
+    done.scan(source, None, Scanner(DataConfig(held_out=0.0)), LocalEngine(1), Report())  # type: ignore[arg-type]
     kept = done.joined("fate") == Fate.KEPT
     hashes = done.joined("hash")[kept]
     flat = np.array([text for some in texts for text in some])[kept]
@@ -212,7 +213,7 @@ def test_progress_reaches_its_total_when_a_pass_is_continued(tmp_path: Path, lim
         source = corpus(tmp_path / "corpus", texts)
         done = Segments(tmp_path / "done")
         with suppress(Killed):
-            done.scan(source, limit, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
+            done.scan(source, limit, Scanner(CONFIG), LocalEngine(1), report)  # type: ignore[arg-type]
         assert done.maps("part") and done.complete == (stop > 6)
     disk = sum(part.size for part in source.parts)
     assert report.total == min(limit or disk, disk)
@@ -232,7 +233,7 @@ def test_progress_reaches_its_total_if_the_source_ends_before_the_limit(tmp_path
     report = Report()
     source = corpus(tmp_path / "corpus", [mixed(1, 15), mixed(2, 5)])
     done = Segments(tmp_path / "done")
-    done.scan(source, 10**9, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
+    done.scan(source, 10**9, Scanner(CONFIG), LocalEngine(1), report)  # type: ignore[arg-type]
     assert done.exhausted and report.done == report.total == sum(part.size for part in source.parts)
 
 
@@ -261,13 +262,13 @@ def test_a_complete_pass_is_not_repeated(tmp_path: Path) -> None:
     straight(tmp_path / "whole", source)
     again = Segments(tmp_path / "whole")
     assert again.complete
-    again.scan(source, None, Scanner(CONFIG), 1, None)  # type: ignore[arg-type]
+    again.scan(source, None, Scanner(CONFIG), LocalEngine(1), None)  # type: ignore[arg-type]
 
 
 def test_no_documents_at_all(tmp_path: Path) -> None:
     done = Segments(tmp_path / "none")
     assert not done.complete
-    done.scan(corpus(tmp_path / "corpus", [[], []]), None, Scanner(CONFIG), 1, Report())  # type: ignore[arg-type]
+    done.scan(corpus(tmp_path / "corpus", [[], []]), None, Scanner(CONFIG), LocalEngine(1), Report())  # type: ignore[arg-type]
     assert done.complete and done.taken == [0, 0] and Segments(tmp_path / "none").taken == [0, 0]
     assert not done.totals().samples and not done.totals().held_out.chosen()
     assert done.maps("exact") == []
@@ -282,7 +283,7 @@ def test_only_documents_without_text(tmp_path: Path) -> None:
 def test_signatures_that_were_not_computed_are_none(tmp_path: Path) -> None:
     done = Segments(tmp_path / "whole")
     config = DataConfig(dedupe=DedupeConfig(near=None))
-    done.scan(corpus(tmp_path / "corpus", [mixed(1, 15)]), None, Scanner(config), 1, Report())  # type: ignore[arg-type]
+    done.scan(corpus(tmp_path / "corpus", [mixed(1, 15)]), None, Scanner(config), LocalEngine(1), Report())  # type: ignore[arg-type]
     assert done.maps("minhash") is None
     exact = done.maps("exact")
     assert exact and sum(map(len, exact)) == 15

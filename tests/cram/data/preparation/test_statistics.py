@@ -13,6 +13,7 @@ from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.preparation import chunks
 from cram.data.preparation import statistics as statistics_module
 from cram.data.preparation.decision import Decision, decide_fates
+from cram.data.preparation.engine import LocalEngine
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.first_pass import Segments
 from cram.data.preparation.row_writer import RowWriter
@@ -76,7 +77,7 @@ def prepared(folder: Path, texts: list[list[str]], data: DataConfig) -> Prepared
     flat = [text for some in texts for text in some]
     tokenizer = train_tokenizer(flat, WordPieceConfig(vocab_size=64))
     source, segments = open_source(f"{folder}/*.jsonl"), Segments(folder)
-    segments.scan(source, None, Scanner(data), 1, REPORT)
+    segments.scan(source, None, Scanner(data), LocalEngine(1), REPORT)
     decision = decide_fates(segments, data, folder, REPORT)
     writer, packer = ShardWriter(folder, data.seq_len, 64, 0), make_packer(data.packing, data.seq_len, 0)
     rows = RowWriter(folder, writer, packer, data.seq_len, segments.shares(decision.fates == 0), data.tokens)
@@ -193,7 +194,7 @@ def test_broken_documents_are_counted(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) for text in mixed()[0][:40]]
     (folder / "a.jsonl").write_text("\n".join([*lines, "{", json.dumps({"other": 1})]))
     source, segments = open_source(f"{folder}/*.jsonl", on_error="skip"), Segments(folder)
-    segments.scan(source, None, Scanner(DATA), 1, REPORT)
+    segments.scan(source, None, Scanner(DATA), LocalEngine(1), REPORT)
     decision = decide_fates(segments, DATA, folder, REPORT)
     packer = make_packer("greedy", 32, 0)
     rows = RowWriter(folder, ShardWriter(folder, 32, 64, 0), packer, 32, [1.0] * len(segments.taken), None)

@@ -1,0 +1,1 @@
+"""Preparing data on the nodes of a Ray cluster."""
