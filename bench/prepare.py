@@ -29,9 +29,11 @@ second_pass  Ours is the second pass of a preparation without filters and dedupl
 alone        Tokenization in one process, in text for each CPU second: the library, ours with an empty table of words,
              and ours once more over the same text.
 checkouts    `python -m cram.prepare recipe=bert_24h` with all filters, here and in the checkout `against`: seconds of
-             the whole and of each stage, CPU seconds, the largest process, and whether the shards are the same."""
+             the whole and of each stage, CPU seconds, the largest process, and whether the shards are the same.
+engines      The same command with data.engine=ray, on a cluster of this machine, and with data.engine=local. `work` is
+             the sum of the stages, without the start of the cluster."""
 
-PARTS = ("second_pass", "alone", "checkouts")
+PARTS = ("second_pass", "alone", "checkouts", "engines")
 NO_FILTERS = FilterConfig(
     min_words=0, symbols=None, digits=None, repetition=False, boilerplate=False, compressibility=None
 )
@@ -48,7 +50,7 @@ class PrepareBenchConfig:
     vocab_size: int = key(
         32_768, "entries of the tokenizer, which is trained on the text", "entries", least=64, most=2**20
     )
-    parts: list[str] = key([], f"what is compared, of {', '.join(PARTS)} (empty: all)")
+    parts: list[str] = key([], f"what is compared, of {', '.join(PARTS)} (empty: all but engines)")
     alone_bytes: int | None = key(
         None, "text of the part `alone`, from the beginning of the source (null: all)", "bytes", least=1, most=10**12
     )
@@ -115,6 +117,23 @@ def compare_checkouts(config: PrepareBenchConfig) -> dict[str, Any]:
         CramError: `against` holds no checkout, or a preparation has failed.
     """
     assert config.against is not None
+    sides = {"ours": (ROOT, config.our_words), "against": (check_checkout(config.against), [])}
+    return _compare_preparations(config, sides)
+
+
+def compare_engines(config: PrepareBenchConfig) -> dict[str, Any]:
+    """Prepare with Ray on this machine and with local processes in turns; return both sides and the ratios.
+
+    Raises:
+        CramError: a preparation has failed.
+    """
+    ray = ["data.engine=ray", "data.address=local"]
+    sides = {"ray": (ROOT, [*config.our_words, *ray]), "local": (ROOT, config.our_words)}
+    return _compare_preparations(config, sides)
+
+
+def _compare_preparations(config: PrepareBenchConfig, sides: dict[str, tuple[Path, list[str]]]) -> dict[str, Any]:
+    """Compare two sides, each given by its checkout and the words that only it gets; ratios are first / second."""
     words = [
         "recipe=bert_24h",
         f"data.source={_absolute(config.source)}",
@@ -123,26 +142,30 @@ def compare_checkouts(config: PrepareBenchConfig) -> dict[str, Any]:
         f"wordpiece.vocab_size={config.vocab_size}",
         *config.words,
     ]
-    checkouts = {"ours": ROOT, "against": check_checkout(config.against)}
-    runs = prepare_in_turns(checkouts, {"ours": [*words, *config.our_words], "against": words}, config.rounds)
+    checkouts = {name: checkout for name, (checkout, _) in sides.items()}
+    runs = prepare_in_turns(checkouts, {name: [*words, *more] for name, (_, more) in sides.items()}, config.rounds)
+    first, second = sides
     medians = {name: _medians(side) for name, side in runs.items()}
-    ratios = {name: ours / medians["against"][name] for name, ours in medians["ours"].items()}
+    ratios = {name: value / medians[second][name] for name, value in medians[first].items()}
     for name, ratio in ratios.items():
-        print(f"{name:<12} ours {medians['ours'][name]:10.1f}  against {medians['against'][name]:10.1f}  {ratio:.3f}")
+        values = f"{first} {medians[first][name]:10.1f}  {second} {medians[second][name]:10.1f}"
+        print(f"{name:<12} {values}  ratio {ratio:.3f}")
     files = [run.checksums for side in runs.values() for run in side]
     equal = all(one == files[0] for one in files)
     print("tokenizer and shards of all runs are " + ("the same, byte for byte" if equal else "NOT the same"))
     results = {name: [asdict(run) for run in side] for name, side in runs.items()}
-    return {"words": words, "our_words": config.our_words, **results, "ratios": ratios, "same_shards": equal}
+    own_words = {name: more for name, (_, more) in sides.items()}
+    return {"words": words, "own_words": own_words, **results, "ratios": ratios, "same_shards": equal}
 
 
 def _medians(runs: list[Preparation]) -> dict[str, float]:
-    """Medians of a side: seconds, CPU seconds, MB of the largest process, and seconds of each stage."""
+    """Medians of a side: seconds of the whole and of the stages, CPU seconds, MB of the largest process."""
     stages = {name: statistics.median(run.stages[name] for run in runs) for name in runs[0].stages}
     peaks = [run.peak_bytes / 1e6 for run in runs if run.peak_bytes is not None]
     peak = {"peak MB": statistics.median(peaks)} if peaks else {}
     seconds = statistics.median(run.seconds for run in runs)
-    return {"whole": seconds, "CPU": statistics.median(run.cpu_seconds for run in runs), **peak, **stages}
+    work = statistics.median(sum(run.stages.values()) for run in runs)
+    return {"whole": seconds, "work": work, "CPU": statistics.median(run.cpu_seconds for run in runs), **peak, **stages}
 
 
 def _absolute(source: str) -> str:
@@ -181,6 +204,8 @@ def main(words: list[str]) -> None:
             results["alone"] = compare_alone(config, tokenizer)
         if "checkouts" in parts and config.against is not None:
             results["checkouts"] = compare_checkouts(config)
+        if "engines" in config.parts:
+            results["engines"] = compare_engines(config)
     if config.out is not None:
         import torch
 

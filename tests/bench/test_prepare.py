@@ -13,7 +13,7 @@ import pytest
 from bench import checkouts, prepare
 from bench.bare_tokenization import tokenize_alone
 from bench.checkouts import ROOT, Preparation, prepare_checkout, prepare_in_turns
-from bench.prepare import PrepareBenchConfig, compare_checkouts, main
+from bench.prepare import PrepareBenchConfig, compare_checkouts, compare_engines, main
 from cram.config.data import WordPieceConfig
 from cram.data.wordpiece import train_tokenizer
 from cram.errors import CramError
@@ -57,9 +57,24 @@ def test_other_shards_are_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr(checkouts, "prepare_checkout", run)
     results = compare_checkouts(PrepareBenchConfig("texts", rounds=2, against=str(ROOT), our_words=["x=1"]))
-    assert not results["same_shards"] and results["ratios"] == {"whole": 0.5, "CPU": 1.0, "scan": 1.0}
+    assert not results["same_shards"] and results["ratios"] == {"whole": 0.5, "work": 1.0, "CPU": 1.0, "scan": 1.0}
     assert "NOT the same" in capsys.readouterr().out
     assert given[0] == [*given[1], "x=1"] and f"data.source={Path.cwd() / 'texts'}" in given[0]
+
+
+def test_engines_differ_only_in_their_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+
+    def run(root: Path, words: list[str]) -> Preparation:
+        assert root == ROOT
+        given.append(words)
+        return Preparation(9.0, 1.0, {"scan": 3.0, "pack": 1.0}, None, {"shard": "the same"})
+
+    monkeypatch.setattr(checkouts, "prepare_checkout", run)
+    results = compare_engines(PrepareBenchConfig("texts", rounds=2))
+    assert given[0] == [*given[1], "data.engine=ray", "data.address=local"]
+    assert results["same_shards"] and len(results["ray"]) == len(results["local"]) == 2
+    assert results["ratios"]["work"] == 1.0
 
 
 def test_sides_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +124,10 @@ def test_tokenization_alone_takes_as_much_text_as_asked(text: Path, tmp_path: Pa
     [
         ([], "source= is missing"),
         (["source=x", "size=3"], "unknown key 'size'"),
-        (["source=x", "parts=[third_pass]"], r"parts=\[third_pass\]: not one of second_pass, alone, checkouts"),
+        (
+            ["source=x", "parts=[third_pass]"],
+            r"parts=\[third_pass\]: not one of second_pass, alone, checkouts, engines",
+        ),
         (["source=x", "parts=[checkouts]"], r"give its folder with against=DIR"),
         (["source=x", "against=/"], r"against=/: no file cram/prepare.py in it; give the folder of another checkout"),
     ],
