@@ -1,6 +1,7 @@
 """A file of comma or tab separated values with a header -> its documents."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 
 from cram.data.text.decompression import DamagedFileError
@@ -11,6 +12,9 @@ from cram.data.text.records import no_field_document, text_document
 
 # Characters of a field. A quotation mark that is never closed makes a field of the rest of the file.
 LONGEST_FIELD = 1 << 26
+# With the line ends of Unix, Windows and old Macs. A carriage return alone also ends a row outside of quotation marks,
+# as other readers of such files have it.
+_LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
 
 
 def read_delimited(
@@ -61,7 +65,8 @@ def _read_rows(chunks: Iterable[bytes], delimiter: str, encoding: TextEncoding) 
         nonlocal at_end
         for _, line in number_lines(chunks):
             # A byte that cannot be decoded is only a fault of the row if it is in the text.
-            yield line.decode(encoding.name, "surrogateescape") + "\n"
+            text = line.decode(encoding.name, "surrogateescape") + "\n"
+            yield from _LINES.findall(text) if "\r" in text else [text]
         at_end = True
 
     reader = csv.reader(lines(), delimiter=delimiter)
