@@ -115,11 +115,8 @@ def estimate_preparation(
     speeds = measure_speeds(sample, data, tokenizer, clock)
     if speeds is None:
         return None
-    is_remote = [part.is_remote for part in source.parts]
-    download = None if any(is_remote) and sample.text_bytes is None else 0.0
-    if any(is_remote) and sample.text_bytes:
-        size = sum(part.size for part in source.parts if part.is_remote)
-        download = 2.0 * size / sample.text_bytes  # for each byte of text
+    size = _download_size(source)
+    download = None if size is None else 2 * size / sample.text_bytes if sample.text_bytes else 0.0
     return extrapolate(sample, speeds, data, tokenizer, processes, download)
 
 
@@ -258,6 +255,15 @@ def format_number(number: float) -> str:
     if number >= 999.5e3:
         return f"{number / 1e6:,.1f} million"
     return f"{float(f'{number:.2g}'):,.0f}"
+
+
+def _download_size(source: Source) -> float | None:
+    """Compute how many bytes come over the network when a source is read once; None if it is unknown."""
+    remote = [part.size for part in source.parts if part.is_remote]
+    if all(remote):
+        return float(sum(remote))
+    stated = source.stated_size
+    return stated.download_bytes if stated else None
 
 
 def _share_work(size: float, alone: float, shared: float, processes: int) -> float:

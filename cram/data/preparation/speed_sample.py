@@ -42,7 +42,7 @@ class TextSample:
     Attributes:
         documents: from all sampled parts, each part in proportion to its text.
         parts: how many parts were sampled.
-        text_bytes: bytes (UTF-8) of the whole source, as estimated; None if the parts' sizes are unknown.
+        text_bytes: bytes (UTF-8) of the whole source, as estimated; None if nothing tells its size.
         spread: standard error of `text_bytes`, as a share of it.
         document_bytes: mean bytes of a document.
         read_seconds: for each byte of text.
@@ -121,12 +121,16 @@ def read_sample(source: Source, clock: Clock) -> TextSample | None:
         weight / max(1, sample.text_bytes) * len(sample.documents)
         for weight, sample in zip(weights, samples, strict=True)
     )
+    document_bytes = sum(weights) / max(1.0, documents)
+    text_bytes = sum(weights) if size and len(known) == len(samples) else None
+    if text_bytes is None and (stated := source.stated_size):
+        text_bytes = stated.documents * document_bytes
     return TextSample(
         documents=_thin(samples, weights),
         parts=len(samples),
-        text_bytes=sum(weights) if size and len(known) == len(samples) else None,
+        text_bytes=text_bytes,
         spread=spread,
-        document_bytes=sum(weights) / max(1.0, documents),
+        document_bytes=document_bytes,
         read_seconds=seconds / total,
     )
 

@@ -12,7 +12,7 @@ from cram.data.text.formats import EXTENSIONS
 from cram.data.text.options import ReadingOptions
 from cram.data.text.remote import RemoteFile, first_line, is_address
 from cram.data.text.remote_source import RemotePart
-from cram.data.text.source import Source, SourcePart, hash_content
+from cram.data.text.source import Source, SourcePart, StatedSize, hash_content
 from cram.errors import CramError
 
 PREFIX = "hf:"
@@ -96,6 +96,29 @@ class HubSource(Source):
             return self.revision is not None or Path(self._dataset).is_dir()
         except CramError:
             return False
+
+    @property
+    def stated_size(self) -> StatedSize | None:
+        """The size in the data set's card; None if the card does not say it.
+
+        The card gives one download for all splits. A split's share of it is taken to be its share of the bytes.
+
+        Raises:
+            CramError: if the data set cannot be loaded.
+        """
+        dataset = Dataset(self._dataset, self._config, self._split, self.revision)
+        try:
+            info = _load(dataset)[0].info
+        except Exception as error:  # every loader raises what the library below it raises
+            raise self._load_error(error) from error
+        split = (info.splits or {}).get(self._split)
+        if not split or not split.num_examples:
+            return None
+        download: float | None = 0.0
+        if dataset.revision is not None:
+            total = sum(other.num_bytes or 0 for other in info.splits.values())
+            download = info.download_size * split.num_bytes / total if info.download_size and total else None
+        return StatedSize(split.num_examples, download)
 
     @cached_property
     def revision(self) -> str | None:

@@ -59,6 +59,19 @@ class SourcePart(ABC):
 
 
 @dataclass(frozen=True)
+class StatedSize:
+    """What the publisher of a data set says about its size.
+
+    Attributes:
+        documents: how many there are.
+        download_bytes: that come over the network when it is read once; 0 for a local copy, None if unknown.
+    """
+
+    documents: int
+    download_bytes: float | None
+
+
+@dataclass(frozen=True)
 class PartGroup:
     """Parts of a source that together give a share of the training tokens.
 
@@ -108,6 +121,11 @@ class Source(ABC):
     def reachable(self) -> bool:
         """Whether the fingerprint covers the content, which it does not while the Hub cannot be reached."""
         return True
+
+    @property
+    def stated_size(self) -> StatedSize | None:
+        """What the publisher of a data set says about its size; None where the parts tell it, or nobody does."""
+        return None
 
     @property
     def members(self) -> list[Member]:

@@ -25,7 +25,7 @@ from cram.data.preparation.estimate import (
 from cram.data.preparation.speed_sample import Speeds, TextSample
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.text.document import Document
-from cram.data.text.source import Source, SourcePart
+from cram.data.text.source import Source, SourcePart, StatedSize
 from cram.data.text.sources import open_source
 from cram.errors import CramError
 from tests.cram.data.preparation.small_corpus import WORDPIECE, make, texts, write
@@ -127,6 +127,12 @@ class _Source(Source):
         return ""
 
 
+class _StatedSource(_Source):
+    @property
+    def stated_size(self) -> StatedSize:
+        return StatedSize(10**9, 3e11)
+
+
 def test_remote_parts_are_downloaded_twice() -> None:
     documents = texts(200)
     size = sum(map(len, documents)) // 4
@@ -137,6 +143,14 @@ def test_remote_parts_are_downloaded_twice() -> None:
     unknown = estimate_preparation(_Source([_Part(documents, 0, True)]), data, chosen, 1, 0)
     assert unknown and unknown.download_bytes is None and not unknown.is_whole
     assert "size of the download is unknown" in unknown.describe(10**9)[2]
+    parts: list[SourcePart] = [_Part(documents, 0, True)]
+    stated = estimate_preparation(_StatedSource(parts), data, chosen, 1, 0)
+    assert stated and stated.is_whole and stated.documents == pytest.approx(1e9)
+    assert stated.download_bytes == pytest.approx(6e11)
+    few = estimate_preparation(_StatedSource(parts), replace(data, tokens=10**6), chosen, 1, 0)
+    assert few and few.download_bytes == pytest.approx(6e11 * few.text_bytes / stated.text_bytes)
+    local = estimate_preparation(_Source([_Part(documents, 0)]), data, chosen, 1, 0)
+    assert local and local.download_bytes == 0
 
 
 def test_too_little_text_is_not_measured(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cram.data.text import hub_source
 from cram.data.text.document import Document, OnError
-from cram.data.text.source import Source
+from cram.data.text.source import Source, StatedSize
 from cram.data.text.sources import open_source
 from cram.errors import CramError
 
@@ -165,3 +165,36 @@ def test_the_revision_is_asked_once_and_given_to_the_loader(monkeypatch: pytest.
     assert texts(source) == texts(source) == ["a"] and source.fingerprint() == first
     assert (asked, loaded) == (["some/dataset"], ["revision 1"])
     assert open_source("hf:some/dataset").fingerprint() != first, "of another revision"
+
+
+CARD = """---
+dataset_info:
+  features:
+  - name: text
+    dtype: string
+  splits:
+  - name: train
+    num_bytes: 40000
+    num_examples: 300
+  - name: test
+    num_bytes: 10000
+    num_examples: 30
+  download_size: 20000
+  dataset_size: 50000
+---
+"""
+
+
+def test_the_card_of_a_data_set_tells_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps({"text": "some text"}) + "\n")
+    assert open_source(f"hf:{tmp_path}").stated_size is None
+    (tmp_path / "README.md").write_text(CARD)
+    hub_source._load.cache_clear()
+    assert open_source(f"hf:{tmp_path}").stated_size == StatedSize(300, 0.0), "a local copy is not downloaded"
+    assert open_source(f"hf:{tmp_path}:default:test").stated_size == StatedSize(30, 0.0)
+    stream = hub_source._load(hub_source.Dataset(str(tmp_path), None, "train", None))
+    monkeypatch.setattr(hub_source, "_load", lambda dataset: stream)
+    monkeypatch.setattr(hub_source.HubSource, "revision", "0123abcd")
+    assert open_source("hf:some/dataset").stated_size == StatedSize(300, 16000.0)
+    assert open_source("hf:some/dataset:default:test").stated_size == StatedSize(30, 4000.0)
