@@ -19,13 +19,25 @@ def split_into_chunks(items: Iterable[tuple[str, Item]]) -> Iterator[list[Item]]
     Args:
         items: pairs of a text, whose bytes count, and what belongs into the chunk.
     """
+    return (chunk for chunk, _ in split_by_size((byte_size(text), item) for text, item in items))
+
+
+def split_by_size(items: Iterable[tuple[int, Item]]) -> Iterator[tuple[list[Item], int]]:
+    """Collect items as `split_into_chunks` does.
+
+    Args:
+        items: pairs of the bytes of a text, and what belongs into the chunk.
+
+    Yields:
+        A chunk and the bytes of its texts.
+    """
     chunk: list[Item] = []
-    size = 0
-    for text, item in items:
+    total = 0
+    for size, item in items:
         chunk.append(item)
-        size += byte_size(text)
-        if len(chunk) >= CHUNK_DOCUMENTS or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
+        total += size
+        if len(chunk) >= CHUNK_DOCUMENTS or total >= CHUNK_BYTES:
+            yield chunk, total
+            chunk, total = [], 0
     if chunk:
-        yield chunk
+        yield chunk, total

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from cram.config.data import WORD_TABLE, FilterConfig
 from cram.data.cleaning.cleaner import EMPTY, Cleaner
 from cram.data.encoding.document_encoder import DocumentEncoder
-from cram.data.preparation.chunks import split_into_chunks
+from cram.data.preparation.chunks import split_by_size, split_into_chunks
 from cram.data.preparation.fates import Fate
 from cram.data.preparation.held_out_search import HeldOutIndex, strip_frame
 from cram.data.preparation.samples import Sample, Samples, add_samples, make_sample
@@ -206,9 +206,8 @@ class KeptDocumentReader:
     excerpts: dict[int, Sample] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[list[Document], ChunkNote]]:
-        for chunk in split_into_chunks((located.document.text, located) for located in self._read()):
+        for chunk, progress in split_by_size((byte_size(located.document.text), located) for located in self._read()):
             parts = [location.part for location, _ in chunk]
-            progress = sum(byte_size(document.text) for _, document in chunk)
             note = ChunkNote(parts, chunk[-1].location, self.excerpts, progress)
             self.excerpts = {}
             yield [document for _, document in chunk], note

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, normalizers
 
 from cram.config.data import DataConfig, DedupeConfig, WordPieceConfig
 from cram.data.preparation import prepare
@@ -69,7 +70,7 @@ def test_a_second_preparation_does_nothing(tmp_path: Path, monkeypatch: pytest.M
     data = write(tmp_path, texts())
     made = make(data)
     monkeypatch.setattr(prepare, "_Preparation", None)
-    for other in ({"epochs": 5}, {"order": "likely_first"}, {"processes": 2}, {"on_error": "skip"}):
+    for other in ({"epochs": 5}, {"order": "likely_first"}, {"processes": 2}, {"on_error": "skip"}, {"word_table": 9}):
         assert make(replace(data, **other)).folder == made.folder  # type: ignore[arg-type]
 
 
@@ -91,6 +92,27 @@ def test_another_setting_or_content_gives_another_folder(tmp_path: Path) -> None
     made.append(make(data))
     assert len({shard_set.folder for shard_set in made}) == len(made)
     assert made[0].hash == made[-2].hash, "the same tokenizer, given by path"
+
+
+def test_the_table_of_words_changes_no_byte(tmp_path: Path) -> None:
+    made = [
+        make(replace(write(tmp_path / str(size) / "corpus", texts()), word_table=size)).folder
+        for size in (0, 10, 10**6)
+    ]
+    assert len({folder.name for folder in made}) == 1
+    assert hashes(made[0]) == hashes(made[1]) == hashes(made[2])
+
+
+def test_a_tokenizer_that_cannot_use_the_table_of_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path, texts())
+    tokenizer = Tokenizer.from_file(str(make(data).tokenizer_path))
+    assert "data.word_table" not in capsys.readouterr().out
+    tokenizer.normalizer = normalizers.Sequence([tokenizer.normalizer, normalizers.Strip()])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    made = make(data, tokenizer=str(tmp_path / "tokenizer.json"))
+    assert capsys.readouterr().out.count("data.word_table is not used") == 1
+    assert made.rows and make(replace(data, word_table=0, seq_len=16), tokenizer=str(tmp_path / "tokenizer.json")).rows
+    assert "data.word_table" not in capsys.readouterr().out, "nobody asked for the table"
 
 
 def test_two_preparations_elsewhere_give_the_same_hash(tmp_path: Path) -> None:

@@ -142,6 +142,16 @@ def test_chunks_do_not_matter_and_every_document_is_kept_or_dropped(
     )
 
 
+@pytest.mark.parametrize("word_table", [0, 1, 20])
+def test_the_table_of_words_changes_nothing(definition: str, word_table: int) -> None:
+    texts = [prose(0), DENSE, "", "\u200b", f"{prose(1)}\n{COOKIES}", prose(0)]
+    documents = [Document(text, f"folder/a.jsonl:{number}") for number, text in enumerate(texts)]
+    found = DocumentTokenizer(definition, FILTERS, word_table=word_table)(documents)
+    expected = encoded(definition, texts)
+    assert split(found) == split(expected)
+    assert (found.dropped, found.samples) == (expected.dropped, expected.samples)
+
+
 def test_a_document_tokenizer_can_be_pickled(definition: str) -> None:
     again = pickle.loads(pickle.dumps(DocumentTokenizer(definition, FILTERS)))
     assert split(again([Document(prose(0), "")])) == split(encoded(definition, [prose(0)]))
