@@ -23,7 +23,12 @@ LEAST_DOCUMENTS, LEAST_BYTES = 100, 100_000  # the standard error of 100 documen
 
 def hash_text(text: str) -> int:
     """Return the first 64 bits of a text's sha256 as a number."""
-    return int.from_bytes(sha256(text.encode()).digest()[:8])
+    return hash_content(text.encode())
+
+
+def hash_content(content: bytes) -> int:
+    """Return what `hash_text` does for a text that is given in UTF-8."""
+    return int.from_bytes(sha256(content).digest()[:8])
 
 
 def lies_below_share(hashes: TextHashes, share: float) -> npt.NDArray[np.bool_]:

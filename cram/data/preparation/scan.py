@@ -9,7 +9,7 @@ from cram.config.data import DataConfig
 from cram.data.cleaning.cleaner import Cleaner, Judgement
 from cram.data.cleaning.decontaminate import BenchmarkNgrams
 from cram.data.cleaning.dedupe import HASHES, sign_texts
-from cram.data.cleaning.held_out_split import HeldOutTexts, hash_text, lies_below_share
+from cram.data.cleaning.held_out_split import HeldOutTexts, hash_content, lies_below_share
 from cram.data.cleaning.windows_1252 import find_first_difference
 from cram.data.cleaning.word_hashes import Words, WordSplitter, split_words
 from cram.data.preparation.fates import Fate, FateArray, find_dropped
@@ -85,7 +85,10 @@ class Scanner:
         """Scan a chunk of documents."""
         result, stopwatch = ScanResult(), Stopwatch()
         texts = [document.text for _, document in documents]
-        hashes = np.array([hash_text(text) for text in texts], np.uint64)
+        contents = [text.encode() for text in texts]
+        hashes = np.array([hash_content(content) for content in contents], np.uint64)
+        sizes = np.array([len(content) for content in contents], np.int64)
+        del contents  # as large as the texts
         fates = np.where(lies_below_share(hashes, self._config.held_out), Fate.HELD_OUT, Fate.KEPT).astype(np.uint8)
         stopwatch.lap("hashing")
         judgements = self._cleaner.judge(texts, exempt=set(np.flatnonzero(fates == Fate.HELD_OUT).tolist()))
@@ -106,7 +109,7 @@ class Scanner:
             "record": np.array([location.record for location, _ in documents], np.int64),
             "fate": fates,
             "hash": hashes,
-            "bytes": np.array([byte_size(text) for text in texts], np.int64),
+            "bytes": sizes,
             **self._sign(len(documents), {i: some for i, some in words.items() if len(some)}),
         }
         result.arrays = {name: [array] for name, array in arrays.items()}
