@@ -27,7 +27,7 @@ from cram.data.wordpiece import make_normalizer, train_tokenizer
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes
 from cram.files.sealed import read_sealed, write_sealed
-from cram.terminal.progress import Progress
+from cram.terminal.progress import Progress, Stage
 
 MEASURED_BYTES = 2_000_000  # text on which bytes per token are measured
 LOST_BYTES = 500_000  # text in which lost characters are counted
@@ -92,7 +92,7 @@ def make_vocabulary(
         data: how it is cleaned, and the held-out share.
         chosen: the tokenizer to load, or how to train one.
         folder: where the result is kept, and read from if it is there.
-        progress: shows the training.
+        progress: shows the sample and the training.
         engine: where the documents of the sample are judged; by default in this process.
 
     Raises:
@@ -102,9 +102,10 @@ def make_vocabulary(
         return Vocabulary(**stored)
     wordpiece = chosen.wordpiece
     if chosen.path is None:
+        split = WordSplitter(serialize_normalizer(make_normalizer(wordpiece)))
+        with progress.stage("reading a sample for the tokenizer", None, "bytes") as stage:
+            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split, engine, stage)
         with progress.stage("training the tokenizer", None, "bytes") as stage:
-            split = WordSplitter(serialize_normalizer(make_normalizer(wordpiece)))
-            texts, bytes_read = _sample_texts(source, wordpiece.sample_bytes, data, split, engine)
             tokenizer = train_tokenizer(texts, wordpiece)
             stage.advance(bytes_read)
     else:
@@ -154,7 +155,12 @@ class _SampleJudge:
 
 
 def _sample_texts(
-    source: Source, limit: int, data: DataConfig, split: WordSplitter, engine: Engine | None = None
+    source: Source,
+    limit: int,
+    data: DataConfig,
+    split: WordSplitter,
+    engine: Engine | None = None,
+    stage: Stage | None = None,
 ) -> tuple[list[str], int]:
     """Read a sample of the source, and take the texts that are neither held out nor dropped by a filter.
 
@@ -170,9 +176,11 @@ def _sample_texts(
     documents = 0
     judge = _SampleJudge(Cleaner(data.filters, split))
     with (engine if engine and limit >= SMALL_SAMPLE else LocalEngine(1)).start(judge) as workers:
-        for count, judged in workers.map((chunk, len(chunk)) for chunk in chunks):
+        for (count, size), judged in workers.map((chunk, (len(chunk), sum(map(byte_size, chunk)))) for chunk in chunks):
             documents += count
             kept += judged
+            if stage:
+                stage.advance(size)
     hashes = np.fromiter((document.hash for document in kept), np.uint64, len(kept))
     is_held_out = choose_held_out(hashes, data.held_out)
     held_out = {document.signature for document, chosen in zip(kept, is_held_out, strict=True) if chosen}
