@@ -163,17 +163,18 @@ def extrapolate(
         processes: that the work is shared by.
         download: bytes over the network for each byte of text; None if unknown.
     """
+    cpus = min(cores(), processes + 1) if data.engine == "local" else processes + 1
     bytes_per_token = speeds.bytes_per_token / (1 if tokenizer.path else TRAINED_TOKENS)
     limit = data.tokens and data.tokens * bytes_per_token * MARGIN
     sizes = [size for size in (sample.text_bytes, limit) if size is not None]
     text = min(sizes) if sizes else 1e9
-    tokens = min(text / bytes_per_token, data.tokens or text)
+    tokens = min(text * sample.usable / bytes_per_token, data.tokens or text)
     documents = text / sample.document_bytes
     vocabulary = 0.0
     if not tokenizer.path:
         trained = min(text, tokenizer.wordpiece.sample_bytes)
         growth = max(1.0, trained / speeds.measured_bytes) ** NEW_WORDS_POWER
-        vocabulary = _share_work(trained, sample.read_seconds, speeds.scan, processes) + speeds.train * growth
+        vocabulary = _share_work(trained, sample.read_seconds, speeds.scan, processes, cpus) + speeds.train * growth
     packed = min(text, tokens * bytes_per_token)
     own = packed / processes  # every process meets new words by itself
     new_words = speeds.new_words * max(1.0, own / speeds.measured_bytes) ** NEW_WORDS_POWER / own if own else 0.0
@@ -181,9 +182,9 @@ def extrapolate(
     rows = tokens / data.seq_len
     seconds = {
         "tokenizer": vocabulary,
-        "scan": _share_work(text, sample.read_seconds, speeds.scan, processes),
+        "scan": _share_work(text, sample.read_seconds, speeds.scan, processes, cpus),
         "duplicates": documents * DUPLICATE_SECONDS if data.dedupe.exact or data.dedupe.near else 0.0,
-        "pack": _share_work(packed, reading, speeds.known_words + new_words, processes),
+        "pack": _share_work(packed, reading, speeds.known_words + new_words, processes, cpus),
         "orders": rows * ORDER_SECONDS,
     }
     is_wide = not tokenizer.path and tokenizer.wordpiece.vocab_size > 2**16
@@ -266,7 +267,7 @@ def _download_size(source: Source) -> float | None:
     return stated.download_bytes if stated else None
 
 
-def _share_work(size: float, alone: float, shared: float, processes: int) -> float:
+def _share_work(size: float, alone: float, shared: float, processes: int, cpus: int) -> float:
     """Compute the seconds of a stage.
 
     Args:
@@ -274,8 +275,8 @@ def _share_work(size: float, alone: float, shared: float, processes: int) -> flo
         alone: seconds for each byte that the first process needs.
         shared: seconds for each byte that all processes share.
         processes: how many share it.
+        cpus: on which they and the first process run.
     """
     if processes == 1:
         return size * (alone + shared)
-    cpus = min(cores(), processes + 1)
     return START_SECONDS + size * max(alone, shared / processes, (alone + shared) / cpus)

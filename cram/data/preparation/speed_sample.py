@@ -46,6 +46,7 @@ class TextSample:
         spread: standard error of `text_bytes`, as a share of it.
         document_bytes: mean bytes of a document.
         read_seconds: for each byte of text.
+        usable: share of the text that is packed, because the scarcest source of a list with weights limits the others.
     """
 
     documents: list[Document]
@@ -54,6 +55,7 @@ class TextSample:
     spread: float
     document_bytes: float
     read_seconds: float
+    usable: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def read_sample(source: Source, clock: Clock) -> TextSample | None:
         spread=spread,
         document_bytes=document_bytes,
         read_seconds=seconds / total,
+        usable=_usable_share(source),
     )
 
 
@@ -174,6 +177,14 @@ def measure_speeds(sample: TextSample, data: DataConfig, tokenizer: TokenizerSou
     laps.append(clock())
     scan, first, again = (end - begin for begin, end in pairwise(laps))
     return Speeds(size, size / max(1, tokens), scan / size, train, again / size, max(0.0, first - again))
+
+
+def _usable_share(source: Source) -> float:
+    """Compute which share of a source's text its weights let be packed, taking its size on the disk for its text."""
+    sizes = [part.size for part in source.parts]
+    if len(source.groups) == 1 or not all(sizes):
+        return 1.0
+    return min(sum(sizes[part] for part in group.parts) / group.share for group in source.groups) / sum(sizes)
 
 
 def _choose_parts(parts: list[SourcePart]) -> list[SourcePart]:

@@ -57,6 +57,27 @@ def test_a_token_limit_needs_its_share_of_the_text() -> None:
     assert estimated(DataConfig(tokens=10**12)).tokens == all_text.tokens, "the text does not last for the limit"
 
 
+def test_weights_limit_the_tokens_to_what_the_scarcest_source_allows(tmp_path: Path) -> None:
+    for name, documents in (("a", texts(400)), ("b", texts(100, seed=8))):
+        write(tmp_path / name, documents)
+    data = write(tmp_path / "all", texts(20))
+    names = f"[{{path: {tmp_path}/a/*.jsonl, weight: 0.5}}, {{path: {tmp_path}/b/*.jsonl, weight: 0.5}}]"
+    chosen = TokenizerSource(wordpiece=WORDPIECE)
+    listed, data = open_source(names), replace(data, source=names)
+    found = estimate_preparation(listed, data, chosen, 1, 0)
+    assert found and found.documents == pytest.approx(500)
+    size = sum(map(len, texts(400))) + sum(map(len, texts(100, seed=8)))
+    assert found.text_bytes == pytest.approx(size), "all of it is scanned"
+    made = make(data)
+    assert found.tokens == pytest.approx(made.tokens, rel=0.15)
+
+
+def test_a_cluster_has_other_cores_than_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    here, there = estimated(None, processes=8), estimated(DataConfig(engine="ray"), processes=8)
+    assert there.seconds["scan"] < 0.4 * here.seconds["scan"]
+
+
 def test_without_sizes_a_token_limit_still_tells_all() -> None:
     unknown = replace(SAMPLE, text_bytes=None)
     limited, unlimited = estimated(DataConfig(tokens=12 * 10**9), unknown), estimated(None, unknown)
