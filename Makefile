@@ -25,6 +25,7 @@ proofs: $(STAMP)
 	$(RUN) -m proofs.freeze
 	$(RUN) -m proofs.columns
 	$(RUN) -m proofs.ends
+	$(RUN) -m proofs.cluster
 	$(RUN) -m proofs.signals
 	$(RUN) -m proofs.disks
 	$(RUN) -m proofs.damage

@@ -5,9 +5,11 @@ import time
 from cram.data.cluster.connection import import_ray
 from cram.data.cluster.head_watch import HeadWatch
 from cram.data.cluster.nodes import count_tasks, living_nodes
+from cram.errors import CramError
 
 AHEAD = 2  # pieces of work for each task that are waiting or done; this bounds the memory
 PIECE_BYTES = 8_000_000  # of a piece and its result in the object store
+EMPTY_SECONDS = 60.0  # for which a cluster without nodes is waited for
 REFRESH_SECONDS = 2.0  # between two counts of the nodes, which may die or join
 
 
@@ -28,10 +30,11 @@ class Cluster:
         self._watch = HeadWatch([context.gcs_address, f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}"])
         self._most = most
         self._counted = 0.0  # when the nodes were counted
+        self._last_with_nodes = time.monotonic()
         self._ahead = 1
         self.processes = 1
         self.tasks_lost = 0
-        self.pieces_ahead()
+        self._count_nodes()
 
     @property
     def lost(self) -> bool:
@@ -42,9 +45,15 @@ class Cluster:
         """Do nothing as long as the cluster is there.
 
         Raises:
-            CramError: it was lost.
+            CramError: it was lost, or all its nodes were.
         """
         self._watch.raise_if_lost()
+        self._count_nodes()
+        if time.monotonic() > self._last_with_nodes + EMPTY_SECONDS:
+            raise CramError(
+                f"data.engine=ray: the cluster has had no node that can run a task for {EMPTY_SECONDS:.0f} seconds\n"
+                "add one with: ray start --address=HOST:PORT, and give the same command; it continues where it stopped."
+            )
 
     def leave(self) -> None:
         """Leave the cluster, which ends the tasks that still run; Ray that was started here ends."""
@@ -54,11 +63,16 @@ class Cluster:
 
     def pieces_ahead(self) -> int:
         """Return how many pieces may be waiting or done: enough for every task, and with room in the object store."""
+        self._count_nodes()
+        return self._ahead
+
+    def _count_nodes(self) -> None:
         if time.monotonic() > self._counted + REFRESH_SECONDS and (nodes := living_nodes()):
             self._counted = time.monotonic()
             tasks = sum(map(count_tasks, nodes))
+            if tasks:
+                self._last_with_nodes = self._counted
             self.processes = max(1, min(tasks, self._most or tasks))
             store = int(min(node["Resources"].get("object_store_memory", 0) for node in nodes))
             ahead = AHEAD * self.processes if self.processes == tasks else self.processes
             self._ahead = max(1, min(ahead, store // PIECE_BYTES))
-        return self._ahead

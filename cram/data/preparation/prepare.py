@@ -183,7 +183,9 @@ class _Preparation:
         size = bytes_to_scan(self._source, self._data.tokens, self._rates, vocabulary.bytes_per_token)
         limit = None if size is None else int(size * MARGIN)
         source = self._source.balanced([rate.read for rate in self._rates])
-        segments.scan(source, limit, Scanner(self._data, self._split), self._engine, self._progress)
+        scanner = Scanner(self._data, self._split)
+        scanner.load_benchmarks()
+        segments.scan(source, limit, scanner, self._engine, self._progress)
         if not sum(segments.taken):
             raise self._nothing_left(0, 0)
         return segments

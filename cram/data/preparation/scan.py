@@ -124,11 +124,17 @@ class Scanner:
         result.seconds = stopwatch.seconds
         return result
 
+    def load_benchmarks(self) -> None:
+        """Read the benchmark files now, so that processes that get a copy of this scanner need not see them."""
+        if self._config.dedupe.decontaminate and not self._benchmarks:
+            self._benchmarks = BenchmarkNgrams(self._config.dedupe.decontaminate, self._split)
+
     def _decontaminate(self, fates: FateArray, judgements: list[Judgement]) -> None:
         """Drop kept documents that share words with the benchmark files of `data.dedupe.decontaminate`."""
         if not self._config.dedupe.decontaminate:
             return
-        self._benchmarks = self._benchmarks or BenchmarkNgrams(self._config.dedupe.decontaminate, self._split)
+        self.load_benchmarks()
+        assert self._benchmarks
         for i in np.flatnonzero(fates == Fate.KEPT).tolist():
             if self._benchmarks.occur_in(judgements[i].words):
                 fates[i] = Fate.DECONTAMINATE
