@@ -88,7 +88,7 @@ def read_arrow_file(raw: BinaryIO, name: str, text_field: str) -> Iterator[Docum
             if (columns := batch.schema.names.count(text_field)) > 1:
                 yield _ambiguous_document(name, columns, text_field)
                 return
-            _check_offsets(batch, find_path(batch.schema, text_field)[:1])
+            _check_offsets(batch, find_path(batch.schema, text_field))
             for start in range(0, batch.num_rows, ROWS_AT_ONCE):
                 rows = batch.slice(start, ROWS_AT_ONCE)
                 yield from read_arrow(rows, batch.schema, text_field, f"{name}:", row + start)
@@ -111,7 +111,7 @@ def _record_batches(raw: BinaryIO) -> Iterator[Any]:
         raise DamagedFileError("it is empty")
 
 
-def _check_offsets(batch: Any, columns: list[str]) -> None:
+def _check_offsets(batch: Any, path: list[str]) -> None:
     """Refuse a damaged column, in which a text would lie outside of the memory that was read.
 
     Texts that are not UTF-8 are in order here; they are faults of their records.
@@ -119,13 +119,12 @@ def _check_offsets(batch: Any, columns: list[str]) -> None:
     import pyarrow as pa
 
     as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
-    for name in columns:
-        column = batch.column(name)
+    if path:
+        batch.column(path[0]).validate()
+        column = _nested_column(batch, path)
         column.validate()
-        if column.type in as_bytes:
-            column.view(as_bytes[column.type]).validate(full=True)
-        elif not pa.types.is_struct(column.type):
-            column.validate(full=True)
+        is_text = column.type in as_bytes
+        (column.view(as_bytes[column.type]) if is_text else column).validate(full=True)
 
 
 def _nested_column(batch: Any, path: list[str]) -> Any:

@@ -1,9 +1,13 @@
+import io
+import random
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from cram.data.text.formats import read_documents
+from cram.data.text.options import ReadingOptions
 from cram.data.text.sources import open_source
 from cram.errors import CramError
 from tests.cram.data.text.files import TEXTS, read
@@ -57,3 +61,22 @@ def test_saved_data_sets(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"is a saved data set with the splits test, train\ngive the folder of one"):
         open_source(str(tmp_path / "both"))
     assert len(open_source(str(tmp_path / "both" / "train")).parts) == 1
+
+
+@pytest.mark.parametrize("field", ["text", "more.inner"])
+def test_damaged_files_give_faults_and_nothing_else(field: str) -> None:
+    schema = pa.schema({"text": pa.string(), "more": pa.struct({"inner": pa.string()})})
+    table = pa.Table.from_pylist([{"text": text, "more": {"inner": text}} for text in TEXTS[:3]], schema)
+    stream = io.BytesIO()
+    with pa.ipc.new_file(stream, schema) as writer:
+        writer.write_table(table)
+    faults = 0
+    for seed in range(300):
+        damaged, choice = bytearray(stream.getvalue()), random.Random(seed)
+        for _ in range(20):
+            damaged[choice.randrange(len(damaged))] ^= 1 << choice.randrange(8)
+        options = ReadingOptions(field, on_error="skip")
+        first, second = (list(read_documents(io.BytesIO(damaged), "a.arrow", options)) for _ in range(2))
+        assert first == second
+        faults += any(one.fault for one in first)
+    assert faults > 200
