@@ -11,6 +11,7 @@ from cram.data.cleaning.repetition import is_repetitive
 from cram.data.cleaning.repetition_bounds import _count_pairs, may_be_repetitive
 from cram.data.cleaning.word_hashes import split_words
 from cram.data.text.sources import open_source
+from tests.cram.data.cleaning.plain_words import words_of
 from tests.cram.data.cleaning.repetitive_texts import repetitive_texts
 
 CORPUS = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "pretrain"
@@ -21,7 +22,7 @@ def found(texts: list[str]) -> list[bool]:
     return suspects
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(repetitive_texts(), min_size=1, max_size=4))
 def test_no_repetitive_text_is_passed_over(texts: list[str]) -> None:
     suspects = found(texts)
@@ -40,6 +41,14 @@ def test_texts_without_words(texts: list[str]) -> None:
 def test_a_word_that_takes_up_much_of_a_text_is_a_suspect() -> None:
     words = [f"w{number}" for number in range(120)]
     assert found([" ".join(words), " ".join([*words, "x" * 100]), ""]) == [False, True, False]
+
+
+def test_two_occurrences_of_long_words_are_a_suspect() -> None:
+    words = [f"w{number}" for number in range(100, 200)]
+    gram = [letter * 14 for letter in "abcd"]
+    text = " ".join([*gram, *words[:50], *gram, *words[50:]])
+    assert is_repetitive(text, words_of(text))
+    assert found([text, " ".join([*gram, *words])]) == [True, False]
 
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=30), max_size=5))
