@@ -141,15 +141,20 @@ def find_boundaries(tokenizer: Tokenizer) -> WordBoundaries | None:
     # The tokenizer looks for these tokens before anything else, so no cut may fall into one of them. Nor may one fall
     # into a special token, because none of these is found in the name of a special token.
     special = [token["content"] for token in definition["added_tokens"] if token["special"]]
-    if boundaries.prefix_space or not all(map(_is_one_word, found_first)) or any(map(_contains_space, special)):
+    is_whole = all(_is_in_one_word(token, boundaries.kind) for token in found_first)
+    if boundaries.prefix_space or not is_whole or any(map(_contains_space, special)):
         return None
     return WordBoundaries(boundaries.kind, boundaries.spaces, boundaries.opaque)
 
 
-def _is_one_word(token: dict[str, Any]) -> bool:
-    """Whether an added token is found wherever its content is, and has no white space."""
-    depends = any(token[name] for name in ("lstrip", "rstrip", "single_word", "normalized"))
-    return not depends and not _contains_space(token["content"])
+def _is_in_one_word(token: dict[str, Any], kind: Kind) -> bool:
+    """Whether an added token is found wherever its content is, and always within one word."""
+    if any(token[name] for name in ("lstrip", "rstrip", "single_word")):
+        return False
+    if kind != "byte level":
+        return not token["normalized"] and not _contains_space(token["content"])
+    # Runs of white space are never cut, and the normalizer of this kind leaves them as they are.
+    return not _contains_space(token["content"]) or not token["content"].strip(" \t\n\r")
 
 
 def _contains_space(text: str) -> bool:

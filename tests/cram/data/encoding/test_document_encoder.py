@@ -25,7 +25,7 @@ SAMPLE = [
 ] * 3
 
 # What decides where words end: every control, white space, marks, signs, quotation marks, capitals, names of tokens.
-SPECIALS_IN_TEXT = [*SPECIAL, "[CLS]", "[MASK]", "[UNK]", "##ing", "<tool>"]
+SPECIALS_IN_TEXT = [*SPECIAL, "[CLS]", "[MASK]", "[UNK]", "##ing", "<tool>", "|||IP|||"]
 EVERY_SPACE = [chr(code) for code in range(0x3001) if chr(code).isspace()]
 AWKWARD = [
     *map(chr, range(33)),
@@ -133,6 +133,14 @@ def with_found_first(tokenizer: Tokenizer, **settings: bool) -> Tokenizer:
     return tokenizer
 
 
+def modern_bert() -> Tokenizer:
+    """The tokens of ModernBERT that are found first: runs of spaces, and names in the normalized text."""
+    tokenizer = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFC())
+    names = [*(" " * count for count in range(24, 1, -1)), "\n\n", "|||IP|||", "e\u0301t\u00e9"]
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=True) for name in names])
+    return tokenizer
+
+
 NFKC, LOWER, ACCENTS = normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()
 ONE_SPACE = normalizers.Replace(Regex(" {2,}"), " ")
 
@@ -159,6 +167,7 @@ SERVED: dict[str, Callable[[], Tokenizer]] = {
     "metaspace never": lambda: unigram("never", normalizers.NFKD(), LOWER, ACCENTS, ONE_SPACE),
     "bert, tool": lambda: with_found_first(wordpiece()),
     "gpt2, tool": lambda: with_found_first(byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))),
+    "modern bert": modern_bert,
     "metaspace, tool": lambda: with_found_first(unigram("always")),
 }
 

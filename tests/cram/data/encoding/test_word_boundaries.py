@@ -135,6 +135,13 @@ def test_tokens_that_are_found_first_and_depend_on_their_neighbours(token: Added
     assert find_boundaries(tokenizer) is None
 
 
+@pytest.mark.parametrize("content", ["a tool", " tool", "\u00a0\u00a0", "\u3000"])
+def test_byte_level_tokens_with_white_space_beside_other_characters(content: str) -> None:
+    tokenizer = with_parts(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    tokenizer.add_tokens([AddedToken(content, special=False, normalized=True)])
+    assert find_boundaries(tokenizer) is None
+
+
 def test_no_cut_falls_into_a_token_that_is_found_first() -> None:
     tokenizer = with_parts(pre_tokenizers.BertPreTokenizer())
     tokenizer.add_tokens([AddedToken("<tool>", **TOOL)])
