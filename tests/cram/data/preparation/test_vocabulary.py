@@ -13,7 +13,9 @@ from tokenizers import Tokenizer
 
 from cram.config.data import DataConfig, FilterConfig, WordPieceConfig
 from cram.data.cleaning.held_out_split import hash_text
+from cram.data.preparation import chunks
 from cram.data.preparation import vocabulary as module
+from cram.data.preparation.engine import LocalEngine
 from cram.data.preparation.vocabulary import TokenizerSource, Vocabulary, make_vocabulary, nothing_left
 from cram.data.text.reading_plan import ReadingPlan
 from cram.data.text.source import Source
@@ -97,6 +99,26 @@ def test_the_tokenizer_is_trained_on_training_documents_only(tmp_path: Path, mon
         "reading a sample for the tokenizer": sum(len(text) for text in texts if text.strip()),
         "training the tokenizer": sum(map(len, texts)),
     }
+
+
+def test_a_sample_that_is_judged_in_processes_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[int] = []
+
+    class WatchedEngine(LocalEngine):
+        def start(self, function: Any) -> Any:
+            judged.append(self.processes)
+            return super().start(function)
+
+    monkeypatch.setattr(chunks, "CHUNK_DOCUMENTS", 100)
+    source, report = corpus(tmp_path, mixed()), Report()
+    alone = make(tmp_path / "alone", source)
+    for smallest, processes in ((10**9, []), (0, [2])):
+        monkeypatch.setattr(module, "SMALL_SAMPLE", smallest)
+        folder = tmp_path / f"{smallest}"
+        folder.mkdir()
+        tokenizer = TokenizerSource(wordpiece=WORDPIECE)
+        assert make_vocabulary(source, DATA, tokenizer, folder, report, WatchedEngine(2)) == alone  # type: ignore[arg-type]
+        assert judged == processes, "a small sample is judged in this process"
 
 
 def test_broken_records_are_skipped(tmp_path: Path) -> None:
