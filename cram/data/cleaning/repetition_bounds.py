@@ -61,14 +61,15 @@ def _may_repeat_ngrams(words: WordColumn, characters: Counts) -> Mask:
         characters: int64 [texts], the length of each stripped text.
     """
     text_of = np.repeat(np.arange(len(words)), words.counts)
-    ends = np.append(0, words.characters.cumsum())
-    counts = np.append(_count_pairs(words), np.zeros(_SHORTEST, np.int64))
+    ends = np.zeros(len(text_of) + 1, np.int64)
+    np.cumsum(words.characters, out=ends[1:])
+    counts = _count_pairs(words)
     pair_again = counts > 1
     again = np.flatnonzero(pair_again)
-    suspects = _have_long_words(words, characters)
-    longest = ends[np.minimum(again + _LONGEST_TOP, len(text_of))] - ends[again] + _LONGEST_TOP - 1
-    limits = 0.999 * _LEAST_TOP * characters  # so that no rounding makes it too large
-    frequent = again[counts[again] * longest > limits[text_of[again]]]
+    longest = _LONGEST_TOP * _find_longest(words) + _LONGEST_TOP - 1  # an n-gram has no more characters
+    suspects: Mask = longest / characters > _LEAST_TOP  # it may take up more than its share although it occurs once
+    least_counts = 0.999 * _LEAST_TOP * characters / longest  # a little less, so that no rounding matters
+    frequent = again[counts[again] > least_counts[text_of[again]]]
     most = counts[frequent]
     for n, share in TOP_NGRAMS:
         most = np.minimum(most, counts[frequent + n - 2])
@@ -88,9 +89,9 @@ def _may_repeat_ngrams(words: WordColumn, characters: Counts) -> Mask:
 
 
 def _count_pairs(words: WordColumn) -> Counts:
-    """Return at least how often the pair that begins at each word occurs in its text: int64 [words].
+    """Return at least how often the pair that begins at each word occurs in its text: int64 [words + _SHORTEST].
 
-    It is 0 for the last word of a text.
+    It is 0 for the last word of a text, and behind the last text.
     """
     bits = np.frexp(words.counts)[1] + 1  # two to four buckets for each word
     bases = np.append(0, np.cumsum(1 << bits.astype(np.int64)))
@@ -104,17 +105,18 @@ def _count_pairs(words: WordColumn) -> Counts:
     buckets[last] = bases[-1]
     totals = np.bincount(buckets, minlength=int(bases[-1]) + 1)
     totals[-1] = 0
-    counts: Counts = totals[buckets]
+    counts = np.zeros(len(buckets) + _SHORTEST, np.int64)
+    np.take(totals, buckets, out=counts[: len(buckets)])
     return counts
 
 
-def _have_long_words(words: WordColumn, characters: Counts) -> Mask:
-    """Return False only for texts in which no n-gram that occurs once takes up more than its share: bool [texts]."""
+def _find_longest(words: WordColumn) -> Counts:
+    """Return the length of the longest word of each text: int64 [texts]."""
     (nonempty,) = words.counts.nonzero()
     longest = np.zeros(len(words), np.int64)
-    longest[nonempty] = np.maximum.reduceat(words.characters, words.starts[nonempty]) if len(nonempty) else 0
-    too_long: Mask = (longest * _LONGEST_TOP + _LONGEST_TOP - 1) / characters > _LEAST_TOP
-    return too_long
+    if len(nonempty):
+        longest[nonempty] = np.maximum.reduceat(words.characters, words.starts[nonempty])
+    return longest
 
 
 def _find_repeated(words: WordColumn, places: Counts, text_of: Counts) -> Counts:
