@@ -13,11 +13,13 @@ from cram.data.cleaning.held_out_split import HeldOutTexts, hash_content, lies_b
 from cram.data.cleaning.windows_1252 import find_first_difference
 from cram.data.cleaning.word_hashes import Words, WordSplitter, split_words
 from cram.data.preparation.fates import Fate, FateArray, find_dropped
-from cram.data.preparation.samples import EXCERPT, FIXED, Samples, add_samples, make_sample
+from cram.data.preparation.samples import FIXED, Samples, add_samples, make_sample
 from cram.data.preparation.stopwatch import Stopwatch, add_seconds
 from cram.data.text.document import Document, LocatedDocument, byte_size
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+
+BEFORE_FIXED = 60  # characters of a sample before the first C1 control that was replaced
 
 
 @dataclass
@@ -157,7 +159,7 @@ def _count_fixed(document: Document, fixed_text: str, judgement: Judgement, resu
     if judgement.fixed:
         result.fixed_documents += 1
         result.fixed_characters += judgement.fixed
-        start = max(0, find_first_difference(document.text, fixed_text) - EXCERPT // 2)
+        start = max(0, find_first_difference(document.text, fixed_text) - BEFORE_FIXED)
         add_samples(result.samples, {FIXED: [make_sample(document, fixed_text[start:])]})
 
 

@@ -29,7 +29,6 @@ PARTS = 16  # that are read
 PART_BYTES = 4_000_000
 READ_SECONDS = 2.0  # no further part is begun after this time, which matters for slow networks
 MEASURED_BYTES = 2_000_000  # text that is scanned and tokenized
-WARM_UP = 20  # documents before the measurement, for which libraries are loaded
 # Sizes of vocabulary that are tried on the sample. 16384 pieces of two megabytes give nearly as many bytes for each
 # token as 32768 pieces of fifty (4.54 and 4.66 in English).
 VOCABULARIES = (16384, 4096, 1024, 256)
@@ -161,9 +160,10 @@ def measure_speeds(sample: TextSample, data: DataConfig, tokenizer: TokenizerSou
     scanner = Scanner(data, split)
     encode = DocumentTokenizer(definition, data.filters, word_table=data.word_table)
     located = [LocatedDocument(Location(0, number), document) for number, document in enumerate(documents)]
-    scanner(located[:WARM_UP])
-    encode(documents[:1])
     chunks = list(split_into_chunks((one.document.text, one) for one in located))
+    for chunk in chunks:  # libraries are loaded when a document first needs them, which may take longer than the sample
+        Scanner(data, split)(chunk)
+    encode(documents[:1])
     laps = [clock()]
     for chunk in chunks:
         scanner(chunk)
