@@ -37,6 +37,7 @@ NO_FILTERS = [
     "data.filters.digits=null",
     "data.filters.repetition=false",
     "data.filters.boilerplate=false",
+    "data.filters.fix_c1_controls=false",
     "data.filters.compressibility=null",
     "data.dedupe.exact=false",
     "data.dedupe.near=null",
