@@ -5,6 +5,7 @@ reads from the same file: they must be the same documents in the same order, byt
 """
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -17,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from proofs.fuzz_files import DAMAGE, PACKED, make_content
+from proofs.fuzz_files import DAMAGE, DELIMITERS, PACKED, make_content
 from proofs.fuzz_run import Case, Result, call_in_fork
 
 HELD_OUT = "2899137 held out"  # a text with a hash so low that it is the one held out of a few documents
@@ -31,6 +32,8 @@ IRREGULAR: dict[str, Callable[[Path], None]] = {
     "a link in a circle": lambda path: path.symlink_to(path.name),
     "a device": lambda path: path.symlink_to("/dev/zero"),
 }
+# Formats that are compared while they are sound. What is left of a damaged table or array depends on its reader.
+SOUND = ("csv", "tsv", "json", "arrow")
 NO_FILTERS = [
     "data.filters.min_words=0",
     "data.filters.symbols=null",
@@ -118,8 +121,8 @@ def read_plainly(data: bytes, name: str, document: str, field: str) -> list[str 
     """Return the documents of a file, None in place of an unreadable one. Raises any exception if it is damaged."""
     kind, _, packing = name.removeprefix("file").partition(".")[2].partition(".")
     data = decompress(data, f".{packing}" if packing else "")
-    if kind == "parquet":
-        return _read_parquet(data, field)
+    if kind in ("parquet", *SOUND):
+        return _read_records(data, kind, field)
     if kind == "jsonl":
         lines = data.split(b"\n")
         lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
@@ -130,6 +133,17 @@ def read_plainly(data: bytes, name: str, document: str, field: str) -> list[str 
     if document == "line":
         return [_decode(line) for line in lines]
     return _read_paragraphs(lines)
+
+
+def _read_records(data: bytes, kind: str, field: str) -> list[str | None]:
+    """The documents of a file that is not read line by line."""
+    if kind == "parquet":
+        return _read_parquet(data, field)
+    if kind == "arrow":
+        return _read_table(_read_arrow(data), field)
+    if kind == "json":
+        return [_record_text(record, field) for record in json.loads(data.decode("utf-8-sig"))]
+    return _read_delimited(data.decode("utf-8-sig"), DELIMITERS[kind], field)
 
 
 def _read_paragraphs(lines: list[bytes]) -> list[str | None]:
@@ -151,10 +165,20 @@ def _decode(data: bytes) -> str | None:
 
 def _read_record(line: bytes, field: str) -> str | None:
     try:
-        value = json.loads(line.decode())
-        return _check_text(value[field]) if isinstance(value, dict) else None
-    except (ValueError, KeyError, RecursionError):
+        return _record_text(json.loads(line.decode()), field)
+    except (ValueError, RecursionError):
         return None
+
+
+def _record_text(record: Any, field: str) -> str | None:
+    return _check_text(record.get(field)) if isinstance(record, dict) else None
+
+
+def _read_delimited(content: str, delimiter: str, field: str) -> list[str | None]:
+    header, *rows = [row for row in csv.reader(io.StringIO(content, newline=""), delimiter=delimiter) if row]
+    if field not in header:
+        return [None] * len(rows)
+    return [row[header.index(field)] if len(row) == len(header) else None for row in rows]
 
 
 def _check_text(value: Any) -> str | None:
@@ -172,6 +196,21 @@ def _read_parquet(data: bytes, field: str) -> list[str | None]:
         return [None]
     if field not in table.column_names:
         return [None] * file.metadata.num_rows
+    return _read_table(table, field)
+
+
+def _read_arrow(data: bytes) -> Any:
+    import pyarrow as pa
+
+    return (pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream)(io.BytesIO(data)).read_all()
+
+
+def _read_table(table: Any, field: str) -> list[str | None]:
+    """The texts of a column of an Arrow table."""
+    if table.column_names.count(field) > 1:
+        return [None]
+    if field not in table.column_names:
+        return [None] * table.num_rows
     documents: list[str | None] = []
     for scalar in table.column(field):
         try:
@@ -184,9 +223,9 @@ def _read_parquet(data: bytes, field: str) -> list[str | None]:
 def make_files(source: random.Random, count: int) -> Iterator[Case]:
     """Yield files of every format with odd records, some of them damaged, each read in one of the possible ways."""
     for _ in range(count):
-        kind = source.choice(["txt", "txt", "jsonl", "jsonl", "jsonl", "parquet"])
-        packing = source.choice(["", "", *PACKED]) if kind != "parquet" else ""
-        damage = source.choice(DAMAGE) if source.random() < 0.55 else ""
+        kind = source.choice(["txt", "txt", "jsonl", "jsonl", "jsonl", "parquet", *SOUND])
+        packing = source.choice(["", "", *PACKED]) if kind not in ("parquet", "arrow") else ""
+        damage = source.choice(DAMAGE) if source.random() < 0.55 and kind not in SOUND else ""
         damage = source.choice(list(IRREGULAR)) if source.random() < 0.04 else damage
         document = source.choice(["file", "line", "blank_line"])
         skip = source.random() < 0.4

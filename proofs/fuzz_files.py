@@ -1,6 +1,7 @@
 """Text files for the fuzz proof: odd records in every format and compression, and ways in which a file is damaged."""
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -110,6 +111,7 @@ def _zstandard(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(write_checksum=True).compress(data)
 
 
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     ".gz": partial(gzip.compress, mtime=0),
@@ -160,8 +162,18 @@ def _make_records(kind: str, source: random.Random) -> bytes:
         odd = [b"\xff", b"\xed\xa0\x80", b"caf\xe9", b"\xef\xbb\xbf", "x".encode("utf-16"), b"a" * 70_000]
         parts = [source.choice(odd) if source.random() < 0.1 else text.encode() for text in texts]
         return source.choice([b"\n", b"\n\n", b"\r\n", b"\r", b" \n\t\n"]).join(parts)
-    if kind == "parquet":
-        return _make_table(texts, source)
+    if kind in ("parquet", "arrow"):
+        return _write_parquet(texts, source) if kind == "parquet" else _write_arrow(texts, source)
+    if kind in DELIMITERS:
+        stream = io.StringIO()
+        rows = [("n", "text"), *enumerate(texts)]
+        csv.writer(
+            stream, delimiter=DELIMITERS[kind], quoting=csv.QUOTE_ALL if source.random() < 0.5 else csv.QUOTE_MINIMAL
+        ).writerows(rows)
+        return stream.getvalue().encode()
+    if kind == "json":
+        records = [{"text": text, "n": {"text": text}} for text in texts]
+        return json.dumps(records, indent=source.choice([None, 0, 2]), ensure_ascii=source.random() < 0.5).encode()
     plain = [json.dumps({"n": 1, "text": text}, ensure_ascii=source.random() < 0.5) for text in texts]
     lines = [line.encode() for line in plain]
     for _ in range(source.choice([0, 1, 1, 2])):
@@ -169,10 +181,9 @@ def _make_records(kind: str, source: random.Random) -> bytes:
     return b"\n".join(lines) + b"\n" * (source.random() < 0.8)
 
 
-def _make_table(texts: Sequence[str], source: random.Random) -> bytes:
-    """A parquet file with a column of texts, which may have any type."""
+def _make_table(texts: Sequence[str], source: random.Random) -> Any:
+    """A table with a column of texts, which may have any type."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     count = len(texts)
     nulls = [text if source.random() < 0.7 else None for text in texts]
@@ -202,6 +213,28 @@ def _make_table(texts: Sequence[str], source: random.Random) -> bytes:
     table = pa.Table.from_arrays([pa.array(range(count)), source.choice(columns)], names=names)
     if source.random() < 0.1:
         table = source.choice([table.slice(0, 0), pa.concat_tables([table] * 300)])
+    return table
+
+
+def _write_arrow(texts: Sequence[str], source: random.Random) -> bytes:
+    """An Arrow file or stream of a table."""
+    import pyarrow as pa
+
+    table = _make_table(texts, source)
+    out = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression=source.choice([None, "lz4", "zstd"]))
+    new = source.choice([pa.ipc.new_file, pa.ipc.new_stream])
+    with new(out, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=source.choice([1, 3, 1000]))
+    return out.getvalue()
+
+
+def _write_parquet(texts: Sequence[str], source: random.Random) -> bytes:
+    """A Parquet file of a table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = _make_table(texts, source)
     out = io.BytesIO()
     options: dict[str, Any] = {
         "compression": source.choice(["none", "snappy", "gzip", "zstd", "brotli", "lz4"]),
@@ -214,5 +247,5 @@ def _make_table(texts: Sequence[str], source: random.Random) -> bytes:
     try:
         pq.write_table(table, out, **options)
     except (pa.ArrowException, KeyError):  # pyarrow cannot write this type: draw another one
-        return _make_table(texts, source)
+        return _write_parquet(texts, source)
     return out.getvalue()
