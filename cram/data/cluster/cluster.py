@@ -58,6 +58,10 @@ class Cluster:
     def leave(self) -> None:
         """Leave the cluster, which ends the tasks that still run; Ray that was started here ends."""
         self._watch.stop()
+        if self.tasks_lost:
+            print(
+                f"data.engine=ray: {self.tasks_lost} task(s) of workers or nodes that ended were done again", flush=True
+            )
         if not self.lost:  # Ray would wait for a lost head
             import_ray().shutdown()
 

@@ -118,7 +118,7 @@ def test_the_shards_are_the_same_when_nodes_die(cluster: Any, tmp_path: Path) ->
 
 
 def test_a_node_that_joins_takes_over_and_an_empty_cluster_is_not_waited_for(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cram.data.cluster.cluster.EMPTY_SECONDS", 20.0)
     with RayEngine(cluster.address, None, tmp_path / "shards") as engine, engine.start(eval) as workers:
@@ -133,6 +133,7 @@ def test_a_node_that_joins_takes_over_and_an_empty_cluster_is_not_waited_for(
         kill_node(cluster)
         with pytest.raises(CramError, match=r"has had no node that can run a task for 3 seconds\n.*ray start"):
             list(results)
+    assert "task(s) of workers or nodes that ended were done again" in capsys.readouterr().out
 
 
 def test_engines_do_not_change_the_folder(tmp_path: Path) -> None:
