@@ -99,7 +99,7 @@ def strip_folders(source: str) -> str:
     """Remove the folders of this machine from `data.source`; a glob or a name may be published and remains."""
     if is_list(source):
         return format_sources([replace(entry, path=strip_folders(entry.path)) for entry in parse_sources(source)])
-    hub, name = ("hf:", source[3:]) if source.startswith("hf:") else ("", source)
+    hub, name = ("hf:", source[3:]) if re.match("hf:(?!//)", source) else ("", source)
     steps = re.split(r"[/\\]", name)
     is_local = re.match(r"[/\\~]|[A-Za-z]:[/\\]|(?:file|local)://", name) or ".." in steps
     return hub + (steps[-1] if is_local else name)

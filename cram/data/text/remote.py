@@ -139,7 +139,11 @@ def _list(system: Any, path: str, address: str, extensions: tuple[str, ...]) -> 
 def _info(system: Any, path: str) -> dict[str, Any] | None:
     try:
         details: dict[str, Any] = system.info(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # A web address is reported as missing whatever went wrong with it.
+        reason = error.__cause__
+        if reason and (isinstance(reason, OSError) or getattr(reason, "status", 404) != 404):
+            raise reason from None
         return None
     return details
 

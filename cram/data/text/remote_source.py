@@ -1,6 +1,7 @@
 """Files behind an address as a source: one file, the files of a folder, or those that match a glob."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 
 from cram.data.text.document import Document
@@ -11,6 +12,7 @@ from cram.data.text.source import Source, SourcePart
 from cram.errors import CramError
 
 CHUNK_BYTES = 1 << 20
+LOCAL = "file://"
 
 
 class RemotePart(SourcePart):
@@ -30,8 +32,9 @@ class RemotePart(SourcePart):
 
     @property
     def identity(self) -> str:
-        """The address."""
-        return self._file.address
+        """The address; of a file of this machine the path without links, as that of a `FilePart`."""
+        address = self._file.address
+        return os.path.realpath(address.removeprefix(LOCAL)) if address.startswith(LOCAL) else address
 
     def read(self) -> Iterator[tuple[Document, int]]:
         """Yield the documents of the file, each with how many bytes of the file were read up to it.

@@ -46,10 +46,10 @@ def open_source(
 def _open_single(name: str, options: ReadingOptions) -> Source:
     if name == PYDOCS:
         return PydocsSource(options.on_error)
+    if is_address(name):  # also hf://datasets/NAME/FILE, a file of the Hub
+        return RemoteSource(name, options)
     if name.startswith(PREFIX):
         return HubSource(name, options)
-    if is_address(name):
-        return RemoteSource(name, options)
     return FileSource(name, options)
 
 

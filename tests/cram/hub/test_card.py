@@ -58,6 +58,7 @@ def card(**stated: str) -> tuple[dict[str, object], str]:
         ("hf:nyu-mll/glue:cola:train", "hf:nyu-mll/glue:cola:train"),
         ("hf:/home/alice/stories", "hf:stories"),
         ("hf:~/stories:small", "hf:stories:small"),
+        ("hf://datasets/nyu-mll/glue/a.parquet", "hf://datasets/nyu-mll/glue/a.parquet"),
     ],
 )
 def test_no_folder_of_the_machine_is_published(source: str, published: str) -> None:

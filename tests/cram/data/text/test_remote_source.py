@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -157,6 +158,33 @@ def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         open_source("s3://bucket/a.txt")
     assert time.monotonic() - began < 10
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_a_web_address_is_missing_only_if_its_server_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    with pytest.raises(CramError, match=r"cannot be reached \(ClientConnectorError: .*\)\ncheck the address and the"):
+        open_source("http://127.0.0.1:9/a.txt")
+
+    class StatusError(Exception):
+        status = 404
+
+    def raise_missing(*_: object) -> None:
+        raise FileNotFoundError from StatusError("the server refuses")
+
+    server = SimpleNamespace(info=raise_missing, invalidate_cache=lambda: None)
+    monkeypatch.setattr(remote, "_open_system", lambda address: (server, address))
+    with pytest.raises(CramError, match="there is no such file"):
+        open_source("http://127.0.0.1:9/a.txt")
+    StatusError.status = 403
+    with pytest.raises(CramError, match=r"cannot be reached \(StatusError: the server refuses\)"):
+        open_source("http://127.0.0.1:9/a.txt")
+
+
+def test_an_address_of_the_hub_is_a_file_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "hf://datasets/roneneldan/TinyStories/a.txt"
+    file = remote.RemoteFile(address, 5, "blob_id 1")
+    monkeypatch.setattr("cram.data.text.remote_source.list_remote", lambda *_: [file])
+    assert [(part.name, part.size) for part in open_source(address).parts] == [(address, 5)]
 
 
 def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

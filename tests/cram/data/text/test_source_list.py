@@ -55,11 +55,11 @@ def test_a_broken_source_is_named(folder: Path) -> None:
         open_source("[books, nothing/*.txt]")
 
 
-@pytest.mark.parametrize("second", ["books/1.txt", "linked", "boo*/*"])
+@pytest.mark.parametrize("second", ["books/1.txt", "linked", "boo*/*", "file://{}/linked"])
 def test_a_file_in_two_sources_is_refused(folder: Path, second: str) -> None:
     (folder / "linked").symlink_to(folder / "books")
     with pytest.raises(CramError, match=r"books/[01].txt is in two sources of the list, 'books' and '.*'\nname it"):
-        texts(open_source(f"[books, {second}]"))
+        texts(open_source(f"[books, {second.format(folder)}]"))
 
 
 def test_the_fingerprint_covers_weights_options_and_contents(folder: Path) -> None:
