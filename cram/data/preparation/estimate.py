@@ -14,13 +14,13 @@ from cram.data.text.source import Source
 from cram.errors import CramError
 from cram.machine.host import cores
 
-SHORT_BYTES = 500_000_000  # less text is prepared in about a minute, and is not estimated beforehand
+SHORT_BYTES = 200_000_000  # less text takes about half a minute, and is not estimated beforehand
 MARGIN = 1.1  # how much more text is scanned than a token limit needs by the first sample, for what is dropped later
 ESTIMATE = "estimate.json"  # in the journal, so that a preparation that is continued can be compared with it
 # New words grow with the text to this power (Heaps' law), and so does what they cost.
 NEW_WORDS_POWER = 0.7
 TRAINED_TOKENS = 0.97  # tokens with the final vocabulary, for each token with that of the sample
-# CPU seconds of what the sample does not go through, measured on AMD EPYC Zen 4.
+# CPU seconds of what the sample does not go through, measured on an Intel Xeon with AVX-512.
 START_SECONDS = 1.0  # for the processes of a stage
 PACK_SECONDS = 75e-9  # for each token: packed, written, and searched for held-out text
 DUPLICATE_SECONDS = 6e-6  # for each document
