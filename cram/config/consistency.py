@@ -5,7 +5,7 @@ from dataclasses import asdict
 from cram.budget import parse_duration
 from cram.config.choices import MODELS
 from cram.config.config import Config
-from cram.config.data import VOCAB_MULTIPLE
+from cram.config.data import VOCAB_MULTIPLE, DataConfig
 from cram.config.model import ModelConfig
 from cram.config.plan import MODEL_KEYS, PLANNED_KEYS
 from cram.errors import CramError
@@ -133,6 +133,11 @@ def _check_model(model: ModelConfig) -> None:
 
 def _check_data(config: Config) -> None:
     filters, vocab_size = config.data.filters, config.wordpiece.vocab_size
+    if config.data.engine == "local" and config.data.address != DataConfig.address:
+        raise CramError(
+            f"data.address={config.data.address} is that of a Ray cluster, and data.engine=local prepares on this "
+            "machine: say data.engine=ray too, or leave it out."
+        )
     if filters.max_words is not None and filters.max_words < filters.min_words:
         raise CramError(
             f"data.filters.max_words={filters.max_words} is less than data.filters.min_words={filters.min_words}: "

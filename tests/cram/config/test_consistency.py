@@ -34,6 +34,7 @@ GIVEN = ["model.size=given"]
         ),
         (["averaging.decay=0.9"], "averaging.decay=0.9 needs averaging.start, where averaging begins."),
         (["compile.cuda_graphs=true", "compile.kind=eager"], "compile.cuda_graphs=true replays compiled code"),
+        (["data.address=10.0.0.1:6379"], "data.address=10.0.0.1:6379 is that of a Ray cluster, and data.engine=local"),
         (["data.filters.max_words=5"], "data.filters.max_words=5 is less than data.filters.min_words=10"),
         (["wordpiece.vocab_size=1000"], "wordpiece.vocab_size=1000 is not a multiple of 64: the nearest is 1024."),
         (["wordpiece.vocab_size=65"], "wordpiece.vocab_size=65 is not a multiple of 64: the nearest is 64."),
