@@ -7,7 +7,7 @@ from cram.config.schema import group, key
 from cram.config.sources import normalize_sources
 
 VOCAB_MULTIPLE = 64  # matrix products are faster with such a number of columns
-WORD_TABLE = 1_000_000  # words; they take about 240 MB
+WORD_TABLE = 2_000_000  # words; they take at most about 470 MB
 
 
 @dataclass

@@ -225,7 +225,7 @@ def test_a_source_of_unknown_size_shows_how_much_text_was_read(tmp_path: Path) -
     for part in source.parts:
         part.size = 0
     done = Segments(tmp_path / "done")
-    done.scan(source, None, Scanner(CONFIG), 1, report)  # type: ignore[arg-type]
+    done.scan(source, None, Scanner(CONFIG), LocalEngine(1), report)  # type: ignore[arg-type]
     assert report.total is None and report.done == done.joined("bytes").sum() > 0
 
 
