@@ -37,7 +37,7 @@ PATIENCE = 300.0  # seconds for one call
 class ClusterConfig:
     """The keys of this proof."""
 
-    source: str = key("../shared/data/pretrain/simplewiki-01.jsonl.zst", "text to prepare", path=True)
+    source: str = key("pydocs", "text to prepare, as data.source= of a recipe", path=True)
     words: list[str] = key(
         ["recipe=bert_24h", "data.tokens=null", "wordpiece.sample_bytes=4000000", "wordpiece.vocab_size=8192"],
         "further words of the command",

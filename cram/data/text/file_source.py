@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cram.config.sources import EXAMPLE
 from cram.data.text.document import Document, faulty_document, stop_at_fault
 from cram.data.text.formats import EXTENSIONS, SUPPORTED, read_documents
 from cram.data.text.options import ReadingOptions
@@ -63,6 +64,7 @@ class FileSource(Source):
                 f"data.source={pattern!r} matches no file (in {Path.cwd()}); "
                 "give a file, a folder, a glob of files, an address such as s3://BUCKET/FOLDER, "
                 "hf:NAME[:CONFIG[:SPLIT]] or pydocs."
+                f"{f' A list ends in a bracket: {EXAMPLE}.' if pattern[:1] in ('[', '{') else ''}"
             )
         for path in paths:
             if not path.name.lower().endswith(EXTENSIONS):

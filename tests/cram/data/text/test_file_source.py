@@ -52,6 +52,8 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
 def test_a_source_that_matches_nothing(tmp_path: Path) -> None:
     with pytest.raises(CramError, match=r"data.source='.*none.\*' matches no file"):
         open_source(f"{tmp_path}/none.*")
+    with pytest.raises(CramError, match=r"or pydocs\. A list ends in a bracket: write it as \[wiki\.jsonl, "):
+        open_source("[a.jsonl, b.jsonl")
 
 
 def test_an_unsupported_extension(tmp_path: Path) -> None:
