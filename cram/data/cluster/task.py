@@ -48,13 +48,14 @@ class Task:
             CramError: several workers have died of this call, or the cluster was lost. An error of the function is
                 raised as it is.
         """
-        for _ in range(TRIES):
+        for tries_left in reversed(range(TRIES)):
             try:
                 return self._wait_once()
             except self._deaths() as error:
                 death = type(error).__name__
-            self._cluster.tasks_lost += 1
-            self._result = self._remote.remote(*self._arguments)
+            if tries_left:
+                self._cluster.tasks_lost += 1
+                self._result = self._remote.remote(*self._arguments)
         raise CramError(
             f"data.engine=ray: {TRIES} workers that worked on the same documents have ended ({death})\n"
             "if a node lacks memory, set data.processes lower; run the same command again, and it continues where it "
