@@ -1,7 +1,7 @@
 """Every command and every Python block of the documentation runs, at a small size, and every example program.
 
 In a page, a block of `sh` or `python` is run, in the order of the page. A block of `text` is shown and not run, and one
-of `yaml` is read as a recipe.
+of `yaml` is read as a recipe in test_recipes.py.
 """
 
 import ast
@@ -20,7 +20,7 @@ import yaml
 import zstandard
 
 from cram.config.config import Config
-from cram.config.recipe import keep_last_words, read_config
+from cram.config.recipe import keep_last_words
 from cram.config.schema import collect_keys
 from cram.files.atomic import read_json
 
@@ -256,15 +256,6 @@ def test_the_blocks_are_found() -> None:
     for page in PAGES:
         languages = re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)[::2]
         assert set(languages) <= {"sh", "python", "text", "yaml"}, page_name(page)
-
-
-def test_blocks_of_yaml_are_recipes(tmp_path: Path) -> None:
-    found = [block for page in PAGES for block in blocks(page, "yaml")]
-    assert found
-    for number, block in enumerate(found):
-        recipe = tmp_path / f"{number}.yaml"
-        recipe.write_text(block)
-        read_config([f"recipe={recipe}"])
 
 
 def test_every_recipe_is_in_the_table() -> None:

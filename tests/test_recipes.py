@@ -13,6 +13,7 @@ from cram.files.atomic import read_json
 from cram.model.count import count_parameters
 from cram.model.kinds import new_model
 from cram.train import main
+from tests.test_docs import PAGES, blocks
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -51,3 +52,12 @@ def test_the_prepared_tokens_are_enough_for_a_hundred_batches(name: str) -> None
     config: Config = read_config([f"recipe={name}"])
     assert config.data.tokens is not None
     assert config.data.tokens > 100 * config.batch.tokens
+
+
+def test_recipes_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    found = [block for page in PAGES for block in blocks(page, "yaml")]
+    assert found
+    for number, block in enumerate(found):
+        recipe = tmp_path / f"{number}.yaml"
+        recipe.write_text(block)
+        read_config([f"recipe={recipe}"])

@@ -77,8 +77,8 @@ def print_summary(shards: ShardSet, short: bool = False) -> None:
     )
     if fixed := counts.get("fixed_documents"):
         console.print(
-            f"{counts['fixed_characters']:,} C1 controls in {fixed:,} documents were replaced by the characters that "
-            "they are in Windows-1252"
+            f"{counts['fixed_characters']:,} C1 control(s) in {fixed:,} document(s) were replaced by the characters "
+            "that they are in Windows-1252"
         )
     for line in shards.manifest.get("mixture", []):
         asked = "" if line["weight"] is None else f" (asked for: {line['weight']:.2%})"

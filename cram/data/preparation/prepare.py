@@ -166,7 +166,7 @@ class _Preparation:
         self._wall_seconds[stage] = self._wall_seconds.get(stage, 0.0) + perf_counter() - start
 
     def _make_vocabulary(self) -> Vocabulary:
-        """Load or trains the tokenizer."""
+        """Load or train the tokenizer."""
         source, data = self._source, self._data
         try:
             vocabulary = make_vocabulary(source, data, self._tokenizer, self._journal, self._progress, self._engine)

@@ -67,7 +67,7 @@ def test_the_summary_tells_how_many_c1_controls_were_replaced(
     assert "C1 controls" not in summarize(made, capsys)
     shards = ShardSet.open(made.folder)
     shards.manifest["counts"] |= {"fixed_documents": 1200, "fixed_characters": 34567}
-    assert "34,567 C1 controls in 1,200 documents were replaced" in summarize(shards, capsys)
+    assert "34,567 C1 control(s) in 1,200 document(s) were replaced" in summarize(shards, capsys)
     del shards.manifest["counts"]["fixed_documents"]  # as in folders that were prepared before
     assert "C1 controls" not in summarize(shards, capsys)
 
