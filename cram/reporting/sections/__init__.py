@@ -1,0 +1,1 @@
+"""The sections of a page, made from what `cram.reporting.reading` has read."""
