@@ -16,20 +16,21 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from cram.errors import CramError
 from cram.files.atomic import sha256_bytes, write_atomic
 from cram.files.sealed import read_sealed, write_sealed
 
+if TYPE_CHECKING:
+    import torch
+
 NEWEST_KEPT = 2  # checkpoints; if the newest is damaged, the one before it is used
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 STEP_NAME = re.compile("0|[1-9][0-9]{0,18}")  # name of the folder of a checkpoint
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Checkpoints:
         Raises:
             CramError: the disk is full. The older checkpoints are still there, and nothing half-written is left.
         """
+        # Imported here and in `read` because torch takes seconds, and readers of states and checksums do not need it.
+        from safetensors.torch import save
+
         folder, temporary = self.folder / str(step), self.folder / f".{step}.partial"
         self._remove_partial()
         kept = kept or self._is_kept(step)
@@ -218,6 +222,8 @@ class Checkpoints:
         Raises:
             CramError: a file is missing or damaged, or the checkpoint belongs to another update or another run.
         """
+        from safetensors.torch import load
+
         folder, state = self.folder / str(step), self.read_state(step)
         tensors: dict[str, Tensors] = {OPTIMIZER: {}}
         files = dict(state["files"])
