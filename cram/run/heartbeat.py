@@ -52,6 +52,15 @@ class Heartbeat:
             return
 
 
+def last_beat(run: Path) -> float | None:
+    """Return when the heartbeat of a run was last written, in seconds since the epoch; None if that is not known."""
+    try:
+        beat = read_sealed(run / "heartbeat.json").get("time")
+    except CramError:
+        return None
+    return float(beat) if isinstance(beat, int | float) and abs(beat) <= LARGEST else None
+
+
 def read_heartbeat(run: Path) -> float:
     """Return the charged seconds at the last beat of a run: 0 if there was none, 0 with a warning if it is damaged."""
     path = run / "heartbeat.json"

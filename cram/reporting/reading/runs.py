@@ -1,5 +1,8 @@
 """What a report knows of a run, read from its folder: finished or not, whole or being written."""
 
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -7,8 +10,22 @@ from typing import Any, Literal
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.files.atomic import read_json
-from cram.run.checksums import ENVIRONMENT, is_finished, read_receipt, read_run_config
+from cram.run.checksums import (
+    ENVIRONMENT,
+    check_file,
+    is_finished,
+    open_checkpoints,
+    read_receipt,
+    read_run_config,
+)
+from cram.run.folder import find_run
+from cram.run.heartbeat import last_beat
 from cram.run.metrics import read_metrics
+
+# A process at work writes its heartbeat each second; a busy machine or a slow disk may delay it.
+FRESH_SECONDS = 15.0
+METRICS = "metrics.jsonl"
+RunStatus = Literal["running", "unfinished", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +38,9 @@ class RunData:
         environment: versions and hardware, of environment.json.
         records: lines of metrics.jsonl, in order.
         receipt: of a finished run; None before.
-        status: `failed` for a finished run without a usable model.
+        status: `running` where a process has written a heartbeat in the last seconds, `failed` for a finished run
+            without a usable model.
+        state: of the newest checkpoint of a run that is not finished; None without one, and for a finished run.
     """
 
     folder: Path
@@ -29,7 +48,8 @@ class RunData:
     environment: dict[str, Any]
     records: list[dict[str, Any]]
     receipt: dict[str, Any] | None
-    status: Literal["running", "unfinished", "finished", "failed"]
+    status: RunStatus
+    state: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -40,25 +60,80 @@ class RunData:
         """The records of a kind, such as `train` or `held_out`."""
         return [record for record in self.records if record["kind"] == kind]
 
+    def last(self, kind: str) -> dict[str, Any]:
+        """The last record of a kind; an empty one where there is none."""
+        return next((record for record in reversed(self.records) if record["kind"] == kind), {})
+
+    def figure(self, *names: str) -> Any:
+        """A value of the receipt by the names that lead to it; None where it is missing or not finite.
+
+        Receipts of early versions do not have everything, and a run that is not finished has none.
+        """
+        return find_value(self.receipt, *names)
+
+    def told(self, name: str) -> Any:
+        """What the receipt says under a name, or else the state of the newest checkpoint; None if neither has it."""
+        return find_value(self.receipt if self.receipt is not None else self.state, name)
+
+
+def find_value(mapping: Any, *names: str) -> Any:
+    """Follow names into nested mappings; None where one of them is missing."""
+    for name in names:
+        if not isinstance(mapping, Mapping):
+            return None
+        mapping = mapping.get(name)
+    return mapping
+
 
 def read_run(folder: Path) -> RunData:
-    """Read a run folder.
+    """Read a run folder. A run that is being written is read as far as it is; an incomplete last record is left out.
 
     Raises:
         CramError: for a folder that is not a run, and for files that are damaged.
     """
-    if not (folder / "recipe.yaml").is_file():
-        raise CramError(f"run={folder} is not a run folder: it has no recipe.yaml.")
-    receipt = read_receipt(folder) if is_finished(folder) else None
-    status: Literal["unfinished", "finished", "failed"] = "unfinished"
-    if receipt is not None:
-        status = "failed" if receipt.get("failed") else "finished"
-    metrics = folder / "metrics.jsonl"
+    find_run(str(folder))
+    receipt = _read_receipt(folder)
     return RunData(
         folder=folder,
         config=read_run_config(folder),
-        environment=read_json(folder / ENVIRONMENT),
-        records=read_metrics(metrics) if metrics.exists() else [],
+        environment=read_json(check_file(folder, ENVIRONMENT)),
+        records=_read_records(folder / METRICS),
         receipt=receipt,
-        status=status,
+        status=_find_status(folder, receipt),
+        state=None if receipt is not None else open_checkpoints(folder).read_newest_state(),
     )
+
+
+def _read_receipt(folder: Path) -> dict[str, Any] | None:
+    """Read the receipt of a finished run; None for a run that is not finished, or that is just being finished."""
+    try:
+        return read_receipt(folder) if is_finished(folder) else None
+    except CramError:
+        # The end of a run writes its receipt twice, and takes it from the list of checksums before.
+        with suppress(CramError):
+            if not is_finished(folder):
+                return None
+        raise
+
+
+def _find_status(folder: Path, receipt: dict[str, Any] | None) -> RunStatus:
+    if receipt is not None:
+        return "failed" if receipt.get("failed") else "finished"
+    beat = last_beat(folder)
+    return "running" if beat is not None and abs(time.time() - beat) <= FRESH_SECONDS else "unfinished"
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    """Read the records of a run; none where it has written none. All of them have a place on the axis of time."""
+    if not path.exists():
+        return []
+    records = read_metrics(path)
+    for record in records:
+        for name in ("step", "charged_seconds"):
+            value = record.get(name)
+            if not isinstance(value, int | float) or value < 0:
+                raise CramError(
+                    f"{path}: damaged or edited, a record has no {name}. "
+                    "Put the file back as the run wrote it, or remove it: the page then has no curves."
+                )
+    return records

@@ -13,7 +13,7 @@ from cram.clock import Clock
 from cram.errors import CramError
 from cram.files.sealed import write_sealed
 from cram.run import heartbeat
-from cram.run.heartbeat import Heartbeat, read_heartbeat
+from cram.run.heartbeat import Heartbeat, last_beat, read_heartbeat
 
 
 class FakeTime:
@@ -110,3 +110,17 @@ def test_a_value_of_another_type_counts_as_zero_despite_its_checksum(tmp_path: P
     assert read_heartbeat(tmp_path) == 0.0
     write_sealed(tmp_path / "heartbeat.json", {"time": 1.0, "charged": 7})
     assert read_heartbeat(tmp_path) == 7.0
+
+
+def test_the_time_of_the_last_beat(tmp_path: Path) -> None:
+    assert last_beat(tmp_path) is None
+    before = time.time()
+    with Heartbeat(tmp_path, Clock(Budget("wall", 60.0))):
+        pass
+    beat = last_beat(tmp_path)
+    assert beat is not None
+    assert before <= beat <= time.time()
+    write_sealed(tmp_path / "heartbeat.json", {"time": "now"})
+    assert last_beat(tmp_path) is None
+    (tmp_path / "heartbeat.json").write_text("{}")
+    assert last_beat(tmp_path) is None
