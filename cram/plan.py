@@ -16,7 +16,8 @@ ABOUT = """Plan the size of a model and of its updates for a budget of time on t
     python -m cram.plan fit=runs/ablations/scaling_decoder-800000tokens
 
 It times a ladder of shapes here, predicts tokens and held-out loss of each, prints the table, and with to= writes a
-recipe that holds every number. All other words are keys of a recipe; those that set a part of the shape are kept.
+recipe that holds every number, and beside it FILE.json with all candidates, which cram.report shows. All other words
+are keys of a recipe; those that set a part of the shape are kept.
 
 With fit= it fits scaling laws to finished runs instead, prints them beside the published ones, and writes fit.json and
 a picture into their folder."""

@@ -14,7 +14,7 @@ from cram.clock import Clock
 from cram.config.commands import PlannerConfig
 from cram.config.config import Config
 from cram.config.planned import give_values
-from cram.config.recipe import format_config
+from cram.config.recipe import YAML_ENDINGS, format_config
 from cram.data.preparation.prepare import prepare_shards
 from cram.data.preparation.vocabulary import TokenizerSource
 from cram.data.shards.epochs import count_epoch_rows
@@ -33,6 +33,7 @@ from cram.planner.loss_law import LossLaw, find_law
 from cram.planner.memory import training_bytes
 from cram.planner.picture import draw_plan
 from cram.planner.plan import TOKENS_PER_PARAMETER, UNIGRAM, Plan, Size, make_plan, seconds_past_unigram
+from cram.planner.plan_file import WrittenPlan, write_plan_file
 from cram.planner.plan_report import describe_choice, print_plan_table
 from cram.planner.search import search_plan
 from cram.planner.settings import planned_values
@@ -252,6 +253,8 @@ def print_plan(command: PlannerConfig, config: Config) -> int:
     budget = config.parse_budget()
     if budget.clock != "wall":
         raise CramError(f"budget={config.budget}: a plan needs a budget of time, such as 75s, 10m or 24h.")
+    if command.to and not command.to.endswith(YAML_ENDINGS):
+        raise CramError(f"to={command.to}: a plan is written as a recipe. Give it a name that ends in .yaml.")
     if command.card:
         setting, device = Setting.of_card(config), command.card
         cost = datasheet_cost(setting.work, command.card, command.mfu)
@@ -264,12 +267,19 @@ def print_plan(command: PlannerConfig, config: Config) -> int:
     warn_of_unigram(setting, plan, budget, cost)
     _check_data(plan, setting)
     picture = command.picture or (str(Path(command.to).with_suffix(".png")) if command.to else None)
+    written = [] if picture is None else [picture]
     if command.to:
-        write_atomic(Path(command.to), format_config(give_plan(setting, plan, cost, config.budget, device)).encode())
+        recipe = give_plan(setting, plan, cost, config.budget, device)
+        beside = write_plan_file(
+            Path(command.to),
+            WrittenPlan(plan, config.budget, device, cost.origin, cost.error, setting.unigram, setting.available),
+        )
+        write_atomic(Path(command.to), format_config(recipe).encode())
+        written = [command.to, str(beside), *written]
     if picture:
         draw_plan(plan, setting.unigram, Path(picture))
-    if command.to or picture:
-        print(f"written: {', '.join(filter(None, (command.to, picture)))}")
+    if written:
+        print(f"written: {', '.join(written)}")
     return 0
 
 

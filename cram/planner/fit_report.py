@@ -2,18 +2,16 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cram.errors import CramError
-from cram.files.atomic import write_json
 from cram.planner.context_report import report_context
-from cram.planner.curve_fit import BatchFit, PowerRegion, find_power_region, fit_batches
+from cram.planner.curve_fit import find_power_region, fit_batches
 from cram.planner.fit import LawFit, LeftOut, find_doubt, fit_compute, fit_data, fit_size, fit_size_data
+from cram.planner.fit_file import FITS_FILE, KindFits, write_fits
 from cram.planner.fit_plot import plot_fits
 from cram.planner.laws import CRITICAL_BATCH
-from cram.planner.loss_law import CONSTANTS, LossLaw, fit_loss_law, write_loss_law
+from cram.planner.loss_law import CONSTANTS, fit_loss_law, write_loss_law
 from cram.planner.repeated_data import select_epoch_runs
 from cram.planner.repeated_data_report import report_repeated_data
 from cram.planner.runs import FittedRun, RunKind, read_runs, runs_of_usual_batch
@@ -26,31 +24,6 @@ FITS: dict[str, Callable[[Sequence[FittedRun]], LawFit]] = {
     "L(N, D)": fit_size_data,
     "L(C)": fit_compute,
 }
-
-
-@dataclass
-class KindFits:
-    """All fits to the runs of one kind.
-
-    Attributes:
-        kind: what the runs share.
-        runs: the runs.
-        laws: the fits of scaling laws.
-        batches: the fits of the critical batch, at several losses.
-        curve: the power-law part of the learning curve of the run with the most compute; None where there is none.
-        loss_law: the law that plans predict with.
-        left_out: the run with the most compute, predicted by the law that plans use, fitted to the others.
-        missing: for each fit that the runs do not allow the reason.
-    """
-
-    kind: RunKind
-    runs: list[FittedRun]
-    laws: list[LawFit] = field(default_factory=list)
-    batches: list[BatchFit] = field(default_factory=list)
-    curve: PowerRegion | None = None
-    loss_law: LossLaw | None = None
-    left_out: LeftOut | None = None
-    missing: dict[str, CramError] = field(default_factory=dict)
 
 
 def print_fit(folder: Path, to: Path | None) -> int:
@@ -84,9 +57,9 @@ def print_fit(folder: Path, to: Path | None) -> int:
         write_loss_law(to, fits[0].loss_law)
     for kind_fits in fits:
         _print_kind(kind_fits)
-    write_json(folder / "fit.json", [_to_plain(kind_fits) for kind_fits in fits])
+    write_fits(folder, fits)
     pictures = [plot_fits(folder, kind_fits.runs, kind_fits.laws, kind_fits.batches) for kind_fits in fits]
-    print(f"{folder}: fit.json, {', '.join(picture.name for picture in pictures)}")
+    print(f"{folder}: {FITS_FILE}, {', '.join(picture.name for picture in pictures)}")
     if epoch_runs:
         report_repeated_data(folder, epoch_runs)
     report_context(folder, runs)
@@ -129,14 +102,6 @@ def _leave_out(largest: FittedRun, runs: list[FittedRun]) -> LeftOut | None:
     return LeftOut(largest.name, largest.nats, predicted)
 
 
-def _to_plain(fits: KindFits) -> dict[str, Any]:
-    """The content of fit.json for one kind of runs."""
-    content = asdict(fits)
-    content["runs"] = [run.name for run in fits.runs]
-    content["missing"] = {law: str(error) for law, error in fits.missing.items()}
-    return content
-
-
 def _print_kind(fits: KindFits) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
@@ -147,14 +112,15 @@ def _print_kind(fits: KindFits) -> None:
     table = Table(title=title, title_justify="left", box=SIMPLE)
     for heading in ("law", "constant", "fitted", "5th to 95th percentile", "published"):
         table.add_column(heading, justify="left" if heading in ("law", "constant") else "right")
-    for row in _rows(fits):
+    for row in list_constants(fits):
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
     for line in describe_fits(fits):
         print(line)
 
 
-def _rows(fits: KindFits) -> list[tuple[str, str, str, str, str]]:
+def list_constants(fits: KindFits) -> list[tuple[str, str, str, str, str]]:
+    """List all fitted constants as text: law, constant, value, interval, and the published value or nothing."""
     rows = []
     for fit in fits.laws:
         for name, value in fit.constants.items():

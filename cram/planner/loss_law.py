@@ -178,16 +178,21 @@ def read_loss_law(path: Path) -> LossLaw:
     Raises:
         CramError: the file is not one that `write_loss_law` has written.
     """
-    content = read_json(path)
     try:
-        kind = RunKind(**content.pop("kind"))
-        intervals = {name: _pair(ends) for name, ends in content.pop("intervals").items()}
-        ranges: dict[str, Any] = {name: _pair(content.pop(name)) for name in ("parameters", "tokens", "batch")}
-        numbers: dict[str, Any] = {name: _number(value) for name, value in content.items()}
-        return LossLaw(kind=kind, intervals=intervals, **ranges, **numbers)
+        return parse_loss_law(read_json(path))
     except (AttributeError, KeyError, TypeError, ValueError):
         message = f"{path}: not a law that cram.plan has fitted. Make it again with fit=FOLDER to={path}."
         raise CramError(message) from None
+
+
+def parse_loss_law(content: Any) -> LossLaw:
+    """Make a law of its JSON form; one that is not that is an AttributeError, KeyError, TypeError or ValueError."""
+    rest = dict(content)
+    kind = RunKind(**rest.pop("kind"))
+    intervals = {name: _pair(ends) for name, ends in rest.pop("intervals").items()}
+    ranges: dict[str, Any] = {name: _pair(rest.pop(name)) for name in ("parameters", "tokens", "batch")}
+    numbers: dict[str, Any] = {name: _number(value) for name, value in rest.items()}
+    return LossLaw(kind=kind, intervals=intervals, **ranges, **numbers)
 
 
 def _pair(ends: Any) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from cram.files.atomic import write_atomic
 from cram.planner.laws import PF_DAY, published_optimum
@@ -24,26 +25,37 @@ def draw_plan(plan: Plan, unigram: float | None, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    draw_candidates(axes, plan, unigram)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
+    pyplot.close(figure)
+    write_atomic(path, picture.getvalue())
+
+
+def draw_candidates(axes: Any, plan: Plan, unigram: float | None) -> None:
+    """Draw the candidates of a plan, in the colours of the settings.
+
+    Args:
+        axes: of matplotlib.
+        plan: to draw.
+        unigram: nats per token of the unigram baseline; None draws shares of it.
+    """
     scale = unigram or 1.0
     for measured, marker, label in ((True, "o", "timed here"), (False, "x", "pace from the cost model")):
         points = [(c.size.parameters, _height(c, plan, scale)) for c in _drawn(plan) if c.measured == measured]
         axes.plot([x for x, _ in points], [y for _, y in points], marker, color="C0", label=label)
     chosen = plan.chosen
-    axes.plot([chosen.size.parameters], [_height(chosen, plan, scale)], "*", markersize=16, color="C3", label="chosen")
+    axes.plot([chosen.size.parameters], [_height(chosen, plan, scale)], "*", markersize=16, color="C1", label="chosen")
     for name, size, style in _published(chosen):
-        axes.axvline(size, color="0.4", linestyle=style, linewidth=1, label=f"{name}: {size / 1e6:.3g} M")
+        axes.axvline(size, color="0.5", linestyle=style, linewidth=1, label=f"{name}: {size / 1e6:.3g} M")
     loss = "predicted loss, nats per token" if unigram else "predicted loss, share of the unigram baseline's"
     axes.set(xscale="log", xlabel="parameters", ylabel=loss if plan.by_law else "tokens per parameter")
     if plan.by_law and unigram:
         axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
     if not plan.by_law:
         axes.set(yscale="log")
-    axes.grid(alpha=0.25)
+    axes.grid(alpha=0.5)
     axes.legend(frameon=False)
-    picture = BytesIO()
-    figure.savefig(picture, dpi=130, format="png")
-    pyplot.close(figure)
-    write_atomic(path, picture.getvalue())
 
 
 def _drawn(plan: Plan) -> list[Candidate]:

@@ -14,6 +14,7 @@ from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.plan import main as plan
 from cram.planner.loss_law import LossLaw
+from cram.planner.plan_file import read_plan_file
 from cram.planner.shape import Shape
 from cram.planning import plan_notes
 from cram.train import main as train
@@ -84,12 +85,20 @@ def test_a_plan_is_a_recipe_that_runs_without_a_probe(
     shown = capsys.readouterr().out
     assert "tokens/param" in shown and f"written: {recipe}" in shown
     assert (tmp_path / "mine.png").stat().st_size > 10_000
+    written = read_plan_file(tmp_path / "mine.json")
+    assert written.budget == "20s" and written.unigram and written.available
+    assert sum(candidate.measured for candidate in written.plan.candidates) == 5
     planned = load_config(recipe)
     assert planned.model.size == "given" and planned.plan.budget == "20s"
     quick_measure.clear()
     assert train([f"recipe={recipe}", f"run={tmp_path / 'run'}", f"data.dir={tmp_path / 'shards'}", "budget=2s"]) == 0
     assert "the plan was made for budget=20s, and this is budget=2s." in capsys.readouterr().out
     assert len(quick_measure) == 1  # after training, to tell whether the machine has changed
+
+
+def test_a_plan_is_not_written_to_a_file_that_is_not_a_recipe(auto_words: list[str]) -> None:
+    with pytest.raises(CramError, match=r"to=plan\.json: a plan is written as a recipe\. Give it a name that ends in"):
+        plan([*auto_words, "budget=20s", "to=plan.json"])
 
 
 def test_a_plan_of_another_device_is_accepted_with_a_line(auto_words: list[str]) -> None:

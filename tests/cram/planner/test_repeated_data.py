@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cram.errors import CramError
 from cram.planner.repeated_data import EpochRun, find_speedups, find_windows, select_epoch_runs
-from cram.planner.repeated_data_report import report_repeated_data
+from cram.planner.repeated_data_report import read_repeated_data, report_repeated_data
 from cram.planner.runs import Evaluation, read_runs
 from tests.cram.planner.made_runs import make_run, write_run
 
@@ -85,6 +86,12 @@ def test_the_report_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
     figures = json.loads((tmp_path / "one_epoch.json").read_text())
     assert len(figures["speedups"]) == 2
     assert (tmp_path / "one_epoch.png").read_bytes().startswith(b"\x89PNG")
+    found = read_repeated_data(tmp_path / "one_epoch.json")
+    assert all(line in said for line in found.describe())
+    assert [(run.arm, len(run.run.curve)) for run in found.runs] == [("M10", 9), ("M5", 9), ("S", 9)]
+    (tmp_path / "one_epoch.json").write_text(json.dumps(figures | {"runs": [{"run": {}}]}))
+    with pytest.raises(CramError, match=r"one_epoch\.json: damaged, or written by another version"):
+        read_repeated_data(tmp_path / "one_epoch.json")
 
 
 def test_runs_that_were_not_evaluated_often_are_left_out(tmp_path: Path) -> None:
