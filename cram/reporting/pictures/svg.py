@@ -36,7 +36,7 @@ def draw_svg(
     """Draw a picture with the looks of the page.
 
     Args:
-        name: unique on its page; it makes the ids inside the SVG unique, and the same each time.
+        name: unique on its page; it makes the ids inside of the SVG unique, and the same each time.
         draw: takes the figure and its axes, and draws.
         width: inches; 7.2 fills a column of the page.
         height: inches.
@@ -51,7 +51,7 @@ def draw_svg(
     from cycler import cycler
     from matplotlib import pyplot
 
-    own = {"axes.prop_cycle": cycler(color=list(SERIES)), "svg.hashsalt": name, "svg.id": name}
+    own = {"axes.prop_cycle": cycler(color=list(SERIES)), "svg.hashsalt": name}
     settings: Any = SETTINGS | own  # matplotlib asks for a mapping of its own key type
     text = StringIO()
     with matplotlib.rc_context(settings):
@@ -59,8 +59,21 @@ def draw_svg(
         draw(figure, axes)
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         pyplot.close(figure)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
+    return adapt_svg(text.getvalue())
+
+
+def adapt_svg(text: str) -> str:
+    """Make the SVG file of a matplotlib figure an element that stands beside others in one page.
+
+    Its size gives way to the page's, its font is the page's, and its colours are variables. Ids that nothing refers to
+    go, since they count from 1 in every figure (`axes_1`), and so does a style that would hold for the whole page.
+    """
+    svg = text[text.index("<svg") :]
+    referred = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referred else "", svg)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'width="([\d.]+)pt" height="[\d.]+pt"', r'style="width: \1pt"', svg, count=1)
+    svg = re.sub(r"(?<=[\";]) *font-family: [^;\"]*;?", "", svg)
     for color, variable in VARIABLES.items():
         svg = re.sub(re.escape(color), f"var({variable})", svg, flags=re.IGNORECASE)
     return svg
