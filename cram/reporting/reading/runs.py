@@ -22,7 +22,7 @@ from cram.run.folder import find_run
 from cram.run.heartbeat import last_beat
 from cram.run.metrics import read_metrics
 
-# A process at work writes its heartbeat each second; a busy machine or a slow disk may delay it.
+# A process at work writes its heartbeat each second. A busy machine or a slow disk may delay it.
 FRESH_SECONDS = 15.0
 METRICS = "metrics.jsonl"
 RunStatus = Literal["running", "unfinished", "finished", "failed"]

@@ -1,0 +1,191 @@
+"""What happened in a run: its processes, faults, phases, longer budgets and numbers of threads, in order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cram.reporting.page.blocks import Block, Cell, Column, Facts, Fold, Mark, Section, Table, Text, Tone
+from cram.reporting.reading.runs import RunData, find_value
+from cram.reporting.sections.axes import Places
+from cram.reporting.sections.formats import format_bytes, format_fixed, format_seconds, format_whole, is_number
+from cram.run.checksums import open_checkpoints
+from cram.run.history import describe_changes, describe_extension
+
+RESUMES = "resume"  # kind of the record that a process writes when it continues a run
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run.
+
+    Attributes:
+        update: number of updates before it.
+        text: what happened.
+        tone: `bad` for a fault.
+        place: on each axis.
+        marked: whether curves show it.
+    """
+
+    update: float
+    text: str
+    tone: Tone
+    place: dict[str, float]
+    marked: bool = True
+
+
+def list_events(run: RunData, places: Places) -> list[Event]:
+    """Everything that happened in a run, by update."""
+    events = [
+        *_begins(run, places),
+        *(_extension(extension, places) for extension in run.told("extensions") or []),
+        *(_fault(record, places) for record in run.of_kind("fault")),
+        *(_phase(record, places) for record in run.of_kind("phase")),
+        *_thread_choices(run, places),
+    ]
+    return sorted(events, key=lambda event: event.update)
+
+
+def run_marks(run: RunData, places: Places) -> list[Mark]:
+    """The events that the curves of a run show as vertical lines."""
+    return [Mark(event.text, event.place, event.tone) for event in list_events(run, places) if event.marked]
+
+
+def _begins(run: RunData, places: Places) -> list[Event]:
+    """Where processes continued the run: by their records, which earlier versions did not write, or by the receipt."""
+    if records := run.of_kind(RESUMES):
+        return [Event(record["step"], "resumed", "note", places.of(record)) for record in records]
+    processes = run.told("processes") or []
+    return [
+        Event(process["update"], "resumed", "note", places.at_update(process["update"])) for process in processes[1:]
+    ]
+
+
+def _extension(extension: dict[str, Any], places: Places) -> Event:
+    text = describe_extension(extension)
+    return Event(extension["update"], text, "note", places.at_update(extension["update"]))
+
+
+def _fault(record: dict[str, Any], places: Places) -> Event:
+    loss, recent = (format_fixed(record.get(name)) for name in ("loss", "recent"))
+    lr_factor = record.get("lr_factor")
+    texts = {
+        "spike": f"spike: loss {loss}, {recent} before",
+        "rollback": f"rollback to update {format_whole(record.get('to_step'))}, learning rate times {lr_factor}",
+    }
+    event = str(record.get("event"))
+    return Event(record["step"], texts.get(event, f"fault: {event}"), "bad", places.of(record))
+
+
+def _phase(record: dict[str, Any], places: Places) -> Event:
+    return Event(record["step"], "phase: masks begin", "note", places.of(record))
+
+
+def _thread_choices(run: RunData, places: Places) -> list[Event]:
+    """The measurements of the number of CPU threads."""
+    events = []
+    for record in run.of_kind("threads"):
+        paces = record.get("tokens_per_second")
+        measured = {count: pace for count, pace in (paces or {}).items() if is_number(pace)}
+        told = ", ".join(f"{format_whole(pace)} with {count}" for count, pace in measured.items())
+        text = f"{record.get('threads')} CPU threads chosen; tokens per second: {told}"
+        events.append(Event(record["step"], text, "plain", places.of(record), marked=False))
+    return events
+
+
+def history_section(run: RunData, name: str) -> Section:
+    """What happened in a run, and what its processes, checkpoints and compiled graphs were."""
+    blocks: list[Block] = [_events_table(run), Facts(_facts(run))]
+    processes = run.told("processes") or []
+    if len(processes) > 1:
+        changes = describe_changes(processes)
+        note = f"Changed: {'; '.join(changes)}." if changes else "Nothing changed that changes the bytes of a result."
+        blocks.append(_process_table(processes, note))
+    if checkpoints := _checkpoint_table(run):
+        blocks.append(Fold("Checkpoints", [checkpoints]))
+    return Section(name, "What happened", blocks)
+
+
+def _events_table(run: RunData) -> Block:
+    events = list_events(run, Places(run))
+    if not events:
+        return Text("No fault, no resume, and nothing else to tell.", "note")
+    rows = [
+        [
+            Cell(format_whole(event.update), event.update),
+            Cell(format_seconds(event.place.get("seconds")), event.place.get("seconds")),
+            Cell(event.text, tone=event.tone if event.tone == "bad" else "plain"),
+        ]
+        for event in events
+    ]
+    columns = [Column("update", numeric=True), Column("time charged", numeric=True), Column("event")]
+    return Table(columns, rows, title="Events")
+
+
+def _facts(run: RunData) -> list[tuple[str, str]]:
+    """Faults, compilation, threads and micro-batches in short."""
+    faults, compiled = run.told("faults") or {}, run.told("compile" if run.receipt else "compiled") or {}
+    facts = []
+    if faults:
+        spikes, rollbacks = len(faults.get("spikes", [])), len(faults.get("rollbacks", []))
+        factor = faults.get("lr_factor", 1.0)
+        lowered = "" if factor == 1.0 else f"; the learning rate is {factor:g} times its value"
+        text = f"{faults.get('skipped', 0)} updates left out, {rollbacks} rollbacks, {spikes} spikes{lowered}"
+        facts.append(("faults", text))
+    if compiled:
+        facts.append(("compilation", _compilation(compiled)))
+    if (threads := run.figure("threads")) is not None:
+        facts.append(("CPU threads at the end", str(threads)))
+    if (rows := run.told("micro_rows")) is not None:
+        halvings = run.told("out_of_memory_halvings" if run.receipt else "out_of_memory")
+        facts.append(("rows of a micro-batch", f"{rows}, halved {halvings} times" if halvings else str(rows)))
+    return facts
+
+
+def _compilation(compiled: dict[str, Any]) -> str:
+    """Say what was compiled, how long that took, and what could not be."""
+    graphs = " with CUDA graphs" if compiled.get("cuda_graphs") else ""
+    failed = ", ".join(compiled.get("failed") or {})
+    told = f"{compiled.get('kind')}{graphs}, {format_seconds(compiled.get('seconds'))}"
+    return f"{told}; not compiled: {failed}" if failed else told
+
+
+def _process_table(processes: list[dict[str, Any]], note: str) -> Table:
+    columns = [
+        Column("from update", numeric=True),
+        Column("budget"),
+        Column("device"),
+        Column("threads", numeric=True),
+        Column("precision"),
+        Column("torch"),
+        Column("commit"),
+    ]
+    rows = []
+    for process in processes:
+        commit = find_value(process, "environment", "commit")
+        texts = (process.get(key) for key in ("budget", "device", "threads", "precision", "torch"))
+        rows.append([Cell(format_whole(process["update"]), process["update"]), *map(_cell, (*texts, commit))])
+    return Table(columns, rows, title="Processes", note=note, sortable=False)
+
+
+def _cell(value: Any) -> Cell:
+    return Cell("–" if value is None else str(value), value if is_number(value) else None)
+
+
+def _checkpoint_table(run: RunData) -> Table | None:
+    """The checkpoints in the folder; None without any."""
+    checkpoints = open_checkpoints(run.folder)
+    complete = checkpoints.complete_steps()
+    rows = []
+    for step in reversed(checkpoints.steps()):
+        folder = checkpoints.folder / str(step)
+        # A run at work may remove a checkpoint at any time.
+        size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
+        holds = "everything that a resume needs" if step in complete else "weights only"
+        rows.append(
+            [
+                Cell(format_whole(step), step, link=f"checkpoints/{step}/"),
+                Cell(format_bytes(size), size),
+                Cell(holds),
+            ]
+        )
+    columns = [Column("update", numeric=True), Column("size", numeric=True), Column("holds")]
+    return Table(columns, rows) if rows else None
