@@ -20,7 +20,7 @@ from cram.budget import Budget
 from cram.reference_time import ReferenceTime
 
 CHARGED = ("updates", "compilation", "waiting", "methods", "probe", "crash", "stalls")
-NOT_CHARGED = ("preparation", "evaluation", "saving", "export", "asleep", "discarded")
+NOT_CHARGED = ("preparation", "evaluation", "saving", "export", "report", "asleep", "discarded")
 UPDATE_ACCOUNTS = ("updates", "waiting", "methods")  # the accounts that the time of an update is booked to
 
 PACE_UPDATES = 7  # updates that the pace is computed from; after a lasting change, four updates set the new pace

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ def run_door(
     about: str,
     instead: type | None = None,
     only_prints: bool = False,
+    repeated: Collection[str] = (),
 ) -> None:
     """Run a command on the words of the command line and exit with its status.
 
@@ -39,6 +40,7 @@ def run_door(
         instead: another dataclass whose keys the command takes in place of those of `schema`.
         only_prints: whether the command does nothing but print. Only then does standard output that cannot be written
             make the status 2.
+        repeated: names of the keys that may be given several times.
     """
     protect_output()
     lift_open_files_limit()
@@ -49,7 +51,7 @@ def run_door(
     _handle(_interrupt)
     end_with_parent()
     try:
-        refuse_repeats(words)
+        refuse_repeats(words, repeated)
         status = _naming_limits(main, words)
     except CramError as error:
         print(f"cram: {error}", file=sys.stderr)
@@ -79,15 +81,18 @@ def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) ->
         raise
 
 
-def refuse_repeats(words: list[str]) -> None:
+def refuse_repeats(words: list[str], repeated: Collection[str] = ()) -> None:
     """Check that no key is given twice.
+
+    Args:
+        repeated: names of the keys that may be.
 
     Raises:
         CramError: naming the key.
     """
     names = [word.partition("=")[0] for word in words]
     for name in names:
-        if names.count(name) > 1:
+        if names.count(name) > 1 and name not in repeated:
             raise CramError(f"{name}= is given twice. Give it once.")
 
 

@@ -22,6 +22,7 @@ from cram.run.checksums import read_receipt
 from cram.run.folder import RunFolder, keep_begun_plan
 from cram.training.extension import plan_extension
 from cram.training.finish import finish_run
+from cram.training.run_page import RunPage
 from cram.training.start import train_run
 
 
@@ -78,10 +79,13 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
         if initial:
             check_tokenizer(config, shards.tokenizer_path)
             parts.model.load_state_dict(initial)
-    trained = train_run(config, folder, clock, shards, parts, extension, threads)
-    progress = trained.session.state.last_progress
-    if not trained.finished:
-        return Outcome(folder.path, None, progress)
-    with clock.account("evaluation"):
-        probe_seconds = probe_again(config, shards)
-    return Outcome(folder.path, finish_run(config, folder.path, trained.session, shards, probe_seconds), progress)
+    with RunPage(folder.path, config, clock) as page:
+        trained = train_run(config, folder, clock, shards, parts, extension, threads, page.write_live)
+        progress = trained.session.state.last_progress
+        if not trained.finished:
+            return Outcome(folder.path, None, progress)
+        with clock.account("evaluation"):
+            probe_seconds = probe_again(config, shards)
+        receipt = finish_run(config, folder.path, trained.session, shards, probe_seconds)
+        page.write_last()
+    return Outcome(folder.path, receipt, progress)

@@ -18,7 +18,7 @@ PARTS = ["data", "model", "optim", "objectives", "methods", "evaluation", "hub",
 RHYTHM = ["training"]
 WIRING = ["build"]
 WHOLE = ["planning", "fitting", "dry_run", "ablation"]
-DOORS = ["ablate", "export", "prepare", "evaluate", "plan", "train", "glue"]
+DOORS = ["ablate", "export", "prepare", "evaluate", "plan", "train", "glue", "report"]
 FLOORS = [GROUND, PARTS, RHYTHM, WIRING, WHOLE, DOORS]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 

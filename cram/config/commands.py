@@ -69,6 +69,23 @@ class AblateConfig:
 
 
 @dataclass
+class ReportConfig:
+    """The keys of `cram.report`."""
+
+    run: str | None = key(None, "folder of a run; give the word once for each of several runs", path=True)
+    table: str | None = key(None, "folder of a table of cram.ablate, such as runs/ablations/recipe-600s", path=True)
+    data: str | None = key(None, "shard folder of cram.prepare", path=True)
+    glue: str | None = key(None, "folder with the results of cram.glue", path=True)
+    plan: str | None = key(None, "yaml file that cram.plan has written", path=True)
+    to: str | None = key(
+        None,
+        "html file to write (null: report.html in the folder of the run, table or data, or here where there are "
+        "several)",
+        path=True,
+    )
+
+
+@dataclass
 class PlannerConfig:
     """The keys of `cram.plan` itself; all other words belong to the recipe."""
 

@@ -18,6 +18,7 @@ from cram.config.methods import (
 )
 from cram.config.model import ModelConfig
 from cram.config.plan import PlanConfig
+from cram.config.report import PageConfig
 from cram.config.schema import group, key
 from cram.config.training import (
     AveragingConfig,
@@ -95,6 +96,7 @@ class Config:
     checkpoint: CheckpointConfig = group(CheckpointConfig)
     faults: FaultsConfig = group(FaultsConfig)
     evaluation: EvaluationConfig = group(EvaluationConfig)
+    report: PageConfig = group(PageConfig)
     card: CardConfig = group(CardConfig)
     dry_run: bool = key(
         False,

@@ -7,6 +7,7 @@ from typing import Any
 from cram.evaluation.scores import BITS_NAMES, unknown_note
 from cram.files.sealed import check_folder
 from cram.hub.kinds import stock_model
+from cram.reporting.make import REPORT
 from cram.run.history import describe_extension
 from cram.terminal.progress import format_duration, format_tokens
 
@@ -108,13 +109,15 @@ def result_lines(run: Path, receipt: dict[str, Any]) -> list[Line]:
         CramError: where the exported folder is damaged or was edited.
     """
     files = f"{run}/: receipt.json, metrics.jsonl, loss.png, tensorboard/, model.safetensors"
+    page = [("page", f"{run / REPORT}: open it in a browser")] if (run / REPORT).is_file() else []
     if receipt["export"] != "export/":
         use = [] if receipt.get("failed") else [("use it", f"python -m cram.evaluate run={run}")]
-        return [("files", files), ("export", receipt["export"]), *use]
+        return [("files", files), *page, ("export", receipt["export"]), *use]
     check_folder(run / "export", "Remove the folder: the same command makes it again.")
     task = stock_model(receipt["model"]["kind"]).task
     return [
-        *((task.examples_label, example) for example in task.examples(run / "export")),
+        *((task.examples_label, example) for example in receipt.get("examples", [])),  # older receipts have none
         ("files", f"{files}, export/"),
+        *page,
         ("use it", f"transformers.pipeline('{task.pipeline}', '{run}/export')"),
     ]

@@ -17,6 +17,7 @@ from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out
 from cram.evaluation.replaced import replaced_scores
 from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
+from cram.hub.kinds import stock_model
 from cram.reporting.curves import plot_loss
 from cram.reporting.diagnosis import explain_failure, explain_loss_above_unigram
 from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, unregister_results
@@ -60,6 +61,7 @@ def finish_run(
     if receipt["export"] == "export/":
         with clock.account("export"):
             export_run(run, run / "export", config.card)
+            receipt["examples"] = stock_model(config.model.kind).task.examples(run / "export")
         receipt["time"] = tabulate_time(clock.state()["booked"])
         _write_receipt(run, receipt)
     return receipt

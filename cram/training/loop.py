@@ -41,6 +41,7 @@ def train(session: Session) -> bool:
         with clock.account("saving"):
             state.initial_weights = weights_hash(parts.model)
         save(session)  # a rollback needs at least one checkpoint
+    session.show_page()
     if not begin_methods(session):
         return False
     saved_at = time.monotonic()
@@ -55,7 +56,7 @@ def train(session: Session) -> bool:
                 roll_back(session)
             if clock.updates % config.log_interval == 0 or state.last_progress == 1.0:
                 log(session)
-            if _crosses(config.evaluation_interval, before, state.last_progress):
+            if evaluated := _crosses(config.evaluation_interval, before, state.last_progress):
                 record_evaluation(session)
             if session.stop_requested():
                 save(session)
@@ -65,6 +66,8 @@ def train(session: Session) -> bool:
             if due and not state.faults.in_a_row:
                 save(session)
                 saved_at = time.monotonic()
+            if evaluated or due:
+                session.show_page()
             adapt_threads(session)
         if clock.updates != session.saved:
             save(session)

@@ -175,6 +175,7 @@ class Session:
 
     Attributes:
         show: shows progress and figures to a person.
+        show_page: writes the page of the run, if it is to be written while the run goes on.
         stop_requested: whether the run shall save its state and end.
         threads: CPU threads that this process uses now.
         thread_watch: says when to measure the threads again; None where their number is fixed.
@@ -193,6 +194,7 @@ class Session:
     show: Callable[[float, dict[str, Any]], None]
     stop_requested: Callable[[], bool]
     threads: int
+    show_page: Callable[[], None] = lambda: None
     thread_watch: ThreadWatch | None = None
     state: RunState = field(default_factory=RunState)
     in_flight: list[Launched] = field(default_factory=list)

@@ -15,6 +15,7 @@ The steps of `train_run` need each other in this order:
 9. The loop trains.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cram.budget import parse_duration
@@ -68,6 +69,7 @@ def train_run(
     parts: Parts,
     extension: ExtensionPlan | None,
     threads: int,
+    show_page: Callable[[], None],
 ) -> Trained:
     """Start, resume or extend a run, and train it until its budget is spent or it is asked to stop.
 
@@ -75,6 +77,7 @@ def train_run(
         clock: with the budget of the config; preparation is booked already.
         extension: how a run that had a shorter budget goes on, or None.
         threads: CPU threads that this process uses.
+        show_page: writes the page of the run, if it is to be written while the run goes on.
 
     Raises:
         CramError: where the data does not suffice for one update, or the folder, a checkpoint or the metrics are not
@@ -102,6 +105,7 @@ def train_run(
             show=bar.show,
             stop_requested=lambda: stop.asked,
             threads=threads,
+            show_page=show_page,
         )
         if checkpoint:
             _go_on(session, folder, checkpoint, extension)

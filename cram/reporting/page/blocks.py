@@ -292,6 +292,8 @@ class Page:
         written: when the page was made, in seconds since the epoch.
         data: for machines, JSON values by the name of the subject; stands in the page as JSON.
         refresh_seconds: after how many seconds the page loads itself again; None for a page that does not change.
+        stale_seconds: after how many seconds without a newer page it gives that up, because what writes it must have
+            been killed; None for a page that does not change.
     """
 
     title: str
@@ -300,3 +302,4 @@ class Page:
     subtitle: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     refresh_seconds: int | None = None
+    stale_seconds: int | None = None
