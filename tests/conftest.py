@@ -79,6 +79,7 @@ def tiny_run(corpus: Path) -> Callable[[Path], list[str]]:
         "batch.micro_rows=4",
         "evaluation.tokens=2048",
         "log_interval=5",
+        "report.live=false",
         "device=cpu",
         "threads=1",
     ]

@@ -12,6 +12,9 @@ from cram.config.recipe import keep_last_words, read_config, suggest_nearest
 from cram.config.schema import get_value
 from cram.errors import CramError
 
+# What recipes ask for that an arm does without, unless the table or the user says so: nobody watches each of its runs.
+ARM_WORDS = ("report.live=false",)
+
 
 @dataclass(frozen=True)
 class ArmRun:
@@ -106,7 +109,7 @@ def _read_arm(
     budget = scale_budget(table.budget, arm.budget_share * share)
     if of_column.clock == "rst":
         budget = RST + budget
-    arm_words = keep_last_words((*table.words, *words, *arm.words, *of_column.words, f"budget={budget}"))
+    arm_words = keep_last_words((*ARM_WORDS, *table.words, *words, *arm.words, *of_column.words, f"budget={budget}"))
     parts = [name, *([column] if column else []), *([f"{share:g}"] if len(table.shares) > 1 else [])]
     run = f"run={folder / '-'.join(parts)}"
     try:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cram.config.commands import ReportConfig
 from cram.errors import CramError
@@ -14,12 +14,11 @@ from cram.files.limits import report_disk_errors
 from cram.files.whole_folder import check_folder_path
 from cram.reporting.links import relocate
 from cram.reporting.page.blocks import Page, Section
-from cram.reporting.page.render import render_page
-from cram.reporting.reading.runs import RunData, read_run
+from cram.reporting.page.render import is_page, render_page
+from cram.reporting.reading.runs import RunData, RunStatus, read_run
 
 REPORT = "report.html"  # in the folder of what it shows
-GENERATOR = b'<meta name="generator" content="cram.report">'  # of every page, and of no other file
-HEAD_BYTES = 4000  # of a page, in which GENERATOR stands
+HEAD_BYTES = 4000  # of a page, by which it is known
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def write_report(subjects: Subjects, to: str | None = None) -> Path:
 
 def write_run_page(
     folder: Path,
-    status: Literal["running", "unfinished"] | None = None,
+    status: RunStatus | None = None,
     refresh_seconds: int | None = None,
     stale_seconds: int | None = None,
 ) -> Path:
@@ -152,7 +151,7 @@ def _is_page(path: Path) -> bool:
     if not path.is_file():
         return False
     with report_disk_errors(path, "to"), path.open("rb") as file:
-        return GENERATOR in file.read(HEAD_BYTES)
+        return is_page(file.read(HEAD_BYTES).decode("utf-8", "replace"))
 
 
 def read_parts(subjects: Subjects) -> list[Part]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cram.command import STOP_SIGNALS, URGENT, StopSignals, run_door
+from cram.command import STOP_SIGNALS, URGENT, StopSignals, refuse_repeats, run_door
 from cram.config.commands import ExportConfig
 from cram.errors import CramError
 
@@ -65,6 +65,13 @@ def test_a_key_that_is_given_twice_is_refused(
 ) -> None:
     assert status_of(lambda _: 0, ["run=a", "to=b", "run=c"], monkeypatch) == 2
     assert capsys.readouterr().err == "cram: run= is given twice. Give it once.\n"
+
+
+def test_a_key_that_a_door_gathers_may_be_given_several_times() -> None:
+    words = ["run=a", "to=b", "run=c"]
+    refuse_repeats(words, ("run",))
+    with pytest.raises(CramError, match="run= is given twice"):
+        refuse_repeats(words, ("to",))
 
 
 @pytest.mark.parametrize("name", STOP_SIGNALS)

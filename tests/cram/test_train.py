@@ -72,7 +72,7 @@ def finished(
 ) -> tuple[list[str], Path, str]:
     """The words, the folder and the output of a run of 200 updates."""
     folder = tmp_path_factory.mktemp("finished")
-    words = [*tiny_run(folder), *LEARNING]
+    words = keep_last_words([*tiny_run(folder), *LEARNING, "report.live=true"])
     answer = run(words)
     assert answer.returncode == 0, answer.stderr
     return words, folder / "run", answer.stdout
@@ -95,7 +95,12 @@ def test_a_run_leaves_all_that_is_promised_and_learns(finished: tuple[list[str],
     assert (noise["measured_updates"], noise["update_tokens"]) == (200 // EVERY, 256)
     assert noise["trace"] > 0.0
     assert "unigram baseline" in said
-    assert "fill-mask" in said
+    assert [line.split(maxsplit=1)[1] for line in said.splitlines() if line.startswith("fill-mask")] == receipt[
+        "examples"
+    ]
+    assert f"page          {folder}/report.html: open it in a browser" in said.splitlines()
+    assert 'http-equiv="refresh"' not in (folder / "report.html").read_text()
+    assert receipt["time"]["not_charged"]["report"] > 0.0
 
 
 def test_metrics_hold_training_and_held_out_lines(finished: tuple[list[str], Path, str]) -> None:
