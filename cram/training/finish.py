@@ -56,6 +56,7 @@ def finish_run(
     receipt["held_out"] |= further_figures(config, parts, clock, shards)
     if nats is not None and nats >= unigram:
         receipt["held_out"]["why_not_below_unigram"] = explain_loss_above_unigram(receipt, rates)
+    receipt["examples"] = []  # until there is an export that answers
     plot_loss(run, unigram)
     _write_receipt(run, receipt)
     if receipt["export"] == "export/":

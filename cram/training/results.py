@@ -64,7 +64,6 @@ def make_receipt(
         "data": _data(config, shards),
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {no_export}" if no_export else "export/",
-        "examples": [],  # until there is an export that answers
         "held_out": {
             **{name: held_out[name] for name in score_names(config.objective.held_out)},
             "unigram_nats_per_token": unigram,

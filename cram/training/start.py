@@ -115,9 +115,7 @@ def train_run(
             if extension and checkpoint:
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
             _fit_to_machine(config, session, resumed=checkpoint is not None)
-            session.state.compiled = compile_session(session, config.compile)
-            if session.state.compiled["kind"] != "eager":
-                session.thread_watch = None  # another number of threads would compile everything anew
+            _compile(session, config)
             if not checkpoint and session.thread_watch is None:
                 _measure_pace(session)
             if not checkpoint or extension:
@@ -161,6 +159,13 @@ def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
         print(f"{'; '.join(changes)}: a repeated run would no longer give the same bytes", flush=True)
         clock.forget_pace()
         _measure_pace(session)
+
+
+def _compile(session: Session, config: Config) -> None:
+    """Compile the model. From then on the threads are fixed: another number would compile everything anew."""
+    session.state.compiled = compile_session(session, config.compile)
+    if session.state.compiled["kind"] != "eager":
+        session.thread_watch = None
 
 
 def _measure_pace(session: Session) -> None:
