@@ -79,7 +79,7 @@ function optionsOf(chart, columns, width) {
   const few = columns.slice(1).map((column) => column.filter((y) => y !== null && y !== undefined).length < 3);
   return {
     width,
-    height: innerWidth < 600 ? 230 : 280,
+    height: parseInt(getComputedStyle(chart.box).minHeight),
     legend: { show: false },
     focus: { alpha: 0.25 },
     cursor: {

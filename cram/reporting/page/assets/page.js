@@ -91,6 +91,7 @@ function keepPlace() {
   addEventListener("pagehide", () => keep("place", scrollY));
 }
 
+root.classList.add("scripted");
 startFolds();
 startContents();
 startCopying();
