@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from cram.data.inspect.figures import BAR, histogram_lengths, printable, rank_tokens
 from cram.data.shards.shards import ShardSet
 from cram.errors import CramError
 from cram.files.atomic import write_atomic
 
 PLOTS = "plots"
-BAR = 1.1  # ratio of a bar's end to its start in the histogram of lengths
-NAMED_RANKS = [4**power for power in range(10)]  # the ranks whose tokens are written into the plot
 
 
 def draw_plots(shards: ShardSet, tokenizer: Tokenizer) -> None:
@@ -29,49 +28,36 @@ def draw_plots(shards: ShardSet, tokenizer: Tokenizer) -> None:
         print(f"\nplots: {', '.join(str(folder / name) for name in pictures)}")
 
 
-def printable(text: str) -> str:
-    """Escape the characters of a text that a terminal or a font might not show."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
-
-
 def _plot_lengths(shards: ShardSet) -> bytes:
-    """Plot a histogram of document lengths over a log axis; heights are scaled to bars of ratio `BAR`."""
+    """Plot a histogram of document lengths over a log axis."""
     figure, axes = _figure()
-    counts = shards.lengths()
-    (lengths,) = counts.nonzero()
-    low, high = int(lengths[0]), int(lengths[-1]) + 1
-    bars = int(np.ceil(np.log(high / low) / np.log(BAR)))
-    edges = np.unique(np.geomspace(low, high, bars + 1).round().astype(int))
-    heights = np.add.reduceat(counts[:high], edges[:-1]) * np.log(BAR) / np.diff(np.log(edges))
-    axes.stairs(heights, edges, fill=True, alpha=0.6)
-    median = int(np.searchsorted(np.cumsum(counts), shards.documents / 2))
-    mean, seq_len = shards.tokens / shards.documents, shards.seq_len
-    fitting = counts[: seq_len + 1].sum() / shards.documents
-    axes.axvline(mean, label=f"mean {mean:,.0f}", linewidth=1.2, color="C3")
-    axes.axvline(median, label=f"median {median:,}", linewidth=1.2, color="C2")
-    label = f"seq_len {seq_len:,} ({fitting:.0%} of the documents fit)"
+    seq_len = shards.seq_len
+    lengths = histogram_lengths(shards.lengths(), shards.tokens, seq_len)
+    axes.stairs(lengths.heights, lengths.edges, fill=True, alpha=0.6)
+    axes.axvline(lengths.mean, label=f"mean {lengths.mean:,.0f}", linewidth=1.2, color="C3")
+    axes.axvline(lengths.median, label=f"median {lengths.median:,}", linewidth=1.2, color="C2")
+    label = f"seq_len {seq_len:,} ({lengths.fitting:.0%} of the documents fit)"
     axes.axvline(seq_len, label=label, linewidth=1.2, color="0.2", linestyle="--")
-    longer = f" (last bar: {len(counts) - 1:,} and more)" if counts[-1] else ""
+    longer = "" if lengths.most is None else f" (last bar: {lengths.most:,} and more)"
+    low, high = lengths.edges[[0, -1]]
     axes.set(xscale="log", xlim=(min(low, seq_len) / BAR, max(high, seq_len) * BAR))
     axes.set(xlabel=f"tokens of a document{longer}", ylabel=f"documents per {BAR - 1:.0%} of length")
     return _png(figure, axes, f"{shards.folder.name}: {shards.documents:,} documents")
 
 
 def _plot_tokens(shards: ShardSet, tokenizer: Tokenizer) -> bytes:
-    """Plot how often each token occurs by its rank, with log axes; the tokens of `NAMED_RANKS` are named."""
+    """Plot how often each token occurs by its rank, with log axes; some tokens are named."""
     figure, axes = _figure()
-    counts = shards.token_counts()
-    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    ranks = np.arange(1, len(order) + 1)
-    axes.plot(ranks, counts[order], linewidth=1.5, label=f"{len(order):,} of {len(counts):,} tokens occur")
-    axes.plot(ranks, counts[order[0]] / ranks, "--", color="0.6", linewidth=1, label="1 / rank")
-    for rank in [*(rank for rank in NAMED_RANKS if rank < len(order)), len(order)]:
-        token = int(order[rank - 1])
-        axes.plot(rank, counts[token], "o", color="C0", markersize=4)
+    ranked = rank_tokens(shards.token_counts())
+    tokens, counts = ranked.tokens, ranked.counts
+    ranks = np.arange(1, len(tokens) + 1)
+    axes.plot(ranks, counts, linewidth=1.5, label=f"{len(tokens):,} of {ranked.vocab_size:,} tokens occur")
+    axes.plot(ranks, counts[0] / ranks, "--", color="0.6", linewidth=1, label="1 / rank")
+    for rank in ranked.named():
+        token, count = int(tokens[rank - 1]), int(counts[rank - 1])
+        axes.plot(rank, count, "o", color="C0", markersize=4)
         name = f'"{printable(tokenizer.id_to_token(token) or str(token))}"'
-        _annotate(axes, name, (rank, counts[token]), left=rank == len(order))
+        _annotate(axes, name, (rank, count), left=rank == len(tokens))
     axes.margins(x=0.1, y=0.08)
     axes.set(xscale="log", yscale="log", xlabel="rank of a token", ylabel="how often it occurs")
     return _png(figure, axes, f"{shards.folder.name}: {shards.tokens:,} tokens")

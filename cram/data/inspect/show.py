@@ -1,6 +1,5 @@
 """Prints a shard folder: what became of the documents, samples of dropped ones, rows as text; and draws two plots."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tokenizers import Tokenizer
 
-from cram.data.inspect.plots import draw_plots, printable
-from cram.data.preparation.fates import Fate
+from cram.data.inspect.figures import list_fates, list_stages, printable, sort_reasons
+from cram.data.inspect.plots import draw_plots
+from cram.data.inspect.rows import RowText, read_row, spread_rows
 from cram.data.preparation.samples import FIXED
 from cram.data.preparation.statistics import STATISTICS
 from cram.data.preparation.stopwatch import TIMING, TIMING_REMEDY
@@ -26,7 +25,6 @@ from cram.terminal.progress import format_tokens
 
 TITLES = {"boilerplate": "lines cut as boilerplate", FIXED: "C1 controls replaced"}  # of samples that are not dropped
 SAMPLES_SHOWN = 3
-ROWS_SHOWN = 3
 SAMPLE_LINES = 2.5  # samples are cut to this many lines of the terminal's width
 CUT = "..."
 LIKE_HELD_OUT = ("near_held_out", "ids_held_out", "window_held_out")  # one line in the short table
@@ -46,14 +44,15 @@ def print_shards(folder: str | Path, row: int | None = None) -> None:
     shards = ShardSet.open(folder)
     console = Console(highlight=False)
     tokenizer = load_tokenizer(shards.tokenizer_path)
+    special_names = list(SpecialTokens.of(tokenizer).names(tokenizer).values())
     if row is not None:
         if not 0 <= row < shards.rows:
             raise CramError(f"row={row}: {folder} does not have this row; its rows are 0 to {shards.rows - 1}")
-        return _print_row(shards, tokenizer, row, console)
+        return _print_row(read_row(shards, tokenizer, row), special_names, console)
     print_summary(shards)
     _print_dropped(shards, console)
-    for number in np.unique((np.arange(ROWS_SHOWN) * 2 + 1) * shards.rows // (2 * ROWS_SHOWN)):
-        _print_row(shards, tokenizer, int(number), console)
+    for number in spread_rows(shards.rows):
+        _print_row(read_row(shards, tokenizer, number), special_names, console)
     draw_plots(shards, tokenizer)
 
 
@@ -104,29 +103,18 @@ def print_summary(shards: ShardSet, short: bool = False) -> None:
 
 
 def _document_table(shards: ShardSet, short: bool, console: Console) -> Table:
-    counts, dropped = shards.manifest["counts"], dict(shards.manifest["dropped"])
-    if short and (entries := [dropped.pop(name) for name in LIKE_HELD_OUT if name in dropped]):
-        dropped["as held out"] = {key: sum(entry[key] for entry in entries) for key in ("documents", "bytes")}
-    lines = [
-        ("read", counts["documents_in"], counts["bytes_in"]),
-        ("held out", counts["held_out_documents"], counts["held_out_bytes"]),
-        *((f"dropped: {name}", dropped[name]["documents"], dropped[name]["bytes"]) for name in _sort_reasons(dropped)),
-        ("after the token limit", counts["not_needed_documents"], None),
-        ("kept", counts["documents"], counts["bytes"]),
-        ("boilerplate lines cut", counts["boilerplate_documents"], counts["boilerplate_bytes"]),
-    ]
+    manifest = shards.manifest
+    if short and (entries := [manifest["dropped"][name] for name in LIKE_HELD_OUT if name in manifest["dropped"]]):
+        others = {name: entry for name, entry in manifest["dropped"].items() if name not in LIKE_HELD_OUT}
+        joined = {key: sum(entry[key] for entry in entries) for key in ("documents", "bytes")}
+        manifest = manifest | {"dropped": others | {"as held out": joined}}
     table = _new_table(console, "", "documents", "share", "bytes")
-    for name, documents, size in lines:
-        if documents or name in ("read", "held out", "kept"):
-            share = documents / max(1, counts["documents_in"])
-            table.add_row(name, f"{documents:,}", f"{share:.2%}", "" if size is None else f"{size:,}")
+    for line in list_fates(manifest):
+        if line.documents or line.name in ("read", "held out", "kept"):
+            name = f"dropped: {line.reason}" if line.reason else line.name
+            share = line.documents / max(1, manifest["counts"]["documents_in"])
+            table.add_row(name, f"{line.documents:,}", f"{share:.2%}", "" if line.bytes is None else f"{line.bytes:,}")
     return table
-
-
-def _sort_reasons(reasons: Iterable[str]) -> list[str]:
-    """Sort reasons in the order of the fates, followed by the names that are not fates."""
-    names, known = set(reasons), [fate.reason for fate in Fate]
-    return [*(name for name in known if name in names), *sorted(names - set(known))]
 
 
 def _packing_table(shards: ShardSet, console: Console) -> Table:
@@ -159,32 +147,17 @@ def _print_unknown(shards: ShardSet, short: bool, console: Console) -> None:
 
 def _time_table(timing: dict[str, Any], counts: dict[str, int], console: Console) -> Table:
     """Wall seconds of each stage in the process that finished, and the seconds of its activities in all processes."""
-    text_bytes, resumed = {"scan": counts["bytes_in"], "pack": counts["bytes"]}, False
     table = _new_table(console, "time", "seconds", "MB/s of text")
-    for stage, seconds in timing["wall_seconds"].items():
-        activities = timing.get(f"{stage}_seconds", {})
-        # If the activities need more time than the processes had, some of them and of the text are from before a
-        # restart, and the stage has no meaningful speed.
-        stage_resumed = sum(activities.values()) > seconds * (timing["processes"] + 1)
-        resumed |= stage_resumed
-        table.add_row(stage, f"{seconds:.1f}", _format_speed(None if stage_resumed else text_bytes.get(stage), seconds))
-        for activity, activity_seconds in activities.items():
-            speed = _format_speed(text_bytes[stage], activity_seconds)
-            table.add_row(f"  {activity}", f"{activity_seconds:.1f}", speed)
-    total = sum(timing["wall_seconds"].values())
-    table.add_row("all", f"{total:.1f}", _format_speed(None if resumed else counts["bytes_in"], total))
+    for line in list_stages(timing, counts):
+        speed = "" if line.speed is None else f"{line.speed / 1e6:,.1f}"
+        table.add_row("  " * line.is_activity + line.name, f"{line.seconds:.1f}", speed)
     return table
-
-
-def _format_speed(text_bytes: int | None, seconds: float) -> str:
-    """MB/s, or nothing if the bytes are unknown or the time is too short."""
-    return f"{text_bytes / 1e6 / seconds:,.1f}" if text_bytes and seconds >= 0.01 else ""
 
 
 def _print_dropped(shards: ShardSet, console: Console) -> None:
     """Print a few dropped documents of each reason, shortened, and a few duplicates with the document they repeat."""
     statistics = read_json(shards.checked_path(STATISTICS))
-    for name in _sort_reasons(statistics["samples"]):
+    for name in sort_reasons(statistics["samples"]):
         samples = statistics["samples"][name]
         title = TITLES.get(name, f"dropped: {name}")
         console.print(f"\n{title} ({len(samples[:SAMPLES_SHOWN])} of the {len(samples)} samples in {STATISTICS})")
@@ -209,20 +182,14 @@ def _print_sample(label: str, sample: dict[str, str], console: Console) -> None:
     _print_beside("    | ", text, console)
 
 
-def _print_row(shards: ShardSet, tokenizer: Tokenizer, number: int, console: Console) -> None:
+def _print_row(row: RowText, special_names: list[str], console: Console) -> None:
     """Print a row, each of its documents after its index; a document that began in an earlier row is marked."""
-    special = SpecialTokens.of(tokenizer)
-    (tokens,), (documents,) = shards.read(np.array([number]))
-    is_text = tokens != special.pad
-    pieces = np.split(tokens[is_text], np.flatnonzero(np.diff(documents[is_text])) + 1)
-    padding = len(tokens) - int(is_text.sum())
-    console.print(f"\nrow {number:,}: {is_text.sum()} tokens of {len(pieces)} document(s), {padding} of padding")
-    for index, piece in enumerate(pieces):
-        text = _printable_text(tokenizer.decode(piece.tolist(), skip_special_tokens=False), console)
-        text.highlight_words(list(special.names(tokenizer).values()), "cyan")
-        # Without a token that begins documents, a row does not tell whether its first document began earlier.
-        begins = special.cls is None or piece[0] == special.cls
-        _print_beside(f"{index:>3} {'' if begins else 'continued':<9} | ", text, console)
+    documents = len(row.documents)
+    console.print(f"\nrow {row.number:,}: {row.tokens} tokens of {documents} document(s), {row.padding} of padding")
+    for index, document in enumerate(row.documents):
+        text = _printable_text(document.text, console)
+        text.highlight_words(special_names, "cyan")
+        _print_beside(f"{index:>3} {'' if document.begins else 'continued':<9} | ", text, console)
 
 
 def _print_beside(label: str, text: Text, console: Console) -> None:
