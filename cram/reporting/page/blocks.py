@@ -216,12 +216,15 @@ class Piece:
     Attributes:
         text: what is shown; line ends are kept.
         label: what it is, such as `document 3`; empty for none.
-        tone: a `note` is muted, such as a special token.
+        tone: a `note` is muted.
+        before, after: what frames the text, muted, such as special tokens; empty for none.
     """
 
     text: str
     label: str = ""
     tone: Tone = "plain"
+    before: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True)
