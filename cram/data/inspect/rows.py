@@ -18,12 +18,17 @@ class RowDocument:
 
     Attributes:
         text: its tokens as text, with the special ones.
+        body: the same without the tokens that frame it.
+        opening, closing: the tokens that frame it; empty where it begins or ends in another row.
         tokens: how many there are.
         begins: whether it begins in this row. Without a token that begins documents this is not known, and True.
         ends: whether it ends in this row.
     """
 
     text: str
+    body: str
+    opening: str
+    closing: str
     tokens: int
     begins: bool
     ends: bool
@@ -61,18 +66,20 @@ def read_row(shards: ShardSet, tokenizer: Tokenizer, number: int) -> RowText:
     (tokens,), (documents,) = shards.read(np.array([number]))
     is_text = tokens != special.pad
     pieces = np.split(tokens[is_text], np.flatnonzero(np.diff(documents[is_text])) + 1)
-    return RowText(
-        number,
-        [
-            RowDocument(
-                text=tokenizer.decode(piece.tolist(), skip_special_tokens=False),
-                tokens=len(piece),
-                begins=special.cls is None or bool(piece[0] == special.cls),
-                ends=bool(piece[-1] == special.sep),
-            )
-            for piece in pieces
-        ],
-        padding=len(tokens) - int(is_text.sum()),
+    texts = [_read_document(piece.tolist(), tokenizer, special) for piece in pieces]
+    return RowText(number, texts, padding=len(tokens) - int(is_text.sum()))
+
+
+def _read_document(ids: list[int], tokenizer: Tokenizer, special: SpecialTokens) -> RowDocument:
+    opened, closed = ids[0] == special.cls, ids[-1] == special.sep
+    return RowDocument(
+        text=tokenizer.decode(ids, skip_special_tokens=False),
+        body=tokenizer.decode(ids[opened : len(ids) - closed], skip_special_tokens=False),
+        opening=str(tokenizer.id_to_token(ids[0])) if opened else "",
+        closing=str(tokenizer.id_to_token(ids[-1])) if closed else "",
+        tokens=len(ids),
+        begins=opened or special.cls is None,
+        ends=closed,
     )
 
 
