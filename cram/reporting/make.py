@@ -16,6 +16,8 @@ from cram.reporting.links import relocate
 from cram.reporting.page.blocks import Page, Section
 from cram.reporting.page.render import is_page, render_page
 from cram.reporting.reading.runs import RunData, RunStatus, read_run
+from cram.reporting.sections.run import run_sections
+from cram.reporting.sections.run_json import run_document
 
 REPORT = "report.html"  # in the folder of what it shows
 HEAD_BYTES = 4000  # of a page, by which it is known
@@ -169,7 +171,7 @@ def read_parts(subjects: Subjects) -> list[Part]:
 
 def run_part(run: RunData) -> Part:
     """What a page shows of one run."""
-    return Part(f"run {run.name}", [], run.folder)
+    return Part(f"run {run.name}", run_sections(run), run.folder, {run.name: run_document(run)})
 
 
 def make_page(parts: Sequence[Part], path: Path) -> Page:

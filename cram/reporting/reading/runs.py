@@ -10,6 +10,7 @@ from typing import Any, Literal
 from cram.config.config import Config
 from cram.errors import CramError
 from cram.files.atomic import read_json
+from cram.files.sealed import read_sealed
 from cram.run.checksums import (
     ENVIRONMENT,
     check_file,
@@ -24,7 +25,7 @@ from cram.run.metrics import read_metrics
 
 # A process at work writes its heartbeat each second. A busy machine or a slow disk may delay it.
 FRESH_SECONDS = 15.0
-METRICS = "metrics.jsonl"
+METRICS, GLUE = "metrics.jsonl", "glue.json"
 RunStatus = Literal["running", "unfinished", "finished", "failed"]
 
 
@@ -41,6 +42,7 @@ class RunData:
         status: `running` where a process has written a heartbeat in the last seconds, `failed` for a finished run
             without a usable model.
         state: of the newest checkpoint of a run that is not finished; None without one, and for a finished run.
+        glue: content of glue.json; None where the model was not fine-tuned.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class RunData:
     receipt: dict[str, Any] | None
     status: RunStatus
     state: dict[str, Any] | None = None
+    glue: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -101,6 +104,7 @@ def read_run(folder: Path) -> RunData:
         receipt=receipt,
         status=_find_status(folder, receipt),
         state=None if receipt is not None else open_checkpoints(folder).read_newest_state(),
+        glue=read_sealed(folder / GLUE) if (folder / GLUE).exists() else None,
     )
 
 

@@ -1,13 +1,13 @@
 """Numbers of sections as text: sensible digits, with their units, and a dash for what is missing."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from cram.terminal.progress import format_duration
 
 ABSENT = "–"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of a JSON file is a number. JSON has null where one was not finite."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -51,7 +51,7 @@ def _status(run: RunData) -> list[Block]:
 
 
 def held_out_scores(run: RunData) -> dict[str, Any]:
-    """The scores on held-out text: of the receipt or, before the end, of the last evaluation; empty before the first."""
+    """The scores on held-out text, of the receipt or before the end of the last evaluation; empty before the first."""
     scores: dict[str, Any] = run.figure("held_out") or run.last("held_out")
     return scores
 
@@ -122,7 +122,9 @@ def _remarks(run: RunData) -> list[Block]:
     if too_few := held_out.get("too_few"):
         remarks.append(Text(str(too_few), "warning"))
     if reason := held_out.get("why_not_below_unigram"):
-        remarks.append(Text(f"Not below the baseline, which knows only how frequent each token is: {reason}.", "warning"))
+        remarks.append(
+            Text(f"Not below the baseline, which knows only how frequent each token is: {reason}.", "warning")
+        )
     facts = []
     if is_number(mask_rate := held_out.get("mask_rate")):
         facts.append(("scored with", f"{format_share(mask_rate)} of the tokens masked"))

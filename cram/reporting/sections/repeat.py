@@ -72,9 +72,9 @@ def _describe_sameness(run: RunData) -> str:
     clock = run.config.parse_budget().clock
     if clock == "wall":
         return (
-            f"With {version}, the same packages and the same data, the data, the first weights and the masks are the "
-            "same. The budget is a time, so the number of updates, and with it the schedule, follow the machine's "
-            "pace: the result is close, but its bytes differ. A budget of updates or tokens repeats to the byte on a CPU."
+            f"With {version}, the same packages and the same data, the first weights and the order of the rows are the "
+            "same. The budget is a time, so the number of updates, and with it the schedule, follow the pace of the "
+            "machine: the loss comes close, but the bytes differ. A budget of updates repeats to the byte on a CPU."
         )
     if run.figure("bytes_repeat") is False:
         changes = "; ".join(describe_changes(run.told("processes") or [])) or "the number of CPU threads was changed"
@@ -82,4 +82,6 @@ def _describe_sameness(run: RunData) -> str:
     where = "on the same kind of CPU with as many threads" if run.environment.get("device") == "cpu" else ""
     if where:
         return f"With {version}, the same packages and the same data, {where}, the result is the same to the byte."
-    return f"With {version}, the same packages and the same data, the result differs only by the order of sums on the GPU."
+    return (
+        f"With {version}, the same packages and the same data, the result differs only by the order of sums on the GPU."
+    )
