@@ -57,7 +57,7 @@ ONE_OF_EACH: list[Block] = [
         description="words",
     ),
     Picture("title", SVG, "description"),
-    Passage("title", [Piece("text", "label")]),
+    Passage("title", [Piece("text", "label", before="[CLS]", after="[SEP]")]),
     Links([("name", "file.json", "meaning")], "title"),
     Fold("title", [Text("inside")]),
     Side([Text("left"), Text("right")]),
