@@ -145,7 +145,7 @@ def check_page_path(path: Path) -> None:
         raise CramError(
             f"to={path} exists already and is not a page of cram.report. Choose another file, or remove it."
         )
-    if path.parent.resolve().parent != path.parent.resolve():  # not the root, which always exists
+    if not path.parent.is_dir():
         check_folder_path(path.parent, follow_link=True)
 
 
