@@ -72,7 +72,7 @@ def adapt_svg(text: str) -> str:
     referred = set(re.findall(r"#([\w.-]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referred else "", svg)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'width="([\d.]+)pt" height="[\d.]+pt"', r'style="width: \1pt"', svg, count=1)
+    svg = re.sub(r'width="([\d.]+)pt" height="[\d.]+pt"', r'style="--width: \1pt"', svg, count=1)
     svg = re.sub(r"(?<=[\";]) *font-family: [^;\"]*;?", "", svg)
     for color, variable in VARIABLES.items():
         svg = re.sub(re.escape(color), f"var({variable})", svg, flags=re.IGNORECASE)

@@ -11,13 +11,18 @@ const charts = [...document.querySelectorAll(".chart")].map((figure) => ({
   zoom: null,
   plot: null,
 }));
+const PROGRESS = ["seconds", "tokens", "updates", "flops"];
 const AXIS_NAMES = { seconds: "time", flops: "FLOPs" };
-const SECOND_STEPS = [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000, 864000];
+const SECOND_STEPS = [
+  0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400,
+  172800, 432000, 864000,
+];
 let chosenAxis = state.axis;
 
 const isZoomed = () => charts.some((chart) => chart.zoom);
 const axisOf = ({ spec }) => spec.axes.find((axis) => axis.name === chosenAxis) ?? spec.axes[0];
-const peersOf = (chart) => charts.filter((other) => other.group === chart.group && axisOf(other)?.name === axisOf(chart)?.name);
+const peersOf = (chart) =>
+  charts.filter((other) => other.group === chart.group && axisOf(other)?.name === axisOf(chart)?.name);
 
 // Joins series of different places into columns of one length, as uPlot wants them. A point that a series does not have
 // stays undefined, which a line passes over; null leaves a gap. Unlike uPlot.join, it keeps several points at one place.
@@ -48,11 +53,28 @@ function align(series, axis) {
   return [joined, ...columns];
 }
 
-// Of a logarithmic axis: round numbers, the fewer the more powers of ten there are.
-function keepRound(_, ticks) {
-  const ratio = ticks.at(-1) / ticks[0];
-  const shown = ratio > 1e4 ? [1] : ratio > 30 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
-  return ticks.map((tick) => (shown.includes(Number(tick.toExponential(4).split("e")[0])) ? tick : null));
+// On an axis of progress, the charts of a section begin at 0 and end at the same place, so that one can look down them.
+function rangeOfX(chart, low, high) {
+  const { name } = axisOf(chart);
+  if (low === null || low === undefined) return [0, 1];
+  if (!PROGRESS.includes(name)) return low === high ? [low - 0.5, high + 0.5] : [low, high];
+  const ends = peersOf(chart).flatMap(({ spec }) => spec.series.map((one) => places[one.x[name]]?.at(-1) ?? 0));
+  return [Math.min(0, low), Math.max(high, ...ends) || 1];
+}
+
+// Round numbers between the ends of a logarithmic axis, of fewer kinds the more powers of ten there are. uPlot would
+// count from the lower end, which is not a round number.
+function logTicks(low, high) {
+  const ratio = high / low;
+  const tenths = Array.from({ length: 90 }, (_, i) => 1 + i / 10);
+  const kinds = ratio > 1e4 ? [1] : ratio > 30 ? [1, 2, 5] : ratio > 2 ? [1, 1.5, 2, 3, 4, 5, 7] : tenths;
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
+    for (const kind of kinds) ticks.push(Number(`${kind.toFixed(1)}e${power}`));
+  }
+  const inside = ticks.filter((tick) => tick >= low && tick <= high);
+  const each = Math.ceil(inside.length / 8);
+  return inside.filter((_, i) => i % each === 0);
 }
 
 // Leaves a little room above and below, and shows the levels unless the reader has zoomed.
@@ -75,7 +97,12 @@ function optionsOf(chart, columns, width) {
   const axis = axisOf(chart);
   const time = axis.name === "seconds";
   const line = () => colorOf("grid");
-  const look = { stroke: () => colorOf("muted"), font: FONT, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 } };
+  const look = {
+    stroke: () => colorOf("muted"),
+    font: FONT,
+    grid: { stroke: line, width: 1 },
+    ticks: { stroke: line, width: 1, size: 4 },
+  };
   const few = columns.slice(1).map((column) => column.filter((y) => y !== null && y !== undefined).length < 3);
   return {
     width,
@@ -88,15 +115,31 @@ function optionsOf(chart, columns, width) {
       focus: { prox: 24 },
       points: { size: 7 },
       bind: { dblclick: () => () => zoomTo(chart, null) },
-      sync: { key: `${chart.group}:${axis.name}`, setSeries: false, scales: ["x", null], filters: { pub: (type) => ["mousemove", "mouseenter", "mouseleave"].includes(type) } },
+      sync: {
+        key: `${chart.group}:${axis.name}`,
+        setSeries: false,
+        scales: ["x", null],
+        filters: { pub: (type) => ["mousemove", "mouseenter", "mouseleave"].includes(type) },
+      },
     },
     scales: {
-      x: { time: false, range: (_, low, high) => (low === null || low === undefined ? [0, 1] : low === high ? [low - 0.5, high + 0.5] : [low, high]) },
+      x: { time: false, range: (_, low, high) => chart.zoom ?? rangeOfX(chart, low, high) },
       y: { distr: chart.log ? 3 : 1, range: (_, low, high) => rangeOfY(chart, low, high) },
     },
     axes: [
-      { ...look, size: 30, space: 70, values: (_, ticks) => ticks.map(time ? formatDuration : formatNumber), ...(time && { incrs: SECOND_STEPS }) },
-      { ...look, size: (_, ticks) => 14 + 7.2 * Math.max(3, ...(ticks ?? []).map((tick) => tick.length)), values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatNumber(tick))), ...(chart.log && { filter: keepRound }) },
+      {
+        ...look,
+        size: 30,
+        space: 70,
+        values: (_, ticks) => ticks.map((tick) => (time ? formatDuration(tick, ticks.at(-1)) : formatNumber(tick))),
+        ...(time && { incrs: SECOND_STEPS }),
+      },
+      {
+        ...look,
+        size: (_, ticks) => 14 + 7.2 * Math.max(3, ...(ticks ?? []).map((tick) => tick.length)),
+        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatNumber(tick))),
+        ...(chart.log && { splits: (_plot, _axis, low, high) => logTicks(low, high), filter: (_, ticks) => ticks }),
+      },
     ],
     series: [{}, ...spec.series.map((one, i) => optionsOfSeries(one, few[i], !chart.hidden.has(one.label)))],
     hooks: {
@@ -117,7 +160,12 @@ function optionsOfSeries(series, few, show) {
     stroke: color,
     width: series.style === "points" ? 0 : 1.6,
     dash: DASHES[series.dashes],
-    points: { show: few || series.style !== "line", size: 2 * radius, fill: color, paths: markerPaths(series.color, radius) },
+    points: {
+      show: few || series.style !== "line",
+      size: 2 * radius,
+      fill: color,
+      paths: markerPaths(series.color, radius),
+    },
     ...(series.style === "points" && { paths: () => null }),
   };
 }
@@ -127,10 +175,12 @@ function draw(chart) {
   if (!width || !chart.spec.axes.length) return;
   chart.plot?.destroy();
   const columns = align(chart.spec.series, axisOf(chart).name);
-  const positive = chart.log ? columns.map((column, i) => (i ? column.map((y) => (y > 0 ? y : y === undefined ? y : null)) : column)) : columns;
+  const positive = chart.log
+    ? columns.map((column, i) => (i ? column.map((y) => (y > 0 ? y : y === undefined ? y : null)) : column))
+    : columns;
   chart.plot = new uPlot(optionsOf(chart, positive, width), positive, chart.box);
-  if (chart.zoom) chart.plot.setScale("x", { min: chart.zoom[0], max: chart.zoom[1] });
-  chart.figure.querySelector(".x-label").textContent = axisOf(chart).name === "seconds" ? axisOf(chart).label.replace(/, s$/, "") : axisOf(chart).label;
+  chart.figure.querySelector(".x-label").textContent =
+    axisOf(chart).name === "seconds" ? axisOf(chart).label.replace(/, s$/, "") : axisOf(chart).label;
 }
 
 function zoomTo(chart, range) {
@@ -140,8 +190,8 @@ function zoomTo(chart, range) {
     if (!peer.plot) continue;
     peer.plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
     const xs = peer.plot.data[0];
-    const [min, max] = range ?? [xs[0], xs.at(-1)];
-    if (min !== undefined) peer.plot.setScale("x", { min, max });
+    const [min, max] = range ?? rangeOfX(peer, xs[0], xs.at(-1));
+    peer.plot.setScale("x", { min, max });
   }
 }
 
@@ -163,7 +213,8 @@ function showValues(chart, indices) {
   const axis = axisOf(chart);
   const x = plot.data[0][at];
   const near = spec.marks.filter((mark) => Math.abs(plot.valToPos(mark.x[axis.name], "x") - plot.cursor.left) < 6);
-  const place = axis.name === "seconds" ? formatDuration(x) : `${formatNumber(x)} ${AXIS_NAMES[axis.name] ?? axis.name}`;
+  const place =
+    axis.name === "seconds" ? formatDuration(x) : `${formatNumber(x)} ${AXIS_NAMES[axis.name] ?? axis.name}`;
   readout.textContent = [`at ${place}`, ...near.map((mark) => mark.label)].join(" · ");
 }
 

@@ -9,7 +9,8 @@ function drawSwatch(swatch) {
   const corners = MARKERS[marker].map(([x, y]) => `${13 + 4 * x},${6 + 4 * y}`).join(" ");
   const shape = document.createElementNS("http://www.w3.org/2000/svg", corners ? "polygon" : "circle");
   const attributes = corners ? { points: corners } : { cx: 13, cy: 6, r: 4 };
-  for (const [name, value] of Object.entries({ ...attributes, fill: `var(--series-${color})` })) shape.setAttribute(name, value);
+  for (const [name, value] of Object.entries({ ...attributes, fill: `var(--series-${color})` }))
+    shape.setAttribute(name, value);
   swatch.append(shape);
 }
 
@@ -21,7 +22,11 @@ function startLegend(chart) {
     last.dataset.last = last.textContent;
     drawSwatch(entry.querySelector(".swatch"));
     const shown = !chart.hidden.has(label);
-    const button = make("button", { type: "button", class: "key", "aria-pressed": shown, title: "hide or show" }, ...entry.firstElementChild.childNodes);
+    const button = make(
+      "button",
+      { type: "button", class: "key", "aria-pressed": shown, title: "hide or show" },
+      ...entry.firstElementChild.childNodes,
+    );
     entry.replaceChildren(button);
     button.addEventListener("click", () => {
       const hide = !chart.hidden.delete(label);
@@ -44,7 +49,11 @@ function startTools(chart) {
   tools.append(reset);
   chart.log = state.logs?.[figure.id] ?? spec.log;
   if (!spec.series.some(({ y }) => y.some((value) => value > 0))) return void (chart.log = false);
-  const button = make("button", { type: "button", class: "tool", "aria-pressed": chart.log, title: "logarithmic vertical axis" }, "log");
+  const button = make(
+    "button",
+    { type: "button", class: "tool", "aria-pressed": chart.log, title: "logarithmic vertical axis" },
+    "log",
+  );
   button.addEventListener("click", () => {
     chart.log = !chart.log;
     button.setAttribute("aria-pressed", chart.log);
@@ -67,11 +76,11 @@ function scaleZoom(chart, factor) {
   const { plot, cursor } = chart;
   const xs = plot.data[0];
   const { min, max } = plot.scales.x;
+  const [first, last] = rangeOfX(chart, xs[0], xs.at(-1));
   const middle = cursor === undefined ? (min + max) / 2 : xs[cursor];
-  const low = Math.max(xs[0], middle - (middle - min) * factor);
-  const high = Math.min(xs.at(-1), middle + (max - middle) * factor);
-  if (!(high > low)) return;
-  zoomTo(chart, low <= xs[0] && high >= xs.at(-1) ? null : [low, high]);
+  const low = Math.max(first, middle - (middle - min) * factor);
+  const high = Math.min(last, middle + (max - middle) * factor);
+  if (high > low) zoomTo(chart, low <= first && high >= last ? null : [low, high]);
 }
 
 function startKeys(chart) {
@@ -101,7 +110,11 @@ function startKeys(chart) {
 
 // One choice for all charts, among the axes that at least one of them shares.
 function startAxisChoice() {
-  const names = [...new Set(charts.filter(({ spec }) => spec.axes.length > 1).flatMap(({ spec }) => spec.axes.map((axis) => axis.name)))];
+  const names = [
+    ...new Set(
+      charts.filter(({ spec }) => spec.axes.length > 1).flatMap(({ spec }) => spec.axes.map((axis) => axis.name)),
+    ),
+  ];
   if (names.length < 2) return;
   if (!names.includes(chosenAxis)) [chosenAxis] = names;
   const field = make("fieldset", {}, make("legend", {}, "Charts over"));
@@ -160,5 +173,7 @@ function startCharts() {
     sizes.observe(box);
     near.observe(box);
   }
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(({ plot }) => plot?.redraw()));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
+    charts.forEach(({ plot }) => plot?.redraw()),
+  );
 }

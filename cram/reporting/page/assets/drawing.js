@@ -7,13 +7,55 @@ const DASHES = [[], [5, 4], [16, 3], [9, 3], [4, 2], [16, 3, 3, 3], [9, 3, 2, 3]
 // Corners of the markers, in units of their radius; a circle has none.
 const MARKERS = [
   [],
-  [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
-  [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]],
-  [[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]],
-  [[0, 1.2], [1.1, -0.8], [-1.1, -0.8]],
-  [[-1.2, -0.4], [-0.4, -0.4], [-0.4, -1.2], [0.4, -1.2], [0.4, -0.4], [1.2, -0.4], [1.2, 0.4], [0.4, 0.4], [0.4, 1.2], [-0.4, 1.2], [-0.4, 0.4], [-1.2, 0.4]],
-  [[-1.3, -0.6], [1.3, -0.6], [1.3, 0.6], [-1.3, 0.6]],
-  [[0, -1.3], [1.2, -0.4], [0.8, 1.1], [-0.8, 1.1], [-1.2, -0.4]],
+  [
+    [-0.9, -0.9],
+    [0.9, -0.9],
+    [0.9, 0.9],
+    [-0.9, 0.9],
+  ],
+  [
+    [0, -1.2],
+    [1.1, 0.8],
+    [-1.1, 0.8],
+  ],
+  [
+    [0, -1.3],
+    [1.1, 0],
+    [0, 1.3],
+    [-1.1, 0],
+  ],
+  [
+    [0, 1.2],
+    [1.1, -0.8],
+    [-1.1, -0.8],
+  ],
+  [
+    [-1.2, -0.4],
+    [-0.4, -0.4],
+    [-0.4, -1.2],
+    [0.4, -1.2],
+    [0.4, -0.4],
+    [1.2, -0.4],
+    [1.2, 0.4],
+    [0.4, 0.4],
+    [0.4, 1.2],
+    [-0.4, 1.2],
+    [-0.4, 0.4],
+    [-1.2, 0.4],
+  ],
+  [
+    [-1.3, -0.6],
+    [1.3, -0.6],
+    [1.3, 0.6],
+    [-1.3, 0.6],
+  ],
+  [
+    [0, -1.3],
+    [1.2, -0.4],
+    [0.8, 1.1],
+    [-0.8, 1.1],
+    [-1.2, -0.4],
+  ],
 ];
 
 const colorOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -113,10 +155,16 @@ function drawLevels(plot, levels) {
     const at = Math.round(plot.valToPos(y, "y", true));
     if (!(at >= top && at <= top + height)) continue;
     drawLine(context, left, at, left + width, at, colorOf("muted"), [6, 4]);
-    const text = `${label} ${formatNumber(y)}`;
+    const text = /\d$/.test(label) ? label : `${label} ${formatNumber(y)}`;
     const above = at - onCanvas(17) > top;
     const size = context.measureText(text).width;
-    drawLabel(context, text, left + width - size - onCanvas(4), above ? at - onCanvas(17) : at + onCanvas(2), colorOf("muted"));
+    drawLabel(
+      context,
+      text,
+      left + width - size - onCanvas(4),
+      above ? at - onCanvas(17) : at + onCanvas(2),
+      colorOf("muted"),
+    );
   }
   context.restore();
 }

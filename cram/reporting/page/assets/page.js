@@ -64,7 +64,8 @@ function startPrinting() {
   });
 }
 
-// A live page loads itself again, but not while the reader holds a zoom or has asked it to wait.
+// A live page loads itself again, but not while the reader holds a zoom or has asked it to wait, and no longer when
+// nothing has written it for so long that what wrote it must have ended.
 function startReloading(live) {
   const seconds = Number(live.dataset.seconds);
   const pause = make("input", { type: "checkbox" });
@@ -75,8 +76,16 @@ function startReloading(live) {
   const due = Date.now() + 1000 * seconds;
   const written = Date.parse(document.getElementById("page-written").dateTime);
   const age = document.getElementById("page-age");
+  const stale = Number(live.dataset.stale ?? Infinity);
   const tick = () => {
-    age.textContent = `, ${formatDuration(Math.max(0, Math.floor((Date.now() - written) / 1000)))} ago`;
+    const old = Math.max(0, Math.floor((Date.now() - written) / 1000));
+    age.textContent = `, ${formatDuration(old)} ago`;
+    live.classList.toggle("stale", old > stale);
+    if (old > stale) {
+      live.textContent =
+        "Nothing has written this page for a long time; the run may have ended. It no longer loads itself again.";
+      return;
+    }
     const held = pause.checked ? "Paused." : isZoomed() ? "Waits while a chart is zoomed." : "";
     const left = Math.max(0, Math.ceil((due - Date.now()) / 1000));
     next.textContent = held || `Loads itself again in ${left} s.`;
