@@ -1,13 +1,16 @@
 """The comparison of the arms on the terminal, and as results.json and table.md."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cram.ablation.plan import ArmRun
 from cram.ablation.table import AblationTable
 from cram.files.atomic import write_atomic, write_json
 from cram.terminal.progress import format_tokens
 
+RESULTS = "results.json"
 PLAIN_WIDTH = 180  # columns of the table where the output is not a terminal
 # Headings that are left out where no arm has anything under them.
 OPTIONAL = ("column", "rate", "published", "agrees")
@@ -31,8 +34,30 @@ HEADINGS = (
 )
 
 
+def write_results(folder: Path, table: AblationTable, outcomes: list[dict[str, Any]], runs: Sequence[ArmRun]) -> None:
+    """Write results.json, as far as the runs are finished, so that a report can show a table that is still at work.
+
+    Args:
+        outcomes: of `summarize_arms`.
+        runs: all runs that the table plans, those that try learning rates among them.
+    """
+    planned = [
+        {
+            "folder": run.folder.name,
+            "arm": run.arm,
+            "column": run.column,
+            "budget": run.config.budget,
+            "seed": run.seed,
+            "rate": run.factor,
+        }
+        for run in runs
+    ]
+    content = {"about": table.about, "baseline": table.baseline, "arms": outcomes, "runs": planned}
+    write_json(folder / RESULTS, content)
+
+
 def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, Any]]) -> None:
-    """Print the comparison, and write it to the folder.
+    """Print the comparison, and write it to the folder as table.md.
 
     Args:
         outcomes: of `summarize_arms`.
@@ -41,7 +66,6 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     from rich.console import Console
     from rich.table import Table
 
-    write_json(folder / "results.json", {"about": table.about, "baseline": table.baseline, "arms": outcomes})
     cells = [_cells(outcome) for outcome in outcomes]
     headings = [name for name in HEADINGS if name not in OPTIONAL or any(row[name] for row in cells)]
     rows = [[row[name] for name in headings] for row in cells]
@@ -52,7 +76,7 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     for row in rows:
         printed.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(printed)
-    print(f"{folder}: results.json, table.md; over baseline: nats above {table.baseline}'s, negative is better")
+    print(f"{folder}: {RESULTS}, table.md; over baseline: nats above {table.baseline}'s, negative is better")
 
 
 def _markdown(headings: list[str], rows: list[list[str]]) -> str:

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cram.ablation.outcomes import choose_rates, summarize_arms
 from cram.ablation.plan import ArmRun, plan_runs, plan_trials, select_runs
-from cram.ablation.printing import print_outcomes
+from cram.ablation.printing import print_outcomes, write_results
 from cram.ablation.table import AblationTable, load_table, table_names
 from cram.command import INTERRUPTED
 from cram.config.commands import AblateConfig
@@ -42,25 +44,34 @@ def run_table(config: AblateConfig, recipe_words: list[str]) -> int:
     runs = plan_runs(table, folder, recipe_words)
     selected = select_runs(runs, config.arms, config.columns)
     _check_arms(selected, table.jobs)
-    rates: dict[str, float] = {}
+
+    def write() -> list[dict[str, Any]]:
+        rates = choose_rates(trials)
+        planned = plan_runs(table, folder, recipe_words, rates)
+        outcomes = summarize_arms(planned, table, rates)
+        write_results(folder, table, outcomes, [*trials, *planned])
+        return outcomes
+
     if trials:
-        failed = _train_all(select_runs(trials, config.arms), table.jobs)
+        failed = _train_all(select_runs(trials, config.arms), table.jobs, write)
         if failed is None:
             return INTERRUPTED
-        rates = choose_rates(trials)
-        runs = plan_runs(table, folder, recipe_words, rates)
+        runs = plan_runs(table, folder, recipe_words, choose_rates(trials))
         selected = select_runs(runs, config.arms, config.columns)
-    failed = _train_all(selected, table.jobs)
+    failed = _train_all(selected, table.jobs, write)
     if failed is None:
         return INTERRUPTED
-    print_outcomes(folder, table, summarize_arms(runs, table, rates))
+    print_outcomes(folder, table, write())
     for run in failed:
         print(f"failed: {run.arm} with seed {run.seed}: {_last_message(run.log)} (the whole log: {run.log})")
     return 1 if failed else 0
 
 
-def _train_all(runs: list[ArmRun], jobs: int) -> list[ArmRun] | None:
+def _train_all(runs: list[ArmRun], jobs: int, write: Callable[[], Any]) -> list[ArmRun] | None:
     """Train the runs that are not finished, some at the same time.
+
+    Args:
+        write: writes the results so far; it is called before the first run and after each.
 
     Returns:
         Those that failed; None where the training was interrupted.
@@ -69,6 +80,7 @@ def _train_all(runs: list[ArmRun], jobs: int) -> list[ArmRun] | None:
     waiting = [(number, run) for number, (run, skip) in enumerate(zip(runs, finished, strict=True), 1) if not skip]
     working: dict[ArmRunChild, ArmRun] = {}
     failed = []
+    write()
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
@@ -80,6 +92,8 @@ def _train_all(runs: list[ArmRun], jobs: int) -> list[ArmRun] | None:
                     raise KeyboardInterrupt
                 if child.returncode:
                     failed.append(run)
+                else:
+                    write()
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         for child in working:

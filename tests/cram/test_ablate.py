@@ -47,6 +47,11 @@ def test_a_table_is_trained_printed_and_resumed(
     assert "[3/3] half, seed 0, 2steps" in out and "over baseline" in out
     first = read_json(folder / "results.json")
     assert [(arm["arm"], arm["seeds"]) for arm in first["arms"]] == [("low", [0]), ("high", [0]), ("half", [0])]
+    assert [(run["folder"], run["arm"], run["budget"], run["seed"], run["rate"]) for run in first["runs"]] == [
+        ("low-seed0", "low", "4steps", 0, None),
+        ("high-seed0", "high", "4steps", 0, None),
+        ("half-seed0", "half", "2steps", 0, None),
+    ]
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/receipt.json")}
     assert main(words) == 0
     out = capsys.readouterr().out
@@ -105,6 +110,8 @@ def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path
         assert child.returncode == 130, out
         assert "The same command goes on" in out
     assert max(int(path.name) for path in (run / "checkpoints").iterdir()) > 0
+    results = read_json(run.parent / "results.json")  # what a report shows of a table that is still at work
+    assert results["arms"] == [] and [planned["arm"] for planned in results["runs"]] == ["low", "high", "half"]
 
 
 @pytest.mark.parametrize(
