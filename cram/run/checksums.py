@@ -126,6 +126,12 @@ def read_receipt(run: Path) -> dict[str, Any]:
     return receipt
 
 
+def read_identity(run: Path) -> dict[str, str]:
+    """Return the hashes that a run began with: of `recipe`, `data` and `tokenizer`, as in `hash_identity`."""
+    identity: dict[str, str] = _read_list(run)["identity"]
+    return identity
+
+
 def open_checkpoints(run: Path, decay: float = 1.0) -> Checkpoints:
     """Return the checkpoints of a run, bound to its identity.
 

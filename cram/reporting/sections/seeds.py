@@ -1,0 +1,69 @@
+"""Runs of the same recipe with several seeds: how far chance alone spreads their losses."""
+
+import statistics
+from collections.abc import Sequence
+from itertools import takewhile
+
+from cram.config.config import Config
+from cram.config.schema import collect_keys, get_value
+from cram.reporting.page.blocks import Block, Cell, Column, Picture, Table, Text
+from cram.reporting.pictures.spread import Spread, draw_spread
+from cram.reporting.reading.runs import RunData
+from cram.reporting.sections.formats import format_fixed, is_number
+from cram.reporting.sections.results import score
+
+BETWEEN = "-_./ "  # what stands between the parts of a name
+
+
+def seed_blocks(runs: Sequence[RunData], labels: Sequence[str]) -> list[Block]:
+    """Show runs that differ in their seed alone, with their spread; nothing where there are no two of them.
+
+    Args:
+        runs: of any recipes.
+        labels: their names, all different.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, run in enumerate(runs):
+        if is_number(score(run, "nats_per_token")):
+            groups.setdefault(_recipe_of(run), []).append(number)
+    if all(len(members) < 2 for members in groups.values()):
+        return []
+    names = [_group_name([labels[number] for number in members]) for members in groups.values()]
+    losses = [[score(runs[number], "nats_per_token") for number in members] for members in groups.values()]
+    columns = [
+        Column("recipe"),
+        Column("seeds", numeric=True),
+        *(Column(name, "nats", numeric=True) for name in ("mean", "least", "largest", "standard deviation")),
+    ]
+    rows = []
+    for name, values in zip(names, losses, strict=True):
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        figures = (statistics.fmean(values), min(values), max(values), deviation)
+        cells = (Cell(format_fixed(value), value) for value in figures)
+        rows.append([Cell(name), Cell(str(len(values)), len(values)), *cells])
+    spreads = [Spread(name, values, number) for number, (name, values) in enumerate(zip(names, losses, strict=True))]
+    svg = draw_spread("seeds-spread", spreads, "held-out loss, nats per predicted token")
+    described = "; ".join(
+        f"{name}: {min(values):.3f} to {max(values):.3f}" for name, values in zip(names, losses, strict=True)
+    )
+    return [
+        Text("These runs have the same recipe and budget, and other seeds."),
+        Picture("Held-out loss of each seed, with mean and range", svg, described),
+        Table(columns, rows),
+    ]
+
+
+def _recipe_of(run: RunData) -> tuple[str, ...]:
+    """All keys that change what is learned, apart from the seed."""
+    specs = collect_keys(Config)
+    names = [name for name, spec in specs.items() if spec.metadata["identifies"] and name != "seed"]
+    return tuple(repr(get_value(run.config, name)) for name in (*names, "budget"))
+
+
+def _group_name(labels: Sequence[str]) -> str:
+    """What the names of some runs begin with, or else the first one and how many more."""
+    if len(labels) == 1:
+        return labels[0]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False))
+    common = "".join(letters[0] for letters in alike).rstrip(BETWEEN).removesuffix("seed").rstrip(BETWEEN)
+    return common or f"{labels[0]} and {len(labels) - 1} more"
