@@ -95,7 +95,7 @@ def _train(session: TrialSession, rows: TrainingRows) -> None:
 def _step(session: TrialSession) -> None:
     """Clip and update, as `cram.training.loop.update` does. A rate of zero leaves the weights as they are."""
     parts = session.parts
-    finite = clip(session, next(parts.model.parameters()).sum())
+    finite = clip(session, next(parts.model.parameters()).sum()).finite
     parts.optimizer.step(0.0, 0.5, finite)
 
 

@@ -24,6 +24,7 @@ from cram.hub.card import check_card
 from cram.machine.device import is_out_of_memory, pick_device, pick_precision, release_memory
 from cram.methods.method import Method, Methods
 from cram.model.backends.choose import choose_backend
+from cram.model.flop_count import FlopCount
 from cram.model.kinds import build_model, new_model
 from cram.model.transformer import Transformer
 from cram.objectives.objective import Setting
@@ -195,6 +196,7 @@ def assemble(
         batch_tokens=batch_tokens(config.batch),
         held_out=held_out,
         evaluate=evaluate_eagerly,
+        flops=FlopCount(config.model, model.vocab_size, config.data.seq_len),
         device=device,
         precision=precision,
         # Small gradients would vanish in fp16.

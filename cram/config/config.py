@@ -69,8 +69,14 @@ class Config:
         most=1024,
         identifies=False,
     )
-    log_interval: int = key(
-        10, "updates between two training records in metrics.jsonl", "updates", least=1, most=10**9, identifies=False
+    log_interval: int | None = key(
+        None,
+        "updates between two training records in metrics.jsonl (null: 1, and for runs of more than 2,000 updates as "
+        "many as make about 1,000 records)",
+        "updates",
+        least=1,
+        most=10**9,
+        identifies=False,
     )
     tokenizer: str | None = key(
         None, "path of a tokenizer.json (null: a WordPiece tokenizer is trained on the data)", path=True

@@ -267,7 +267,7 @@ class EvaluationConfig:
     """The keys `evaluation.*`: loss on the held-out documents."""
 
     interval: float | None = key(
-        None,
+        0.1,
         "distance between two evaluations (null: evaluate only at the end)",
         "share of the budget",
         least=1e-6,

@@ -142,8 +142,12 @@ def peak_flops(device: torch.device) -> float | None:
 
 def peak_memory(device: torch.device) -> dict[str, int | None]:
     """Return the largest memory used so far, in bytes, by this process (`host`, None on Windows) and on the GPU."""
-    gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return {"host": peak_host_memory()["this process"], "gpu": gpu}
+    return {"host": peak_host_memory()["this process"], "gpu": peak_gpu_memory(device)}
+
+
+def peak_gpu_memory(device: torch.device) -> int | None:
+    """Return the largest memory that torch's tensors took on a GPU in this process, in bytes; None for a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def total_memory(device: torch.device) -> int | None:

@@ -89,3 +89,7 @@ class Curriculum(Method):
     def values(self, progress: float) -> dict[str, str]:
         """Describe the share of the rows that is drawn from at some progress."""
         return {"curriculum": f"the easiest {competence(self._config, progress):.1%} of the rows"}
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The share of the rows that is drawn from at some progress."""
+        return {"curriculum_share": competence(self._config, progress)}

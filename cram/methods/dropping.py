@@ -48,3 +48,7 @@ class Dropping(Method):
     def values(self, progress: float) -> dict[str, str]:
         """Describe how often the last block takes part at some progress."""
         return {"dropping": f"last block in {self.share(progress):.0%} of the passes"}
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The share of the passes in which the last block takes part, at some progress."""
+        return {"last_block_share": self.share(progress)}

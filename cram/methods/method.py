@@ -233,6 +233,10 @@ class Method:
         """Describe what the method does at some progress, by name; printed where progress steps back."""
         return {}
 
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Numbers that the method changes over the run, at some progress, by name, for the metrics."""
+        return {}
+
     def repeated_rows(self, taken: int) -> int | None:
         """Count the rows, of those taken so far, that had been taken before; None where the loader's epochs tell it."""
         return None

@@ -51,6 +51,10 @@ class Stacking(Method):
         """Describe the number of blocks at some progress."""
         return {"blocks": str(self.blocks(progress))}
 
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The number of blocks at some progress."""
+        return {"blocks": self.blocks(progress)}
+
     def step_back(self, model: Any, progress: float) -> None:
         """Refuse progress at which the model has fewer blocks than it has grown to.
 

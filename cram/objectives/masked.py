@@ -115,6 +115,10 @@ class MaskedObjective(Objective):
         """Describe the mask rate at some progress."""
         return {"objective": f"{self.rate(progress):.1%} masked"}
 
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The mask rate at some progress."""
+        return {"mask_rate": self.rate(progress)}
+
 
 def _drop_unused(
     slots: npt.NDArray[np.int64], used: npt.NDArray[np.bool_]

@@ -97,3 +97,7 @@ class Objective:
     def values(self, progress: float) -> dict[str, str]:
         """Describe what the objective changes over the run, at some progress: text by name, to show a user."""
         return {}
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Numbers that the objective changes over the run, at some progress, by name, for the metrics."""
+        return {}

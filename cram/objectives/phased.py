@@ -37,3 +37,10 @@ class PhasedObjective(Objective):
         if progress < share:
             return self._causal.values(progress)
         return self._masked.values((progress - share) / (1.0 - share))
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The mask rate of the second phase; nothing in the first one."""
+        share = self.config.causal_share
+        if progress < share:
+            return self._causal.scheduled(progress)
+        return self._masked.scheduled((progress - share) / (1.0 - share))

@@ -111,3 +111,7 @@ class ReplacedObjective(Objective):
     def values(self, progress: float) -> dict[str, str]:
         """Describe the mask rate at some progress."""
         return self._masked.values(progress)
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The mask rate at some progress."""
+        return self._masked.scheduled(progress)

@@ -118,7 +118,11 @@ class Muon(Optimizer):
 
     def values(self, progress: float) -> dict[str, str]:
         """Describe the weight decay and the momentum at some progress."""
-        return super().values(progress) | {"momentum": f"{momentum_schedule(self.config.muon)(progress):.3f}"}
+        return super().values(progress) | {"momentum": f"{self._momentum_at(progress):.3f}"}
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """The weight decay and the momentum of the matrices at some progress."""
+        return super().scheduled(progress) | {"momentum": self._momentum_at(progress)}
 
     def _with_gradients(self) -> tuple[list[Tensor], list[tuple[int, ...]], list[Tensor]]:
         """The weights that have a gradient, the rows of each matrix in them, and the gradients."""
@@ -157,7 +161,7 @@ class Muon(Optimizer):
             change += decay * (stacked * (stacked * change > 0) if self.config.muon.cautious else stacked)
         if finite is not None:
             change *= finite
-        torch._foreach_add_(weights, list(change.unbind()), alpha=-self.lr())
+        torch._foreach_add_(weights, list(change.unbind()), alpha=-self._matrices.peak_lr * self._multiplier)
 
 
 def _split(matrix: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, ...]:

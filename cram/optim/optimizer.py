@@ -138,9 +138,13 @@ class Optimizer:
         """Describe what the rule changes over the run, at some progress: text by name, to show a user."""
         return {"weight decay": f"{self.decay(progress):.1%}"}
 
-    def lr(self) -> float:
-        """Learning rate of the first group at the latest update; 0 before the first update."""
-        return self.groups[0].peak_lr * self._multiplier
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Numbers that the rule itself changes over the run, at some progress, by name, for the metrics."""
+        return {"weight_decay": self.groups[0].weight_decay * self.decay(progress)}
+
+    def lr(self) -> dict[str, float]:
+        """Learning rate of each group at the latest update, by the group's name; 0 before the first update."""
+        return {group.name: group.peak_lr * self._multiplier for group in self.groups}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The state of all parameters, as tensors named `PARAMETER/ENTRY`; empty before the first update."""

@@ -12,7 +12,7 @@ from cram.planner.shape import Shape
 SHORT_TRAINING = 20_000_000  # tokens; what is below counts as short
 CHECKPOINTS = 5  # about so many in a budget
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 20.0, 600.0  # seconds between two checkpoints
-EVALUATED_FROM = 3600.0  # seconds; a shorter budget is evaluated at its end only
+EVALUATED_OFTEN_FROM = 3600.0  # seconds; a shorter budget is evaluated half as often
 EVALUATION_INTERVAL = 0.05  # share of the budget
 
 
@@ -73,7 +73,7 @@ def planned_values(shape: Shape, tokens: float, seconds: float | None, begins_ca
         "batch.tokens": shape.batch_tokens,
         "batch.start_tokens": None,
         "checkpoint.interval": f"{interval:g}s",
-        "evaluation.interval": EVALUATION_INTERVAL if seconds >= EVALUATED_FROM else None,
+        "evaluation.interval": EVALUATION_INTERVAL * (1 if seconds >= EVALUATED_OFTEN_FROM else 2),
     }
 
 

@@ -133,7 +133,7 @@ class BudgetBar:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
-            # The bar takes the space that the figures leave: twelve of the usual eighty columns.
+            # The bar takes the space that the figures leave, of the usual eighty columns at least two.
             self._bar = Bar(BarColumn(bar_width=None), TextColumn("{task.description}"), expand=True)
             self._bar.start()
             self._task = self._bar.add_task(f"{self._name}: starting", total=1.0)
@@ -147,19 +147,19 @@ class BudgetBar:
         """Show the progress, in [0, 1], and a record of training metrics."""
         elapsed = figures["charged_seconds"]
         remaining = format_duration(elapsed * (1 - progress) / progress) if progress else "?"
-        loss, pace, lr = (figures[name] for name in ("loss", "tokens_per_second", "lr"))
+        loss, pace, rate = figures["loss"], figures["tokens_per_second"], _format_rate(figures["lr"])
         loss = "not finite" if loss is None else f"{loss:.3f}"
         if self._bar:
             text = (
                 f"{format_duration(elapsed)}, {remaining} left, loss {loss}, {_format_count(round(pace))} tokens/s, "
-                f"lr {lr:.1e}"
+                f"{rate}"
             )
             self._bar.update(self._task, completed=progress, description=f"{progress:.1%} {text}")
         elif progress == 1.0 or time.monotonic() - self._last_printed >= LINE_INTERVAL:
             self._last_printed = time.monotonic()
             print(
                 f"{self._name}: {progress:.1%} of {self._limit}, {format_duration(elapsed)} elapsed, {remaining} left, "
-                f"loss {loss}, {pace:,.0f} tokens/s, lr {lr:.2e}",
+                f"loss {loss}, {pace:,.0f} tokens/s, {rate}",
                 flush=True,
             )
 
@@ -181,6 +181,12 @@ def _format_speed(speed: float, unit: str) -> str:
     if unit == "bytes":
         return f"{speed / 1e6:,.1f} MB/s"
     return f"{_format_count(round(speed)) if speed >= 10 else f'{speed:.1f}'} {unit}/s"
+
+
+def _format_rate(lr: dict[str, float]) -> str:
+    """Format the learning rate of the first group, with the group's name where the groups have different rates."""
+    name, rate = next(iter(lr.items()))
+    return f"lr {rate:.1e}" if len(set(lr.values())) == 1 else f"lr {name} {rate:.1e}"
 
 
 def _format_count(number: int) -> str:

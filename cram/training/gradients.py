@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -193,14 +193,24 @@ def halve_micro_batch(session: UpdateSession) -> None:
     print(f"warning: out of memory; the micro-batch is now {session.state.micro_rows} rows.", flush=True)
 
 
-def clip(session: UpdateSession, nats: torch.Tensor, probe: NoiseProbe | None = None) -> torch.Tensor:
+class Clipped(NamedTuple):
+    """What is known of the gradients of an update, as scalars on the device.
+
+    norm: fp32, of all gradients together, before clipping. finite: bool, whether the loss and all gradients are finite.
+    """
+
+    norm: torch.Tensor
+    finite: torch.Tensor
+
+
+def clip(session: UpdateSession, nats: torch.Tensor, probe: NoiseProbe | None = None) -> Clipped:
     """Undo the loss scale, and scale the gradients down to the clipping norm if their norm is larger.
 
     Args:
         probe: where the gradient noise is measured; it is told the norm before clipping.
 
     Returns:
-        bool scalar on the device: whether the loss and all gradients are finite.
+        The norm before clipping, and whether the loss and all gradients are finite.
     """
     if session.parts.loss_scale:
         session.parts.loss_scale.unscale()
@@ -211,4 +221,4 @@ def clip(session: UpdateSession, nats: torch.Tensor, probe: NoiseProbe | None = 
     if session.config.clip is not None:
         # Not torch's `clip_grad_norm_`, which adds 1e-6 to the norm: too much beside a small one.
         torch._foreach_mul_(gradients, session.config.clip / norm.clamp(min=session.config.clip))
-    return torch.isfinite(norm) & torch.isfinite(nats)
+    return Clipped(norm, torch.isfinite(norm) & torch.isfinite(nats))

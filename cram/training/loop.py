@@ -54,7 +54,7 @@ def train(session: Session) -> bool:
             update(session)
             if state.faults.in_a_row >= config.faults.patience and state.last_progress < 1.0:
                 roll_back(session)
-            if clock.updates % config.log_interval == 0 or state.last_progress == 1.0:
+            if clock.updates % session.log_interval == 0 or state.last_progress == 1.0:
                 log(session)
             if evaluated := _crosses(config.evaluation_interval, before, state.last_progress):
                 record_evaluation(session)
@@ -96,9 +96,9 @@ def update(session: Session) -> None:
             parts.loss_scale.watch(parts.model.parameters())
         if curvature_is_due(session):
             estimate_curvature(session, selected, progress)
-    probe = begin_probe(session, selected)
+    probe, flops_before = begin_probe(session, selected), parts.flops.of_blocks(parts.work.main)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
-    finite = clip(session, nats, probe)
+    norm, finite = clip(session, nats, probe)
     parts.optimizer.step(state.faults.lr_factor * parts.schedule(progress), progress, finite)
     parts.work.add_step(parts.optimizer.kind, parts.model.depth)
     if parts.loss_scale:
@@ -107,7 +107,8 @@ def update(session: Session) -> None:
     with clock.account("methods"):
         parts.methods.after_step(parts.model, progress)
     positions = len(selected.tokens) * parts.seq_len
-    session.in_flight.append(Launched(positions, predicted, nats, finite, probe))
+    flops = parts.flops.of_blocks(parts.work.main) - flops_before
+    session.in_flight.append(Launched(positions, predicted, nats, norm, finite, flops, probe))
     clock.count_update(positions)
     state.last_progress = progress
     settle(session, keep=0 if parts.device.type == "cpu" or progress == 1.0 else 1)

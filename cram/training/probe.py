@@ -14,6 +14,9 @@ from cram.training.passes import PROBE_SECONDS, run_or_halve, run_pass, time_pas
 from cram.training.protocols import LoaderProtocol
 from cram.training.session import Session
 
+MOST_RECORDS = 2000  # of training in a run, about, unless log_interval= says more
+_ROUND_INTERVALS: list[int] = [digit * 10**power for power in range(15) for digit in (1, 2, 5)]
+PARTS = 100  # of the budget, in each of which the size of an update is taken to be constant
 HEADROOM = 0.9  # share of the GPU's memory that a micro-batch may fill: evaluation and fragmentation need the rest
 
 
@@ -103,6 +106,26 @@ def rows_needed(session: Session) -> int:
             (clock.budget.limit - clock.spent()) / clock.cost(session.parts.seq_len)
         )
     return sum(requested_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
+
+
+def choose_log_interval(session: Session) -> int:
+    """Choose the updates between two training records: 1 for a short run, for others one that gives at most 2,000.
+
+    It is one of 1, 2, 5, 10, 20 and so on, so that a resumed run, which may predict another number of updates, mostly
+    chooses the same.
+    """
+    updates = predict_updates(session)
+    return next(interval for interval in _ROUND_INTERVALS if updates <= interval * MOST_RECORDS)
+
+
+def predict_updates(session: Session) -> float:
+    """Predict the updates of the whole run, from the rows that it takes and the size of the updates over progress."""
+    parts = session.parts
+    if session.clock.budget.clock == "steps":
+        return session.clock.budget.limit
+    rows = min(rows_needed(session), parts.loader.rows_total / parts.methods.reads_ahead)
+    sizes = [requested_rows(session, (part + 0.5) / PARTS) for part in range(PARTS)]
+    return rows / PARTS * sum(1 / size for size in sizes)
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import torch
 
+from cram.reference_time import Counts, ExecutedWork
+
 
 class LoaderProtocol(Protocol):
     """Gives rows in training order, each once an epoch. What it gives can be sliced and indexed by rows.
@@ -107,6 +109,10 @@ class ObjectiveProtocol(Protocol):
         """Describe what is learned at some progress, by name."""
         ...
 
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Give the numbers that change over the run, at some progress, by name, such as the mask rate."""
+        ...
+
 
 class OptimizerProtocol(Protocol):
     """An update rule whose learning rate and state are set from outside.
@@ -133,8 +139,8 @@ class OptimizerProtocol(Protocol):
         """
         ...
 
-    def lr(self) -> float:
-        """Give the learning rate of the first group at the latest update."""
+    def lr(self) -> dict[str, float]:
+        """Give the learning rate of each group at the latest update, by the group's name."""
         ...
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
@@ -159,6 +165,31 @@ class OptimizerProtocol(Protocol):
 
     def values(self, progress: float) -> dict[str, str]:
         """Describe what follows progress, at some progress, by name: weight decay, momentum."""
+        ...
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Give the same as numbers, by name."""
+        ...
+
+
+class FlopCountProtocol(Protocol):
+    """Counts the floating-point operations of executed passes."""
+
+    @property
+    def of_prediction(self) -> float:
+        """Operations that the head spends on a predicted token."""
+        ...
+
+    def of_blocks(self, counts: Counts) -> float:
+        """Count the operations of the passes of `ExecutedWork.main` or `overhead`, the head left out."""
+        ...
+
+    def training(self, work: ExecutedWork, predicted: int) -> float:
+        """Count those of all training passes of a run that has predicted so many tokens."""
+        ...
+
+    def executed(self, work: ExecutedWork, predicted: int, positions: int) -> float:
+        """Count those of all passes, which methods add included, of a run that trained on so many positions."""
         ...
 
 

@@ -5,9 +5,14 @@ from collections.abc import Hashable
 from dataclasses import asdict
 from typing import Any
 
+from cram.machine.device import peak_gpu_memory
+from cram.run.receipt import compute_mfu
 from cram.training.compilation import compiled_graphs
 from cram.training.noise_scale import NoiseScale
-from cram.training.session import Session, Window
+from cram.training.session import Session
+from cram.training.window import Window
+
+SPIKE_UPDATES = 10  # updates whose mean loss is compared with the recent mean, to find spikes
 
 
 def settle(session: Session, keep: int = 0) -> None:
@@ -15,16 +20,34 @@ def settle(session: Session, keep: int = 0) -> None:
     state = session.state
     while len(session.in_flight) > keep:
         launched = session.in_flight.pop(0)
-        nats, finite, norms = launched.wait()  # first, so that the clock sees the true end of the update
+        nats, norm, finite, norms = launched.wait()  # first, so that the clock sees the true end of the update
         seconds = session.clock.end_update(launched.positions, known_reason(session))
         if session.thread_watch:
             session.thread_watch.count(_kind_of_update(session, launched.positions), launched.positions, seconds)
         state.faults.count(finite)
         if launched.probe and finite:
             state.noise_scale.add(launched.probe, *norms)
-        predicted = launched.predicted if finite else 0
-        state.predicted += predicted
-        state.window.add(nats if finite else 0.0, predicted, launched.positions, seconds)
+        state.predicted += launched.predicted if finite else 0
+        for window in (state.window, state.spike_window):
+            window.add(launched, nats, norm, finite, seconds)
+        _watch_loss(session)
+
+
+def _watch_loss(session: Session) -> None:
+    """Compare the loss of the latest updates with its recent mean, once there are enough of them or no more come.
+
+    The windows have a length of their own, so that `log_interval` changes nothing: a single update is too noisy.
+    """
+    state, window = session.state, session.state.spike_window
+    is_last = state.last_progress == 1.0 and not session.in_flight
+    if window.updates < SPIKE_UPDATES and not is_last:
+        return
+    state.spike_window = Window()
+    if (loss := window.loss()) is None:
+        return
+    spike = state.faults.record_loss(session.clock.updates - len(session.in_flight), loss, session.config.faults)
+    if spike:
+        record_fault(session, "spike", asdict(spike))
 
 
 def _kind_of_update(session: Session, positions: int) -> Hashable:
@@ -54,46 +77,97 @@ def known_reason(session: Session) -> str:
 def log(session: Session) -> None:
     """Write the figures of the window to the metrics, show them, and begin a new window.
 
-    An update in flight belongs to the next window, so that nothing waits for it. The loss of a window without a finite
-    update is None.
+    An update in flight belongs to the next window, so that nothing waits for it. The loss and the norm of a window
+    without a finite update are None.
     """
-    state, window, clock = session.state, session.state.window, session.clock
+    state, window, parts = session.state, session.state.window, session.parts
     if not window.updates:
         return
-    step = clock.updates - len(session.in_flight)
-    loss = window.nats / window.predicted if window.predicted else None
-    spike = None if loss is None else state.faults.record_loss(step, loss, session.config.faults)
-    if spike:
-        record_fault(session, "spike", asdict(spike))
+    progress = state.last_progress
     figures = {
-        "loss": loss,
-        "lr": session.parts.optimizer.lr(),
+        "loss": window.loss(),
+        "gradient_norm": window.norm / window.finite if window.finite else None,
+        "lr": parts.optimizer.lr(),
+        **_scheduled(session),
         "tokens_per_second": window.positions / max(window.seconds, 1e-9),
-        "batch_tokens": window.positions / max(window.updates, 1),
+        "mfu": _mfu(session),
+        "gpu_memory_bytes": peak_gpu_memory(parts.device),
+        "batch_tokens": window.positions / window.updates,
         "noise_scale": state.noise_scale.tokens(),
+    }
+    record = write_record(session, "train", figures)
+    session.show(progress, record)
+    state.window = Window()
+
+
+def _scheduled(session: Session) -> dict[str, float]:
+    """Collect the numbers that optimizer, objective and methods change over the run."""
+    parts, progress = session.parts, session.state.last_progress
+    numbers = parts.optimizer.scheduled(progress) | parts.objective.scheduled(progress)
+    for method in parts.methods:
+        numbers |= method.scheduled(progress)
+    return numbers
+
+
+def _mfu(session: Session) -> float | None:
+    """Compute the model FLOP utilisation of the window by the formula of the receipt; None without a known peak."""
+    window = session.state.window
+    flops = window.flops + window.predicted * session.parts.flops.of_prediction
+    return compute_mfu(flops, window.seconds, session.peak_flops)
+
+
+def write_record(session: Session, kind: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Write a record to the metrics: its figures, and where the run stands.
+
+    Updates whose figures have not come back are left out of the place, so that it fits the losses.
+
+    Args:
+        kind: of the record.
+        figures: JSON values by name; they take precedence over the place.
+
+    Returns:
+        The record.
+    """
+    clock, state, parts = session.clock, session.state, session.parts
+    positions = clock.positions - positions_in_flight(session)
+    executed = parts.flops.executed(parts.work, state.predicted, positions)
+    record = {
+        "kind": kind,
+        "step": clock.updates - len(session.in_flight),
+        "time": time.time(),
+        **figures,
         "progress": state.last_progress,
-        "positions": clock.positions - positions_in_flight(session),
+        "positions": positions,
+        "flops": executed - sum(launched.flops for launched in session.in_flight),
         "charged_seconds": clock.charged(),
     }
-    session.metrics.write({"kind": "train", "step": step, "time": time.time(), **figures})
-    session.show(state.last_progress, figures)
-    state.window = Window()
+    session.metrics.write(record)
+    return record
 
 
 def begin_phase(session: Session) -> None:
     """End the window before a new phase of the objective, whose losses are not comparable with those before."""
     settle(session)
     log(session)
-    state, clock = session.state, session.clock
-    state.faults.recent, state.noise_scale = None, NoiseScale()  # neither is comparable
-    record = {"kind": "phase", "step": clock.updates, "time": time.time(), "progress": state.last_progress}
-    session.metrics.write({**record, "charged_seconds": clock.charged()})
+    state = session.state
+    # Neither is comparable.
+    state.faults.recent, state.noise_scale, state.spike_window = None, NoiseScale(), Window()
+    write_record(session, "phase", {})
 
 
 def record_fault(session: Session, event: str, figures: dict[str, Any]) -> None:
-    """Write a line about a fault to the metrics."""
-    record = {"kind": "fault", "event": event, "step": session.clock.updates, "time": time.time()}
-    session.metrics.write({**record, **figures, "charged_seconds": session.clock.charged()})
+    """Write a record about a fault to the metrics."""
+    write_record(session, "fault", {"event": event, **figures})
+
+
+def record_resume(session: Session, lost_seconds: float) -> None:
+    """Write to the metrics that another process continues the run, so that a reader can see where.
+
+    Args:
+        lost_seconds: charged for the time between the checkpoint and the crash of the process before.
+    """
+    figures = {"process": len(session.state.processes), "budget": session.clock.budget.words()}
+    write_record(session, "resume", {**figures, "lost_seconds": lost_seconds})
 
 
 def record_evaluation(session: Session) -> dict[str, Any]:
@@ -105,6 +179,5 @@ def record_evaluation(session: Session) -> dict[str, Any]:
     settle(session)
     with session.clock.account("evaluation"):
         figures = session.parts.evaluate(session.parts.held_out)
-    record = {"kind": "held_out", "step": session.clock.updates, "time": time.time(), **figures}
-    session.metrics.write({**record, "charged_seconds": session.clock.charged()})
+    write_record(session, "held_out", figures)
     return figures

@@ -43,7 +43,7 @@ class Reference:
         """Train on rows."""
         parts = self._session.parts
         _, nats = accumulate(self._session, rows, progress)
-        finite = clip(self._session, nats)
+        finite = clip(self._session, nats).finite
         parts.optimizer.step(self._schedule(progress), progress, finite)
         parts.work.add_step(parts.optimizer.kind, self.blocks)
         if parts.loss_scale:

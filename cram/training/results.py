@@ -1,6 +1,6 @@
 """What a finished run reports: every field of its receipt, computed from the config, the session and the data."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from cram.files.sealed import hash_files
 from cram.hub.initial import name_initial
 from cram.hub.kinds import why_not_exported
 from cram.hub.snapshot import describe_data
-from cram.machine.device import device_name, environment, peak_flops, peak_memory
+from cram.machine.device import device_name, environment, peak_memory
 from cram.model.count import model_figures
 from cram.model.kinds import build_model
-from cram.reference_time import TRAINING
 from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
 from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
@@ -71,7 +70,7 @@ def make_receipt(
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),
         },
         **_methods(session),
-        **_speed(session, _flops(config, session, shards, predicted_share)),
+        **_speed(session),
         "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
         **_updates(session.state),
         "threads": session.threads,
@@ -117,14 +116,10 @@ def _updates(state: RunState) -> dict[str, Any]:
     }
 
 
-def _speed(session: Session, flops: float) -> dict[str, Any]:
-    """Compose the fields on speed and machine.
-
-    Args:
-        flops: operations of all training passes.
-    """
-    clock, peak = session.clock, peak_flops(session.parts.device)
-    update_seconds = clock.seconds("updates")
+def _speed(session: Session) -> dict[str, Any]:
+    """Compose the fields on speed and machine."""
+    clock, parts, peak = session.clock, session.parts, session.peak_flops
+    flops, update_seconds = parts.flops.training(parts.work, session.state.predicted), clock.seconds("updates")
     return {
         "tokens_per_second": _pace(clock),
         "mfu": compute_mfu(flops, update_seconds, peak),
@@ -134,17 +129,6 @@ def _speed(session: Session, flops: float) -> dict[str, Any]:
         "device": device_name(session.parts.device),
         "precision": str(session.parts.precision).removeprefix("torch."),
     }
-
-
-def _flops(config: Config, session: Session, shards: ShardSet, predicted_share: float) -> float:
-    """Compute the operations of all training passes, each with the number of blocks that it computed."""
-    passes = session.parts.work.main.get(TRAINING, {})
-    total = 0.0
-    for blocks, rows in passes.items():
-        model = replace(config.model, layers=max(1, int(blocks)))
-        each = model_figures(model, shards.vocab_size, shards.seq_len, predicted_share)["flops_per_position"]
-        total += rows * shards.seq_len * each
-    return total
 
 
 def _plan(config: Config, clock: Clock, nats: float | None, probe_seconds: float | None) -> dict[str, Any] | None:

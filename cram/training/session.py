@@ -21,10 +21,16 @@ from cram.training.faults import Faults
 from cram.training.launched import Launched
 from cram.training.loss_scale import LossScale
 from cram.training.noise_scale import NoiseScale
-from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
+from cram.training.protocols import FlopCountProtocol, LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 from cram.training.thread_watch import ThreadWatch
+from cram.training.window import Window
 
-PROCESS_STATE = ("window", "faults", "noise_scale")  # parts of the state that are dataclasses of their own
+PROCESS_STATE = (
+    "window",
+    "spike_window",
+    "faults",
+    "noise_scale",
+)  # parts of the state that are dataclasses of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +66,7 @@ class Parts(UpdateParts):
         decay_begins: progress at which the learning rate begins to fall.
         batch_tokens: tokens of an update over progress.
         evaluate: computes the figures of the model on held-out rows, by name.
+        flops: counts the floating-point operations of executed passes.
         new_reference: makes the parts of a reference model, which has so many blocks (None: as many as the model).
     """
 
@@ -69,6 +76,7 @@ class Parts(UpdateParts):
     batch_tokens: Callable[[float], float]
     held_out: HeldOutSet
     evaluate: Callable[[HeldOutSet], dict[str, Any]]
+    flops: FlopCountProtocol
     new_reference: Callable[[int | None], UpdateParts]
 
 
@@ -78,7 +86,6 @@ class LoopConfig:
 
     Attributes:
         clip: largest norm of the gradients; None for no clipping.
-        log_interval: updates between two lines of metrics.
         checkpoint_seconds: time between two checkpoints.
         checkpoint_shares: progress at which a checkpoint is written that is kept.
         evaluation_interval: share of the budget between two evaluations; None for one at the end only.
@@ -88,31 +95,11 @@ class LoopConfig:
 
     clip: float | None
     faults: FaultsConfig
-    log_interval: int
     checkpoint_seconds: float
     evaluation_interval: float | None
     seed: int = 0
     dropout: bool = False
     checkpoint_shares: tuple[float, ...] = ()
-
-
-@dataclass
-class Window:
-    """Sums over the updates since the last line of metrics."""
-
-    nats: float = 0.0
-    predicted: int = 0
-    positions: int = 0
-    updates: int = 0
-    seconds: float = 0.0
-
-    def add(self, nats: float, predicted: int, positions: int, seconds: float) -> None:
-        """Count one update."""
-        self.nats += nats
-        self.predicted += predicted
-        self.positions += positions
-        self.updates += 1
-        self.seconds += seconds
 
 
 @dataclass
@@ -131,6 +118,7 @@ class RunState:
         extensions: `cram.run.history.Extension` of each longer budget, as JSON.
         thread_choices: `cram.training.threads.ThreadChoice` of each measurement of the threads, as JSON.
         window: sums since the last line of metrics.
+        spike_window: sums since the loss was last compared with its recent mean.
         faults: updates that were left out, rollbacks and jumps of the loss.
         noise_scale: of the gradients.
     """
@@ -146,6 +134,7 @@ class RunState:
     extensions: list[dict[str, Any]] = field(default_factory=list)
     thread_choices: list[dict[str, Any]] = field(default_factory=list)
     window: Window = field(default_factory=Window)
+    spike_window: Window = field(default_factory=Window)
     faults: Faults = field(default_factory=Faults)
     noise_scale: NoiseScale = field(default_factory=NoiseScale)
 
@@ -178,6 +167,8 @@ class Session:
         show_page: writes the page of the run, if it is to be written while the run goes on.
         stop_requested: whether the run shall save its state and end.
         threads: CPU threads that this process uses now.
+        log_interval: updates between two lines of metrics.
+        peak_flops: of the device, in operations a second; None where it is not known.
         thread_watch: says when to measure the threads again; None where their number is fixed.
         state: what is saved in every checkpoint.
         in_flight: updates whose figures have not come back from the device.
@@ -195,6 +186,8 @@ class Session:
     stop_requested: Callable[[], bool]
     threads: int
     show_page: Callable[[], None] = lambda: None
+    log_interval: int = 1
+    peak_flops: float | None = None
     thread_watch: ThreadWatch | None = None
     state: RunState = field(default_factory=RunState)
     in_flight: list[Launched] = field(default_factory=list)
@@ -285,6 +278,7 @@ def resume(session: Session, checkpoint: Checkpoint) -> None:
         # A checkpoint of an earlier version does not have what came later.
         **{name: saved[name] for name in vars(session.state) if name in saved and name not in PROCESS_STATE},
         window=Window(**saved["window"]),
+        spike_window=Window(**saved.get("spike_window", {})),  # as the noise scale below
         faults=Faults(**saved["faults"]),
         noise_scale=NoiseScale(**saved.get("noise_scale", {})),  # checkpoints of early versions do not have it
     )

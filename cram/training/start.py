@@ -22,7 +22,7 @@ from cram.budget import parse_duration
 from cram.clock import Clock
 from cram.command import StopSignals
 from cram.config.config import Config
-from cram.machine.device import device_notes, environment, set_threads
+from cram.machine.device import device_notes, environment, peak_flops, set_threads
 from cram.run.checkpoint import Checkpoint
 from cram.run.folder import RunFolder
 from cram.run.heartbeat import Heartbeat, read_heartbeat
@@ -32,8 +32,16 @@ from cram.terminal.progress import BudgetBar
 from cram.training.compilation import compile_session
 from cram.training.extension import ExtensionPlan
 from cram.training.loop import train
-from cram.training.probe import check_one_batch, data_report, find_micro_rows, measure_pace, rows_needed
+from cram.training.probe import (
+    check_one_batch,
+    choose_log_interval,
+    data_report,
+    find_micro_rows,
+    measure_pace,
+    rows_needed,
+)
 from cram.training.protocols import ShardsProtocol
+from cram.training.records import record_resume
 from cram.training.saving import save
 from cram.training.session import LoopConfig, Parts, Session, resume
 from cram.training.threads import fit_threads, threads_are_measured
@@ -52,7 +60,6 @@ def loop_config(config: Config) -> LoopConfig:
     return LoopConfig(
         clip=config.optimizer.clip,
         faults=config.faults,
-        log_interval=config.log_interval,
         checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
         evaluation_interval=config.evaluation.interval,
         seed=config.seed,
@@ -94,23 +101,22 @@ def train_run(
     checkpoints.identity = folder.begin(shards.folder, shards.hash, tokenizer, environment(parts.device))
     if extension and (results := folder.set_aside(extension.old)):
         print(f"the results of {extension.old.words()} are kept in {results}")
-    metrics = Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
         session = Session(
             parts=parts,
             config=loop_config(config),
             clock=clock,
-            metrics=metrics,
+            metrics=Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None),
             checkpoints=checkpoints,
             show=bar.show,
             stop_requested=lambda: stop.asked,
             threads=threads,
             show_page=show_page,
+            peak_flops=peak_flops(parts.device),
         )
         if checkpoint:
             _go_on(session, folder, checkpoint, extension)
-        if not (extension and extension.discarded_updates):  # the extension knows the time of discarded updates
-            clock.charge_crash(read_heartbeat(folder.path))
+        lost = _charge_crash(clock, folder, extension)
         with Heartbeat(folder.path, clock):
             if extension and checkpoint:
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
@@ -118,9 +124,25 @@ def train_run(
             _compile(session, config)
             if not checkpoint and session.thread_watch is None:
                 _measure_pace(session)
+            _begin_records(session, config, lost)
             if not checkpoint or extension:
                 _report_data(session, config, shards)
             return Trained(session, train(session))
+
+
+def _charge_crash(clock: Clock, folder: RunFolder, extension: ExtensionPlan | None) -> float:
+    """Charge the time between the checkpoint and the crash of the process before, and return its seconds."""
+    before = clock.booked["crash"]
+    if not (extension and extension.discarded_updates):  # the extension knows the time of discarded updates
+        clock.charge_crash(read_heartbeat(folder.path))
+    return clock.booked["crash"] - before
+
+
+def _begin_records(session: Session, config: Config, lost_seconds: float) -> None:
+    """Choose how often the training is recorded, and record that the run is continued, if it is."""
+    session.log_interval = config.log_interval or choose_log_interval(session)
+    if session.saved is not None:
+        record_resume(session, lost_seconds)
 
 
 def _report_data(session: Session, config: Config, shards: ShardsProtocol) -> None:

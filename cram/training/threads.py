@@ -6,13 +6,13 @@ keeps all cores throughout; so does a run on a GPU.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from cram.machine.device import set_threads
 from cram.machine.host import cores
 from cram.training.passes import PROBE_SECONDS, run_or_halve, time_pass
+from cram.training.records import write_record
 from cram.training.session import Session
 from cram.training.thread_watch import ThreadWatch
 
@@ -151,8 +151,7 @@ def _measure_threads(session: Session, seconds: float, is_first: bool) -> None:
     speeds = {str(threads): round(1.0 / max(pace, 1e-12), 1) for threads, pace in (of_row | paces).items()}
     choice = asdict(ThreadChoice(clock.updates, session.threads, speeds))
     session.state.thread_choices.append(choice)
-    record = {"kind": "threads", "step": clock.updates, "time": time.time(), "threads": session.threads}
-    session.metrics.write({**record, "tokens_per_second": speeds, "charged_seconds": clock.charged()})
+    write_record(session, "threads", {"threads": session.threads, "tokens_per_second": speeds})
 
 
 def _compare(session: Session, seconds: float, is_first: bool) -> tuple[dict[int, float], dict[int, float]]:

@@ -52,7 +52,7 @@ def _update(trial: TrialSession, rows: Any, progress: float) -> None:
     """Do with rows what `cram.training.loop.update` does with them, and wait for the device."""
     parts = trial.parts
     _, nats = accumulate(trial, rows, progress)
-    finite = clip(trial, nats)
+    finite = clip(trial, nats).finite
     parts.optimizer.step(1.0, progress, finite)
     if parts.loss_scale:
         parts.loss_scale.update()

@@ -216,10 +216,12 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: P
     assert 0 < step < 200
     assert (killed / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
     names = ("kind", "step", "loss", "nats_per_token", "noise_scale")
-    figures = [
-        [tuple(r.get(name) for name in names) for r in read_metrics(folder / "metrics.jsonl")]
-        for folder in (straight, killed)
-    ]
+    names += ("lr", "gradient_norm", "mask_rate", "weight_decay", "momentum", "positions", "flops", "progress")
+    records = [read_metrics(folder / "metrics.jsonl") for folder in (straight, killed)]
+    (resumed_at,) = [record for record in records[1] if record["kind"] == "resume"]
+    assert (resumed_at["step"], resumed_at["process"]) == (step, 2) and resumed_at["lost_seconds"] >= 0.0
+    records[1].remove(resumed_at)
+    figures = [[tuple(record.get(name) for name in names) for record in of_run] for of_run in records]
     assert figures[0] == figures[1]
     noise = [read_json(folder / "receipt.json")["noise_scale"] for folder in (straight, killed)]
     assert noise[0] == noise[1]

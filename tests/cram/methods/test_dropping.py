@@ -22,7 +22,9 @@ class FakeModel:
 
 @given(progress=st.floats(0.0, 1.0), theta=st.floats(0.1, 1.0), gamma=st.floats(0.5, 200.0))
 def test_the_share_is_that_of_the_paper(progress: float, theta: float, gamma: float) -> None:
-    share = Dropping(DroppingConfig(theta=theta, gamma=gamma), 0).share(progress)
+    dropping = Dropping(DroppingConfig(theta=theta, gamma=gamma), 0)
+    share = dropping.share(progress)
+    assert dropping.scheduled(progress) == {"last_block_share": share}
     assert share == pytest.approx(float((1 - np.float64(theta)) * np.exp(-np.float64(gamma) * progress) + theta))
     assert theta <= share <= 1.0
 

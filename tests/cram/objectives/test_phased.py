@@ -75,3 +75,10 @@ def test_without_a_causal_share_there_is_one_phase() -> None:
         batch, expected = plain.prepare(rows, progress), objective(MaskedObjective).prepare(rows, progress)
         assert torch.equal(batch.inputs, expected.inputs)
         assert torch.equal(batch.labels, expected.labels)
+
+
+def test_the_mask_rate_is_told_in_the_masked_phase_alone() -> None:
+    both = objective(PhasedObjective, share=0.5)
+    assert both.scheduled(0.4) == {}
+    assert both.scheduled(0.5) == {"mask_rate": 0.5}
+    assert both.scheduled(0.75) == pytest.approx({"mask_rate": 0.325})

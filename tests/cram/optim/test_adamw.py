@@ -60,7 +60,7 @@ def test_the_rate_shown_is_that_of_the_latest_update() -> None:
     model = build()
     optimizer = optimizer_of(model)
     run(model, optimizer, range(2))
-    assert optimizer.lr() == 0.02 * 0.6
+    assert optimizer.lr() == {"matrices": 0.02 * 0.6, "embeddings": 0.05 * 0.6, "gains": 0.02 * 0.6}
 
 
 def test_the_state_is_named_by_parameter() -> None:

@@ -35,7 +35,8 @@ def test_updates_are_those_of_the_paper() -> None:
             weights[name] = weights[name] - lr * (direction + decay * weights[name])
             momenta[name] = 0.95 * momenta[name] + 0.05 * gradient
         optimizer.step(multiplier, progress, torch.tensor(True))
-        assert optimizer.lr() == 0.02 * multiplier
+        peaks = {"matrices": 0.02, "embeddings": 0.05, "gains": 0.02}
+        assert optimizer.lr() == {name: peak * multiplier for name, peak in peaks.items()}
     for name, parameter in model.named_parameters():
         np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=1e-12, atol=1e-15)
 

@@ -14,7 +14,7 @@ from cram.model.encoder import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from cram.optim.muon import Muon
-from cram.optim.optimizer import Optimizer
+from cram.optim.optimizer import Optimizer, decay_schedule
 from cram.run.checkpoint import Checkpoints
 
 MUON = MuonConfig(lr=0.05, momentum=0.9, weight_decay=0.3)
@@ -178,6 +178,12 @@ def test_a_step_on_a_gpu_never_waits_and_equals_that_of_a_cpu() -> None:
         torch.testing.assert_close(mine, other.cpu(), rtol=0.0, atol=2 * 0.05 * 2**0.5 * 0.05)
 
 
+def test_weight_decay_and_momentum_are_told_as_numbers() -> None:
+    optimizer = muon_of(build((5, 4)), momentum_start=0.5, momentum_warmup=0.4)
+    optimizer.config.final_decay, optimizer.decay = 0.0, decay_schedule(OptimizerConfig(final_decay=0.0))
+    assert optimizer.scheduled(0.2) == pytest.approx({"weight_decay": 0.3 * 0.8, "momentum": 0.7})
+
+
 def test_one_multiplier_scales_both_rates() -> None:
     def moved(multiplier: float) -> list[Tensor]:
         model = build((5, 4))
@@ -185,7 +191,8 @@ def test_one_multiplier_scales_both_rates() -> None:
         set_gradients(model, 0)
         optimizer = muon_of(model)
         optimizer.step(multiplier, 1.0)
-        assert optimizer.lr() == 0.05 * multiplier
+        peaks = {"matrices": 0.05, "embeddings": 0.05, "gains": 0.02}
+        assert optimizer.lr() == {name: peak * multiplier for name, peak in peaks.items()}
         return [after - start for after, start in zip(model.parameters(), before, strict=True)]
 
     for whole, half, none in zip(moved(1.0), moved(0.5), moved(0.0), strict=True):

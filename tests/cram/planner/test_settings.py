@@ -45,8 +45,8 @@ def test_short_trainings_begin_otherwise_than_long_ones() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "checkpoint", "evaluation"),
-    [(30.0, "20s", None), (None, "20s", None), (600.0, "120s", None), (86_400.0, "600s", 0.05)],
+    [(30.0, "20s", 0.1), (None, "20s", 0.1), (600.0, "120s", 0.1), (86_400.0, "600s", 0.05)],
 )
-def test_intervals_follow_the_budget(seconds: float | None, checkpoint: str, evaluation: float | None) -> None:
+def test_intervals_follow_the_budget(seconds: float | None, checkpoint: str, evaluation: float) -> None:
     values = planned_values(SHAPE, 1e6, seconds, begins_causal=False)
     assert (values["checkpoint.interval"], values["evaluation.interval"]) == (checkpoint, evaluation)

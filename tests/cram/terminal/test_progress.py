@@ -30,8 +30,8 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return hand
 
 
-def figures(elapsed: float) -> dict[str, float]:
-    return {"charged_seconds": elapsed, "loss": 5.4321, "tokens_per_second": 12345.6, "lr": 0.001}
+def figures(elapsed: float) -> dict[str, Any]:
+    return {"charged_seconds": elapsed, "loss": 5.4321, "tokens_per_second": 12345.6, "lr": {"matrices": 0.001}}
 
 
 def test_a_stage_says_a_plain_line_every_ten_seconds_and_one_at_the_end(
@@ -139,7 +139,7 @@ def test_training_says_where_it_stands_every_ten_seconds_and_at_the_end(
             time.now = 100.0 + elapsed
             bar.show(progress, figures(elapsed))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == ("demo: 50.0% of 90s, 0:45 elapsed, 0:45 left, loss 5.432, 12,346 tokens/s, lr 1.00e-03")
+    assert lines[1] == ("demo: 50.0% of 90s, 0:45 elapsed, 0:45 left, loss 5.432, 12,346 tokens/s, lr 1.0e-03")
     assert [line.split()[1] for line in lines] == ["0.0%", "50.0%", "100.0%"]
     assert "? left" in lines[0]
     assert "0:00 left" in lines[2]
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_is_said_so(time: Time, capsys: pytest.Capture
     for terminal in (False, True):
         time.now += 100.0
         with BudgetBar("demo", "90s", terminal=terminal) as bar:
-            bar.show(0.5, figures(45) | {"loss": None})  # type: ignore[arg-type]
+            bar.show(0.5, figures(45) | {"loss": None})
         assert "loss not finite," in capsys.readouterr().out
 
 
@@ -173,9 +173,9 @@ def test_training_on_a_terminal_shows_a_bar_and_all_figures_in_eighty_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with BudgetBar("demo", "24h", terminal=True) as bar:
-        bar.show(0.5, figures(43_200) | {"tokens_per_second": 999_999.0})
+        bar.show(0.5, figures(43_200) | {"tokens_per_second": 999_999.0, "lr": {"matrices": 0.02, "gains": 0.001}})
     line = capsys.readouterr().out.splitlines()[-1]
-    assert "50.0% 12:00:00, 12:00:00 left, loss 5.432, 1.0M tokens/s, lr 1.0e-03" in line
+    assert "50.0% 12:00:00, 12:00:00 left, loss 5.432, 1.0M tokens/s, lr matrices 2.0e-02" in line
     assert len(line) <= 80
     assert "━" in line
 

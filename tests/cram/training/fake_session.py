@@ -12,6 +12,7 @@ from cram.budget import Budget
 from cram.clock import Clock
 from cram.config.training import FaultsConfig
 from cram.methods.method import Methods
+from cram.model.flop_count import FlopCount
 from cram.reference_time import ExecutedWork
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics
@@ -76,6 +77,9 @@ class FakeObjective:
         self.progress.append(progress)
         return FakeBatch(torch.from_numpy(rows.tokens), int((rows.tokens % 3).sum()))
 
+    def scheduled(self, progress: float) -> dict[str, float]:
+        return {"mask_rate": 0.5}
+
     def predicted_per_row(self, batch: FakeBatch) -> np.ndarray:
         return (batch.values.numpy() % 3).astype(np.int64)
 
@@ -114,14 +118,29 @@ class FakeOptimizer:
         self.finite.append(bool(finite))
         self.gradients.append(sum(float(p.grad.sum()) for p in self._model.parameters() if p.grad is not None))
 
-    def lr(self) -> float:
-        return self.multipliers[-1]
+    def lr(self) -> dict[str, float]:
+        return {"matrices": self.multipliers[-1]}
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        return {"weight_decay": 0.5 * progress}
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         return {"nothing": torch.zeros(1)}
 
     def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         pass
+
+
+class FakeFlops(FlopCount):
+    """A position costs one operation, and a predicted token another one."""
+
+    of_prediction = 1.0
+
+    def __init__(self) -> None:
+        self._seq_len = SEQ_LEN
+
+    def _position(self, blocks: str) -> float:
+        return 1.0
 
 
 def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: int = 8, **changes: Any) -> Session:
@@ -145,12 +164,14 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "clip": None,
         "faults": CALM,
         "log_interval": 3,
+        "peak_flops": None,
         "checkpoint_seconds": 1e9,
         "checkpoint_shares": (),
         "evaluation_interval": None,
         "seed": 0,
         "dropout": False,
         "work": ExecutedWork(),
+        "flops": FakeFlops(),
         "new_reference": None,
         "micro_rows": 2,
         "clock": Clock(Budget.parse(budget)),
@@ -166,7 +187,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         names = names or tuple(item.name for item in dataclasses.fields(schema))
         return {name: fields[name] for name in names}
 
-    names = ("clock", "metrics", "checkpoints", "show", "stop_requested", "threads")
+    names = ("clock", "metrics", "checkpoints", "show", "stop_requested", "threads", "log_interval", "peak_flops")
     return Session(
         parts=Parts(**take(Parts)),
         config=LoopConfig(**take(LoopConfig)),
