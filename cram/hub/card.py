@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from cram.config.sources import format_sources, is_list, parse_sources
 from cram.config.training import CardConfig
 from cram.errors import CramError
 from cram.evaluation.scores import BITS_NAMES
-from cram.files.atomic import to_json
+from cram.hub.front_matter import GlueScore, split_languages, write_front_matter
 from cram.hub.kinds import stock_model
 from cram.hub.stock import StockModel
 
@@ -29,10 +30,7 @@ LICENSE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*|multilingual|code")
 
 CARD = """---
-{metadata}library_name: transformers
-pipeline_tag: {task}
-tags: [{architecture}, {task}, cram]
----
+{front_matter}---
 
 # {name}
 
@@ -50,7 +48,7 @@ by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class
 | rows | {seq_len} tokens |
 | precision, seed | {precision}, {seed} |
 | versions | {versions}; commit {commit} |
-
+{picture}
 ## Use
 
 ```python
@@ -91,6 +89,9 @@ for part in torch.arange(len(rows["tokens"])).split(16):
 print(f"{{nats / predicted:.4f}} nats per token")
 ```
 """
+PICTURE = """
+![Training and held-out loss over the time that was charged to the budget]({picture})
+"""
 NOT_REPEATED = """The held-out loss is that of the other part of the model, which stands in a folder of its own.
 """
 
@@ -124,22 +125,6 @@ def check_card(card: CardConfig) -> None:
             )
 
 
-def split_languages(card: CardConfig) -> list[str]:
-    """Split `card.language` into its codes."""
-    return [] if card.language is None else [code.strip() for code in card.language.split(",")]
-
-
-def _metadata(card: CardConfig) -> str:
-    """The lines of the front matter that only the user can know.
-
-    Language codes are quoted, because `no` (Norwegian) is a truth value in YAML.
-    """
-    codes = split_languages(card)
-    lines = [f"language: {to_json(codes)}"] if codes else []
-    lines += [f"license: {card.license}"] if card.license else []
-    return "".join(f"{line}\n" for line in lines)
-
-
 def _unfinished(receipt: dict[str, Any]) -> str:
     """A paragraph for the weights of a checkpoint; empty for those of a finished run."""
     if not receipt.get("unfinished"):
@@ -161,12 +146,12 @@ def _unstated(card: CardConfig) -> str:
 
 def escape(text: str) -> str:
     """Write a text as one line of Markdown in which no character acts as markup, HTML or the border of a table cell."""
-    return MARKUP.sub(r"\\\g<0>", _one_line(text))
+    return MARKUP.sub(r"\\\g<0>", one_line(text))
 
 
 def code_span(text: str) -> str:
     """Write a text as code in one line of Markdown, also inside a table."""
-    text = _one_line(text)
+    text = one_line(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""
     if not text or "|" in text:  # a table reads "|" as the end of a cell, and code has no escape for it
@@ -174,13 +159,20 @@ def code_span(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Write a text in one line, without characters that are not shown."""
     shown = "".join(letter if letter.isprintable() else " " for letter in str(text))
     return " ".join(shown.split())
 
 
 def make_card(
-    name: str, config: Config, receipt: dict[str, Any], tokens: dict[str, str], stock: StockModel | None = None
+    name: str,
+    config: Config,
+    receipt: dict[str, Any],
+    tokens: dict[str, str],
+    stock: StockModel | None = None,
+    glue: Sequence[GlueScore] = (),
+    picture: str | None = None,
 ) -> str:
     """README.md of the exported folder: every figure is from the receipt, licence and language are the user's.
 
@@ -190,7 +182,10 @@ def make_card(
         receipt: the run's receipt, or the same figures of a checkpoint.
         tokens: special tokens by role.
         stock: how the stock class names the model; None for the first of the model's kind.
+        glue: scores of the model on GLUE.
+        picture: name of the file beside the card that shows the loss over time; None where there is none.
     """
+    stock = stock or stock_model(config.model.kind)
     origin = (
         f"trained on from the weights of {code_span(receipt['init'])}"
         if receipt.get("init")
@@ -198,14 +193,15 @@ def make_card(
     )
     return CARD.format(
         name=escape(name),
-        metadata=_metadata(config.card),
+        front_matter=write_front_matter(one_line(name), config, receipt, stock, glue),
+        picture=PICTURE.format(picture=picture) if picture else "",
         origin=origin,
         unfinished=_unfinished(receipt),
         unstated=_unstated(config.card),
         layers=config.model.layers,
         width=config.model.width,
         rules=_rules(receipt),
-        **_stock_texts(stock or stock_model(config.model.kind), receipt["held_out"], tokens),
+        **_stock_texts(stock, receipt["held_out"], tokens),
         **_figures(receipt),
     )
 
@@ -223,9 +219,7 @@ def _stock_texts(stock: StockModel, held_out: dict[str, Any], tokens: dict[str, 
     held_out_text = task.held_out_text.format(**fields)
     repeat = REPEAT.format(held_out_text=held_out_text, auto_class=task.auto_class)
     return {
-        "task": task.pipeline,
         "stock_class": stock.class_name,
-        "architecture": stock.model_type,
         "noun": task.noun,
         "usage": task.usage.format(**fields),
         "advice": task.advice.format(**fields),

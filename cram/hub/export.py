@@ -14,19 +14,24 @@ from typing import TYPE_CHECKING, Any
 from cram.config.config import Config
 from cram.config.training import CardConfig
 from cram.errors import CramError
-from cram.files.atomic import to_json, write_json
+from cram.files.atomic import sha256_file, to_json, write_json
 from cram.files.sealed import write_checksums
 from cram.files.whole_folder import check_folder_path, whole_folder
 from cram.hub.card import check_card, make_card
 from cram.hub.check_export import check_held_out, check_outputs
+from cram.hub.front_matter import read_glue_scores
 from cram.hub.kinds import exported_kinds, stock_model, why_not_exported
 from cram.hub.stock import StockModel
-from cram.run.checksums import read_receipt, read_run_config
+from cram.reporting.reading.runs import RunData, read_run
+from cram.reporting.sections.loss_picture import draw_loss
+from cram.run.checksums import read_run_config
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from cram.model.transformer import Transformer
+
+PICTURE = "loss.png"  # of the loss, beside the card
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class ExportSource:
         held_out: the held-out rows as a safetensors file.
         receipt: the run's receipt, or the same figures of the checkpoint.
         folder_name: name of the default folder inside the run folder.
+        run: the run, up to the checkpoint.
     """
 
     name: str
@@ -48,6 +54,7 @@ class ExportSource:
     held_out: bytes
     receipt: dict[str, Any]
     folder_name: str
+    run: RunData
 
 
 def export_run(
@@ -111,7 +118,9 @@ def _from_finished_run(run: Path, config: Config) -> ExportSource:
 
     model, tokenizer = load_trained(run, config, torch.device("cpu"))
     held_out = load_held_out(run, model.vocab_size).to_bytes()
-    return ExportSource(run.resolve().name, model, tokenizer, held_out, read_receipt(run), "export")
+    data = read_run(run)
+    assert data.receipt is not None
+    return ExportSource(data.name, model, tokenizer, held_out, data.receipt, "export", data)
 
 
 def _from_checkpoint(run: Path, config: Config, checkpoint: str) -> ExportSource:
@@ -122,13 +131,17 @@ def _from_checkpoint(run: Path, config: Config, checkpoint: str) -> ExportSource
     cpu = torch.device("cpu")
     snapshot = open_snapshot(run, config, checkpoint, cpu)
     rows = snapshot.held_out()
+    receipt = snapshot.receipt(rows, cpu)
+    data = read_run(run)
+    records = [record for record in data.records if record["step"] <= snapshot.step]
     return ExportSource(
         name=f"{run.resolve().name}-{snapshot.step}",
         model=snapshot.model,
         tokenizer=snapshot.tokenizer,
         held_out=rows.to_bytes(),
-        receipt=snapshot.receipt(rows, cpu),
+        receipt=receipt,
         folder_name=f"export-{snapshot.step}",
+        run=replace(data, receipt=receipt, records=records),
     )
 
 
@@ -150,7 +163,11 @@ def _write(folder: Path, config: Config, source: ExportSource, stock: StockModel
     for name, content in (texts | stock.task.tokenizer_files(seq_len, names)).items():
         (folder / name).write_text(to_json(content, indent=2) + "\n")
     (folder / "held_out.safetensors").write_bytes(source.held_out)
-    card = make_card(source.name, config, source.receipt, names, stock)
+    picture = draw_loss(source.run, source.name)
+    if picture:
+        (folder / PICTURE).write_bytes(picture)
+    glue = read_glue_scores(source.run.folder, sha256_file(folder / "model.safetensors"))
+    card = make_card(source.name, config, source.receipt, names, stock, glue, PICTURE if picture else None)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

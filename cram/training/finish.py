@@ -1,5 +1,6 @@
 """The end of a run: final weights, held-out loss, receipt, export and plot."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from cram.evaluation.replaced import replaced_scores
 from cram.files.atomic import nonfinite_to_none, write_atomic, write_json
 from cram.hub.export import export_run
 from cram.hub.kinds import stock_model
-from cram.reporting.curves import plot_loss
 from cram.reporting.diagnosis import explain_failure, explain_loss_above_unigram
+from cram.reporting.reading.runs import read_run
+from cram.reporting.sections.loss_picture import plot_loss
 from cram.run.checksums import HELD_OUT, RECEIPT, WEIGHTS, register_results, unregister_results
 from cram.run.receipt import tabulate_time
 from cram.training.gradients import eagerly, in_evaluation_mode
@@ -57,7 +59,7 @@ def finish_run(
     if nats is not None and nats >= unigram:
         receipt["held_out"]["why_not_below_unigram"] = explain_loss_above_unigram(receipt, rates)
     receipt["examples"] = []  # until there is an export that answers
-    plot_loss(run, unigram)
+    plot_loss(replace(read_run(run), receipt=receipt))
     _write_receipt(run, receipt)
     if receipt["export"] == "export/":
         with clock.account("export"):

@@ -4,6 +4,7 @@ import ast
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -128,7 +129,8 @@ def test_names_are_shown_and_begin_no_markup(name: str) -> None:
     receipt["rules"] = [{"rule": name, "found": name, "passed": True}]
     text = make_card(name, Config(), receipt, dict.fromkeys(TOKENS, name))
     front, body = text.split("---\n", 2)[1:]
-    assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
+    assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags", "model-index"}
+    assert ModelCard(text).data.model_name == " ".join(name.split())
     assert len(text.splitlines()) == len(
         make_card("mine", Config(), RECEIPT | {"rules": receipt["rules"]}, TOKENS).splitlines()
     )
