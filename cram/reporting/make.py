@@ -160,18 +160,62 @@ def read_parts(subjects: Subjects) -> list[Part]:
     """Read all subjects and make their sections.
 
     Raises:
-        CramError: for a folder or file that is not what its key says, and for one that is damaged.
+        CramError: for a folder or file that is not what its key says, one that is damaged, and runs that have nothing
+            that they could be compared over.
     """
     parts = []
     runs = [read_run(folder) for folder in subjects.runs]
     if runs:
-        parts.append(run_part(runs[0]))
+        parts.append(run_part(runs[0]) if len(runs) == 1 else comparison_part(runs))
+    if subjects.table:
+        parts.append(table_part(subjects.table))
+    if subjects.data:
+        parts.append(data_part(subjects.data))
+    if subjects.plan:
+        parts.append(plan_part(subjects.plan))
     return parts
 
 
 def run_part(run: RunData) -> Part:
     """What a page shows of one run."""
     return Part(f"run {run.name}", run_sections(run), run.folder, {run.name: run_document(run)})
+
+
+# The parts of a page that shows no such subject are not imported, so that it is there sooner.
+def comparison_part(runs: Sequence[RunData]) -> Part:
+    """What a page shows of several runs."""
+    from cram.reporting.sections.comparison import comparison_sections, tell_apart
+
+    names = tell_apart([run.folder for run in runs])
+    data = {name: run_document(run) for name, run in zip(names, runs, strict=True)}
+    return Part(f"{len(runs)} runs: {', '.join(names)}", comparison_sections(runs), Path(), data)
+
+
+def table_part(folder: Path) -> Part:
+    """What a page shows of a table of arms."""
+    from cram.reporting.reading.tables import read_table
+    from cram.reporting.sections.table import table_sections
+
+    table = read_table(folder)
+    return Part(f"table {table.name}", table_sections(table), folder)
+
+
+def data_part(folder: Path) -> Part:
+    """What a page shows of a shard folder."""
+    from cram.reporting.reading.shards import read_shards
+    from cram.reporting.sections.data import data_sections
+
+    shards = read_shards(folder)
+    return Part(f"data {shards.name}", data_sections(shards), folder)
+
+
+def plan_part(path: Path) -> Part:
+    """What a page shows of a plan."""
+    from cram.reporting.reading.plans import read_plan
+    from cram.reporting.sections.plan import plan_sections
+
+    plan = read_plan(path)
+    return Part(f"plan {plan.name}", plan_sections(plan), path.parent)
 
 
 def make_page(parts: Sequence[Part], path: Path) -> Page:
