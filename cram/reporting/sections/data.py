@@ -25,6 +25,7 @@ from cram.reporting.sections.formats import format_bytes, format_large, format_s
 from cram.reporting.sections.tokens import length_section, row_section, token_section
 
 FILES_LISTED = 100  # of the sources; a corpus may have thousands
+PROCESSES = {"this process": "the main process"}  # which wrote timing.json
 LEAST_SECONDS = 0.05  # of a stage whose time is told
 FILES = (
     (MANIFEST, "settings, counts, and the checksum of every file"),
@@ -144,7 +145,7 @@ def _preparation(shards: ShardData) -> Section:
     if shards.preparation:
         blocks += [_stages(shards.preparation), *_estimate(shards, shards.preparation)]
         memory = [
-            (f"peak memory of {name}", format_bytes(size))
+            (f"peak memory of {PROCESSES.get(name, name)}", format_bytes(size))
             for name, size in shards.preparation.peak_bytes.items()
             if size
         ]

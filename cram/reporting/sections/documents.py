@@ -8,9 +8,9 @@ from typing import Any
 from cram.config.config import Config
 from cram.config.schema import collect_keys
 from cram.data.inspect.figures import FateLine, printable
-from cram.data.preparation.samples import FIXED
+from cram.data.preparation.samples import EXCERPT, FIXED
 from cram.data.preparation.statistics import STATISTICS
-from cram.reporting.page.blocks import Block, Cell, Column, Fold, Passage, Picture, Piece, Section, Table, Text
+from cram.reporting.page.blocks import Block, Cell, Column, Facts, Fold, Passage, Picture, Piece, Section, Table, Text
 from cram.reporting.pictures.palette import series_color
 from cram.reporting.pictures.svg import draw_svg
 from cram.reporting.reading.shards import DuplicatePair, Excerpt, ShardData
@@ -39,7 +39,7 @@ def document_section(shards: ShardData) -> Section:
     counts = shards.counts
     dropped = sum(line.documents for line in shards.fates if line.reason)
     share = dropped / max(1, counts["documents_in"])
-    blocks: list[Block] = [_fate_table(shards), *_picture(shards)]
+    blocks: list[Block] = [_fate_table(shards), *_picture(shards), *_meanings(shards)]
     if fixed := counts.get("fixed_documents"):
         blocks.append(
             Text(
@@ -58,8 +58,7 @@ def _fate_table(shards: ShardData) -> Table:
         Column("number", numeric=True),
         Column("share", numeric=True),
         Column("text", numeric=True),
-        Column("share of the text", numeric=True),
-        Column("these are"),
+        Column("share of text", numeric=True),
     ]
     return Table(columns, [_fate_cells(line, shards) for line in lines], "What became of the documents", sortable=False)
 
@@ -97,8 +96,14 @@ def _fate_cells(line: FateLine, shards: ShardData) -> list[Cell]:
         Cell(f"{share:.2%}", share),
         Cell("" if line.bytes is None else format_bytes(line.bytes), line.bytes),
         Cell("" if size is None else f"{size:.2%}", size),
-        Cell(_explain(line.reason, shards) if line.reason else "", tone="note"),
     ]
+
+
+def _meanings(shards: ShardData) -> list[Facts]:
+    """What each reason means that has dropped documents."""
+    reasons = [line.reason for line in shards.fates if line.reason and line.documents]
+    meanings = [(printable(reason), _explain(reason, shards)) for reason in reasons]
+    return [Facts(meanings, "What was dropped for each reason")] if meanings else []
 
 
 def _explain(reason: str, shards: ShardData) -> str:
@@ -121,10 +126,16 @@ def _samples(reason: str, samples: Sequence[Excerpt], shards: ShardData) -> Fold
     name = CHANGES.get(reason, f"dropped: {printable(reason)}")
     shown = samples[:SAMPLES_SHOWN]
     of = "" if documents is None else f" of {documents:,}"
-    passages: list[Block] = [Passage(printable(sample.origin), [Piece(show_text(sample.text))]) for sample in shown]
+    pieces = [_sample(sample) for sample in shown]
     if len(samples) > len(shown):
-        passages.append(Text(f"{STATISTICS} has {len(samples) - len(shown)} more.", "note"))
-    return Fold(f"{name}: {count(len(shown), 'sample')}{of}", passages)
+        pieces.append(Piece(f"{STATISTICS} has {len(samples) - len(shown)} more.", tone="note"))
+    return Fold(f"{name}: {count(len(shown), 'sample')}{of}", [Passage("", pieces)])
+
+
+def _sample(sample: Excerpt, label: str = "") -> Piece:
+    """A document to read, with a sign where it was cut."""
+    cut = "…" if len(sample.text) >= EXCERPT else ""
+    return Piece(show_text(sample.text), label + printable(sample.origin), after=cut)
 
 
 def count(number: int, noun: str) -> str:
@@ -148,7 +159,7 @@ def duplicate_section(shards: ShardData) -> Section:
     for reason, pairs in by_reason.items():
         # The least similar pairs show whether too much is dropped.
         shown = sorted(pairs, key=lambda pair: pair.similarity)[:PAIRS_SHOWN]
-        order = ", the least similar ones" if len(shown) < len(pairs) else ""
+        order = ", the least similar ones" if shown[0].similarity < max(pair.similarity for pair in pairs) else ""
         title = f"{printable(reason)}: {count(len(shown), 'pair')} of {documents.get(reason, len(pairs)):,}{order}"
         blocks.append(Fold(title, [_pair(pair) for pair in shown]))
     return Section("data-duplicates", f"{count(total, 'document')} repeat others", blocks)
@@ -159,8 +170,8 @@ def _pair(pair: DuplicatePair) -> Passage:
     return Passage(
         f"similarity {pair.similarity:.3f}, {describe_difference(kept.text, dropped.text)}",
         [
-            Piece(show_text(dropped.text), f"dropped: {printable(dropped.origin)}"),
-            Piece(show_text(kept.text), f"kept: {printable(kept.origin)}"),
+            _sample(dropped, "dropped: "),
+            _sample(kept, "kept: "),
         ],
         side_by_side=True,
     )
@@ -169,11 +180,10 @@ def _pair(pair: DuplicatePair) -> Passage:
 def describe_difference(kept: str, dropped: str) -> str:
     """Say in a few words how the beginnings of two documents differ."""
     before, after = kept.split(), dropped.split()
-    changes = [
-        (" ".join(before[a:b]), " ".join(after[c:d]))
-        for kind, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-        if kind != "equal"
-    ]
+    steps = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    if max(len(kept), len(dropped)) >= EXCERPT and steps and steps[-1][0] != "equal":
+        steps.pop()  # where an excerpt was cut, its end says nothing
+    changes = [(" ".join(before[a:b]), " ".join(after[c:d])) for kind, a, b, c, d in steps if kind != "equal"]
     if not changes:
         return "the same words in these excerpts"
     shown = "; ".join(_describe_change(*change) for change in changes[:DIFFERENCES_SHOWN])

@@ -25,7 +25,7 @@ from cram.reporting.page.blocks import (
 from cram.reporting.pictures.palette import INK, MUTED, series_color
 from cram.reporting.pictures.svg import draw_svg
 from cram.reporting.reading.shards import ShardData, TokenCount
-from cram.reporting.sections.documents import shorten
+from cram.reporting.sections.documents import count, shorten
 from cram.reporting.sections.formats import format_share
 
 LONGEST_NAME = 20  # characters of a token in the plot
@@ -132,7 +132,7 @@ def _token_table(tokens: Sequence[TokenCount], shards: ShardData) -> Table:
             Cell(f"{one.rank:,}", one.rank),
             Cell(printable(one.token)),
             Cell(f"{one.count:,}", one.count),
-            Cell(f"{one.count / max(1, shards.tokens):.3%}", one.count),
+            Cell(f"{100 * one.count / max(1, shards.tokens):.3g}%", one.count),
         ]
         for one in tokens
     ]
@@ -189,11 +189,11 @@ def _show_row(row: RowText, opened: bool) -> Fold:
     shown = row.documents[:DOCUMENTS_SHOWN]
     pieces = [_show_document(number, document) for number, document in enumerate(shown)]
     if len(row.documents) > len(shown):
-        pieces.append(Piece(f"{len(row.documents) - len(shown):,} more documents", tone="note"))
+        pieces.append(Piece(f"{count(len(row.documents) - len(shown), 'document')} more", tone="note"))
     if row.padding:
-        pieces.append(Piece(f"{row.padding:,} tokens", "padding", "note"))
-    documents = f"{len(row.documents)} document" + "s" * (len(row.documents) != 1)
-    title = f"Row {row.number:,}: {row.tokens:,} tokens of {documents}, {row.padding:,} of padding"
+        pieces.append(Piece(count(row.padding, "token"), "padding", "note"))
+    documents = count(len(row.documents), "document")
+    title = f"Row {row.number:,}: {count(row.tokens, 'token')} of {documents}, {row.padding:,} of padding"
     return Fold(title, [Passage("", pieces)], opened)
 
 
@@ -203,7 +203,7 @@ def _show_document(number: int, document: RowDocument) -> Piece:
     body = document.body
     return Piece(
         printable(shorten(body, LONGEST_BODY)),
-        f"document {number}: {document.tokens:,} tokens{begins}{ends}",
+        f"document {number}: {count(document.tokens, 'token')}{begins}{ends}",
         before=printable(document.opening),
         after=printable(document.closing),
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cram.data.inspect.figures import FateLine
-from cram.reporting.page.blocks import Block, Fold, Headline, Page, Passage, Picture, Section, Table
+from cram.reporting.page.blocks import Block, Facts, Fold, Headline, Page, Passage, Picture, Section, Table
 from cram.reporting.page.render import render_page
 from cram.reporting.reading.shards import DuplicatePair, Excerpt, Preparation, ShardData, TokenCount, read_shards
 from cram.reporting.sections.data import data_sections
@@ -55,8 +55,9 @@ def test_what_became_of_the_documents(sections: list[Section]) -> None:
     fates = table(sections, "what became of them")
     assert fates["read"][:2] == ["216", "100.00%"]
     assert fates["dropped: min_words"][0] == "7"
-    assert fates["dropped: min_words"][-1] == "documents with fewer words (min_words=12)"
-    assert fates["dropped: exact"][-1] == "documents with the same words in the same order as an earlier one"
+    (meanings,) = [one for one in of_kind(sections, Facts) if one.title.startswith("What was dropped")]
+    assert dict(meanings.facts)["min_words"] == "documents with fewer words (min_words=12)"
+    assert dict(meanings.facts)["exact"] == "documents with the same words in the same order as an earlier one"
     numbers = {name: int(cells[0].replace(",", "")) for name, cells in fates.items() if name != "boilerplate lines cut"}
     assert numbers.pop("read") == sum(numbers.values()) == 216
     dropped = sum(number for name, number in numbers.items() if name.startswith("dropped"))
@@ -75,7 +76,9 @@ def test_samples_and_duplicates_can_be_read(sections: list[Section]) -> None:
     folds = {fold.title: fold.blocks for fold in of_kind(sections, Fold)}
     assert "dropped: min_words: 7 samples of 7" in folds
     boilerplate = next(blocks for title, blocks in folds.items() if title.startswith("lines cut as boilerplate: "))
-    assert {passage.pieces[0].text for passage in boilerplate if isinstance(passage, Passage)} == {NOTICE}
+    (passage,) = boilerplate
+    assert isinstance(passage, Passage)
+    assert {piece.text for piece in passage.pieces if piece.label} == {NOTICE}
     near = next(blocks for title, blocks in folds.items() if title.startswith("near: "))
     assert all(len(passage.pieces) == 2 and passage.side_by_side for passage in near if isinstance(passage, Passage))
 
@@ -153,3 +156,8 @@ def test_lines_stay_and_invisible_characters_are_escaped() -> None:
 )
 def test_the_difference_of_a_pair_is_told(dropped: str, said: str) -> None:
     assert describe_difference("a b c", dropped) == said
+
+
+def test_the_end_of_a_cut_excerpt_is_not_a_difference() -> None:
+    text = "word " * 200
+    assert describe_difference(f"new {text}"[:600], text[:600]) == "“new” is missing"
