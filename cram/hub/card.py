@@ -10,10 +10,11 @@ from cram.config.config import Config
 from cram.config.sources import format_sources, is_list, parse_sources
 from cram.config.training import CardConfig
 from cram.errors import CramError
-from cram.evaluation.scores import BITS_NAMES
 from cram.hub.front_matter import GlueScore, split_languages, write_front_matter
 from cram.hub.kinds import stock_model
 from cram.hub.stock import StockModel
+from cram.reporting.page.blocks import Figure
+from cram.reporting.sections.formats import ABSENT
 
 # The unit of each clock's budget, as the card names it.
 UNITS = {
@@ -40,11 +41,7 @@ by cram inside a budget of {limit:g} {unit} on one {device}. Stock `{stock_class
 
 | | |
 |---|---|
-| held-out loss | {nats:.4f} nats per token ({bits}), accuracy {accuracy:.1%} |
-| unigram baseline | {unigram:.4f} nats per token |
-| budget | {limit:g} {unit}, spent {spent:.6g} |
-| seen | {positions:,} tokens ({predicted:,} predicted) in {updates:,} updates, {epochs:.3f} epochs |
-| data | {source}, {data_tokens:,} tokens, hash {data_hash} |
+{figures}| data | {source}, {data_tokens:,} tokens, {epochs:.3f} epochs of it, hash {data_hash} |
 | rows | {seq_len} tokens |
 | precision, seed | {precision}, {seed} |
 | versions | {versions}; commit {commit} |
@@ -171,6 +168,7 @@ def make_card(
     receipt: dict[str, Any],
     tokens: dict[str, str],
     stock: StockModel | None = None,
+    figures: Sequence[Figure] = (),
     glue: Sequence[GlueScore] = (),
     picture: str | None = None,
 ) -> str:
@@ -182,6 +180,7 @@ def make_card(
         receipt: the run's receipt, or the same figures of a checkpoint.
         tokens: special tokens by role.
         stock: how the stock class names the model; None for the first of the model's kind.
+        figures: of the headline of the run's page.
         glue: scores of the model on GLUE.
         picture: name of the file beside the card that shows the loss over time; None where there is none.
     """
@@ -201,8 +200,9 @@ def make_card(
         layers=config.model.layers,
         width=config.model.width,
         rules=_rules(receipt),
+        figures="".join(map(_figure_row, figures)),
         **_stock_texts(stock, receipt["held_out"], tokens),
-        **_figures(receipt),
+        **_origin(receipt),
     )
 
 
@@ -227,28 +227,29 @@ def _stock_texts(stock: StockModel, held_out: dict[str, Any], tokens: dict[str, 
     }
 
 
-def _figures(receipt: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the card that are figures and names from the receipt."""
-    budget, data, held_out = receipt["budget"], receipt["data"], receipt["held_out"]
+def _figure_row(figure: Figure) -> str:
+    """A row of the card's table; none for a figure that the run does not have."""
+    if figure.value == ABSENT:
+        return ""
+    space = "" if figure.unit in ("", "%") else " "
+    detail = f" ({escape(figure.detail)})" if figure.detail else ""
+    return f"| {escape(figure.label)} | {escape(figure.value)}{space}{escape(figure.unit)}{detail} |\n"
+
+
+def _origin(receipt: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the card that name size, budget and origin, from the receipt."""
+    budget, data = receipt["budget"], receipt["data"]
     return {
         "parameters": receipt["model"]["parameters"] / 1e6,
         "vocab_size": data["vocab_size"],
         "seq_len": data["seq_len"],
         "limit": budget["limit"],
         "unit": UNITS[budget["clock"]],
-        "spent": budget["spent"],
         "device": escape(receipt["device"]),
-        "nats": held_out["nats_per_token"],
-        "bits": _bits(held_out),
-        "accuracy": held_out["accuracy"],
-        "unigram": held_out["unigram_nats_per_token"],
-        "positions": receipt["positions"],
-        "predicted": receipt["predicted_tokens"],
-        "updates": receipt["updates"],
-        "epochs": receipt["epochs"],
         "source": code_span(strip_folders(data["source"])),
         "data_tokens": data["tokens"],
         "data_hash": code_span(data["hash"]),
+        "epochs": receipt["epochs"],
         "precision": escape(receipt["precision"]),
         "seed": receipt["seed"],
         "versions": ", ".join(escape(f"{package} {version}") for package, version in receipt["versions"].items()),
@@ -262,11 +263,3 @@ def _rules(receipt: dict[str, Any]) -> str:
         for line in receipt["rules"]
     ]
     return "\n".join(lines) or "They are judged when a run is finished."
-
-
-def _bits(held_out: dict[str, Any]) -> str:
-    """The loss in bits, under its name, with the baseline of a causal model."""
-    (name,) = (name for name in BITS_NAMES.values() if name in held_out)
-    bigram = held_out.get("bigram_bits_per_byte")
-    baseline = "" if bigram is None else f", where counts of pairs of bytes give {bigram:.4f}"
-    return f"{held_out[name]:.4f} {name.replace('_', ' ')}{baseline}"

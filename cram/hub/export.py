@@ -19,10 +19,11 @@ from cram.files.sealed import write_checksums
 from cram.files.whole_folder import check_folder_path, whole_folder
 from cram.hub.card import check_card, make_card
 from cram.hub.check_export import check_held_out, check_outputs
-from cram.hub.front_matter import read_glue_scores
+from cram.hub.front_matter import glue_scores
 from cram.hub.kinds import exported_kinds, stock_model, why_not_exported
 from cram.hub.stock import StockModel
 from cram.reporting.reading.runs import RunData, read_run
+from cram.reporting.sections.headline import headline_figures
 from cram.reporting.sections.loss_picture import draw_loss
 from cram.run.checksums import read_run_config
 
@@ -166,8 +167,11 @@ def _write(folder: Path, config: Config, source: ExportSource, stock: StockModel
     picture = draw_loss(source.run, source.name)
     if picture:
         (folder / PICTURE).write_bytes(picture)
-    glue = read_glue_scores(source.run.folder, sha256_file(folder / "model.safetensors"))
-    card = make_card(source.name, config, source.receipt, names, stock, glue, PICTURE if picture else None)
+    glue = glue_scores(source.run.glue, sha256_file(folder / "model.safetensors"))
+    # The mean of GLUE on a card is of these weights, and by the protocol.
+    figures = headline_figures(source.run if glue else replace(source.run, glue=None))
+    shown = PICTURE if picture else None
+    card = make_card(source.name, config, source.receipt, names, stock, figures, glue, shown)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

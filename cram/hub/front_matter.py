@@ -1,7 +1,7 @@
 """The front matter of a model card: what the Hub reads of a model, written by the Hub's own classes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cram.config.config import Config
 from cram.config.sources import parse_sources
 from cram.config.training import CardConfig
-from cram.files.sealed import read_sealed
 from cram.hub.stock import StockModel
 
 if TYPE_CHECKING:
@@ -111,24 +110,17 @@ def _glue_result(score: GlueScore) -> "EvalResult":
     )
 
 
-def read_glue_scores(run: Path, weights: str) -> list[GlueScore]:
-    """Read the scores of an exported model on GLUE, which cram.glue has written by its protocol.
+def glue_scores(glue: Mapping[str, Any] | None, weights: str) -> list[GlueScore]:
+    """Take the scores of an exported model on GLUE, which cram.glue has reached by its protocol.
 
     Args:
-        run: the run folder.
+        glue: content of glue.json; None without it.
         weights: SHA-256 of the exported weights, which the scores must be of.
 
     Returns:
         A score for each subset; none without results, or where they depart from the protocol.
-
-    Raises:
-        CramError: glue.json is damaged.
     """
-    path = run / "glue.json"
-    if not path.is_file():
-        return []
-    content = read_sealed(path, ". Remove it, or run cram.glue again.")
-    results = content.get("results") or {}
+    results = (glue or {}).get("results") or {}
     kept = results.get("protocol", {}).get("kept")
     if not kept or results.get("checkpoint", {}).get("identity") != weights:
         return []

@@ -23,8 +23,13 @@ def headline_section(run: RunData) -> Section:
     return Section(
         "headline",
         "Result" if run.receipt is not None else "So far",
-        [*_status(run), Headline([*_score_figures(run), *_cost_figures(run)]), *_remarks(run)],
+        [*_status(run), Headline(headline_figures(run)), *_remarks(run)],
     )
+
+
+def headline_figures(run: RunData) -> list[Figure]:
+    """The figures of a run that a reader looks for first, on its page and on the model card of its export."""
+    return [*_score_figures(run), *_cost_figures(run)]
 
 
 def origin_section(run: RunData) -> Section:

@@ -59,7 +59,13 @@ def test_the_cards_snippet_repeats_the_held_out_loss(
 def test_card_gives_loss_baseline_and_rules(run: Path, exported: Path) -> None:
     card = (exported / "README.md").read_text()
     nats = json.loads((run / "receipt.json").read_text())["held_out"]["nats_per_token"]
-    for part in (f"{nats:.4f} nats", "4.5000 nats", "- [x] one device: 1", "- [ ] no sample repeated: 3", "`pydocs`"):
+    for part in (
+        f"{nats:.3f} nats",
+        "unigram baseline 4.500",
+        "- [x] one device: 1",
+        "- [ ] no sample repeated: 3",
+        "`pydocs`",
+    ):
         assert part in card
 
 
@@ -110,9 +116,9 @@ def test_card_of_a_decoder_names_its_class_and_both_baselines(decoder_run: Path,
         "Qwen3ForCausalLM",
         "AutoModelForCausalLM",
         "pipeline_tag: text-generation",
-        "4.5000 nats",
+        "unigram baseline 4.500",
         "A decoder of",
-        f"{bits:.4f} bits per byte, where counts of pairs of bytes give 3.7500",
+        f"{bits:.3f} bits per byte (bigram baseline of bytes 3.750)",
         'pipeline("text-generation"',
     ):
         assert part in card

@@ -10,11 +10,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from cram.config.config import Config
 from cram.config.data import DataConfig
 from cram.config.training import CardConfig
-from cram.errors import CramError
 from cram.files.atomic import sha256_file, to_json
 from cram.files.sealed import write_sealed
 from cram.hub.export import export_run
-from cram.hub.front_matter import GlueScore, hub_datasets, hub_model, read_glue_scores, write_front_matter
+from cram.hub.front_matter import GlueScore, glue_scores, hub_datasets, hub_model, write_front_matter
 from cram.hub.kinds import stock_model
 
 MakeReceipt = Callable[[dict[str, float], bool], dict[str, Any]]
@@ -110,26 +109,18 @@ def test_the_base_model_is_known_by_the_hubs_cache(
     assert data.to_dict().get("base_model") == name
 
 
-def write_glue(run: Path, identity: str, kept: bool = True) -> None:
+def glue_of(identity: str, kept: bool = True) -> dict[str, Any]:
+    """A glue.json of the model whose weights have this hash."""
     scores = {"cola": {"metric": "matthews", "median": 12.5, "seeds": {"0": 12.5}}}
     scores["rte"] = {"metric": "accuracy", "median": None, "seeds": {}}  # type: ignore[dict-item]
-    results = {"protocol": {"kept": kept}, "checkpoint": {"identity": identity}, "scores": scores}
-    write_sealed(run / "glue.json", {"results": results})
+    return {"results": {"protocol": {"kept": kept}, "checkpoint": {"identity": identity}, "scores": scores}}
 
 
-def test_scores_on_glue_count_by_the_protocol_and_for_the_same_weights(tmp_path: Path) -> None:
-    assert read_glue_scores(tmp_path, "abc") == []
-    write_glue(tmp_path, "abc")
-    assert read_glue_scores(tmp_path, "abc") == [GlueScore("cola", "matthews", 12.5, 1)]
-    assert read_glue_scores(tmp_path, "other") == []
-    write_glue(tmp_path, "abc", kept=False)
-    assert read_glue_scores(tmp_path, "abc") == []
-
-
-def test_damaged_scores_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "glue.json").write_text('{"results": {}}')
-    with pytest.raises(CramError, match=r"glue.json: damaged or edited, .*Remove it, or run cram.glue again."):
-        read_glue_scores(tmp_path, "abc")
+def test_scores_on_glue_count_by_the_protocol_and_for_the_same_weights() -> None:
+    assert glue_scores(glue_of("abc"), "abc") == [GlueScore("cola", "matthews", 12.5, 1)]
+    assert glue_scores(glue_of("abc"), "other") == []
+    assert glue_scores(glue_of("abc", kept=False), "abc") == []
+    assert glue_scores(None, "abc") == glue_scores({"settings": {}}, "abc") == []
 
 
 def test_an_export_shows_the_loss_and_the_scores_of_its_run(
@@ -139,12 +130,13 @@ def test_an_export_shows_the_loss_and_the_scores_of_its_run(
     record = {"step": 1, "time": 0.0, "charged_seconds": 1.0}
     records = [{"kind": "train", "loss": 4.0, **record}, {"kind": "held_out", "nats_per_token": 3.5, **record}]
     (run / "metrics.jsonl").write_text("".join(to_json(line) + "\n" for line in records))
-    write_glue(run, sha256_file(exported / "model.safetensors"))
+    write_sealed(run / "glue.json", glue_of(sha256_file(exported / "model.safetensors")))
     to = export_run(run, tmp_path / "one")
     card = ModelCard.load(to / "README.md")
     assert [result.metric_type for result in card.data.eval_results or []] == ["loss", "matthews_correlation"]
     assert card.data.eval_results[0].dataset_name == "documents of the training data that were held out"  # type: ignore[index]
     assert "](loss.png)" in card.text
+    assert "| held-out loss |" in card.text
     assert (to / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "loss.png" not in (exported / "README.md").read_text()
     assert not (exported / "loss.png").exists()
