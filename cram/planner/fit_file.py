@@ -10,10 +10,12 @@ from cram.errors import CramError
 from cram.files.atomic import read_json, write_json
 from cram.planner.curve_fit import BatchFit, PowerRegion
 from cram.planner.fit import LawFit, LeftOut
-from cram.planner.loss_law import LossLaw, parse_loss_law
+from cram.planner.laws import SIZE, SIZE_DATA
+from cram.planner.loss_law import CONSTANTS, LossLaw, parse_loss_law
 from cram.planner.runs import Evaluation, FittedRun, RunKind
 
 FITS_FILE = "fit.json"
+BATCH_CONSTANTS = ("least_updates", "critical_batch", "least_tokens")
 RUN_FIGURES = ("parameters", "tokens", "batch", "epochs", "nats", "unigram_nats")
 
 
@@ -79,7 +81,7 @@ def _to_fits(content: Mapping[str, Any], folder: Path) -> KindFits:
         laws=[_to_law(fit) for fit in content["laws"]],
         batches=[_to_batches(fit) for fit in content["batches"]],
         curve=curve and PowerRegion(**curve | {"interval": _pair(curve["interval"])}),
-        loss_law=law and parse_loss_law(law),
+        loss_law=law and _with_intervals(parse_loss_law(law)),
         left_out=left_out and _to_left_out(left_out),
         missing={name: CramError(str(reason)) for name, reason in content["missing"].items()},
     )
@@ -96,13 +98,20 @@ def read_plain_run(content: Mapping[str, Any], kind: RunKind, folder: Path) -> F
     return FittedRun(name=name, kind=kind, curve=points, path=folder / name, **figures)
 
 
+def _with_intervals(law: LossLaw) -> LossLaw:
+    if not set(CONSTANTS) <= law.intervals.keys():
+        raise KeyError(law.intervals.keys())
+    return law
+
+
 def _to_law(content: Mapping[str, Any]) -> LawFit:
+    names = tuple((SIZE_DATA if content["law"] == "L(N, D)" else SIZE).__dict__)
     return LawFit(
         law=str(content["law"]),
         what=str(content["what"]),
-        constants=_numbers(content["constants"]),
-        intervals=_pairs(content["intervals"]),
-        published=_numbers(content["published"]),
+        constants=_numbers(content["constants"], names),
+        intervals=_pairs(content["intervals"], names),
+        published=_numbers(content["published"], names),
         residual=_number(content["residual"]),
         runs=int(content["runs"]),
         left_out=content["left_out"] and _to_left_out(content["left_out"]),
@@ -113,8 +122,8 @@ def _to_law(content: Mapping[str, Any]) -> LawFit:
 def _to_batches(content: Mapping[str, Any]) -> BatchFit:
     return BatchFit(
         nats=_number(content["nats"]),
-        constants=_numbers(content["constants"]),
-        intervals=_pairs(content["intervals"]),
+        constants=_numbers(content["constants"], BATCH_CONSTANTS),
+        intervals=_pairs(content["intervals"], BATCH_CONSTANTS),
         batches=tuple(_number(value) for value in content["batches"]),
         updates=tuple(_number(value) for value in content["updates"]),
         residual=_number(content["residual"]),
@@ -135,8 +144,8 @@ def _number(value: Any) -> float:
     return value
 
 
-def _numbers(mapping: Mapping[str, Any]) -> dict[str, float]:
-    return {name: _number(value) for name, value in mapping.items()}
+def _numbers(mapping: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    return {name: _number(mapping[name]) for name in names}
 
 
 def _pair(ends: Any) -> tuple[float, float]:
@@ -144,5 +153,5 @@ def _pair(ends: Any) -> tuple[float, float]:
     return _number(low), _number(high)
 
 
-def _pairs(mapping: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {name: _pair(ends) for name, ends in mapping.items()}
+def _pairs(mapping: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    return {name: _pair(mapping[name]) for name in names}

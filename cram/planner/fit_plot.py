@@ -186,4 +186,4 @@ def _finish(axes: Any, label: str, y_label: str = "held-out nats per predicted t
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter() if np.ptp(np.log10(axes.get_ylim())) < 1 else NullFormatter())
     axes.grid(alpha=0.5, which="both")
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=8)

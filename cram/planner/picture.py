@@ -1,5 +1,6 @@
 """The picture of a plan: predicted loss over size of the model, and the sizes that published laws would choose."""
 
+import math
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from cram.planner.laws import PF_DAY, published_optimum
 from cram.planner.plan import Candidate, Plan
 from cram.planner.plan_report import best_of_each_size
 from cram.planner.size_rules import adjust_one_epoch
+
+FAR = 3.0  # times the range of the candidates
 
 
 def draw_plan(plan: Plan, unigram: float | None, path: Path) -> None:
@@ -41,19 +44,25 @@ def draw_candidates(axes: Any, plan: Plan, unigram: float | None) -> None:
         unigram: nats per token of the unigram baseline; None draws shares of it.
     """
     scale = unigram or 1.0
+    heights = {candidate.size.parameters: _height(candidate, plan, scale) for candidate in _drawn(plan)}
     for measured, marker, label in ((True, "o", "timed here"), (False, "x", "pace from the cost model")):
         points = [(c.size.parameters, _height(c, plan, scale)) for c in _drawn(plan) if c.measured == measured]
-        axes.plot([x for x, _ in points], [y for _, y in points], marker, color="C0", label=label)
+        if points:
+            axes.plot([x for x, _ in points], [y for _, y in points], marker, color="C0", label=label)
     chosen = plan.chosen
     axes.plot([chosen.size.parameters], [_height(chosen, plan, scale)], "*", markersize=16, color="C1", label="chosen")
-    for name, size, style in _published(chosen):
-        axes.axvline(size, color="0.5", linestyle=style, linewidth=1, label=f"{name}: {size / 1e6:.3g} M")
     loss = "predicted loss, nats per token" if unigram else "predicted loss, share of the unigram baseline's"
     axes.set(xscale="log", xlabel="parameters", ylabel=loss if plan.by_law else "tokens per parameter")
-    if plan.by_law and unigram:
-        axes.axhline(unigram, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
     if not plan.by_law:
         axes.set(yscale="log")
+    # References far away would leave no room for the candidates: the legend alone has them.
+    least, most = min(heights) / FAR, max(heights) * FAR
+    for name, size, style in _published(chosen):
+        shown = size if least <= size <= most else math.nan
+        axes.axvline(shown, color="0.5", linestyle=style, linewidth=1, label=f"{name}: {size / 1e6:.3g} M")
+    if plan.by_law and unigram:
+        shown = unigram if unigram < FAR * max(heights.values()) - (FAR - 1) * min(heights.values()) else math.nan
+        axes.axhline(shown, color="0.6", linestyle="--", linewidth=1, label=f"unigram baseline ({unigram:.3f})")
     axes.grid(alpha=0.5)
     axes.legend(frameon=False)
 

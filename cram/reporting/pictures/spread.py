@@ -51,8 +51,9 @@ def draw_spread(name: str, groups: Sequence[Spread], x_label: str, reference: fl
         for place, group in enumerate(groups):
             color = series_color(group.color)
             axes.plot([min(group.values), max(group.values)], [place, place], "-", color=color, linewidth=1.6)
-            axes.plot(group.values, [place] * len(group.values), "o", color=color, markersize=4.5, alpha=0.75)
-            axes.plot([group.mean], [place], "|", color=INK, markersize=12, markeredgewidth=1.8)
+            axes.plot(group.values, [place] * len(group.values), "o", color=color, markersize=5, alpha=0.8)
+            if len(group.values) > 1:
+                axes.plot([group.mean], [place], "|", color=INK, markersize=12, markeredgewidth=1.8)
         axes.set_yticks(range(len(groups)), [_shorten(group.label) for group in groups])
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.margins(x=0.06)

@@ -226,7 +226,8 @@ def _guess_run(name: str, run: RunData, arms: Sequence[str] = ()) -> TableRun:
     known = [arm for arm in arms if begin == arm or begin.startswith(f"{arm}-")]
     arm = max(known, key=len, default=begin)
     rate = float(tried.group(2)) if tried else None
-    return TableRun(name, arm, "", run.config.budget, run.config.seed, rate, run)
+    seed = int(named.group(2)) if named and not tried else run.config.seed
+    return TableRun(name, arm, "", run.config.budget, seed, rate, run)
 
 
 def _arms_of_runs(runs: Sequence[TableRun]) -> list[ArmFigures]:

@@ -48,20 +48,17 @@ def plan_sections(plan: PlanData) -> list[Section]:
 
 def _headline(plan: PlanData) -> Headline:
     predicted, model, written = plan.config.plan, plan.config.model, plan.written
-    shape = Figure("model", f"{model.layers} x {model.width}", "layers x width", f"{model.heads} heads")
+    shape = f"{model.layers} layers of {model.width}, {model.heads} heads"
+    parameters = None if written is None else written.plan.chosen.size.parameters
     figures = [
         Figure("budget", str(predicted.budget), detail=predicted.device or ""),
-        shape if written is None else _with_size(shape, written.plan.chosen),
+        Figure("model", format_large(parameters), "parameters", shape),
         Figure("predicted held-out loss", format_fixed(predicted.nats), "nats per token", _beside_unigram(plan)),
         Figure("tokens", format_large(predicted.tokens), detail=_ratio(written)),
         Figure("updates", format_whole(predicted.updates), detail=f"of {plan.config.batch.tokens:,} tokens"),
         Figure("speed", format_whole(predicted.tokens_per_second), "tokens per second"),
     ]
     return Headline([figure for figure in figures if figure.value != ABSENT])
-
-
-def _with_size(shape: Figure, chosen: Candidate) -> Figure:
-    return Figure(shape.label, shape.value, shape.unit, f"{format_large(chosen.size.parameters)} parameters")
 
 
 def _beside_unigram(plan: PlanData) -> str:
@@ -80,7 +77,7 @@ def _notes(plan: PlanData) -> list[Text]:
         return [Text(f"The candidates are not known: {name} is not beside the recipe. Plan again to get it.", "note")]
     chosen, candidates = written.plan.chosen, written.plan.candidates
     timed = sum(candidate.measured for candidate in candidates)
-    basis = "the least predicted loss, by a law fitted to finished runs"
+    basis = "the least loss that a law fitted to finished runs predicts"
     if not written.plan.by_law:
         basis = "the rule of tokens per parameter, because no fitted law covers such runs"
     error = "" if written.pace_error is None else f", off by {written.pace_error:.1%} at shapes left out"

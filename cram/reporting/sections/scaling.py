@@ -59,7 +59,7 @@ def _kind_blocks(fits: KindFits, name: str) -> list[Block]:
         Facts(facts),
         *(Side(pictures[begin : begin + 2]) for begin in range(0, len(pictures), 2)),
         _constants(fits),
-        *(Text(sentence[:1].upper() + sentence[1:], "note") for sentence in describe_fits(fits)),
+        _remarks(fits),
         Fold("All runs of the fits", [_runs(fits)]),
     ]
 
@@ -79,6 +79,13 @@ def _constants(fits: KindFits) -> Table:
     ]
     note = "Published: Kaplan et al., arXiv:2001.08361, for decoders on WebText2."
     return Table(columns, rows, title="Fitted constants", note=note, sortable=False)
+
+
+def _remarks(fits: KindFits) -> Table:
+    """What each fit was made from, how well it fits, and what the runs cannot tell."""
+    parts = [sentence.partition(": ") for sentence in describe_fits(fits)]
+    rows = [[Cell(law), Cell(remark[:1].upper() + remark[1:])] for law, _, remark in parts]
+    return Table([Column("law"), Column("remark")], rows, title="How far the fits hold", sortable=False)
 
 
 def _runs(fits: KindFits) -> Table:

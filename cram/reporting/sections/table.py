@@ -55,6 +55,8 @@ def table_sections(table: TableData) -> list[Section]:
 def _arm_blocks(table: TableData, panels: Sequence[Panel]) -> list[Block]:
     blocks: list[Block] = [Text(table.about)] if table.about else []
     blocks += _notes(table)
+    if panels:
+        blocks.append(_legend(table))
     for number, panel in enumerate(panels):
         blocks.append(_picture(table, panel, f"arms-{number}"))
     blocks += [_figures(table, panel) for panel in panels]
@@ -90,6 +92,16 @@ def _notes(table: TableData) -> list[Text]:
     return notes
 
 
+def _legend(table: TableData) -> Text:
+    """What the points, lines and colours of the pictures are."""
+    words = "Each point is a seed, and the bar is the mean of the seeds."
+    if any(arm.arm == table.baseline for arm in table.arms):
+        words += f" The dashed line is the mean of the baseline, {table.baseline}, which is grey."
+    if any(arm.compares in TONES for arm in table.arms):
+        words += " All seeds of an arm in green are better than all of the baseline, all of one in orange are worse."
+    return Text(words, "note")
+
+
 def _picture(table: TableData, panel: Panel, name: str) -> Picture:
     spreads = [Spread(arm.arm, list(arm.nats.values()), COLORS.get(arm.compares, 0)) for arm in panel.arms]
     baseline = next((arm for arm in panel.arms if arm.arm == table.baseline), None)
@@ -97,10 +109,8 @@ def _picture(table: TableData, panel: Panel, name: str) -> Picture:
         name, spreads, "held-out loss, nats per predicted token", None if baseline is None else baseline.mean
     )
     described = "; ".join(f"{arm.arm} {arm.mean:.3f}" for arm in panel.arms)
-    title = "Held-out loss of each seed, with mean and range"
-    if baseline is not None:
-        title += f"; the dashed line is {baseline.arm}'s mean"
-    return Picture(f"{panel.title}: {title}" if panel.title else title, svg, f"Means: {described}.")
+    title = f"Held-out loss of each seed{f', {panel.title}' if panel.title else ''}"
+    return Picture(title, svg, f"Means, the best first: {described}.")
 
 
 def _figures(table: TableData, panel: Panel) -> Table:
@@ -115,7 +125,7 @@ def _figures(table: TableData, panel: Panel) -> Table:
         Column("over baseline", "nats", numeric=True),
         Column("compares"),
         Column("Cramming's rule", "nats", numeric=True),
-        Column("rate", "times", numeric=True),
+        Column("rate factor", numeric=True),
         Column("speed", "tokens/s", numeric=True),
         Column("tokens", numeric=True),
         Column("rows read", numeric=True),
@@ -127,7 +137,7 @@ def _figures(table: TableData, panel: Panel) -> Table:
     ]
     rows = [_figures_row(table, rank, arm) for rank, arm in enumerate(panel.arms, 1)]
     kept = [number for number in range(len(columns)) if any(row[number].text not in ("", ABSENT) for row in rows)]
-    title = f"Figures, means over seeds{f': {panel.title}' if panel.title else ''}"
+    title = f"Figures{f', {panel.title}' if panel.title else ''}"
     note = "Better or worse: all seeds of an arm are on that side of all seeds of the baseline."
     return Table(
         [columns[number] for number in kept],

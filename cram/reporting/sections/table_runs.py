@@ -25,12 +25,14 @@ def curve_charts(table: TableData) -> list[Block]:
     begun = [run for run in table.runs if run.rate is None and run.data is not None and run.data.of_kind("train")]
     arms = list(dict.fromkeys(run.arm for run in begun))
     charts: list[Block] = []
+    drawn = 0
     for title, runs in group_by_panel(begun, table.baseline):
-        drawn = runs if len(runs) <= MOST_CURVES else _first_seeds(runs)
-        chart = _panel_chart(title, drawn, arms)
-        charts += [] if chart is None else [chart]
-        if chart is not None and len(drawn) < len(runs):
-            charts.append(Text(f"Drawn is the first seed of each arm, of {len(runs)} runs.", "note"))
+        chosen = runs if len(runs) <= MOST_CURVES else _first_seeds(runs)
+        if chart := _panel_chart(title, chosen, arms):
+            charts.append(chart)
+            drawn += len(chosen)
+    if charts and drawn < len(begun):
+        charts.append(Text(f"The first seed of each arm is drawn, {drawn} of {len(begun)} runs.", "note"))
     return charts
 
 
@@ -68,7 +70,7 @@ def _panel_chart(title: str, runs: Sequence[TableRun], arms: Sequence[str]) -> C
     loss = "Held-out loss" if kind == "held_out" else "Training loss"
     if not axes or max(len(one.y) for one in series) < 2:
         return None
-    return Chart(f"{loss}: {title}" if title else loss, axes, series, "nats per predicted token")
+    return Chart(f"{loss}, {title}" if title else loss, axes, series, "nats per predicted token")
 
 
 def rates_section(table: TableData) -> Section | None:
@@ -112,7 +114,7 @@ def runs_section(table: TableData) -> Section | None:
         Column("arm"),
         Column("column"),
         Column("budget"),
-        Column("rate", "times", numeric=True),
+        Column("rate factor", numeric=True),
         Column("seed", numeric=True),
         Column("state"),
         Column("held-out loss", "nats", numeric=True),

@@ -13,6 +13,7 @@ from cram.errors import CramError
 from cram.planner.curve_fit import BatchFit, PowerRegion
 from cram.planner.fit import LawFit, LeftOut
 from cram.planner.fit_file import KindFits, read_fits, write_fits
+from cram.planner.loss_law import CONSTANTS
 from cram.planner.runs import Evaluation
 from tests.cram.planner.made_runs import KIND, make_run
 from tests.cram.planner.test_loss_law import TRUE
@@ -23,14 +24,17 @@ def made_fits() -> KindFits:
     interval = {"scale": (1e9, 3e9), "exponent": (0.1, 0.2)}
     constants, published = {"scale": 2e9, "exponent": 0.15}, {"scale": 8.8e13, "exponent": 0.076}
     law = LawFit("L(N)", "runs", constants, interval, published, 0.01, 3, LeftOut("run", 5.0, 5.1), ("A doubt.",))
-    batch = BatchFit(5.0, {"critical_batch": 9e3}, {"critical_batch": (8e3, 1e4)}, (1e3, 4e3), (90.0, 30.0), 0.01, ())
+    of_batch = {"least_updates": 10.0, "critical_batch": 9e3, "least_tokens": 9e4}
+    around = {name: (0.9 * value, 1.1 * value) for name, value in of_batch.items()}
+    batch = BatchFit(5.0, of_batch, around, (1e3, 4e3), (90.0, 30.0), 0.01, ())
+    loss_law = replace(TRUE, intervals={name: (getattr(TRUE, name),) * 2 for name in CONSTANTS})
     return KindFits(
         KIND,
         [run],
         [law],
         [batch],
         PowerRegion(0.2, 1.0, (0.1, 0.3), 1e5, 1e6, 9),
-        TRUE,
+        loss_law,
         LeftOut("run", 5.0, 5.2),
         {"L(D)": CramError("fit=: too few.")},
     )
@@ -61,6 +65,10 @@ def test_what_was_not_finite_is_not_a_number_again(tmp_path: Path) -> None:
         lambda content: content["runs"][0].update(nats="low"),
         lambda content: content["laws"][0].pop("intervals"),
         lambda content: content["laws"][0]["constants"].update(scale=True),
+        lambda content: content["laws"][0]["published"].pop("exponent"),
+        lambda content: content["laws"][0].update(law="L(N, D)"),
+        lambda content: content["batches"][0]["constants"].pop("least_updates"),
+        lambda content: content["loss_law"].update(intervals={}),
         lambda content: content["batches"][0].update(batches=3),
         lambda content: content.update(missing=[]),
         lambda content: content["kind"].pop("text"),
