@@ -7,6 +7,8 @@ from cram.reporting.pictures.palette import PAPER, series_color
 from cram.reporting.pictures.svg import draw_svg
 
 LEAST_LABELLED = 0.07  # share of the longest bar below which a part has no text in it
+LEAST_SHOWN = 0.01  # share of the longest bar below which a part belongs to the rest
+REST, REST_COLOR = "the rest", 7
 BAR_HEIGHT = 0.55  # inches
 
 
@@ -17,28 +19,28 @@ def draw_shares(
 
     Args:
         name: unique on its page.
-        bars: the name of each whole, and its parts by name. Parts of the same name have the same colour; parts that
-            are 0 are left out.
+        bars: the name of each whole, and its parts by name. Parts of the same name have the same colour; small ones
+            are drawn as one.
         unit: of the horizontal axis.
         write: makes the text that stands in a part.
 
     Returns:
         An SVG element.
     """
-    names = list(dict.fromkeys(part for _, parts in bars for part, value in parts.items() if value > 0))
     longest = max((sum(parts.values()) for _, parts in bars), default=0.0)
+    shown = [(whole, _gather_small(parts, LEAST_SHOWN * longest)) for whole, parts in bars]
+    names = list(dict.fromkeys(part for _, parts in shown for part in parts))
+    colors = {part: REST_COLOR if part == REST else number for number, part in enumerate(names)}
 
     def draw(figure: Any, axes: Any) -> None:
         labelled = set()
-        for row, (_, parts) in enumerate(bars):
+        for row, (_, parts) in enumerate(shown):
             left = 0.0
             for part, value in parts.items():
-                if value <= 0:
-                    continue
-                number = names.index(part)
                 label = part if part not in labelled else None
                 labelled.add(part)
-                axes.barh(row, value, left=left, height=0.62, color=series_color(number), edgecolor=PAPER, label=label)
+                color = series_color(colors[part])
+                axes.barh(row, value, left=left, height=0.62, color=color, edgecolor=PAPER, label=label)
                 if value >= LEAST_LABELLED * longest:
                     axes.text(left + value / 2, row, write(value), ha="center", va="center", color=PAPER, fontsize=9)
                 left += value
@@ -52,3 +54,10 @@ def draw_shares(
 
     legend_rows = -(-len(names) // 5)
     return draw_svg(name, draw, height=0.75 + BAR_HEIGHT * len(bars) + 0.25 * legend_rows)
+
+
+def _gather_small(parts: Mapping[str, float], least: float) -> dict[str, float]:
+    """The parts of a whole, with those below `least` as one at the end."""
+    large = {part: value for part, value in parts.items() if value >= least and value > 0}
+    rest = sum(parts.values()) - sum(large.values())
+    return large | {REST: rest} if rest > least / 10 else large

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from cram.config.config import Config
 from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.files.sealed import read_sealed
+from cram.reporting.reading.columns import Column, tabulate
 from cram.run.checksums import (
     ENVIRONMENT,
     check_file,
@@ -59,13 +61,26 @@ class RunData:
         """The name of the folder."""
         return self.folder.resolve().name
 
+    @cached_property
+    def _by_kind(self) -> dict[str, list[dict[str, Any]]]:
+        kinds: dict[str, list[dict[str, Any]]] = {}
+        for record in self.records:
+            kinds.setdefault(record["kind"], []).append(record)
+        return kinds
+
+    @cached_property
+    def train(self) -> dict[str, Column]:
+        """The numbers of the records of training, as `tabulate` gives them."""
+        return tabulate(self.of_kind("train"))
+
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
-        """The records of a kind, such as `train` or `held_out`."""
-        return [record for record in self.records if record["kind"] == kind]
+        """The records of a kind, such as `train` or `held_out`, in order."""
+        return self._by_kind.get(kind, [])
 
     def last(self, kind: str) -> dict[str, Any]:
         """The last record of a kind; an empty one where there is none."""
-        return next((record for record in reversed(self.records) if record["kind"] == kind), {})
+        records = self.of_kind(kind)
+        return records[-1] if records else {}
 
     def figure(self, *names: str) -> Any:
         """A value of the receipt by the names that lead to it; None where it is missing or not finite.

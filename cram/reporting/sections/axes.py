@@ -1,11 +1,12 @@
 """The axes that curves of runs are drawn over, and the place of each record on them."""
 
-import bisect
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from cram.reporting.page.blocks import Axis
+from cram.reporting.reading.columns import Column
 from cram.reporting.reading.runs import RunData
 from cram.reporting.sections.formats import is_number
 
@@ -31,47 +32,33 @@ class Places:
     """
 
     def __init__(self, run: RunData) -> None:
-        records = run.of_kind("train")
-        self._flops = run.figure("model", "flops_per_position")
-        self._steps: list[float] = [0.0, *(record["step"] for record in records)]
-        self.train: dict[str, list[float]] = {}
-        for name in FIELDS:
-            values = [value for record in records if (value := self._value(record, name)) is not None]
-            if len(values) == len(records):
-                # A place never goes back, as it would after an update whose time was measured twice.
-                self.train[name] = list(itertools.accumulate(values, max))
+        columns = dict(run.train)
+        flops = run.figure("model", "flops_per_position")
+        if "flops" not in columns and "positions" in columns and is_number(flops):
+            columns["flops"] = flops * columns["positions"]  # records of earlier versions do not have it
+        found = {name: columns[field] for name, field in FIELDS.items() if field in columns}
+        # A place never goes back, as it would after an update whose time was measured twice.
+        self.train: dict[str, Column] = {
+            name: np.maximum.accumulate(values) for name, values in found.items() if not np.isnan(values).any()
+        }
         # Without a record of training, a run has the places that every record has.
-        self.names = list(self.train) if records else ["seconds", "updates"]
-
-    def _value(self, record: dict[str, Any], name: str) -> float | None:
-        value = record.get(FIELDS[name])
-        if name == "flops" and value is None and is_number(self._flops) and is_number(record.get("positions")):
-            value = record["positions"] * self._flops  # records of earlier versions do not have it
-        return None if value is None or not is_number(value) else float(value)
+        self.names = list(self.train) or ["seconds", "updates"]
+        self._starting = {name: np.concatenate([[0.0], values]) for name, values in self.train.items()}
 
     def of(self, record: dict[str, Any]) -> dict[str, float]:
         """The place of a record of any kind on each axis."""
-        return {name: self._place(record, name) for name in self.names}
+        between = self.at_update(record["step"])
+        return {
+            name: float(value) if is_number(value := record.get(FIELDS[name])) else between[name] for name in self.names
+        }
 
     def at_update(self, update: float) -> dict[str, float]:
-        """The place of the end of an update on each axis."""
-        return {name: update if name == "updates" else self._between(update, name) for name in self.names}
-
-    def _place(self, record: dict[str, Any], name: str) -> float:
-        value = self._value(record, name)
-        return self._between(record["step"], name) if value is None else value
-
-    def _between(self, update: float, name: str) -> float:
-        """Interpolate a place between the records of training, of which the first begins at 0."""
-        places = self.train.get(name)
-        if not places:
-            return 0.0
-        right = bisect.bisect_left(self._steps, update)  # into the steps, which have a 0 before the first record
-        if right == 0 or right == len(self._steps):
-            return places[-1] if right else 0.0
-        before, after = self._steps[right - 1], self._steps[right]
-        lower, upper = places[right - 2] if right > 1 else 0.0, places[right - 1]
-        return lower + (update - before) / max(after - before, 1.0) * (upper - lower)
+        """The place of the end of an update on each axis, interpolated between the records of training."""
+        if not self._starting:
+            return {"seconds": 0.0, "updates": float(update)}
+        steps = self._starting["updates"]
+        places = {name: float(np.interp(update, steps, values)) for name, values in self._starting.items()}
+        return places | {"updates": float(update)}
 
 
 def shared_axes(places: Sequence[Places], first: str | None = None) -> list[Axis]:

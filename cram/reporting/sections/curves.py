@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import isnan
 
 from cram.reporting.page.blocks import Axis, Chart, Level, Mark, Number, Series
 from cram.reporting.page.thinning import thin
+from cram.reporting.reading.columns import Column
 from cram.reporting.reading.runs import RunData
 from cram.reporting.sections.axes import Places, shared_axes
 from cram.reporting.sections.events import run_marks
-from cram.reporting.sections.formats import format_fixed, is_number
+from cram.reporting.sections.formats import is_number
 
-MOST_POINTS = 2400  # of all curves of a page that are thinned for one value
+MOST_POINTS = 2400  # of the records of training that a page keeps
+LOG_SPREAD = 20.0  # an axis whose values are closer together reads better without logarithms
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Curve:
     Attributes:
         title: of its chart.
         y_label: what it is, with the unit.
-        log_y: whether the vertical axis is logarithmic.
+        log_y: whether the vertical axis is logarithmic where the values are far apart.
         scale: what it is multiplied by.
     """
 
@@ -43,8 +45,8 @@ CURVES = {
     "weight_decay": Curve("Weight decay", "share of the configured decay"),
     "momentum": Curve("Momentum", "momentum"),
 }
-# Values of a record of training that are its place, or that have a chart of their own.
-NOT_CURVES = {"kind", "step", "time", "loss", "progress", "positions", "flops", "charged_seconds"}
+# Numbers of a record of training that are its place.
+NOT_CURVES = {"step", "time", "progress", "positions", "flops", "charged_seconds"}
 
 
 @dataclass(frozen=True)
@@ -92,53 +94,33 @@ def training_curves(
 
 def constant_values(run: RunData) -> dict[str, float]:
     """The values of the records of training that never change and therefore have no curve, by name."""
-    found: dict[str, set[Any]] = {}
-    for record in run.of_kind("train"):
-        for name, value in _flatten(record).items():
-            found.setdefault(name, set()).add(value)
-    return {
-        name: values.pop()
-        for name, values in found.items()
-        if len(values) == 1 and name.split("/")[0] in CURVES and all(map(is_number, values))
-    }
+    columns = {name: values for name, values in run.train.items() if name.split("/")[0] in CURVES}
+    return {name: float(values[0]) for name, values in columns.items() if _is_constant(values)}
 
 
-def _flatten(record: dict[str, Any]) -> dict[str, Any]:
-    """The values of a record of training that can have a curve; those of a mapping as `lr/matrices`."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if name in NOT_CURVES:
-            continue
-        if isinstance(value, dict):
-            flat |= {f"{name}/{part}": inner for part, inner in value.items()}
-        else:
-            flat[name] = value
-    return flat
+def _is_constant(values: Column) -> bool:
+    return bool((values == values[0]).all())
 
 
 def _thin(run: RunData, label: str, color: int, places: Places, most: int) -> _Columns:
-    """Take the records of training apart, and keep as many points as extremes of any value need.
+    """Keep as many records of training as the extremes of any value need.
 
     All values keep the same points, so that a page holds their places once.
     """
-    records = run.of_kind("train")
-    flat = [{"loss": record.get("loss"), **_flatten(record)} for record in records]
-    names = list(dict.fromkeys(name for record in flat for name in record))
-    columns = {name: [_as_number(record.get(name)) for record in flat] for name in names}
-    moving = {name: values for name, values in columns.items() if len(set(values)) > 1 or name == "loss"}
+    columns = {name: values for name, values in run.train.items() if name not in NOT_CURVES}
+    moving = {name: values for name, values in columns.items() if name == "loss" or not _is_constant(values)}
     each = max(most // max(len(moving), 1), 5)
-    kept = sorted({index for values in moving.values() for index in thin(values, each)})
+    kept = sorted({index for values in moving.values() for index in thin(values.tolist(), each)})
     return _Columns(
         label=label,
         color=color,
         places=places,
-        x={name: [values[index] for index in kept] for name, values in places.train.items()},
-        y={name: [values[index] for index in kept] for name, values in moving.items()},
+        x={name: values[kept].tolist() for name, values in places.train.items()},
+        y={
+            name: [None if isnan(value) else value for value in values[kept].tolist()]
+            for name, values in moving.items()
+        },
     )
-
-
-def _as_number(value: Any) -> Number:
-    return value if is_number(value) else None
 
 
 def _loss_chart(run: RunData, columns: _Columns, axes: Sequence[Axis]) -> Chart:
@@ -147,7 +129,7 @@ def _loss_chart(run: RunData, columns: _Columns, axes: Sequence[Axis]) -> Chart:
     label = "training, at the mask rate of the moment" if masked else "training"
     series = [*_series(columns, "loss", label), *_held_out_series(run, columns, "nats_per_token", "held-out", color=1)]
     unigram = run.figure("held_out", "unigram_nats_per_token")
-    levels = [Level(f"unigram baseline {format_fixed(unigram)}", unigram)] if is_number(unigram) else []
+    levels = [Level("unigram baseline", unigram)] if is_number(unigram) else []
     return Chart(
         title="Loss",
         axes=axes,
@@ -231,4 +213,6 @@ def _value_series(columns: Sequence[_Columns], name: str) -> list[Series]:
 
 
 def _chart(curve: Curve, series: Sequence[Series], axes: Sequence[Axis], marks: Sequence[Mark]) -> Chart:
-    return Chart(curve.title, axes, series, curve.y_label, marks=marks, log_y=curve.log_y)
+    heights = [value for one in series for value in one.y if value is not None and value > 0]
+    log_y = curve.log_y and bool(heights) and max(heights) > LOG_SPREAD * min(heights)
+    return Chart(curve.title, axes, series, curve.y_label, marks=marks, log_y=log_y)

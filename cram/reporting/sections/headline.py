@@ -77,7 +77,7 @@ def _score_figures(run: RunData) -> list[Figure]:
         if name in scores:
             bigram = scores.get("bigram_bits_per_byte")
             beside = f"bigram baseline of bytes {format_fixed(bigram)}" if is_number(bigram) else ""
-            figures.append(Figure("held-out text", format_fixed(scores[name]), label, beside))
+            figures.append(Figure(f"held-out {label}", format_fixed(scores[name]), "", beside))
     predicted = f"of {format_whole(scores.get('predicted_tokens'))} predicted tokens"
     accuracy = scores.get("accuracy")
     figures.append(Figure("accuracy", format_share(accuracy).removesuffix("%"), "%", predicted))
@@ -97,7 +97,7 @@ def _cost_figures(run: RunData) -> list[Figure]:
     mfu = run.figure("mfu") if run.receipt is not None else last.get("mfu")
     utilisation = f"{format_share(mfu)} of the device's peak" if is_number(mfu) else "peak of the device not published"
     return [
-        Figure("time charged", format_seconds(seconds), "", f"budget {_budget(run)}"),
+        Figure("time charged", format_seconds(seconds), "", f"of a budget of {_budget(run)}"),
         Figure("tokens seen", format_large(tokens), "", f"{format_whole(updates)} updates"),
         Figure("throughput", format_whole(pace), "tokens per second", utilisation),
         *_model_figures(run),

@@ -61,8 +61,9 @@ def curves_section(run: RunData) -> Section:
     large, small = charts[:1], charts[1:]
     pairs: list[Block] = [_pair(small[index : index + 2]) for index in range(0, len(small), 2)]
     facts = [
-        (CURVES[name.split("/")[0]].title, f"{format_large(CURVES[name.split('/')[0]].scale * value)}")
+        (curve.title, f"{format_large(curve.scale * value)} {curve.y_label}")
         for name, value in constant_values(run).items()
+        for curve in (CURVES[name.split("/")[0]],)
     ]
     constant = [Facts(facts, "The same throughout")] if facts else []
     return Section("curves", "Curves", [*large, *pairs, *constant])

@@ -18,7 +18,6 @@ from cram.reporting.page.thinning import thin
 from cram.reporting.reading.runs import RunData
 from cram.reporting.sections.axes import Places
 from cram.reporting.sections.events import list_events
-from cram.reporting.sections.formats import is_number
 
 SCHEMA = 1
 MOST_POINTS = 500  # of a curve for machines; metrics.jsonl beside the page has all of them
@@ -51,7 +50,7 @@ def run_document(run: RunData) -> dict[str, Any]:
     """A run as JSON by `FIELDS`."""
     places = Places(run)
     train, held_out = run.of_kind("train"), run.of_kind("held_out")
-    losses = [value if is_number(value := record.get("loss")) else None for record in train]
+    losses = run.train["loss"].tolist() if "loss" in run.train else [None] * len(train)
     kept = [train[index] for index in thin(losses, MOST_POINTS)]
     document = {
         "schema": SCHEMA,

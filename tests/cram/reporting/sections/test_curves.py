@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> RunData:
         train_record(
             step,
             lr={"matrices": 0.02 - step / 1e4, "embeddings": 0.016 - step / 1e4},
-            gradient_norm=1.0 + step,
+            gradient_norm=2.0**step,
             mask_rate=0.3 - step / 1e3,
             weight_decay=1.0 - step / 100,
             temperature=float(step),
@@ -40,7 +40,7 @@ def test_the_losses_of_one_run(run: RunData) -> None:
     assert train.label == "training, at the mask rate of the moment"
     assert list(train.x["updates"]) == list(range(1, 21))
     assert (held_out.label, list(held_out.y), list(held_out.x["tokens"])) == ("held-out", [4.0], [81_920])
-    assert [(level.label, level.y) for level in chart.levels] == [("unigram baseline 6.700", 6.7)]
+    assert [(level.label, level.y) for level in chart.levels] == [("unigram baseline", 6.7)]
 
 
 def test_every_value_that_changes_has_a_chart(run: RunData) -> None:
@@ -50,8 +50,15 @@ def test_every_value_that_changes_has_a_chart(run: RunData) -> None:
     assert charts[CURVES["mask_rate"].title].series[0].y[0] == pytest.approx(29.9)
     assert charts["temperature"].series[0].y[-1] == 20.0
     assert charts[CURVES["gradient_norm"].title].log_y
+    assert not charts[CURVES["lr"].title].log_y
     assert not {CURVES[name].title for name in ("batch_tokens", "mfu", "gpu_memory_bytes")} & set(charts)
     assert constant_values(run) == {"batch_tokens": 4096.0, "tokens_per_second": 4096.0}
+
+
+def test_close_values_have_no_logarithmic_axis(tmp_path: Path) -> None:
+    records = [train_record(step, gradient_norm=1.0 + step / 10) for step in (1, 2)]
+    charts = by_title(training_curves([read_run(write_run(tmp_path / "a", records))]))
+    assert not charts[CURVES["gradient_norm"].title].log_y
 
 
 def test_a_learning_rate_of_earlier_versions_is_a_number(tmp_path: Path) -> None:
