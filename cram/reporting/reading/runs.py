@@ -44,7 +44,7 @@ class RunData:
         status: `running` where a process has written a heartbeat in the last seconds, `failed` for a finished run
             without a usable model.
         state: of the newest checkpoint of a run that is not finished; None without one, and for a finished run.
-        glue: content of glue.json; None where the model was not fine-tuned.
+        glue: content of glue.json; None where the model was not fine-tuned, or the file is damaged.
     """
 
     folder: Path
@@ -119,7 +119,7 @@ def read_run(folder: Path) -> RunData:
         receipt=receipt,
         status=_find_status(folder, receipt),
         state=None if receipt is not None else open_checkpoints(folder).read_newest_state(),
-        glue=read_sealed(folder / GLUE) if (folder / GLUE).exists() else None,
+        glue=_read_glue(folder / GLUE),
     )
 
 
@@ -133,6 +133,13 @@ def _read_receipt(folder: Path) -> dict[str, Any] | None:
             if not is_finished(folder):
                 return None
         raise
+
+
+def _read_glue(path: Path) -> dict[str, Any] | None:
+    """Read the results of GLUE. A damaged file says nothing against the run; the page's section on GLUE names it."""
+    with suppress(CramError):
+        return read_sealed(path) if path.exists() else None
+    return None
 
 
 def _find_status(folder: Path, receipt: dict[str, Any] | None) -> RunStatus:

@@ -42,8 +42,11 @@ CURVES = {
     "noise_scale": Curve("Gradient noise scale, an estimate of the critical batch", "tokens", log_y=True),
     "mask_rate": Curve("Mask rate", "% of the tokens", scale=100.0),
     "gpu_memory_bytes": Curve("Peak GPU memory", "GB", scale=1e-9),
-    "weight_decay": Curve("Weight decay", "share of the configured decay"),
+    "weight_decay": Curve("Weight decay of the matrices", "decay"),
     "momentum": Curve("Momentum", "momentum"),
+    "curriculum_share": Curve("Share of the data that the curriculum has reached", "share"),
+    "last_block_share": Curve("How often the last block is computed", "share of the updates"),
+    "blocks": Curve("Depth of the model", "blocks"),
 }
 # Numbers of a record of training that are its place.
 NOT_CURVES = {"step", "time", "progress", "positions", "flops", "charged_seconds"}

@@ -51,12 +51,18 @@ def run_marks(run: RunData, places: Places) -> list[Mark]:
 
 def _begins(run: RunData, places: Places) -> list[Event]:
     """Where processes continued the run: by their records, which earlier versions did not write, or by the receipt."""
+    extended = {extension["update"] for extension in run.told("extensions") or []}  # told by events of their own
     if records := run.of_kind(RESUMES):
-        return [Event(record["step"], "resumed", "note", places.of(record)) for record in records]
-    processes = run.told("processes") or []
-    return [
-        Event(process["update"], "resumed", "note", places.at_update(process["update"])) for process in processes[1:]
-    ]
+        events = [Event(record["step"], _resume(record), "note", places.of(record)) for record in records]
+    else:
+        updates = [process["update"] for process in (run.told("processes") or [])[1:]]
+        events = [Event(update, "resumed", "note", places.at_update(update)) for update in updates]
+    return [event for event in events if event.update not in extended]
+
+
+def _resume(record: dict[str, Any]) -> str:
+    lost = record.get("lost_seconds")
+    return f"resumed, {format_seconds(lost)} lost in a crash" if is_number(lost) and lost > 0 else "resumed"
 
 
 def _extension(extension: dict[str, Any], places: Places) -> Event:

@@ -7,6 +7,7 @@ from cram.reporting.reading.runs import RunData
 from cram.reporting.sections.curves import CURVES, constant_values, training_curves
 from cram.reporting.sections.events import history_section
 from cram.reporting.sections.formats import format_large
+from cram.reporting.sections.glue import glue_blocks
 from cram.reporting.sections.headline import headline_section, origin_section
 from cram.reporting.sections.outcome import plan_section, rules_section, time_section
 from cram.reporting.sections.repeat import repeat_section
@@ -41,6 +42,7 @@ def run_sections(run: RunData) -> list[Section]:
         headline_section(run),
         curves_section(run),
         examples_section(run),
+        glue_section(run),
         time_section(run),
         rules_section(run),
         plan_section(run),
@@ -80,6 +82,12 @@ def examples_section(run: RunData) -> Section | None:
         return None
     passages = [Passage("", [Piece(str(example))]) for example in examples]
     return Section("examples", "What the model answers", passages)
+
+
+def glue_section(run: RunData) -> Section | None:
+    """The GLUE results with every seed; None where the model was not fine-tuned."""
+    blocks = glue_blocks(run.folder)
+    return Section("glue", "GLUE", blocks) if blocks else None
 
 
 def files_section(run: RunData) -> Section:
