@@ -4,7 +4,7 @@ The files and rooms:
 
     summary     the lines that are printed when a run is finished
     diagnosis   the reasons why a run failed, or why its loss is not below the unigram baseline
-    make        the page of what is asked for, by the next three:
+    make        the page of what is asked for, whose parts `parts` makes by these rooms:
     reading/    what lies in folders, as values
     sections/   what a page shows of it, as blocks of text and numbers
     page/       blocks as one HTML file

@@ -3,9 +3,8 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from cram.config.commands import ReportConfig
 from cram.errors import CramError
@@ -15,9 +14,8 @@ from cram.files.whole_folder import check_folder_path
 from cram.reporting.links import relocate
 from cram.reporting.page.blocks import Page, Section
 from cram.reporting.page.render import is_page, render_page
-from cram.reporting.reading.runs import RunData, RunStatus, read_run
-from cram.reporting.sections.run import run_sections
-from cram.reporting.sections.run_json import run_document
+from cram.reporting.parts import Part, comparison_part, data_part, glue_part, plan_part, run_part, table_part
+from cram.reporting.reading.runs import RunStatus, read_run
 
 REPORT = "report.html"  # in the folder of what it shows
 HEAD_BYTES = 4000  # of a page, by which it is known
@@ -63,23 +61,6 @@ class Subjects:
         folders = [*self.runs, *(folder for folder in (self.table, self.data) if folder)]
         alone = len(folders) == 1 and self.glue is None and self.plan is None
         return folders[0] / REPORT if alone else Path(REPORT)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a page shows of one subject.
-
-    Attributes:
-        title: of the subject, such as `run bert_demo`.
-        sections: in order.
-        links_from: the folder that links of the sections start from.
-        data: for machines, JSON values by name.
-    """
-
-    title: str
-    sections: Sequence[Section]
-    links_from: Path = Path()
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 def write_report(subjects: Subjects, to: str | None = None) -> Path:
@@ -171,51 +152,11 @@ def read_parts(subjects: Subjects) -> list[Part]:
         parts.append(table_part(subjects.table))
     if subjects.data:
         parts.append(data_part(subjects.data))
+    if subjects.glue:
+        parts.append(glue_part(subjects.glue))
     if subjects.plan:
         parts.append(plan_part(subjects.plan))
     return parts
-
-
-def run_part(run: RunData) -> Part:
-    """What a page shows of one run."""
-    return Part(f"run {run.name}", run_sections(run), run.folder, {run.name: run_document(run)})
-
-
-# The parts of a page that shows no such subject are not imported, so that it is there sooner.
-def comparison_part(runs: Sequence[RunData]) -> Part:
-    """What a page shows of several runs."""
-    from cram.reporting.sections.comparison import comparison_sections, tell_apart
-
-    names = tell_apart([run.folder for run in runs])
-    data = {name: run_document(run) for name, run in zip(names, runs, strict=True)}
-    return Part(f"{len(runs)} runs: {', '.join(names)}", comparison_sections(runs), Path(), data)
-
-
-def table_part(folder: Path) -> Part:
-    """What a page shows of a table of arms."""
-    from cram.reporting.reading.tables import read_table
-    from cram.reporting.sections.table import table_sections
-
-    table = read_table(folder)
-    return Part(f"table {table.name}", table_sections(table), folder)
-
-
-def data_part(folder: Path) -> Part:
-    """What a page shows of a shard folder."""
-    from cram.reporting.reading.shards import read_shards
-    from cram.reporting.sections.data import data_sections
-
-    shards = read_shards(folder)
-    return Part(f"data {shards.name}", data_sections(shards), folder)
-
-
-def plan_part(path: Path) -> Part:
-    """What a page shows of a plan."""
-    from cram.reporting.reading.plans import read_plan
-    from cram.reporting.sections.plan import plan_sections
-
-    plan = read_plan(path)
-    return Part(f"plan {plan.name}", plan_sections(plan), path.parent)
 
 
 def make_page(parts: Sequence[Part], path: Path) -> Page:
@@ -225,7 +166,11 @@ def make_page(parts: Sequence[Part], path: Path) -> Page:
         path: of the page; links become relative to its folder.
     """
     sections = [
-        replace(section, blocks=relocate(section.blocks, part.links_from, path.parent))
+        replace(
+            section,
+            title=section.title if len(parts) == 1 else f"{part.kind}: {section.title}",
+            blocks=relocate(section.blocks, part.links_from, path.parent),
+        )
         for part in parts
         for section in part.sections
     ]

@@ -1,35 +1,27 @@
 """The door of reports: where the page goes, and what is said about words and folders that do not do."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from cram.command import run_door
 from cram.config.commands import ReportConfig
 from cram.config.config import Config
+from cram.config.recipe import format_config
 from cram.files.atomic import to_json
 from cram.report import ABOUT, main
-from cram.run.checksums import write_start_files
-
-RECORD: dict[str, Any] = {"kind": "train", "step": 1, "time": 0.0, "loss": 5.0, "charged_seconds": 1.0}
+from tests.cram.reporting.written_runs import train_record, write_run
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes a run that has begun and has one line of metrics."""
-
-    def make(name: str) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        write_start_files(folder, Config(), {}, b"{}", "data")
-        (folder / "metrics.jsonl").write_text(to_json(RECORD) + "\n")
-        return folder
-
-    return make
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run into a folder of `tmp_path`."""
+    return lambda name, **arguments: write_run(tmp_path / name, **arguments)
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., objec
 
 
 def test_the_page_of_a_run_is_in_its_folder_and_its_size_is_told(
-    door: Callable[..., object], make_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    door: Callable[..., object], make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run("one")
     assert door("run=one") == 0
@@ -60,7 +52,7 @@ def test_the_page_of_a_run_is_in_its_folder_and_its_size_is_told(
 
 
 def test_a_page_is_written_again_and_where_the_words_say(
-    door: Callable[..., object], make_run: Callable[[str], Path], tmp_path: Path
+    door: Callable[..., object], make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     make_run("one")
     for _ in range(2):
@@ -69,7 +61,38 @@ def test_a_page_is_written_again_and_where_the_words_say(
             assert (tmp_path / path).is_file()
 
 
-def test_a_run_that_is_being_written_has_a_page(door: Callable[..., object], make_run: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("words", "page", "title"),
+    [
+        (["run=one", "run=two"], "report.html", "2 runs: one, two"),
+        (["table=."], "report.html", "table "),
+        (["plan=plan.yaml"], "report.html", "plan plan"),
+        (["run=one", "plan=plan.yaml"], "report.html", "run one, plan plan"),
+        (["run=one", "plan=plan.yaml", "to=deep/page.HTML"], "deep/page.HTML", "run one, plan plan"),
+        (["run=two/"], "two/report.html", "run two"),
+    ],
+)
+def test_every_subject_has_a_page(
+    door: Callable[..., object],
+    make_run: Callable[..., Path],
+    tmp_path: Path,
+    words: list[str],
+    page: str,
+    title: str,
+) -> None:
+    make_run("one")
+    make_run("two", finished=False)
+    config = Config(recipe="mine", run="runs/mine")
+    config.plan.budget = "10m"
+    (tmp_path / "plan.yaml").write_text(format_config(config))
+    assert door(*words) == 0
+    text = (tmp_path / page).read_text()
+    assert f"<title>{title}" in text
+    for link in re.findall(r' href="\./([^"#]*)"', text):
+        assert (tmp_path / page).parent.joinpath(unquote(link)).exists(), link
+
+
+def test_a_run_that_is_being_written_has_a_page(door: Callable[..., object], make_run: Callable[..., Path]) -> None:
     run = make_run("one")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
@@ -90,21 +113,33 @@ def test_a_run_that_is_being_written_has_a_page(door: Callable[..., object], mak
         (["run=one", "to=folder.html"], "to=folder.html exists already and is not a page of cram.report."),
         (["run=one", "to=link.html"], "to=link.html is a link. Give the file itself, or remove the link."),
         (["run=one", "to=other.html/a.html"], "to=other.html is a file. Choose another place"),
-        (["run=nowhere"], "run=nowhere is not a run folder: there is no such folder. Runs beside it: link, one."),
+        (
+            ["run=nowhere"],
+            "run=nowhere is not a run folder: there is no such folder. Runs beside it: empty, link, one.",
+        ),
         (["run=folder.html"], "run=folder.html is not a run folder: there is no recipe.yaml in it."),
         (["run=one", "runs=two"], "unknown key 'runs' (in your words). Nearest: run."),
         (["one"], "'one' is not of the form key=value."),
+        (["run=one", "run=empty"], "run=empty shares no axis with the others: it has no records of training."),
+        (["table=nowhere"], "table=nowhere: there is no such folder. Name the folder of a table of cram.ablate."),
+        (["table=folder.html"], "table=folder.html is not the folder of a table: it has neither results.json nor"),
+        (["data=folder.html"], "data=folder.html: not a shard folder"),
+        (["glue=one"], "glue=one: no GLUE results, it has neither glue.json nor probe.json. Run cram.glue first."),
+        (["plan=other.html"], "plan=other.html is not a plan: give the yaml file that cram.plan to= has written."),
+        (["plan=one/recipe.yaml"], "plan=one/recipe.yaml is not a plan: it is a recipe without predictions"),
+        (["run=one", "plan=none.yaml"], "plan=none.yaml: there is no such file."),
     ],
 )
 def test_words_that_do_not_do_are_refused_in_two_lines(
     door: Callable[..., object],
-    make_run: Callable[[str], Path],
+    make_run: Callable[..., Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
     message: str,
 ) -> None:
     make_run("one")
+    make_run("empty", records=[], finished=False)
     (tmp_path / "link").symlink_to("one")
     (tmp_path / "other.html").write_text("<!doctype html><title>mine</title>")
     (tmp_path / "folder.html").mkdir()
@@ -119,10 +154,11 @@ def test_words_that_do_not_do_are_refused_in_two_lines(
 
 
 def test_damaged_metrics_are_named(
-    door: Callable[..., object], make_run: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    door: Callable[..., object], make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run("one")
-    (run / "metrics.jsonl").write_text(f"{to_json(RECORD)}\nnothing\n{to_json(RECORD)}\n")
+    line = to_json(train_record(1))
+    (run / "metrics.jsonl").write_text(f"{line}\nnothing\n{line}\n")
     assert door("run=one") == 2
     assert "metrics.jsonl: damaged or edited, line 2 is not a record of a run." in capsys.readouterr().err
     assert not (run / "report.html").exists()
@@ -137,7 +173,7 @@ def test_damaged_metrics_are_named(
 )
 def test_a_page_for_which_there_is_no_room_leaves_the_one_before(
     door: Callable[..., object],
-    make_run: Callable[[str], Path],
+    make_run: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     number: int,
