@@ -14,7 +14,7 @@ from cram.reporting.page.blocks import Block, Cell, Column, Facts, Fold, Passage
 from cram.reporting.pictures.palette import series_color
 from cram.reporting.pictures.svg import draw_svg
 from cram.reporting.reading.shards import DuplicatePair, Excerpt, ShardData
-from cram.reporting.sections.formats import format_bytes
+from cram.reporting.sections.formats import count, format_bytes
 
 LEAST_BARS = 3  # fewer reasons need no picture
 SAMPLES_SHOWN = 8  # of each reason
@@ -136,11 +136,6 @@ def _sample(sample: Excerpt, label: str = "") -> Piece:
     """A document to read, with a sign where it was cut."""
     cut = "…" if len(sample.text) >= EXCERPT else ""
     return Piece(show_text(sample.text), label + printable(sample.origin), after=cut)
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun: `1 sample`, `8 samples`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def show_text(text: str) -> str:

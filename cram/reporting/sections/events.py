@@ -6,7 +6,7 @@ from typing import Any
 from cram.reporting.page.blocks import Block, Cell, Column, Facts, Fold, Mark, Section, Table, Text, Tone
 from cram.reporting.reading.runs import RunData, find_value
 from cram.reporting.sections.axes import Places
-from cram.reporting.sections.formats import format_bytes, format_fixed, format_seconds, format_whole, is_number
+from cram.reporting.sections.formats import count, format_bytes, format_fixed, format_seconds, format_whole, is_number
 from cram.run.checksums import open_checkpoints
 from cram.run.history import describe_changes, describe_extension
 
@@ -134,7 +134,8 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         spikes, rollbacks = len(faults.get("spikes", [])), len(faults.get("rollbacks", []))
         factor = faults.get("lr_factor", 1.0)
         lowered = "" if factor == 1.0 else f"; the learning rate is {factor:g} times its value"
-        text = f"{faults.get('skipped', 0)} updates left out, {rollbacks} rollbacks, {spikes} spikes{lowered}"
+        counts = (count(faults.get("skipped", 0), "update"), count(rollbacks, "rollback"), count(spikes, "spike"))
+        text = f"{counts[0]} left out, {counts[1]}, {counts[2]}{lowered}"
         facts.append(("faults", text))
     if compiled:
         facts.append(("compilation", _compilation(compiled)))

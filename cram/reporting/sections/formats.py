@@ -49,6 +49,11 @@ def format_large(value: Any) -> str:
     return format_whole(value) if is_number(value) and abs(value) < 1e4 else _with_prefix(value, "").rstrip()
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: `1 sample`, `8 samples`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _with_prefix(value: Any, unit: str) -> str:
     if not is_number(value):
         return ABSENT

@@ -28,8 +28,7 @@ from cram.reporting.reading.glue import (
     has_results,
     read_glue,
 )
-from cram.reporting.sections.documents import count
-from cram.reporting.sections.formats import format_fixed
+from cram.reporting.sections.formats import count, format_fixed
 from cram.reporting.sections.glue_picture import draw_scores
 from cram.reporting.sections.glue_protocol import (
     fine_tuning_table,

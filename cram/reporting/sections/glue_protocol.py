@@ -5,8 +5,7 @@ from decimal import Decimal
 from cram.data.inspect.figures import printable
 from cram.reporting.page.blocks import Block, Cell, Column, Facts, Table, Text
 from cram.reporting.reading.glue import Conclusions, FrozenProbe, GlueData, Scores
-from cram.reporting.sections.documents import count
-from cram.reporting.sections.formats import format_fixed, format_seconds
+from cram.reporting.sections.formats import count, format_fixed, format_seconds
 
 
 def protocol_title(conclusions: Conclusions | None) -> str:

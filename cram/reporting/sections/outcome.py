@@ -81,9 +81,12 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 
 def _time_table(accounts: dict[str, dict[str, Any]]) -> Table:
     total = sum(value for value in accounts["charged"].values() if is_number(value))
-    rows = []
+    rows, empty = [], []
     for group, parts in accounts.items():
         for name, seconds in parts.items():
+            if seconds == 0:
+                empty.append(name)
+                continue
             share = seconds / total if is_number(seconds) and total > 0 and name in CHARGED else None
             rows.append(
                 [
@@ -101,7 +104,7 @@ def _time_table(accounts: dict[str, dict[str, Any]]) -> Table:
         Column("share of the charged", numeric=True),
         Column("what it is"),
     ]
-    return Table(columns, rows)
+    return Table(columns, rows, note=f"Nothing was booked to {', '.join(empty)}." if empty else "")
 
 
 def rules_section(run: RunData) -> Section:

@@ -25,8 +25,8 @@ from cram.reporting.page.blocks import (
 from cram.reporting.pictures.palette import INK, MUTED, series_color
 from cram.reporting.pictures.svg import draw_svg
 from cram.reporting.reading.shards import ShardData, TokenCount
-from cram.reporting.sections.documents import count, shorten
-from cram.reporting.sections.formats import format_share
+from cram.reporting.sections.documents import shorten
+from cram.reporting.sections.formats import count, format_share
 
 LONGEST_NAME = 20  # characters of a token in the plot
 ROWS_OPENED = 2  # the others are opened by the reader
