@@ -9,6 +9,7 @@ from cram.data.inspect.figures import FateLine
 from cram.reporting.page.blocks import Block, Facts, Fold, Headline, Page, Passage, Picture, Section, Table
 from cram.reporting.page.render import render_page
 from cram.reporting.reading.shards import DuplicatePair, Excerpt, Preparation, ShardData, TokenCount, read_shards
+from cram.reporting.sections import documents, tokens
 from cram.reporting.sections.data import data_sections
 from cram.reporting.sections.documents import describe_difference, show_text
 from cram.reporting.sections.formats import format_large
@@ -25,6 +26,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ShardData:
 @pytest.fixture(scope="module")
 def sections(data: ShardData) -> list[Section]:
     return data_sections(data)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of the time, and these tests are not about them."""
+    for module in (documents, tokens):
+        monkeypatch.setattr(module, "draw_svg", lambda *_, **__: "<svg></svg>")
 
 
 def inside(blocks: Iterable[Block]) -> list[Block]:
@@ -83,12 +91,23 @@ def test_samples_and_duplicates_can_be_read(sections: list[Section]) -> None:
     assert all(len(passage.pieces) == 2 and passage.side_by_side for passage in near if isinstance(passage, Passage))
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_the_least_similar_pairs_are_shown(data: ShardData) -> None:
+    pairs = [
+        DuplicatePair("near", 0.8 + number / 100, Excerpt("a", "b"), Excerpt("c", "d")) for number in range(9, 0, -1)
+    ]
+    (fold,) = [one for one in of_kind(data_sections(replace(data, pairs=pairs)), Fold) if one.title.startswith("near:")]
+    assert fold.title.endswith("the least similar ones")
+    assert [passage.title[:16] for passage in fold.blocks] == [f"similarity 0.8{number}0" for number in range(1, 6)]
+
+
 def test_every_picture_says_what_it_shows(sections: list[Section]) -> None:
     pictures = of_kind(sections, Picture)
     assert len(pictures) == 3
     assert all(picture.svg.startswith("<svg") and len(picture.description) > 20 for picture in pictures)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_mixture_and_estimate_stand_beside_their_outcomes(data: ShardData) -> None:
     assert isinstance(data.preparation, Preparation)
     estimate = {"seconds": {"scan": 2.0}, "tokens": 2 * data.tokens, "is_whole": True, "spread": 0.2}
@@ -104,6 +123,7 @@ def test_mixture_and_estimate_stand_beside_their_outcomes(data: ShardData) -> No
     assert shares == {"a.jsonl": ["25.00%", "20.00%", "-5.00%", "25"], "rest": ["the rest", "80.00%", "", "100"]}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_held_out_text_in_the_rows_stands_out(data: ShardData) -> None:
     check = dict(data.held_out_check) | {"windows_found": 3}
     section = next(one for one in data_sections(replace(data, held_out_check=check)) if one.name == "data-held-out")
@@ -112,6 +132,7 @@ def test_held_out_text_in_the_rows_stands_out(data: ShardData) -> None:
     assert "data-held-out" not in [one.name for one in data_sections(replace(data, held_out_check={}))]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_with_nothing_dropped_has_no_samples(data: ShardData) -> None:
     fates = [line for line in data.fates if not line.reason]
     sections = data_sections(replace(data, fates=fates, samples={}, pairs=[], preparation=None))
@@ -121,7 +142,7 @@ def test_a_folder_with_nothing_dropped_has_no_samples(data: ShardData) -> None:
 
 def test_words_of_strangers_are_shown_as_they_are_and_change_nothing(data: ShardData) -> None:
     excerpt = Excerpt(HOSTILE, HOSTILE + "x" * 5000)
-    named = TokenCount(HOSTILE, 1, 5)
+    named, formula = TokenCount(HOSTILE, 1, 5), TokenCount("$\\frac{a$ \u65e5", 2, 4)
     hostile = replace(
         data,
         folder=Path(f"/{HOSTILE[:30]}"),
@@ -130,7 +151,7 @@ def test_words_of_strangers_are_shown_as_they_are_and_change_nothing(data: Shard
         fates=[*data.fates, FateLine("dropped", HOSTILE, 2, 3)],
         samples={HOSTILE: [excerpt] * 9},
         pairs=[DuplicatePair("near", 0.9, excerpt, Excerpt("a", "b"))],
-        tokens_by_rank=replace(data.tokens_by_rank, named=[named], frequent=[named], rare=[named]),
+        tokens_by_rank=replace(data.tokens_by_rank, named=[named, formula], frequent=[named], rare=[named]),
         settings=[("tokens", HOSTILE)],
     )
     sections = data_sections(hostile)

@@ -8,6 +8,7 @@ import pytest
 from cram.reporting.page.blocks import Block, Fold, Headline, Links, Page, Picture, Table, Text
 from cram.reporting.page.render import render_page
 from cram.reporting.reading.glue import Conclusions, GlueData, read_glue
+from cram.reporting.sections import glue_picture
 from cram.reporting.sections.glue import glue_blocks, glue_sections
 from cram.reporting.sections.glue_protocol import write_rate, write_scores
 from tests.cram.reporting.glue_results import RATES, write_probe, write_results
@@ -21,6 +22,17 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> GlueData:
     write_results(folder)
     write_probe(folder)
     return read_glue(folder)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of the time, and these tests are not about them."""
+    monkeypatch.setattr(glue_picture, "draw_svg", lambda *_, **__: "<svg></svg>")
+
+
+@pytest.fixture(scope="module")
+def blocks(glue: GlueData) -> list[Block]:
+    return blocks_of(glue)
 
 
 def blocks_of(glue: GlueData) -> list[Block]:
@@ -48,8 +60,8 @@ def conclusions_of(glue: GlueData) -> Conclusions:
     return glue.conclusions
 
 
-def test_the_headline_compares_the_mean_of_nine_with_published_ones(glue: GlueData) -> None:
-    figures = headline(blocks_of(glue))
+def test_the_headline_compares_the_mean_of_nine_with_published_ones(glue: GlueData, blocks: list[Block]) -> None:
+    figures = headline(blocks)
     conclusions = conclusions_of(glue)
     means = conclusions.mean_of_seeds.values()
     assert figures["mean of nine"] == (
@@ -60,6 +72,7 @@ def test_the_headline_compares_the_mean_of_nine_with_published_ones(glue: GlueDa
     assert figures["protocol"] == ("cramming", "departs in 1 point")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fewer_than_nine_scores_are_compared_with_the_same_published_ones(tmp_path: Path) -> None:
     write_results(tmp_path, ["cola", "rte"])
     figures = headline(blocks_of(read_glue(tmp_path)))
@@ -68,8 +81,8 @@ def test_fewer_than_nine_scores_are_compared_with_the_same_published_ones(tmp_pa
     assert "crammed v2" not in figures
 
 
-def test_scores_stand_beside_published_ones_and_controls(glue: GlueData) -> None:
-    scores = table(blocks_of(glue), "Median dev scores")
+def test_scores_stand_beside_published_ones_and_controls(blocks: list[Block]) -> None:
+    scores = table(blocks, "Median dev scores")
     assert scores["rte"] == {
         "score": "rte",
         "metric": "accuracy",
@@ -81,12 +94,13 @@ def test_scores_stand_beside_published_ones_and_controls(glue: GlueData) -> None
         "majority class": "50.0",
     }
     assert scores["mean of nine"]["BERT-base"] == "80.9"
-    seeds = table(blocks_of(glue), "Every seed")
+    seeds = table(blocks, "Every seed")
     assert [seeds["mrpc"][f"seed {seed}"] for seed in range(3)] == ["68.2", "70.2", "75.2"]
     assert seeds["mrpc"]["medians of other metrics"] == "accuracy 71.0"
     assert list(seeds)[-1] == "mean of nine" and seeds["mean of nine"]["seed 2"] == "75.8"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_median_below_the_majority_class_stands_out(tmp_path: Path) -> None:
     write_results(tmp_path, ["cola", "rte"], majority={"cola": 90.0, "rte": 10.0, "mean": None})
     (found,) = [one for one in of_kind(blocks_of(read_glue(tmp_path)), Table) if one.title.startswith("Median")]
@@ -94,17 +108,18 @@ def test_a_median_below_the_majority_class_stands_out(tmp_path: Path) -> None:
     assert found.note == "A median in another colour is not above the majority class."
 
 
-def test_how_it_was_fine_tuned(glue: GlueData) -> None:
+def test_how_it_was_fine_tuned(glue: GlueData, blocks: list[Block]) -> None:
     sections = {section.name: section for section in glue_sections(glue)}
     assert sections["glue-protocol"].title == "Not as published: 1 departure"
-    assert "Not as published: seeds=3." in [block.text for block in of_kind(blocks_of(glue), Text)]
-    rates = table(blocks_of(glue), "Learning rates")
+    assert "Not as published: seeds=3." in [block.text for block in of_kind(blocks, Text)]
+    rates = table(blocks, "Learning rates")
     assert {rate: row["chosen"] for rate, row in rates.items()} == {"4e-5": "", "2e-4": "yes"}
-    rules = table(blocks_of(glue), "Cramming's rules")
+    rules = table(blocks, "Cramming's rules")
     assert {row["result"] for row in rules.values()} == {"kept"}
     assert sections["glue-fine-tunings"].title == f"{8 * 9} fine-tunings"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_broken_rule_and_a_submission_of_wrong_counts_stand_out(tmp_path: Path) -> None:
     submission = {"path": "glue/submission.zip", "majority_class": [], "wrong_counts": ["RTE has 3 rows"]}
     rules = [{"rule": "at most 5 epochs", "passed": False, "found": "9 epochs"}]
@@ -115,6 +130,7 @@ def test_a_broken_rule_and_a_submission_of_wrong_counts_stand_out(tmp_path: Path
     assert "glue/submission.zip cannot be handed in: RTE has 3 rows." in said
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unfinished_results_are_shown_so_far(tmp_path: Path) -> None:
     write_results(tmp_path, ["cola", "rte"], finished=False)
     blocks = blocks_of(read_glue(tmp_path))
@@ -135,6 +151,7 @@ def test_the_probe_alone_is_shown(tmp_path: Path) -> None:
     assert not of_kind(blocks, Headline) and not of_kind(blocks, Picture)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_links_are_to_files_that_are_there(tmp_path: Path) -> None:
     write_results(tmp_path, ["rte"])
     (links,) = of_kind(blocks_of(read_glue(tmp_path)), Links)
@@ -144,6 +161,7 @@ def test_links_are_to_files_that_are_there(tmp_path: Path) -> None:
     assert [path for _, path, _ in links.files] == ["glue.json", "glue/rte-seed1"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_page_has_blocks_where_there_are_results(tmp_path: Path) -> None:
     assert glue_blocks(tmp_path) == []
     write_results(tmp_path, ["cola"])
