@@ -13,8 +13,8 @@ from cram.budget import parse_duration
 from cram.clock import Clock
 from cram.config.config import Config
 
-PAUSE = 50  # after a page that took s seconds there is none for 50 s seconds: at most 2% of the time
-FIRST_PAUSE = 5.0  # seconds after the first page, most of whose time is that of imports
+# What pages may take: so many seconds, since the first ones import libraries, and this share of the time.
+FREE_SECONDS, SHARE = 3.0, 0.02
 REFRESHES = 4  # a reader's page loads itself again so many times between two pages, as the last two were apart
 SHORTEST_REFRESH, LONGEST_REFRESH = 5, 60  # seconds
 # A process that was killed leaves a page that says that the run goes on. It is known by its age, because checkpoints
@@ -38,8 +38,9 @@ class RunPage:
         self._run, self._config, self._clock, self._now = run, config.report, clock, now
         interval = parse_duration(config.checkpoint.interval, "checkpoint.interval")
         self._stale_seconds = round(STALE_INTERVALS * interval + STALE_SECONDS)
+        self._started = now()
         self._began_at: float | None = None  # when the latest page was begun
-        self._next_at = float("-inf")  # when the next one may be begun
+        self._spent = self._latest = 0.0  # seconds that all pages and the latest one have taken
         self._is_last = self._warned = False
 
     def __enter__(self) -> "RunPage":
@@ -50,16 +51,16 @@ class RunPage:
             self._write("unfinished")
 
     def write_live(self) -> None:
-        """Write the page of a run that goes on, if the config asks for it and the last one was long enough ago."""
+        """Write the page of a run that goes on, if the config asks for it and pages may take the time."""
         before, began = self._began_at, self._now()
-        if not self._config.live or began < self._next_at:
+        if not self._config.live or self._spent + self._latest > FREE_SECONDS + SHARE * (began - self._started):
             return
         self._began_at = began
         apart = 0.0 if before is None else began - before
         refresh = min(max(round(apart / REFRESHES), SHORTEST_REFRESH), LONGEST_REFRESH)
         self._write("running", refresh)
-        ended = self._now()
-        self._next_at = ended + (FIRST_PAUSE if before is None else PAUSE * (ended - began))
+        self._latest = self._now() - began
+        self._spent += self._latest
 
     def write_last(self) -> None:
         """Write the page of a run that has ended, if the config asks for one."""
