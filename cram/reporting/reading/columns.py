@@ -1,6 +1,7 @@
 """Records of a run as columns: an array of numbers for each value, quick for a hundred thousand records."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -22,7 +23,7 @@ def tabulate(records: Sequence[dict[str, Any]]) -> dict[str, Column]:
     Returns:
         For each value by name as many numbers as there are records, NaN where a record does not have it or it is not a
         number. A value that is an object gives a column for each of its parts, named `lr/matrices`. Values that are
-        never a number are left out.
+        never a number are left out, and those with one that is too large.
     """
     columns: dict[str, Column] = {}
     for name, values in _collect(records, _names(records)).items():
@@ -59,4 +60,5 @@ def _add_numbers(columns: dict[str, Column], name: str, values: list[Any], types
     """Add a column unless it has no number."""
     if types & {int, float}:
         clean = values if types <= _NUMBERS else [value if type(value) in _NUMBERS else None for value in values]
-        columns[name] = np.array(clean, np.float64)
+        with suppress(OverflowError):  # a whole number beyond 1e308, which no run writes
+            columns[name] = np.array(clean, np.float64)

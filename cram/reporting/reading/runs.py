@@ -28,6 +28,7 @@ from cram.run.metrics import read_metrics
 # A process at work writes its heartbeat each second. A busy machine or a slow disk may delay it.
 FRESH_SECONDS = 15.0
 METRICS, GLUE = "metrics.jsonl", "glue.json"
+LARGEST_PLACE = 1e11  # updates or seconds: beyond it a number is damaged, and a time has no date
 RunStatus = Literal["running", "unfinished", "finished", "failed"]
 
 
@@ -150,16 +151,16 @@ def _find_status(folder: Path, receipt: dict[str, Any] | None) -> RunStatus:
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a run; none where it has written none. All of them have a place on the axis of time."""
+    """Read the records of a run; none where it has written none. All of them have a place in time."""
     if not path.exists():
         return []
     records = read_metrics(path)
     for record in records:
-        for name in ("step", "charged_seconds"):
-            value = record.get(name)
-            if not isinstance(value, int | float) or value < 0:
+        for name in ("step", "charged_seconds", "time"):
+            value = record.get(name, 0 if name == "time" else None)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_PLACE:
                 raise CramError(
-                    f"{path}: damaged or edited, a record has no {name}. "
+                    f"{path}: damaged or edited, the {name} of a record is missing or impossible. "
                     "Put the file back as the run wrote it, or remove it: the page then has no curves."
                 )
     return records

@@ -90,7 +90,8 @@ def _thread_choices(run: RunData, places: Places) -> list[Event]:
     events = []
     for record in run.of_kind("threads"):
         paces = record.get("tokens_per_second")
-        measured = {count: pace for count, pace in (paces or {}).items() if is_number(pace)}
+        paces = paces if isinstance(paces, dict) else {}  # a damaged file may hold anything
+        measured = {count: pace for count, pace in paces.items() if is_number(pace)}
         told = ", ".join(f"{format_whole(pace)} with {count}" for count, pace in measured.items())
         text = f"{record.get('threads')} CPU threads chosen; tokens per second: {told}"
         events.append(Event(record["step"], text, "plain", places.of(record), marked=False))

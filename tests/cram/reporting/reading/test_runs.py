@@ -103,11 +103,11 @@ def test_damaged_metrics(tmp_path: Path, damage: str) -> None:
         read_run(folder)
 
 
-@pytest.mark.parametrize("name", ["step", "charged_seconds"])
-@pytest.mark.parametrize("value", [None, -1])
-def test_a_record_without_a_place(tmp_path: Path, name: str, value: int | None) -> None:
+@pytest.mark.parametrize("name", ["step", "charged_seconds", "time"])
+@pytest.mark.parametrize("value", [None, -1, 1e300, True])
+def test_a_record_without_a_place(tmp_path: Path, name: str, value: float | None) -> None:
     folder = write_run(tmp_path / "a", records=[train_record(10), train_record(20) | {name: value}])
-    with pytest.raises(CramError, match=f"damaged or edited, a record has no {name}. Put the file"):
+    with pytest.raises(CramError, match=f"damaged or edited, the {name} of a record is missing or impossible. Put"):
         read_run(folder)
 
 

@@ -9,7 +9,7 @@ from cram.reporting.page.blocks import Block, Fold, Links, Page, Section, Side
 from cram.reporting.page.render import render_page
 from cram.reporting.reading.runs import RunData, read_run
 from cram.reporting.sections.run import run_sections
-from tests.cram.reporting.written_runs import usual_receipt, write_run
+from tests.cram.reporting.written_runs import train_record, usual_receipt, write_run
 
 ALWAYS = ["headline", "curves", "time", "rules", "repeat", "origin", "model", "history", "files"]
 
@@ -92,3 +92,17 @@ def test_what_never_changes_is_said_without_a_curve(tmp_path: Path) -> None:
     text = str(section(read_run(write_run(tmp_path / "a")), "curves"))
     assert "('Size of an update', '4,096 tokens')" in text
     assert "('Mask rate', '30 % of the tokens')" in text
+
+
+def test_values_that_no_run_writes_do_not_stop_the_page(tmp_path: Path) -> None:
+    odd: list[dict[str, Any]] = [
+        {"loss": None, "gradient_norm": None},
+        {"loss": -1.7e308, "noise_scale": 10**400},
+        {"positions": "many", "flops": 1e308, "lr": [1, 2]},
+        {"kind": "threads", "tokens_per_second": "fast"},
+        {"kind": "fault", "event": ["a"], "recent": "b", "to_step": {}, "lr_factor": None},
+        {"kind": "of a later version", "nested": {"deep": [{}]}},
+    ]
+    records = [train_record(10), *(train_record(20) | figures for figures in odd), train_record(30)]
+    run = read_run(write_run(tmp_path / "a", records=records))
+    assert "fault: [&#39;a&#39;]" in render_page(Page("a page", run_sections(run), 0.0))
