@@ -30,7 +30,7 @@ from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.files.sealed import read_sealed
 
-SEARCHED_ROWS = 1000
+SEARCHED_TOKENS = 1 << 17  # of the rows among which some are chosen to be shown
 TOKENS_LISTED = 25  # of the most frequent tokens, and of the least frequent ones
 
 
@@ -276,10 +276,11 @@ def _rank(shards: ShardSet, tokenizer: Tokenizer) -> TokenFigures:
 def _choose_rows(shards: ShardSet, tokenizer: Tokenizer) -> list[int]:
     """Choose rows to show: some spread over the folder, one with many documents, and one with padding if there is one.
 
-    The last two are searched for among `SEARCHED_ROWS` rows in the middle of the folder, and in its last row.
+    The last two are searched for among `SEARCHED_TOKENS` tokens in the middle of the folder, and in its last row.
     """
     middle = shards.rows // 2
-    searched = np.append(np.arange(middle, min(middle + SEARCHED_ROWS, shards.rows)), shards.rows - 1)
+    end = min(middle + max(1, SEARCHED_TOKENS // shards.seq_len), shards.rows)
+    searched = np.append(np.arange(middle, end), shards.rows - 1)
     tokens, documents = shards.read(searched)
     padding = (tokens == SpecialTokens.of(tokenizer).pad).sum(axis=1)
     chosen = {*spread_rows(shards.rows), int(searched[documents.max(axis=1).argmax()])}

@@ -166,7 +166,8 @@ def _score_table(glue: GlueData) -> Table:
     if conclusions and conclusions.mean is not None:
         means = [_number(row.get(MEAN)) for row in beside.values()]
         rows.append([Cell("mean of nine"), Cell(""), _number(conclusions.mean), *means])
-    note = "A median in another colour is not above the majority class." if poor else ""
+    named = ", ".join(printable(score.name) for score in glue.scores if score.name in poor)
+    note = f"Not above the majority class: {named}." if poor else ""
     return Table(columns, rows, "Median dev scores beside published scores and controls, in percent", note)
 
 
@@ -177,7 +178,7 @@ def _seed_table(glue: GlueData) -> Table:
         Column("score"),
         Column("mean", numeric=True),
         *(Column(f"seed {seed}", numeric=True) for seed in seeds),
-        Column("medians of other metrics"),
+        Column("other metrics"),
     ]
     rows = []
     for score in glue.scores:
@@ -188,7 +189,7 @@ def _seed_table(glue: GlueData) -> Table:
     if glue.conclusions and (means := glue.conclusions.mean_of_seeds):
         values = [_number(means.get(seed)) for seed in seeds]
         rows.append([Cell("mean of nine"), _number(statistics.fmean(means.values())), *values, Cell("")])
-    return Table(columns, rows, "Every seed, in percent")
+    return Table(columns, rows, "Every seed, in percent, and medians of other metrics")
 
 
 def _number(value: float | None, tone: Tone = "plain") -> Cell:
