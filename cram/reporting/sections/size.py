@@ -10,7 +10,15 @@ from cram.reporting.reading.weights import Weights, read_weights
 from cram.reporting.sections.formats import format_bytes, format_flops, format_large, format_share, format_whole
 
 _BLOCK = re.compile(r"^(?P<part>(?:.*\.)?blocks\.\d+)\.(?P<rest>.+)$")
-KINDS = ("embedding", "attention", "MLP", "norms", "head", "other")
+_WORDS = {
+    "attention": "attention",
+    "mlp": "MLP",
+    "recurrent": "recurrent",
+    "input": "recurrent",
+    "embedding": "embedding",
+    "position": "embedding",
+}
+KINDS = ("embedding", "attention", "MLP", "recurrent", "norms", "head", "other")
 
 
 def classify(name: str) -> tuple[str, str]:
@@ -29,8 +37,7 @@ def classify(name: str) -> tuple[str, str]:
         return part, "norms"
     if "head" in rest:
         return part, "head"
-    words = {"attention": "attention", "mlp": "MLP", "embedding": "embedding", "position": "embedding"}
-    return part, next((kind for word, kind in words.items() if word in rest), "other")
+    return part, next((kind for word, kind in _WORDS.items() if word in rest), "other")
 
 
 def size_section(run: RunData) -> Section:
