@@ -77,6 +77,9 @@ class ReportConfig:
     data: str | None = key(None, "shard folder of cram.prepare", path=True)
     glue: str | None = key(None, "folder with the results of cram.glue", path=True)
     plan: str | None = key(None, "yaml file that cram.plan has written", path=True)
+    price: float | None = key(
+        None, "what an hour of the machine costs, in any currency: pages of runs then tell their cost", above=0
+    )
     to: str | None = key(
         None,
         "html file to write (null: report.html in the folder of the run, table or data, or here where there are "

@@ -30,6 +30,7 @@ class Subjects:
     data: Path | None = None
     glue: Path | None = None
     plan: Path | None = None
+    price: float | None = None  # of an hour of the machine of the runs
 
     @classmethod
     def of(cls, config: ReportConfig, runs: Sequence[str]) -> "Subjects":
@@ -40,7 +41,7 @@ class Subjects:
             runs: the values of `run=`, in order.
 
         Raises:
-            CramError: for no subject at all, and for a run that is given twice.
+            CramError: for no subject at all, for a run that is given twice, and for a price without a run.
         """
         folders = [Path(run) for run in runs]
         for number, folder in enumerate(folders):
@@ -53,7 +54,9 @@ class Subjects:
         }
         if not folders and not others:
             raise CramError("nothing to show: give run=DIR, table=DIR, data=DIR, glue=DIR or plan=FILE.")
-        return cls(folders, **others)
+        if config.price is not None and not folders:
+            raise CramError(f"price={config.price:g} is of the machine of a run. Give run=DIR too, or leave it out.")
+        return cls(folders, **others, price=config.price)
 
     @property
     def default_path(self) -> Path:
@@ -145,7 +148,7 @@ def read_parts(subjects: Subjects) -> list[Part]:
             that they could be compared over.
     """
     parts = []
-    runs = [read_run(folder) for folder in subjects.runs]
+    runs = [replace(read_run(folder), price=subjects.price) for folder in subjects.runs]
     if runs:
         parts.append(run_part(runs[0]) if len(runs) == 1 else comparison_part(runs))
     if subjects.table:

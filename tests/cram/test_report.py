@@ -109,6 +109,8 @@ def test_a_run_that_is_being_written_has_a_page(door: Callable[..., object], mak
     [
         ([], "nothing to show: give run=DIR, table=DIR, data=DIR, glue=DIR or plan=FILE."),
         (["to=a.html"], "nothing to show"),
+        (["plan=mine.yaml", "price=2.5"], "price=2.5 is of the machine of a run. Give run=DIR too, or leave it out."),
+        (["run=one", "price=0"], "price=0 is out of range: give a number above 0, or null."),
         (["run=one", "run=one"], "run=one and run=one are the same folder. Give it once."),
         (["run=one", "run=link"], "run=one and run=link are the same folder."),
         (["run=one", "to=a.html", "to=b.html"], "to= is given twice. Give it once."),

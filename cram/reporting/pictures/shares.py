@@ -8,6 +8,8 @@ from cram.reporting.pictures.svg import draw_svg
 
 LEAST_LABELLED = 0.07  # share of the longest bar below which a part has no text in it
 LEAST_SHOWN = 0.01  # share of the longest bar below which a part belongs to the rest
+THOUSANDS = 10_000  # from which on the numbers of the axis have their thousands apart
+LEGEND_COLUMNS = 6
 REST, REST_COLOR = "the rest", 7
 BAR_HEIGHT = 0.55  # inches
 
@@ -48,11 +50,15 @@ def draw_shares(
         axes.invert_yaxis()
         axes.set_xlim(0, longest or 1.0)
         axes.set_xlabel(unit)
+        if longest >= THOUSANDS:
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper left", ncols=min(len(names), 5) or 1, fontsize=9, handlelength=1.2)
+        figure.legend(
+            loc="outside upper left", ncols=min(len(names), LEGEND_COLUMNS) or 1, fontsize=9, handlelength=1.2
+        )
 
-    legend_rows = -(-len(names) // 5)
+    legend_rows = -(-len(names) // LEGEND_COLUMNS)
     return draw_svg(name, draw, height=0.75 + BAR_HEIGHT * len(bars) + 0.25 * legend_rows)
 
 

@@ -24,9 +24,12 @@ from cram.run.checksums import (
 from cram.run.folder import find_run
 from cram.run.heartbeat import last_beat
 from cram.run.metrics import read_metrics
+from cram.run.receipt import tabulate_time
 
 # A process at work writes its heartbeat each second. A busy machine or a slow disk may delay it.
 FRESH_SECONDS = 15.0
+# Accounts of time that a run shares with others, or in which the machine was not at work.
+NOT_OF_THE_RUN = ("preparation", "asleep")
 METRICS, GLUE = "metrics.jsonl", "glue.json"
 LARGEST_PLACE = 1e11  # updates or seconds: beyond it a number is damaged, and a time has no date
 RunStatus = Literal["running", "unfinished", "finished", "failed"]
@@ -46,6 +49,7 @@ class RunData:
             without a usable model.
         state: of the newest checkpoint of a run that is not finished; None without one, and for a finished run.
         glue: content of glue.json; None where the model was not fine-tuned, or the file is damaged.
+        price: of an hour of its machine, where the reader has given it.
     """
 
     folder: Path
@@ -56,6 +60,7 @@ class RunData:
     status: RunStatus
     state: dict[str, Any] | None = None
     glue: dict[str, Any] | None = None
+    price: float | None = None
 
     @property
     def name(self) -> str:
@@ -93,6 +98,29 @@ class RunData:
     def told(self, name: str) -> Any:
         """What the receipt says under a name, or else the state of the newest checkpoint; None if neither has it."""
         return find_value(self.receipt if self.receipt is not None else self.state, name)
+
+    @property
+    def time(self) -> dict[str, dict[str, float | None]]:
+        """Seconds by account, `charged` and `not_charged`; before the end those of the newest checkpoint, or none."""
+        booked = find_value(self.state, "clock", "booked")
+        time: dict[str, dict[str, float | None]] = self.figure("time") or (tabulate_time(booked) if booked else {})
+        return time
+
+    @property
+    def machine_hours(self) -> float | None:
+        """How long the run had its machine, charged or not, without the preparation; None where that is not known."""
+        seconds = [
+            value
+            for accounts in self.time.values()
+            for name, value in accounts.items()
+            if name not in NOT_OF_THE_RUN and value is not None
+        ]
+        return sum(seconds) / 3600 if seconds else None
+
+    @property
+    def cost(self) -> float | None:
+        """What the run has cost; None without a price, and where its time is not known."""
+        return self.price * self.machine_hours if self.price and self.machine_hours is not None else None
 
 
 def find_value(mapping: Any, *names: str) -> Any:

@@ -101,7 +101,16 @@ def _cost_figures(run: RunData) -> list[Figure]:
         Figure("tokens seen", format_large(tokens), "", f"{format_whole(updates)} updates"),
         Figure("throughput", format_whole(pace), "tokens per second", utilisation),
         *_model_figures(run),
+        *_price_figures(run),
     ]
+
+
+def _price_figures(run: RunData) -> list[Figure]:
+    """What the run has cost, where the reader has given a price."""
+    if run.cost is None:
+        return []
+    detail = f"{run.machine_hours:.3g} hours at {run.price:g} an hour, charged or not, without preparation"
+    return [Figure("cost", format_fixed(run.cost, 2), "", detail)]
 
 
 def _model_figures(run: RunData) -> list[Figure]:

@@ -14,7 +14,6 @@ from cram.reporting.sections.formats import (
     format_whole,
     is_number,
 )
-from cram.run.receipt import tabulate_time
 
 ACCOUNTS = {
     "updates": "forward and backward passes, optimizer",
@@ -44,8 +43,7 @@ PREDICTIONS = {
 
 def time_section(run: RunData) -> Section:
     """Where the time of a run went, charged to the budget and not; of an unfinished run up to its newest checkpoint."""
-    booked = find_value(run.state, "clock", "booked")
-    time = run.figure("time") or (tabulate_time(booked) if booked else None)
+    time = run.time
     if not time:
         return Section("time", "Where the time went", [Text("Nothing has been written about the time yet.", "note")])
     blocks: list[Block] = []

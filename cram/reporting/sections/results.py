@@ -93,6 +93,7 @@ def _figures() -> list[_Figure]:
         number("tokens", "", lambda run: _so_far(run, "positions"), format_large),
         number("updates", "", lambda run: _so_far(run, "updates", "step"), format_whole),
         number("time charged", "", _charged_seconds, format_seconds),
+        number("cost", "", lambda run: run.cost, partial(format_fixed, digits=2)),
         number("speed", "tokens/s", lambda run: _so_far(run, "tokens_per_second"), format_whole),
         number("MFU", "", lambda run: _so_far(run, "mfu"), format_share),
         number("parameters", "", lambda run: run.figure("model", "parameters"), format_large),

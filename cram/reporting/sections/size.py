@@ -7,7 +7,7 @@ from cram.reporting.page.blocks import Block, Cell, Column, Facts, Fold, Picture
 from cram.reporting.pictures.shares import draw_shares
 from cram.reporting.reading.runs import RunData
 from cram.reporting.reading.weights import Weights, read_weights
-from cram.reporting.sections.formats import format_bytes, format_flops, format_large, format_share, format_whole
+from cram.reporting.sections.formats import count, format_bytes, format_flops, format_large, format_share, format_whole
 
 _BLOCK = re.compile(r"^(?P<part>(?:.*\.)?blocks\.\d+)\.(?P<rest>.+)$")
 _WORDS = {
@@ -57,8 +57,8 @@ def size_section(run: RunData) -> Section:
 
 def _facts(run: RunData, weights: Weights | None) -> list[tuple[str, str]]:
     model = run.config.model
-    facts = [("kind", model.kind), ("layers, width", f"{model.layers} of {format_whole(model.width)}")]
-    facts.append(("attention heads, MLP width", f"{model.heads}, {format_whole(model.mlp_width)}"))
+    facts = [("kind", model.kind), ("blocks", f"{model.layers} of width {format_whole(model.width)}")]
+    facts.append(("of each block", f"{count(model.heads, 'head')}, MLP of width {format_whole(model.mlp_width)}"))
     parameters = run.figure("model", "parameters")
     if parameters is None and weights is not None:
         parameters = weights.parameters

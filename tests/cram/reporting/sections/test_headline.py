@@ -39,6 +39,14 @@ def test_the_figures_of_a_finished_run(tmp_path: Path) -> None:
     assert found["computed"].value == "410 GFLOP"
 
 
+def test_the_cost_where_the_reader_gives_a_price(tmp_path: Path) -> None:
+    """105.4 seconds without the preparation and the sleep, which is unknown."""
+    run = read_run(write_run(tmp_path / "a"))
+    assert "cost" not in figures(run)
+    cost = figures(replace(run, price=36.0))["cost"]
+    assert (cost.value, cost.detail[:30]) == ("1.05", "0.0293 hours at 36 an hour, ch")
+
+
 def test_a_loss_that_is_not_below_the_baseline_is_bad(tmp_path: Path) -> None:
     receipt = with_held_out(nats_per_token=7.0, why_not_below_unigram="few updates", too_few="only 3 documents")
     run = read_run(write_run(tmp_path / "a", receipt=receipt))
