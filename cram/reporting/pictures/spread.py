@@ -8,7 +8,7 @@ from typing import Any
 from cram.reporting.pictures.palette import INK, MUTED, series_color
 from cram.reporting.pictures.svg import draw_svg
 
-LINE_HEIGHT, FRAME_HEIGHT = 0.26, 0.75  # inches: of a group, and of everything else
+WIDTH, LINE_HEIGHT, FRAME_HEIGHT = 6.0, 0.26, 0.75  # inches: the height is that of each group and the frame
 LONGEST_LABEL = 34  # characters of a label, which must leave room for the values
 
 
@@ -60,7 +60,7 @@ def draw_spread(name: str, groups: Sequence[Spread], x_label: str, reference: fl
         axes.set_xlabel(x_label)
         axes.grid(axis="y", visible=False)
 
-    return draw_svg(name, draw, height=FRAME_HEIGHT + LINE_HEIGHT * len(groups))
+    return draw_svg(name, draw, WIDTH, height=FRAME_HEIGHT + LINE_HEIGHT * len(groups))
 
 
 def _shorten(label: str) -> str:

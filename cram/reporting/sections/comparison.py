@@ -24,17 +24,12 @@ def comparison_sections(runs: Sequence[RunData], axis: str | None = None) -> lis
         axis: name of the axis that curves are shown over first; None for `seconds`.
 
     Raises:
-        CramError: the runs have no axis in common that they could be drawn over.
+        CramError: a run has no records, and so no axis that it could be drawn over.
     """
     labels = tell_apart([run.folder for run in runs])
-    places = [Places(run) for run in runs]
     _check_records(runs)
+    places = [Places(run) for run in runs]
     axes = [shared.name for shared in shared_axes(places, axis)]
-    if not axes:
-        raise CramError(
-            f"run=: {', '.join(labels)} share no axis, neither time nor tokens, updates or operations. Compare them "
-            "one by one."
-        )
     sections = [
         Section("comparison", "Runs side by side", [*comparable_notes(runs, labels), *results_blocks(runs, labels)]),
         Section("compared-curves", "Curves", training_curves(runs, labels, axis)),

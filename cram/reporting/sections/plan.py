@@ -1,5 +1,6 @@
 """The section on a plan: what was chosen, what is predicted, and the candidates that it was chosen among."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,11 @@ from cram.reporting.sections.recipe_differences import format_value
 
 def plan_sections(plan: PlanData) -> list[Section]:
     """Show a plan. Links start from the folder of its file."""
-    blocks: list[Block] = [_headline(plan), *_notes(plan), Code(f"python -m cram.train recipe={plan.path}", "Run it")]
+    blocks: list[Block] = [
+        _headline(plan),
+        *_notes(plan),
+        Code(f"python -m cram.train recipe={shlex.quote(str(plan.path))}", "Run it"),
+    ]
     blocks.append(_chosen(plan))
     sections = [Section("plan", "Plan", blocks)]
     if plan.written is not None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cram.files.atomic import read_json
 from cram.reporting.page.blocks import Block, Cell, Column, Table
 from cram.reporting.reading.runs import RunData, find_value
 from cram.reporting.sections.comparable import losses_compare
@@ -139,21 +138,15 @@ def _peak_memory(run: RunData) -> Any:
     return run.figure("peak_memory_bytes", "gpu") or run.figure("peak_memory_bytes", "host")
 
 
-def _glue_results(run: RunData) -> Any:
-    """The results in the glue.json of a run; None for a run that has not been fine-tuned on all that was asked for."""
-    path = run.folder / "glue.json"
-    return find_value(read_json(path), "results") if path.is_file() else None
-
-
 def _glue_mean(run: RunData) -> Any:
     """The mean of the nine GLUE scores of a run, in percent."""
-    mean = find_value(_glue_results(run), "mean")
+    mean = find_value(run.glue, "results", "mean")
     return mean if is_number(mean) else None
 
 
 def _glue_table(runs: Sequence[RunData], labels: Sequence[str]) -> list[Table]:
     """The median GLUE scores of the runs that have some; nothing where none has."""
-    scores = {label: find_value(_glue_results(run), "scores") for run, label in zip(runs, labels, strict=True)}
+    scores = {label: find_value(run.glue, "results", "scores") for run, label in zip(runs, labels, strict=True)}
     named = {label: tasks for label, tasks in scores.items() if isinstance(tasks, dict) and tasks}
     if not named:
         return []

@@ -1,7 +1,9 @@
 """The sections on fits of cram.plan fit=: scaling laws beside the published ones, and one epoch against several."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from cram.planner.fit_file import KindFits
 from cram.planner.fit_plot import list_panels
@@ -40,13 +42,13 @@ def _kind_blocks(fits: KindFits, name: str) -> list[Block]:
             panel.title.capitalize(),
             draw_svg(
                 f"{name}-{panel.name}",
-                lambda _, axes, draw=panel.draw: draw(axes),  # type: ignore[misc]
+                partial(_draw_panel, panel.draw),
                 PANEL_WIDTH,
                 PANEL_HEIGHT,
             ),
             f"{panel.title.capitalize()}, with the fitted lines. The tables below hold the constants and all runs.",
         )
-        for panel in list_panels(fits.runs, fits.laws, fits.batches)
+        for panel in (list_panels(fits.runs, fits.laws, fits.batches) if fits.laws or fits.batches else ())
     ]
     facts = [
         ("runs", str(len(fits.runs))),
@@ -58,14 +60,20 @@ def _kind_blocks(fits: KindFits, name: str) -> list[Block]:
     return [
         Facts(facts),
         *(Side(pictures[begin : begin + 2]) for begin in range(0, len(pictures), 2)),
-        _constants(fits),
+        *_constants(fits),
         _remarks(fits),
         Fold("All runs of the fits", [_runs(fits)]),
     ]
 
 
-def _constants(fits: KindFits) -> Table:
-    """The constants of all laws beside the published ones."""
+def _draw_panel(draw: Callable[[Any], None], figure: Any, axes: Any) -> None:
+    """Draw a panel, with room for a label at the end of an axis: the page's font may be wider than the drawing's."""
+    figure.get_layout_engine().set(w_pad=0.12)
+    draw(axes)
+
+
+def _constants(fits: KindFits) -> list[Block]:
+    """The constants of all laws beside the published ones; nothing where no law was fitted."""
     rows = [
         [Cell(law), Cell(constant), Cell(value), Cell(interval), Cell(published or ABSENT)]
         for law, constant, value, interval, published in list_constants(fits)
@@ -78,7 +86,7 @@ def _constants(fits: KindFits) -> Table:
         Column("published", numeric=True),
     ]
     note = "Published: Kaplan et al., arXiv:2001.08361, for decoders on WebText2."
-    return Table(columns, rows, title="Fitted constants", note=note, sortable=False)
+    return [Table(columns, rows, title="Fitted constants", note=note, sortable=False)] if rows else []
 
 
 def _remarks(fits: KindFits) -> Table:
@@ -130,15 +138,19 @@ def _epoch_blocks(found: RepeatedData) -> list[Block]:
 
 
 def _size_picture(runs: Sequence[EpochRun], size: int, number: int) -> Picture:
-    def draw(_: object, axes: object) -> None:
+    def draw(axes: Any) -> None:
         draw_size(axes, runs, size)
-        axes.set_ylabel("held-out nats per predicted token")  # type: ignore[attr-defined]
-        axes.legend(frameon=False)  # type: ignore[attr-defined]
+        axes.set(title="", ylabel="held-out nats per predicted token")
+        axes.legend(frameon=False)
 
     least = {run.arm: run.run.least_nats for run in runs if run.all_parameters == size}
     described = ", ".join(f"{arm} {nats:.3f}" for arm, nats in sorted(least.items()))
     title = f"Held-out loss over tokens, {size:,} parameters"
-    return Picture(title, draw_svg(f"epochs-{number}", draw, PANEL_WIDTH, PANEL_HEIGHT), f"Least losses: {described}.")
+    return Picture(
+        title,
+        draw_svg(f"epochs-{number}", partial(_draw_panel, draw), PANEL_WIDTH, PANEL_HEIGHT),
+        f"Least losses: {described}.",
+    )
 
 
 def _speedups(speedups: Sequence[Speedup]) -> Table:

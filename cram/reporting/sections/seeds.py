@@ -32,7 +32,7 @@ def seed_blocks(runs: Sequence[RunData], labels: Sequence[str]) -> list[Block]:
     losses = [[score(runs[number], "nats_per_token") for number in members] for members in groups.values()]
     columns = [
         Column("recipe"),
-        Column("seeds", numeric=True),
+        Column("runs", numeric=True),
         *(Column(name, "nats", numeric=True) for name in ("mean", "least", "largest", "standard deviation")),
     ]
     rows = []
@@ -47,7 +47,7 @@ def seed_blocks(runs: Sequence[RunData], labels: Sequence[str]) -> list[Block]:
         f"{name}: {min(values):.3f} to {max(values):.3f}" for name, values in zip(names, losses, strict=True)
     )
     return [
-        Text("These runs have the same recipe and budget, and other seeds."),
+        Text("The runs of a line have the same recipe and budget; at most their seeds differ."),
         Picture("Held-out loss of each seed, with mean and range", svg, described),
         Table(columns, rows),
     ]

@@ -96,7 +96,7 @@ def _legend(table: TableData) -> Text:
     """What the points, lines and colours of the pictures are."""
     words = "Each point is a seed, and the bar is the mean of the seeds."
     if any(arm.arm == table.baseline for arm in table.arms):
-        words += f" The dashed line is the mean of the baseline, {table.baseline}, which is grey."
+        words += f" The dashed line is the mean of the baseline, {table.baseline}."
     if any(arm.compares in TONES for arm in table.arms):
         words += " All seeds of an arm in green are better than all of the baseline, all of one in orange are worse."
     return Text(words, "note")

@@ -58,6 +58,12 @@ def test_several_kinds_of_runs_have_a_section_each(monkeypatch: pytest.MonkeyPat
     assert len(set(names)) == 6
 
 
+def test_runs_that_allow_no_fit_have_the_reasons_alone() -> None:
+    fits = replace(made_fits(), laws=[], batches=[], curve=None, loss_law=None, left_out=None)
+    blocks = list(scaling_sections([fits], None)[0].blocks)
+    assert pictures(blocks) == [] and list(tables(blocks)) == ["How far the fits hold"]
+
+
 def test_one_epoch_is_compared_with_several() -> None:
     runs = [
         epoch_run(curve(0.1)),
