@@ -42,7 +42,7 @@ class Places:
             name: np.maximum.accumulate(values) for name, values in found.items() if not np.isnan(values).any()
         }
         # Without a record of training, a run has the places that every record has.
-        self.names = list(self.train) or ["seconds", "updates"]
+        self.names = list(self.train) if run.of_kind("train") else ["seconds", "updates"]
         self._starting = {name: np.concatenate([[0.0], values]) for name, values in self.train.items()}
 
     def of(self, record: dict[str, Any]) -> dict[str, float]:
