@@ -34,6 +34,7 @@ from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
 from cram.reference_time import OPTIMIZER, TRAINING, ExecutedWork, ReferenceTimeTable, load_table
+from cram.run.trackers.tracking import check_tracker
 from cram.training.compilation import check_compile
 from cram.training.gradients import eagerly, in_evaluation_mode
 from cram.training.loss_scale import LossScale
@@ -87,6 +88,7 @@ def check(config: Config) -> None:
     """
     device = pick_device(config.device)
     check_card(config.card)
+    check_tracker(config.track)
     check_compile(config.compile, device)
     methods = build_methods(config)
     if config.rst.table:

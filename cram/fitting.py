@@ -20,6 +20,7 @@ from cram.reference_time import ExecutedWork, ReferenceTime, load_table
 from cram.run.checkpoint import Checkpoints
 from cram.run.checksums import read_receipt
 from cram.run.folder import RunFolder, keep_begun_plan
+from cram.run.receipt import summarize
 from cram.training.extension import plan_extension
 from cram.training.finish import finish_run
 from cram.training.run_page import RunPage
@@ -83,9 +84,12 @@ def fit_config(config: Config, methods: Sequence[Method] = ()) -> Outcome:
         trained = train_run(config, folder, clock, shards, parts, extension, threads, page.write_live)
         progress = trained.session.state.last_progress
         if not trained.finished:
+            trained.session.metrics.close()
+            trained.session.metrics.end_tracking()
             return Outcome(folder.path, None, progress)
         with clock.account("evaluation"):
             probe_seconds = probe_again(config, shards)
         receipt = finish_run(config, folder.path, trained.session, shards, probe_seconds)
+        trained.session.metrics.end_tracking(summarize(receipt))
         page.write_last()
     return Outcome(folder.path, receipt, progress)

@@ -71,7 +71,7 @@ if __name__ == "__main__":
     import datasets  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
+    import tensorboard.plugins.hparams.summary_v2  # noqa: F401
     from transformers import AutoModelForMaskedLM, AutoTokenizer, ModernBertForMaskedLM, pipeline  # noqa: F401
 
     gc.freeze()  # else the first collection in a fork would copy the memory of all these modules

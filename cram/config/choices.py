@@ -159,6 +159,11 @@ METHODS: dict[str, Choice] = {
     "averaging": Choice("cram.methods.averaging:Averaging", "the mean of the latest weights is the result"),
 }
 
+TRACKERS: dict[str, Choice] = {
+    "trackio": Choice("cram.run.trackers.trackio:Trackio", "on this machine, or in a Space of the Hub"),
+    "wandb": Choice("cram.run.trackers.wandb:Wandb", "Weights & Biases"),
+}
+
 
 def load_target(target: str) -> Any:
     """Import `module:name` and return the named object."""

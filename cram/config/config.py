@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cram.budget import Budget
+from cram.config.choices import TRACKERS
 from cram.config.data import DataConfig, SpecialConfig, WordPieceConfig
 from cram.config.methods import (
     CurriculumConfig,
@@ -76,6 +77,13 @@ class Config:
         "updates",
         least=1,
         most=10**9,
+        identifies=False,
+    )
+    track: str | None = key(
+        None,
+        "tracker that gets the metrics too (null: TensorBoard's files and metrics.jsonl only); needs pip install "
+        "-e '.[track]'",
+        choices=TRACKERS,
         identifies=False,
     )
     tokenizer: str | None = key(

@@ -178,10 +178,11 @@ def get_type(spec: Field[Any]) -> tuple[Any, bool]:
 
     The type of a key with a table of choices is the `Literal` of the words in the table.
     """
+    optional = get_origin(spec.type) in (types.UnionType, typing.Union)
     if spec.metadata["choices"]:
         literal: Any = Literal
-        return literal[tuple(spec.metadata["choices"])], False
-    if get_origin(spec.type) in (types.UnionType, typing.Union):
+        return literal[tuple(spec.metadata["choices"])], optional
+    if optional:
         (value_type,) = [part for part in get_args(spec.type) if part is not type(None)]
         return value_type, True
     return spec.type, False

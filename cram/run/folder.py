@@ -27,7 +27,7 @@ from cram.run.checksums import (
     write_start_files,
 )
 
-SUBFOLDERS = ("checkpoints", "export", "tensorboard")  # folders that a run writes into
+SUBFOLDERS = ("checkpoints", "export", "tensorboard", "wandb")  # folders that a run writes into
 # What `RunFolder.set_aside` does when a run gets a longer budget: it moves the results, and copies what stays valid.
 MOVED = (*RESULT_FILES, "loss.png", "report.html", "export", "glue.json", "glue")
 COPIED = (*START_FILES, "metrics.jsonl")

@@ -1,6 +1,7 @@
 """Parts of receipt.json that are computed from other figures: the rules of Cramming, the table of time, MFU."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,11 @@ DOWNSTREAM = {
     "rte",
     "wnli",
 }
+# Figures at the top level of a receipt that `summarize` takes.
+SUMMARIZED = (
+    *("updates", "positions", "predicted_tokens", "repeated_rows", "tokens_per_second", "mfu"),
+    *("device", "precision", "seed", "commit", "failed"),
+)
 MFU_FORMULA = (
     "sum over training passes of their flops_per_position * positions / seconds of updates / peak FLOP/s of the device"
 )
@@ -184,6 +190,16 @@ def tabulate_time(seconds: dict[str, float | None]) -> dict[str, dict[str, float
         kind: {name: None if value is None else round(value, 3) for name, value in accounts.items()}
         for kind, accounts in (("charged", charged), ("not_charged", not_charged))
     }
+
+
+def summarize(receipt: Mapping[str, Any]) -> dict[str, float | str | bool]:
+    """Choose the figures of a receipt that stand for a run in a list of many, named as `receipt/held_out/accuracy`."""
+    chosen = {name: receipt[name] for name in SUMMARIZED}
+    for group in ("held_out", "model"):
+        chosen |= {f"{group}/{name}": value for name, value in receipt[group].items()}
+    chosen["charged_seconds"] = sum(receipt["time"]["charged"].values())
+    chosen["rules_kept"] = all(rule["passed"] for rule in receipt["rules"])
+    return {f"receipt/{name}": value for name, value in chosen.items() if isinstance(value, bool | int | float | str)}
 
 
 def compute_mfu(flops: float, seconds: float, peak: float | None) -> float | None:

@@ -142,6 +142,8 @@ def write_record(session: Session, kind: str, figures: dict[str, Any]) -> dict[s
         "charged_seconds": clock.charged(),
     }
     session.metrics.write(record)
+    with clock.account("saving"):
+        session.metrics.track(record)
     return record
 
 

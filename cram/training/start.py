@@ -106,7 +106,7 @@ def train_run(
             parts=parts,
             config=loop_config(config),
             clock=clock,
-            metrics=Metrics(folder.path, checkpoint.state["metrics"] if checkpoint else None),
+            metrics=_open_metrics(config, folder, checkpoint, extension),
             checkpoints=checkpoints,
             show=bar.show,
             stop_requested=lambda: stop.asked,
@@ -128,6 +128,14 @@ def train_run(
             if not checkpoint or extension:
                 _report_data(session, config, shards)
             return Trained(session, train(session))
+
+
+def _open_metrics(
+    config: Config, folder: RunFolder, checkpoint: Checkpoint | None, extension: ExtensionPlan | None
+) -> Metrics:
+    """Open the metrics, cut back to the checkpoint."""
+    saved = checkpoint.state["metrics"] if checkpoint else None
+    return Metrics(folder.path, saved, config.track, restart=bool(extension and extension.discarded_updates))
 
 
 def _charge_crash(clock: Clock, folder: RunFolder, extension: ExtensionPlan | None) -> float:

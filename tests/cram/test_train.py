@@ -27,6 +27,7 @@ from cram.run.metrics import read_metrics
 from cram.run.receipt import BUDGET_RULE
 from cram.train import main
 from cram.training.noise_scale import EVERY
+from tests.cram.run.tensorboard_files import check_agreement
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "cram.train"]
@@ -223,6 +224,7 @@ def test_killed_runs_resume_to_the_same_bytes(tiny_words: list[str], tmp_path: P
     records[1].remove(resumed_at)
     figures = [[tuple(record.get(name) for name in names) for record in of_run] for of_run in records]
     assert figures[0] == figures[1]
+    check_agreement(killed)
     noise = [read_json(folder / "receipt.json")["noise_scale"] for folder in (straight, killed)]
     assert noise[0] == noise[1]
 

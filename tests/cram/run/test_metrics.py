@@ -11,6 +11,7 @@ import pytest
 
 from cram.errors import CramError
 from cram.run.metrics import Metrics, read_metrics
+from tests.cram.run.tensorboard_files import check_agreement, load_events, read_tensorboard
 
 
 def record(step: int, part: int = 1) -> dict[str, Any]:
@@ -18,18 +19,7 @@ def record(step: int, part: int = 1) -> dict[str, Any]:
     return {"kind": "train", "step": step, "time": 1000.0 + step, "loss": 10.0 * part + step}
 
 
-def read_tensorboard(run: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """Step, time and value of every scalar in the TensorBoard files, by tag."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run / "tensorboard")).Reload()
-    return {
-        tag: [(event.step, event.wall_time, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-
-
-def test_a_record_is_in_the_file_at_once_and_in_tensorboard_after_close(tmp_path: Path) -> None:
+def test_a_record_is_in_both_files_at_once(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     metrics.write(record(1))
     metrics.write(
@@ -37,7 +27,6 @@ def test_a_record_is_in_the_file_at_once_and_in_tensorboard_after_close(tmp_path
     )
     assert [line["kind"] for line in read_metrics(tmp_path / "metrics.jsonl")] == ["train", "held_out"]
     assert metrics.lines == 2
-    metrics.close()
     assert read_tensorboard(tmp_path) == {"train/loss": [(1, 1001.0, 11.0)], "held_out/nats_per_token": [(1, 5.0, 2.5)]}
 
 
@@ -61,6 +50,60 @@ def test_a_resumed_run_continues_without_gaps_and_repeats(tmp_path: Path) -> Non
     assert read_tensorboard(tmp_path) == {
         "train/loss": [(line["step"], line["time"], line["loss"]) for line in expected]
     }
+
+
+def test_both_files_agree_digit_by_digit_whatever_becomes_of_the_run(tmp_path: Path) -> None:
+    def write(metrics: Metrics, steps: range) -> None:
+        for step in steps:
+            numbers = {"positions": 2**24 * 3 + step, "lr": {"matrices": 0.1 / 3, "gains": 1e-3 * step}, "text": "x"}
+            metrics.write(record(step) | numbers | {"mfu": None})
+
+    killed = Metrics(tmp_path)
+    write(killed, range(1, 5))
+    state = killed.state()
+    write(killed, range(5, 9))
+    check_agreement(tmp_path)  # a kill needs no more than this: nothing is closed
+    resumed = Metrics(tmp_path, state)
+    check_agreement(tmp_path)
+    resumed.write({"kind": "fault", "event": "rollback", "step": 4, "time": 3.0, "to_step": 0, "lr_factor": 0.5})
+    write(resumed, range(5, 7))  # steps go on after a rollback
+    check_agreement(tmp_path)
+    extended = Metrics(tmp_path, state)
+    write(extended, range(5, 30))
+    extended.close()
+    check_agreement(tmp_path)
+    scalars = read_tensorboard(tmp_path)
+    assert set(scalars) == {"train/loss", "train/positions_millions", "train/lr/matrices", "train/lr/gains"}
+    assert [step for step, _, _ in scalars["train/loss"]] == list(range(1, 30))
+    assert scalars["train/positions_millions"][0][2] == pytest.approx(50.331649, rel=1e-7)
+    assert [path.stat().st_size > 0 for path in sorted((tmp_path / "tensorboard").iterdir())] == [False, True]
+
+
+def test_a_tensorboard_that_looks_on_forgets_what_is_made_again(tmp_path: Path) -> None:
+    killed = Metrics(tmp_path)
+    killed.write(record(1))
+    state = killed.state()
+    killed.write(record(2))
+    events = load_events(tmp_path)
+    resumed = Metrics(tmp_path, state)
+    resumed.write(record(2, part=2))
+    resumed.close()
+    values = [(event.step, event.value) for event in events.Reload().Scalars("train/loss")]
+    assert values == [(1, 11.0), (2, 22.0)]
+
+
+def test_tensorboard_shows_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("seed: 3\nmodel:\n  kind: <b>\n  tied: true\n  heads: null\n")
+    Metrics(tmp_path).close()
+    events = load_events(tmp_path)
+    (text,) = events.Tensors("recipe/text_summary")
+    assert text.tensor_proto.string_val[0].decode().splitlines()[1:3] == ["    model:", "      kind: <b>"]
+    from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
+
+    metadata = events.SummaryMetadata(SESSION_START_INFO_TAG)
+    keys = parse_session_start_info_plugin_data(metadata.plugin_data.content).hparams
+    assert (keys["seed"].number_value, keys["model.kind"].string_value) == (3.0, "<b>")
+    assert (keys["model.tied"].bool_value, keys["model.heads"].string_value) == (True, "None")
 
 
 @pytest.mark.parametrize("edit", ["a number", "a bit", "cut short", "a line less"])

@@ -24,6 +24,7 @@ from cram.run.checkpoint import Checkpoints
 from cram.run.history import describe_changes
 from cram.run.metrics import read_metrics
 from cram.training.extension import stepped_back
+from tests.cram.run.tensorboard_files import check_agreement
 from tests.cram.training.short_runs import STEADY, stop_at, with_run
 
 
@@ -83,6 +84,7 @@ def test_a_finished_run_goes_on_from_before_its_decay_to_the_weights_of_the_long
     assert receipt["updates"] == 24 and receipt["budget"]["progress"] == 1.0
     steps = [record["step"] for record in read_metrics(finished / "metrics.jsonl") if record["kind"] == "train"]
     assert steps == [5, 10, 15, 20, 24]
+    check_agreement(finished)
     kept = finished / "budget-12steps"
     assert weights(kept) == first
     assert read_json(kept / "receipt.json")["updates"] == 12

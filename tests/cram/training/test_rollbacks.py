@@ -13,6 +13,7 @@ from cram.run.metrics import read_metrics
 from cram.training.loop import save, train, update
 from cram.training.loss_scale import LossScale
 from cram.training.session import Session, resume
+from tests.cram.run.tensorboard_files import check_agreement
 from tests.cram.training.fake_session import FakeBatch, FakeObjective, make_session
 
 
@@ -66,6 +67,7 @@ def test_a_run_of_them_returns_to_the_checkpoint_with_a_lower_learning_rate(
     assert multipliers[6:8] == pytest.approx([0.3, 0.5 * 0.2])
     faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
     assert [(line["event"], line["step"], line["to_step"]) for line in faults] == [("rollback", 7, 0)]
+    check_agreement(tmp_path)
 
 
 def test_no_checkpoint_is_written_amid_a_row_of_faults(tmp_path: Path) -> None:
