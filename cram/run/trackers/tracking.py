@@ -22,7 +22,9 @@ def check_tracker(kind: str | None) -> None:
         CramError: where it is not.
     """
     if kind is not None and importlib.util.find_spec(kind) is None:
-        raise CramError(f"track={kind} needs the package {kind}. Install it with pip install -e '.[track]'.")
+        raise CramError(
+            f"track={kind} needs the package {kind}. Install it with pip install -e '.[track]', or leave track= out."
+        )
 
 
 class Tracking:
