@@ -123,14 +123,19 @@ def _draw_ranks(shards: ShardData, axes: Any) -> None:
 
 
 def _quote(named: TokenCount) -> str:
-    return f"“{shorten(printable(named.token), LONGEST_NAME)}”"
+    return f"“{shorten(show_token(named.token), LONGEST_NAME)}”"
+
+
+def show_token(token: str) -> str:
+    """A token with a sign for each space, of which a browser shows one at most."""
+    return printable(token.replace(" ", "␣"))
 
 
 def _token_table(tokens: Sequence[TokenCount], shards: ShardData) -> Table:
     rows = [
         [
             Cell(f"{one.rank:,}", one.rank),
-            Cell(printable(one.token)),
+            Cell(show_token(one.token)),
             Cell(f"{one.count:,}", one.count),
             Cell(f"{100 * one.count / max(1, shards.tokens):.3g}%", one.count),
         ]

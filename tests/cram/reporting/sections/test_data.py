@@ -165,6 +165,10 @@ def test_lines_stay_and_invisible_characters_are_escaped() -> None:
     assert show_text("one\ntwo\u202e \x07é日") == "one\ntwo\\u202e \\x07é日"
 
 
+def test_the_spaces_of_a_token_can_be_counted() -> None:
+    assert tokens.show_token("  a\n") == "␣␣a\\n"
+
+
 @pytest.mark.parametrize(
     ("dropped", "said"),
     [
