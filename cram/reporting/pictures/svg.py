@@ -1,6 +1,7 @@
 """Matplotlib figures as SVG that stands inside a page: text stays text, and colours follow the page."""
 
 import re
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -54,7 +55,9 @@ def draw_svg(
     own = {"axes.prop_cycle": cycler(color=list(SERIES)), "svg.hashsalt": name}
     settings: Any = SETTINGS | own  # matplotlib asks for a mapping of its own key type
     text = StringIO()
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Text stays text: the reader's fonts draw what matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", **arguments)
         draw(figure, axes)
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

@@ -1,4 +1,5 @@
 import re
+import warnings
 from typing import Any
 
 from cram.reporting.pictures.palette import INK, SERIES
@@ -23,6 +24,13 @@ def test_text_stays_text_in_the_font_of_the_page() -> None:
     svg = draw_svg("one", draw)
     assert "a &lt;curve&gt; &amp; more" in svg
     assert "font-family" not in svg
+
+
+def test_letters_that_the_drawing_font_lacks_are_text_too() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = draw_svg("one", lambda _, axes: axes.set_title("\u4e2d\u6587 \U0001f600"))
+    assert "\u4e2d\u6587 \U0001f600" in svg
 
 
 def test_colours_are_variables_of_the_page() -> None:
