@@ -78,7 +78,9 @@ def plot_fits(
     figure, all_axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4.8), layout="constrained")
     for axes, panel in zip(all_axes, panels, strict=True):
         panel.draw(axes)
-    figure.suptitle(f"{kind.model}, {kind.objective}, {kind.text}, vocabulary of {kind.vocab_size:,}")
+    # A source may hold $, which would begin a formula.
+    title = f"{kind.model}, {kind.objective}, {kind.text}, vocabulary of {kind.vocab_size:,}"
+    figure.suptitle(title, parse_math=False)
     picture = BytesIO()
     figure.savefig(picture, dpi=110, format="png")
     pyplot.close(figure)

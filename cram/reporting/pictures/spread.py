@@ -54,7 +54,7 @@ def draw_spread(name: str, groups: Sequence[Spread], x_label: str, reference: fl
             axes.plot(group.values, [place] * len(group.values), "o", color=color, markersize=5, alpha=0.8)
             if len(group.values) > 1:
                 axes.plot([group.mean], [place], "|", color=INK, markersize=12, markeredgewidth=1.8)
-        axes.set_yticks(range(len(groups)), [_shorten(group.label) for group in groups])
+        axes.set_yticks(range(len(groups)), [_shorten(group.label) for group in groups], parse_math=False)
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.margins(x=0.06)
         axes.set_xlabel(x_label)
@@ -64,6 +64,4 @@ def draw_spread(name: str, groups: Sequence[Spread], x_label: str, reference: fl
 
 
 def _shorten(label: str) -> str:
-    """A label without the signs by which matplotlib would know a formula, and not too long."""
-    plain = label.replace("$", r"\$")
-    return plain if len(label) <= LONGEST_LABEL else plain[: LONGEST_LABEL - 1] + "…"
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"

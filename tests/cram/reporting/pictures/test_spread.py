@@ -7,9 +7,9 @@ from cram.reporting.pictures.spread import LONGEST_LABEL, Spread, draw_spread
 
 
 def test_groups_have_their_labels_and_colours() -> None:
-    groups = [Spread("one", [4.0, 4.2, 4.1], 0), Spread("a <b> & $x$", [5.0], 2)]
+    groups = [Spread("one", [4.0, 4.2, 4.1], 0), Spread("a <b> & $x$ \\$", [5.0], 2)]
     svg = draw_spread("name", groups, "nats", reference=4.1)
-    assert ">one</text>" in svg and "a &lt;b&gt; &amp; $x$</text>" in svg and ">nats</text>" in svg
+    assert ">one</text>" in svg and "a &lt;b&gt; &amp; $x$ \\$</text>" in svg and ">nats</text>" in svg
     for color in (0, 2):
         assert f"var({VARIABLES[series_color(color)]})" in svg
     assert draw_spread("name", groups, "nats", reference=4.1) == svg
