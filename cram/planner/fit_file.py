@@ -1,6 +1,7 @@
 """The file of fits, fit.json: all fits to the runs of each kind, with the runs, so that they can be drawn from it."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,7 +140,7 @@ def _number(value: Any) -> float:
     """A number of JSON; null stands for one that is not finite."""
     if value is None:
         return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
         raise TypeError(value)
     return value
 

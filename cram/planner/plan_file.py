@@ -1,6 +1,7 @@
 """The file of a plan beside its recipe: FILE.json of FILE.yaml, with all candidates and what the choice rests on."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,8 +76,11 @@ def read_plan_file(path: Path) -> WrittenPlan:
         candidates = tuple(_to_candidate(candidate) for candidate in content["candidates"])
         if not 0 <= content["chosen"] < len(candidates):
             raise ValueError(content["chosen"])
+        chosen, by_law = candidates[content["chosen"]], bool(content["by_law"])
+        if chosen.updates < 1 or (by_law and chosen.relative_loss is None):
+            raise ValueError(chosen)
         return WrittenPlan(
-            plan=Plan(candidates[content["chosen"]], candidates, bool(content["by_law"])),
+            plan=Plan(chosen, candidates, by_law),
             budget=str(content["budget"]),
             device=str(content["device"]),
             pace=str(content["pace"]),
@@ -93,9 +97,9 @@ def read_plan_file(path: Path) -> WrittenPlan:
 def _to_candidate(content: Mapping[str, Any]) -> Candidate:
     shape, size, seconds = content["shape"], content["size"], content["seconds"]
     return Candidate(
-        shape=Shape(**{name: _number(value) for name, value in shape.items()}),
-        size=Size(**{name: _number(value) for name, value in size.items()}),
-        seconds=math.inf if seconds is None else _number(seconds),
+        shape=Shape(**{name: _positive(value) for name, value in shape.items()}),
+        size=Size(**{name: _positive(value) for name, value in size.items()}),
+        seconds=math.inf if seconds is None else _positive(seconds),
         measured=bool(content["measured"]),
         needed=_number(content["needed"]),
         tokens=_number(content["tokens"]),
@@ -104,9 +108,15 @@ def _to_candidate(content: Mapping[str, Any]) -> Candidate:
 
 
 def _number(value: Any) -> Any:
-    """A positive number, or zero, of JSON."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    """A number of JSON that is finite and not negative."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise TypeError(value)
+    return value
+
+
+def _positive(value: Any) -> Any:
+    if not _number(value):
+        raise ValueError(value)
     return value
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from cram.errors import CramError
 from cram.planner.fit_file import KindFits
 from cram.planner.fit_plot import list_panels
 from cram.planner.fit_report import describe_fits, list_constants
@@ -24,7 +25,20 @@ def scaling_sections(fits: Sequence[KindFits], repeated_data: RepeatedData | Non
     Args:
         fits: of each kind of runs.
         repeated_data: what runs on repeated data say; None without such runs.
+
+    Raises:
+        CramError: a number is impossible, so that nothing can be drawn of it.
     """
+    try:
+        return _make_sections(fits, repeated_data)
+    except (ArithmeticError, ValueError) as error:
+        raise CramError(
+            f"fit.json or one_epoch.json: damaged, it holds an impossible number ({error}). Make both again with "
+            "python -m cram.plan fit=DIR."
+        ) from None
+
+
+def _make_sections(fits: Sequence[KindFits], repeated_data: RepeatedData | None) -> list[Section]:
     sections = []
     for number, kind_fits in enumerate(fits):
         kind = kind_fits.kind

@@ -40,6 +40,11 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         lambda content: content["candidates"][0].update(tokens="many"),
         lambda content: content["candidates"][0]["shape"].update(layers=-1),
         lambda content: content["candidates"][0]["shape"].pop("width"),
+        lambda content: content["candidates"][0]["size"].update(parameters=0),
+        lambda content: content["candidates"][0].update(seconds=0.0),
+        lambda content: content["candidates"][content["chosen"]].update(tokens=0),
+        lambda content: content.update(by_law=True),
+        lambda content: content.update(unigram=10**400),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[dict[str, Any]], None]) -> None:

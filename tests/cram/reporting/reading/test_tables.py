@@ -141,6 +141,7 @@ def test_a_folder_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
         lambda content: content["arms"][0]["nats"].update(all=["low", "high"]),
         lambda content: content["arms"][0].update(seeds=[0]),
         lambda content: content["arms"][0].update(over_baseline=True),
+        lambda content: content["arms"][0].update(over_baseline=10**400),
         lambda content: content["runs"][0].update(seed=None),
         lambda content: content["runs"].append(3),
     ],

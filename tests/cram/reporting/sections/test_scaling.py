@@ -64,6 +64,12 @@ def test_runs_that_allow_no_fit_have_the_reasons_alone() -> None:
     assert pictures(blocks) == [] and list(tables(blocks)) == ["How far the fits hold"]
 
 
+def test_impossible_numbers_are_refused() -> None:
+    fits = made_fits()
+    with pytest.raises(CramError, match=r"fit\.json or one_epoch\.json: damaged, it holds an impossible number"):
+        scaling_sections([replace(fits, runs=[replace(fits.runs[0], parameters=0.0)])], None)
+
+
 def test_one_epoch_is_compared_with_several() -> None:
     runs = [
         epoch_run(curve(0.1)),
