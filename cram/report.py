@@ -1,5 +1,6 @@
 """`python -m cram.report run=DIR`: one page that shows runs, tables of arms, data, GLUE results or plans."""
 
+import gc
 import time
 
 from cram.command import run_door
@@ -31,4 +32,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # searching the records of a long run for cycles takes a fifth of the time, and the process is short
     run_door(main, ReportConfig, ABOUT, repeated=("run",))
