@@ -178,8 +178,13 @@ def make_page(parts: Sequence[Part], path: Path) -> Page:
         for section in part.sections
     ]
     data = {name: value for part in parts for name, value in part.data.items()}
-    title = ", ".join(part.title for part in parts)
-    return Page(title=title, sections=_name_apart(sections), written=time.time(), data=data)
+    return Page(
+        title=", ".join(part.title for part in parts),
+        subtitle="; ".join(part.subtitle for part in parts if part.subtitle),
+        sections=_name_apart(sections),
+        written=time.time(),
+        data=data,
+    )
 
 
 def write_page(page: Page, path: Path) -> None:

@@ -17,10 +17,11 @@ class Part:
 
     Attributes:
         kind: what the subject is, in a word, for a page that shows several.
-        title: of the subject, such as `run bert_demo`.
+        title: of the subject, such as `Run bert_demo`.
         sections: in order.
         links_from: the folder that links of the sections start from.
         data: for machines, JSON values by name.
+        subtitle: what else tells subjects of a kind apart; empty for nothing.
     """
 
     kind: str
@@ -28,11 +29,13 @@ class Part:
     sections: Sequence[Section]
     links_from: Path = Path()
     data: dict[str, Any] = field(default_factory=dict)
+    subtitle: str = ""
 
 
 def run_part(run: RunData) -> Part:
     """What a page shows of one run."""
-    return Part("Run", f"run {run.name}", run_sections(run), run.folder, {run.name: run_document(run)})
+    told = f"{f'recipe {run.config.recipe}' if run.config.recipe else 'no recipe'}, {run.status}"
+    return Part("Run", f"Run {run.name}", run_sections(run), run.folder, {run.name: run_document(run)}, told)
 
 
 # The parts of a page that shows no such subject are not imported, so that it is there sooner.
@@ -42,7 +45,7 @@ def comparison_part(runs: Sequence[RunData]) -> Part:
 
     names = tell_apart([run.folder for run in runs])
     data = {name: run_document(run) for name, run in zip(names, runs, strict=True)}
-    return Part("Runs", f"{len(runs)} runs: {', '.join(names)}", comparison_sections(runs), Path(), data)
+    return Part("Runs", f"{len(runs)} runs compared", comparison_sections(runs), Path(), data, ", ".join(names))
 
 
 def table_part(folder: Path) -> Part:
@@ -51,7 +54,7 @@ def table_part(folder: Path) -> Part:
     from cram.reporting.sections.table import table_sections
 
     table = read_table(folder)
-    return Part("Table", f"table {table.name}", table_sections(table), folder)
+    return Part("Table", f"Table {table.name}", table_sections(table), folder)
 
 
 def data_part(folder: Path) -> Part:
@@ -60,7 +63,7 @@ def data_part(folder: Path) -> Part:
     from cram.reporting.sections.data import data_sections
 
     shards = read_shards(folder)
-    return Part("Data", f"data {shards.name}", data_sections(shards), folder)
+    return Part("Data", f"Shards {shards.name}", data_sections(shards), folder)
 
 
 def plan_part(path: Path) -> Part:
@@ -69,7 +72,7 @@ def plan_part(path: Path) -> Part:
     from cram.reporting.sections.plan import plan_sections
 
     plan = read_plan(path)
-    return Part("Plan", f"plan {plan.name}", plan_sections(plan), path.parent)
+    return Part("Plan", f"Plan {plan.path.name}", plan_sections(plan), path.parent)
 
 
 def glue_part(folder: Path) -> Part:

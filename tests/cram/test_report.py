@@ -54,7 +54,7 @@ def test_the_page_of_a_run_is_in_its_folder_and_its_size_is_told(
     run = make_run("one")
     assert door("run=one") == 0
     page = run / "report.html"
-    assert "<title>run one" in page.read_text()
+    assert "<title>Run one" in page.read_text()
     said = capsys.readouterr().out.split()
     assert (said[0], said[2:4], said[5]) == ("one/report.html:", ["kB", "in"], "s")
     assert not list(run.glob(".*.partial"))
@@ -71,12 +71,12 @@ def test_a_page_is_written_again_and_where_the_words_say(
 @pytest.mark.parametrize(
     ("words", "page", "title"),
     [
-        (["run=one", "run=two"], "report.html", "2 runs: one, two"),
-        (["table=."], "report.html", "table "),
-        (["plan=plan.yaml"], "report.html", "plan plan"),
-        (["run=one", "plan=plan.yaml"], "report.html", "run one, plan plan"),
-        (["run=one", "plan=plan.yaml", "to=deep/page.HTML"], "deep/page.HTML", "run one, plan plan"),
-        (["run=two/"], "two/report.html", "run two"),
+        (["run=one", "run=two"], "report.html", "2 runs compared</title>"),
+        (["table=."], "report.html", "Table "),
+        (["plan=plan.yaml"], "report.html", "Plan plan.yaml"),
+        (["run=one", "plan=plan.yaml"], "report.html", "Run one, Plan plan.yaml"),
+        (["run=one", "plan=plan.yaml", "to=deep/page.HTML"], "deep/page.HTML", "Run one, Plan plan.yaml"),
+        (["run=two/"], "two/report.html", "Run two"),
     ],
 )
 def test_every_subject_has_a_page(
