@@ -157,7 +157,9 @@ def duplicate_section(shards: ShardData) -> Section:
         order = ", the least similar ones" if shown[0].similarity < max(pair.similarity for pair in pairs) else ""
         title = f"{printable(reason)}: {count(len(shown), 'pair')} of {documents.get(reason, len(pairs)):,}{order}"
         blocks.append(Fold(title, [_pair(pair) for pair in shown]))
-    return Section("data-duplicates", f"{count(total, 'document')} repeat others", blocks)
+    return Section(
+        "data-duplicates", "1 document repeats another" if total == 1 else f"{total:,} documents repeat others", blocks
+    )
 
 
 def _pair(pair: DuplicatePair) -> Passage:

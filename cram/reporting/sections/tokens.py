@@ -29,9 +29,10 @@ from cram.reporting.sections.documents import shorten
 from cram.reporting.sections.formats import count, format_share
 
 LONGEST_NAME = 20  # characters of a token in the plot
-ROWS_OPENED = 2  # the others are opened by the reader
-DOCUMENTS_SHOWN = 30  # of a row
-LONGEST_BODY = 2000  # characters of a document of a row
+ROWS_OPENED = 2  # the others are opened by the reader, and long ones too
+LONG_ROW = 1024  # tokens
+DOCUMENTS_SHOWN = 12  # of a row
+LONGEST_BODY = 1200  # characters of a document of a row
 
 
 def length_section(shards: ShardData) -> Section:
@@ -62,7 +63,7 @@ def length_section(shards: ShardData) -> Section:
         figure.legend(loc="outside lower center", ncols=3)
 
     picture = Picture("How long the documents are, over a logarithmic axis", _draw("lengths", draw), description)
-    return Section("data-lengths", title, [picture, Text(f"{lengths.fitting:.0%} of them fit into a row.")])
+    return Section("data-lengths", title, [picture, Text(f"{lengths.fitting:.2%} of them fit into a row.")])
 
 
 def token_section(shards: ShardData) -> Section:
@@ -186,7 +187,10 @@ def row_section(shards: ShardData) -> Section:
         Column("origin"),
     ]
     table = Table(columns, rows, "The way of packing, and the other one", sortable=False)
-    folds = [_show_row(row, opened=number < ROWS_OPENED) for number, row in enumerate(shards.text_rows)]
+    folds = [
+        _show_row(row, opened=number < ROWS_OPENED and shards.seq_len < LONG_ROW)
+        for number, row in enumerate(shards.text_rows)
+    ]
     return Section("data-rows", f"{done.fill:.3%} of the positions of rows are filled", [table, *folds])
 
 
