@@ -39,7 +39,7 @@ def draw_svg(
     Args:
         name: unique on its page; it makes the ids inside of the SVG unique, and the same each time.
         draw: takes the figure and its axes, and draws.
-        width: inches; 7.2 fills a column of the page.
+        width: inches; 7.2 are 690 of the 960 pixels of a section, and 4 fit half of it.
         height: inches.
         arguments: for `pyplot.subplots`.
 

@@ -146,7 +146,17 @@ function drawMarks(plot, marks, axis) {
   context.restore();
 }
 
-// Horizontal lines with labels at the right.
+// How many points of all curves lie in a box of the canvas.
+function countPoints(plot, left, top, width, height) {
+  const inside = (pixel, start, size) => pixel >= start && pixel <= start + size;
+  const near = plot.data[0].flatMap((x, i) => (inside(plot.valToPos(x, "x", true), left, width) ? [i] : []));
+  return plot.data
+    .slice(1)
+    .flatMap((ys) => near.filter((i) => Number.isFinite(ys[i]) && inside(plot.valToPos(ys[i], "y", true), top, height)))
+    .length;
+}
+
+// Horizontal lines with labels, at the end where they hide fewer points.
 function drawLevels(plot, levels) {
   const { ctx: context } = plot;
   const { left, top, width, height } = plot.bbox;
@@ -156,15 +166,11 @@ function drawLevels(plot, levels) {
     if (!(at >= top && at <= top + height)) continue;
     drawLine(context, left, at, left + width, at, colorOf("muted"), [6, 4]);
     const text = /\d$/.test(label) ? label : `${label} ${formatNumber(y)}`;
-    const above = at - onCanvas(17) > top;
     const size = context.measureText(text).width;
-    drawLabel(
-      context,
-      text,
-      left + width - size - onCanvas(4),
-      above ? at - onCanvas(17) : at + onCanvas(2),
-      colorOf("muted"),
-    );
+    const row = at - onCanvas(17) > top ? at - onCanvas(17) : at + onCanvas(2);
+    const ends = [left + width - size - onCanvas(4), left + onCanvas(4)];
+    const [right, other] = ends.map((end) => countPoints(plot, end, row, size, onCanvas(15)));
+    drawLabel(context, text, ends[right > other ? 1 : 0], row, colorOf("muted"));
   }
   context.restore();
 }
