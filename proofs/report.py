@@ -135,7 +135,8 @@ def _vary(record: dict[str, Any], number: int, lines: int, source: random.Random
         "progress": number / lines,
     }
     losses = {name: loss * source.uniform(0.95, 1.05) for name in ("loss", "nats_per_token") if name in record}
-    return noisy(record) | {name: value for name, value in places.items() if name in record} | losses
+    varied = {name: noisy(value) for name, value in record.items()}
+    return varied | {name: value for name, value in places.items() if name in record} | losses
 
 
 def write_page(words: list[str], path: Path) -> float:
