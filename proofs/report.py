@@ -181,7 +181,11 @@ def _try_controls(tab: Tab) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Make the pages, look at them, and print the table."""
+    """Make the pages, look at them, and print the table.
+
+    Raises:
+        CramError: Chromium is not installed.
+    """
     config = read_words(ReportProofConfig, words)
     program = find_chromium()
     if program is None:
