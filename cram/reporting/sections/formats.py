@@ -1,5 +1,6 @@
 """Numbers of sections as text: sensible digits, with their units, and a dash for what is missing."""
 
+import sys
 from typing import Any, TypeGuard
 
 from cram.terminal.progress import format_duration
@@ -8,8 +9,8 @@ ABSENT = "–"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value of a JSON file is a number. JSON has null where one was not finite."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value of a JSON file is a finite number. JSON has null where one was not finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def format_fixed(value: Any, digits: int = 3) -> str:

@@ -45,12 +45,13 @@ def _status(run: RunData) -> list[Block]:
         return [Text(f"This run has no usable model: {run.figure('failed')}", "bad")]
     if run.receipt is not None:
         return []
-    progress = format_share(run.last("train").get("progress"))
+    progress = run.last("train").get("progress")
+    done = f"{format_share(progress)} of its schedule is done" if is_number(progress) else "no update has been logged"
     missing = "The final loss, the rules, the export and its examples come when the run ends."
     if run.status == "running":
-        return [Text(f"The run goes on: {progress} of its schedule is done. {missing}", "note")]
+        return [Text(f"The run goes on: {done}. {missing}", "note")]
     return [
-        Text(f"The run is not finished: {progress} of its schedule is done. The same command continues it.", "warning"),
+        Text(f"The run is not finished: {done}. The same command continues it.", "warning"),
         Text(missing, "note"),
     ]
 

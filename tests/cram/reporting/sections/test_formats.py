@@ -34,6 +34,7 @@ from cram.reporting.sections.formats import (
         (format_flops(1.963e12), "1.96 TFLOP"),
         (format_large(2_494_464), "2.49 M"),
         (format_large(9_999), "9,999"),
+        (format_whole(10**400), "–"),
     ],
 )
 def test_numbers(text: str, expected: str) -> None:

@@ -82,7 +82,9 @@ def test_a_run_that_is_not_finished_shows_its_last_records(tmp_path: Path) -> No
 
 
 def test_a_run_that_has_only_begun(tmp_path: Path) -> None:
-    found = figures(read_run(write_run(tmp_path / "a", records=[], finished=False)))
+    run = read_run(write_run(tmp_path / "a", records=[], finished=False))
+    assert "The run is not finished: no update has been logged." in str(texts(run))
+    found = figures(run)
     assert found["training loss"].detail == "no held-out text was scored yet"
 
 
