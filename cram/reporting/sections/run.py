@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from cram.reporting.page.blocks import Block, Chart, Facts, Links, Passage, Piece, Section, Side, Text
+from cram.reporting.reading.glue import has_results
 from cram.reporting.reading.runs import RunData
 from cram.reporting.sections.curves import CURVES, constant_values, training_curves
 from cram.reporting.sections.events import history_section
 from cram.reporting.sections.formats import format_large
-from cram.reporting.sections.glue import glue_blocks
 from cram.reporting.sections.headline import headline_section, origin_section
 from cram.reporting.sections.outcome import plan_section, rules_section, time_section
 from cram.reporting.sections.repeat import repeat_section
@@ -86,8 +86,11 @@ def examples_section(run: RunData) -> Section | None:
 
 def glue_section(run: RunData) -> Section | None:
     """The GLUE results with every seed; None where the model was not fine-tuned."""
-    blocks = glue_blocks(run.folder)
-    return Section("glue", "GLUE", blocks) if blocks else None
+    if not has_results(run.folder):
+        return None
+    from cram.reporting.sections.glue import glue_blocks  # a third of a second, which most pages do not need
+
+    return Section("glue", "GLUE", glue_blocks(run.folder))
 
 
 def files_section(run: RunData) -> Section:
