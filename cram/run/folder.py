@@ -29,7 +29,8 @@ from cram.run.checksums import (
 
 SUBFOLDERS = ("checkpoints", "export", "tensorboard", "wandb")  # folders that a run writes into
 # What `RunFolder.set_aside` does when a run gets a longer budget: it moves the results, and copies what stays valid.
-MOVED = (*RESULT_FILES, "loss.png", "report.html", "export", "glue.json", "glue")
+MOVED = (*RESULT_FILES, "loss.png", "export", "glue.json", "glue")
+PAGE = "report.html"  # moves with results, but is none itself: a run that is not finished may have one
 COPIED = (*START_FILES, "metrics.jsonl")
 
 
@@ -152,8 +153,9 @@ class RunFolder:
         if not (subfolder / CHECKSUMS).exists():
             shutil.copyfile(self.path / CHECKSUMS, subfolder / CHECKSUMS)
         unregister_results(self.path)
-        for name in results:
-            (self.path / name).rename(subfolder / name)
+        for name in (*results, PAGE):
+            if (self.path / name).exists():
+                (self.path / name).rename(subfolder / name)
         return subfolder
 
     def _check_recipe(self, config: Config) -> None:

@@ -208,11 +208,13 @@ def test_the_budget_of_a_run_is_read_from_its_receipt_or_newest_checkpoint(confi
 def test_nothing_is_set_aside_without_results(config: Config, shards: Path) -> None:
     begin(config, shards)
     folder = RunFolder(config)
+    (folder.path / "report.html").write_text("of a run that goes on")
     assert folder.set_aside(Budget("wall", 75.0)) is None
     (folder.path / "metrics.jsonl").touch()
     (folder.path / "glue.json").write_text("{}")
     assert folder.set_aside(Budget("wall", 75.0)) == folder.path / "budget-75s"
     assert not (folder.path / "glue.json").exists() and (folder.path / "recipe.yaml").exists()
+    assert (folder.path / "budget-75s" / "report.html").exists() and not (folder.path / "report.html").exists()
 
 
 @pytest.mark.parametrize("killed", [False, True])
