@@ -81,9 +81,9 @@ def _to_fits(content: Mapping[str, Any], folder: Path) -> KindFits:
         runs=[read_plain_run(run, kind, folder) for run in content["runs"]],
         laws=[_to_law(fit) for fit in content["laws"]],
         batches=[_to_batches(fit) for fit in content["batches"]],
-        curve=curve and PowerRegion(**curve | {"interval": _pair(curve["interval"])}),
-        loss_law=law and _with_intervals(parse_loss_law(law)),
-        left_out=left_out and _to_left_out(left_out),
+        curve=None if curve is None else PowerRegion(**curve | {"interval": _pair(curve["interval"])}),
+        loss_law=None if law is None else _with_intervals(parse_loss_law(law)),
+        left_out=None if left_out is None else _to_left_out(left_out),
         missing={name: CramError(str(reason)) for name, reason in content["missing"].items()},
     )
 
