@@ -1,8 +1,10 @@
 """Makes the page of what is asked for: folders and files -> sections -> one HTML file."""
 
+import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from cram.config.commands import ReportConfig
 from cram.errors import CramError
 from cram.files.atomic import write_atomic
 from cram.files.limits import report_disk_errors
+from cram.files.lock import lock_descriptor
 from cram.files.whole_folder import check_folder_path
 from cram.reporting.links import relocate
 from cram.reporting.page.blocks import Page, Section
@@ -18,6 +21,7 @@ from cram.reporting.parts import Part, comparison_part, data_part, glue_part, pl
 from cram.reporting.reading.runs import RunStatus, read_run
 
 REPORT = "report.html"  # in the folder of what it shows
+PATIENCE_SECONDS = 2.0  # for another process that writes a page into the same folder, which takes far less
 HEAD_BYTES = 4000  # of a page, by which it is known
 
 
@@ -194,8 +198,30 @@ def write_page(page: Page, path: Path) -> None:
         CramError: the file cannot be written.
     """
     text = render_page(page)
-    with report_disk_errors(path, "to"):
+    with report_disk_errors(path, "to"), _alone_in(path.parent):
         write_atomic(path, text.encode())
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Within the `with` block no other process writes a page into a folder; a run and the command may want to at once.
+
+    Raises:
+        CramError: another process has been at it for too long.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        patience_ends = time.monotonic() + PATIENCE_SECONDS
+        while not lock_descriptor(descriptor, folder):
+            if time.monotonic() > patience_ends:
+                raise CramError(
+                    f"{folder}: another process is writing a page there. Wait for it, or choose another to=."
+                )
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _name_apart(sections: Sequence[Section]) -> list[Section]:

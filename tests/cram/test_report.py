@@ -1,6 +1,7 @@
 """The door of reports: where the page goes, and what is said about words and folders that do not do."""
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cram.config.commands import ReportConfig
 from cram.config.config import Config
 from cram.config.recipe import format_config
 from cram.files.atomic import to_json
+from cram.files.lock import lock_descriptor
 from cram.report import ABOUT, main
 from tests.cram.reporting.written_runs import train_record, write_run
 
@@ -200,3 +202,20 @@ def test_a_page_for_which_there_is_no_room_leaves_the_one_before(
     assert capsys.readouterr().err.startswith(f"cram: {message}")
     assert page.read_bytes() == before
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_two_processes_do_not_write_a_page_at_once(
+    door: Callable[..., object],
+    plan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("cram.reporting.make.PATIENCE_SECONDS", 0.05)
+    other = os.open(tmp_path, os.O_RDONLY)
+    assert lock_descriptor(other, tmp_path)
+    assert door("plan=plan.yaml") == 2
+    assert capsys.readouterr().err.startswith("cram: .: another process is writing a page there.")
+    assert not (tmp_path / "report.html").exists()
+    os.close(other)
+    assert door("plan=plan.yaml") == 0
