@@ -28,7 +28,7 @@ OPTIONS = [
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 ]
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 _LEAST_DESCRIPTOR = 10  # so that the pipe's ends are not those that Chromium reads, 3 and 4
 
 

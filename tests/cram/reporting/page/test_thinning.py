@@ -1,6 +1,6 @@
 import math
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cram.reporting.page.thinning import thin
@@ -25,6 +25,7 @@ def test_ends_and_extremes_survive_in_order(y: list[float | None], most: int) ->
 
 
 @given(HEIGHTS, st.integers(5, 60))
+@example([1.0] * 50 + [None] + [2.0] * 50, 10)
 def test_a_gap_between_points_stays_a_gap(y: list[float | None], most: int) -> None:
     kept = thin(y, most)
     absent = [value is None or not math.isfinite(value) for value in y]
