@@ -22,14 +22,14 @@ class Event:
         text: what happened.
         tone: `bad` for a fault.
         place: on each axis.
-        marked: whether curves show it.
+        mark: what curves call it, in a word or two; empty for an event that they do not show.
     """
 
     update: float
     text: str
     tone: Tone
     place: dict[str, float]
-    marked: bool = True
+    mark: str = ""
 
 
 def list_events(run: RunData, places: Places) -> list[Event]:
@@ -46,17 +46,17 @@ def list_events(run: RunData, places: Places) -> list[Event]:
 
 def run_marks(run: RunData, places: Places) -> list[Mark]:
     """The events that the curves of a run show as vertical lines."""
-    return [Mark(event.text, event.place, event.tone) for event in list_events(run, places) if event.marked]
+    return [Mark(event.mark, event.place, event.tone) for event in list_events(run, places) if event.mark]
 
 
 def _begins(run: RunData, places: Places) -> list[Event]:
     """Where processes continued the run: by their records, which earlier versions did not write, or by the receipt."""
     extended = {extension["update"] for extension in run.told("extensions") or []}  # told by events of their own
     if records := run.of_kind(RESUMES):
-        events = [Event(record["step"], _resume(record), "note", places.of(record)) for record in records]
+        events = [Event(record["step"], _resume(record), "note", places.of(record), "resumed") for record in records]
     else:
         updates = [process["update"] for process in (run.told("processes") or [])[1:]]
-        events = [Event(update, "resumed", "note", places.at_update(update)) for update in updates]
+        events = [Event(update, "resumed", "note", places.at_update(update), "resumed") for update in updates]
     return [event for event in events if event.update not in extended]
 
 
@@ -67,7 +67,7 @@ def _resume(record: dict[str, Any]) -> str:
 
 def _extension(extension: dict[str, Any], places: Places) -> Event:
     text = describe_extension(extension)
-    return Event(extension["update"], text, "note", places.at_update(extension["update"]))
+    return Event(extension["update"], text, "note", places.at_update(extension["update"]), "extended")
 
 
 def _fault(record: dict[str, Any], places: Places) -> Event:
@@ -78,11 +78,11 @@ def _fault(record: dict[str, Any], places: Places) -> Event:
         "rollback": f"rollback to update {format_whole(record.get('to_step'))}, learning rate times {lr_factor}",
     }
     event = str(record.get("event"))
-    return Event(record["step"], texts.get(event, f"fault: {event}"), "bad", places.of(record))
+    return Event(record["step"], texts.get(event, f"fault: {event}"), "bad", places.of(record), event)
 
 
 def _phase(record: dict[str, Any], places: Places) -> Event:
-    return Event(record["step"], "phase: masks begin", "note", places.of(record))
+    return Event(record["step"], "phase: masks begin", "note", places.of(record), "masks begin")
 
 
 def _thread_choices(run: RunData, places: Places) -> list[Event]:
@@ -94,7 +94,7 @@ def _thread_choices(run: RunData, places: Places) -> list[Event]:
         measured = {count: pace for count, pace in paces.items() if is_number(pace)}
         told = ", ".join(f"{format_whole(pace)} with {count}" for count, pace in measured.items())
         text = f"{record.get('threads')} CPU threads chosen; tokens per second: {told}"
-        events.append(Event(record["step"], text, "plain", places.of(record), marked=False))
+        events.append(Event(record["step"], text, "plain", places.of(record)))
     return events
 
 

@@ -121,7 +121,8 @@ def _model_figures(run: RunData) -> list[Figure]:
         without = format_large(run.figure("model", "parameters_without_embedding"))
         figures.append(Figure("parameters", format_large(parameters), "", f"{without} without the embedding"))
     if is_number(flops):
-        figures.append(Figure("computed", format_flops(flops), "", "forward and backward passes"))
+        value, unit = format_flops(flops).split()
+        figures.append(Figure("computed", value, unit, "forward and backward passes"))
     return figures
 
 

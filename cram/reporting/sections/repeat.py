@@ -40,7 +40,7 @@ def _write_value(value: Any) -> str:
 
 def repeat_commands(run: RunData) -> list[Code]:
     """The commands that repeat a run in a folder of another name, quoted for a shell."""
-    own = f"run={run.folder}-again"
+    own = f"run={run.folder.parent / run.name}-again"
     short = [f"recipe={run.config.recipe}", *list_words(run.config), own]
     long = [f"recipe={run.folder / 'recipe.yaml'}", f"data.dir={run.config.data.dir}", own]
     commands = [Code(_write_command(long), "With the recipe in the folder of the run")]

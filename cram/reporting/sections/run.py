@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from cram.reporting.page.blocks import Block, Chart, Facts, Links, Passage, Piece, Section, Side, Text
+from cram.reporting.page.numbers import format_number
 from cram.reporting.reading.glue import has_results
 from cram.reporting.reading.runs import RunData
 from cram.reporting.sections.curves import CURVES, constant_values, training_curves
 from cram.reporting.sections.events import history_section
-from cram.reporting.sections.formats import format_large
 from cram.reporting.sections.headline import headline_section, origin_section
 from cram.reporting.sections.outcome import plan_section, rules_section, time_section
 from cram.reporting.sections.repeat import repeat_section
@@ -63,7 +63,7 @@ def curves_section(run: RunData) -> Section:
     large, small = charts[:1], charts[1:]
     pairs: list[Block] = [_pair(small[index : index + 2]) for index in range(0, len(small), 2)]
     facts = [
-        (curve.title, f"{format_large(curve.scale * value)} {curve.y_label}")
+        (curve.title, f"{format_number(curve.scale * value)} {curve.y_label}")
         for name, value in constant_values(run).items()
         for curve in (CURVES[name.split("/")[0]],)
     ]
