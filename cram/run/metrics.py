@@ -51,8 +51,7 @@ class Metrics:
         self._bytes, self._digest = len(data), hashlib.sha256(data)
         records = read_metrics(self.path)
         self.lines = len(records)
-        self._tensorboard = TensorBoard()
-        self._tensorboard.begin(TrackedRun(run, run.name), records)
+        self._tensorboard = TensorBoard(TrackedRun(run, run.name), records)
         self._tracking = Tracking(track)
         self._tracking.begin(run, records, written_step, restart or not saved)
 
@@ -88,7 +87,7 @@ class Metrics:
         """Flush and close the file and the TensorBoard files. The tracker stays open for the figures of the receipt."""
         self.flush()
         self._file.close()
-        self._tensorboard.end({})
+        self._tensorboard.close()
 
     def end_tracking(self, summary: Mapping[str, Any] | None = None) -> None:
         """End the tracker's work in this process.

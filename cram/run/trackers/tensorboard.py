@@ -7,7 +7,7 @@ a kill. The writer of torch would keep records back for minutes, and takes ten t
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ _VERSION = "brain.Event:2"  # the first event of every file; of an older version
 
 
 class TensorBoard:
-    """The tracker behind `tensorboard --logdir`. It is part of every run."""
+    """Writes the file that `tensorboard --logdir` reads. It is part of every run.
 
-    def begin(self, run: TrackedRun, records: Sequence[Record]) -> int | None:
-        """Replace the file by one with these records."""
+    Args:
+        run: the file is replaced by one with the recipe of this run, and
+        records: with the numbers that it has so far.
+    """
+
+    def __init__(self, run: TrackedRun, records: Sequence[Record]) -> None:
         # Imported here because readers of metrics do not need them.
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -43,15 +47,14 @@ class TensorBoard:
         for record in records:
             self._add_record(record)
         self._file.flush()
-        return None
 
     def write(self, record: Record) -> None:
         """Append the numbers of a record as one event."""
         self._add_record(record)
         self._file.flush()
 
-    def end(self, summary: Mapping[str, Any]) -> None:
-        """Close the file. The figures of the receipt are in the last record of the held-out text."""
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _add_record(self, record: Record) -> None:

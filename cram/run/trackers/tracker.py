@@ -5,7 +5,7 @@ under the name of its package, and that package in the extra `track` of pyprojec
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,15 +53,11 @@ class TrackedRun:
 class Tracker(Protocol):
     """Shows the numbers of a run. A method that fails raises any exception; the run goes on without the tracker."""
 
-    def begin(self, run: TrackedRun, records: Sequence[Record]) -> int | None:
-        """Begin to show a run, or continue to.
-
-        Args:
-            run: what is shown.
-            records: those that the run has so far, for a tracker that begins; none for one that continues.
+    def begin(self, run: TrackedRun) -> int | None:
+        """Begin to show a run, or continue to where the tracker knows its id.
 
         Returns:
-            The last step that the tracker has; None where it cannot tell.
+            The last step that the tracker has, -1 for none; None where it cannot tell.
         """
         ...
 

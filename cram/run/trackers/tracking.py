@@ -62,9 +62,11 @@ class Tracking:
             name = state["id"] if continues else uuid.uuid4().hex[:8]
             write_json(run / STATE, {"tracker": self._kind, "id": name, "sent_step": known})
             tracker: Tracker = TRACKERS[self._kind].load()()
-            told = tracker.begin(TrackedRun(run, name), [] if continues else records)
+            told = tracker.begin(TrackedRun(run, name))
             self._sent_step = known if told is None or not continues else told
             self._tracker = tracker
+        for record in records:
+            self.write(record)
 
     def write(self, record: Record) -> None:
         """Send a record, unless an earlier process has sent it."""

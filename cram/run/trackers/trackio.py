@@ -1,6 +1,6 @@
 """trackio, which keeps runs on this machine (`trackio show`), or in a Space of the Hub (`TRACKIO_SPACE_ID`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cram.run.trackers.tracker import PROJECT, Record, TrackedRun, name_numbers
@@ -9,7 +9,7 @@ from cram.run.trackers.tracker import PROJECT, Record, TrackedRun, name_numbers
 class Trackio:
     """The tracker of `track=trackio`."""
 
-    def begin(self, run: TrackedRun, records: Sequence[Record]) -> int | None:
+    def begin(self, run: TrackedRun) -> int | None:
         """Begin or continue the run. trackio finds a run by its name, which therefore contains the id."""
         import trackio
 
@@ -25,9 +25,7 @@ class Trackio:
             auto_log_cpu=False,
         )
         self._step = 0
-        for record in records:
-            self.write(record)
-        # What was written in the last half second before a kill is not in its store, so that this tells it best.
+        # What was queued in the last half second before a kill is not in its store, which alone knows.
         next_step: int | None = getattr(self._run, "_next_step", None)
         return None if next_step is None else next_step - 1
 

@@ -1,7 +1,7 @@
 """Weights & Biases: its service, its own server, or offline (`WANDB_MODE=offline`, later `wandb sync`)."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cram.run.trackers.tracker import PROJECT, Record, TrackedRun, name_numbers
@@ -10,7 +10,7 @@ from cram.run.trackers.tracker import PROJECT, Record, TrackedRun, name_numbers
 class Wandb:
     """The tracker of `track=wandb`. wandb's own variables, such as WANDB_PROJECT and WANDB_MODE, hold."""
 
-    def begin(self, run: TrackedRun, records: Sequence[Record]) -> int | None:
+    def begin(self, run: TrackedRun) -> int | None:
         """Begin or continue the run of this id. Its files are kept in the run folder."""
         import wandb
 
@@ -25,10 +25,8 @@ class Wandb:
             # Output and machine are not sampled: that would take time that is charged to the budget.
             settings=wandb.Settings(console="off", x_disable_stats=True),
         )
-        for record in records:
-            self.write(record)
-        # Of a continued run, the service tells the next step. Offline nothing is known of it.
-        return None if self._run.offline or records else int(self._run.starting_step) - 1
+        # The service tells the next step of a run that it has. Offline nothing is known.
+        return None if self._run.offline else int(self._run.starting_step) - 1
 
     def write(self, record: Record) -> None:
         """Add the numbers of a record to the row of its step, which is sent when the next step begins."""
