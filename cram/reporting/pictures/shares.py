@@ -32,7 +32,7 @@ def draw_shares(
     longest = max((sum(parts.values()) for _, parts in bars), default=0.0)
     shown = [(whole, _gather_small(parts, LEAST_SHOWN * longest)) for whole, parts in bars]
     names = list(dict.fromkeys(part for _, parts in shown for part in parts))
-    colors = {part: REST_COLOR if part == REST else number for number, part in enumerate(names)}
+    turns = {part: number for number, part in enumerate(part for part in names if part != REST)}
 
     def draw(figure: Any, axes: Any) -> None:
         labelled = set()
@@ -41,8 +41,8 @@ def draw_shares(
             for part, value in parts.items():
                 label = part if part not in labelled else None
                 labelled.add(part)
-                color = series_color(colors[part])
-                axes.barh(row, value, left=left, height=0.62, color=color, edgecolor=PAPER, label=label)
+                color, hatch = _look(turns.get(part))
+                axes.barh(row, value, left=left, height=0.62, color=color, edgecolor=PAPER, hatch=hatch, label=label)
                 if value >= LEAST_LABELLED * longest:
                     axes.text(left + value / 2, row, write(value), ha="center", va="center", color=PAPER, fontsize=9)
                 left += value
@@ -60,6 +60,13 @@ def draw_shares(
 
     legend_rows = -(-len(names) // LEGEND_COLUMNS)
     return draw_svg(name, draw, height=0.75 + BAR_HEIGHT * len(bars) + 0.25 * legend_rows)
+
+
+def _look(turn: int | None) -> tuple[str, str]:
+    """Colour and hatch of a part by its place among the parts; None for the rest, whose colour no other part has."""
+    if turn is None:
+        return series_color(REST_COLOR), ""
+    return series_color(turn % REST_COLOR), "/" if turn >= REST_COLOR else ""
 
 
 def _gather_small(parts: Mapping[str, float], least: float) -> dict[str, float]:
