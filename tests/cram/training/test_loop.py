@@ -52,6 +52,14 @@ def test_the_ramp_gives_whole_micro_batches(tmp_path: Path) -> None:
     assert [update_rows(session, progress) for progress in (0.0, 0.5, 1.0)] == [4, 12, 20]
 
 
+def test_the_page_is_written_at_the_start_at_evaluations_and_at_checkpoints(tmp_path: Path) -> None:
+    session = make_session(tmp_path, evaluation_interval=0.4, checkpoint_shares=(0.2,))
+    shown: list[int] = []
+    session.show_page = lambda: shown.append(session.clock.updates)
+    train(session)
+    assert shown == [0, 2, 4, 8]
+
+
 def test_a_wish_to_stop_saves_and_resumes_to_the_same_end(tmp_path: Path) -> None:
     straight = make_session(tmp_path / "a")
     train(straight)
