@@ -175,7 +175,7 @@ def make_page(parts: Sequence[Part], path: Path) -> Page:
     sections = [
         replace(
             section,
-            title=section.title if len(parts) == 1 else f"{part.kind}: {section.title}",
+            title=section.title if len(parts) == 1 else part.name_section(section),
             blocks=relocate(section.blocks, part.links_from, path.parent),
         )
         for part in parts

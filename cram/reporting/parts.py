@@ -31,6 +31,10 @@ class Part:
     data: dict[str, Any] = field(default_factory=dict)
     subtitle: str = ""
 
+    def name_section(self, section: Section) -> str:
+        """The title of a section on a page that shows several subjects."""
+        return section.title if section.title.startswith(self.kind) else f"{self.kind}: {section.title}"
+
 
 def run_part(run: RunData) -> Part:
     """What a page shows of one run."""

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -95,6 +96,9 @@ def test_every_subject_has_a_page(
     assert door(*words) == 0
     text = (tmp_path / page).read_text()
     assert f"<title>{title}" in text
+    headings = [unescape(heading) for heading in re.findall(r"<h2[^>]*>(.*?)</h2>", text)]
+    assert "Run: Result" in headings if "," in title else not any(": " in heading for heading in headings)
+    assert "Plan: Plan" not in headings
     for link in re.findall(r' href="\./([^"#]*)"', text):
         assert (tmp_path / page).parent.joinpath(unquote(link)).exists(), link
 
