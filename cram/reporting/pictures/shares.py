@@ -54,9 +54,11 @@ def draw_shares(
             axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
-        figure.legend(
-            loc="outside upper left", ncols=min(len(names), LEGEND_COLUMNS) or 1, fontsize=9, handlelength=1.2
-        )
+        if names:
+            columns = min(len(names), LEGEND_COLUMNS)
+            legend = figure.legend(loc="outside upper left", ncols=columns, fontsize=9, handlelength=1.2)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
 
     legend_rows = -(-len(names) // LEGEND_COLUMNS)
     return draw_svg(name, draw, height=0.75 + BAR_HEIGHT * len(bars) + 0.25 * legend_rows)

@@ -25,23 +25,27 @@ class Curve:
         y_label: what it is, with the unit.
         log_y: whether the vertical axis is logarithmic where the values are far apart.
         scale: what it is multiplied by.
+        unit: what stands behind a number of it; empty for none.
     """
 
     title: str
     y_label: str
     log_y: bool = False
     scale: float = 1.0
+    unit: str = ""
 
 
 CURVES = {
     "lr": Curve("Learning rates by group of parameters", "learning rate"),
     "gradient_norm": Curve("Norm of the gradient before clipping", "norm", log_y=True),
-    "tokens_per_second": Curve("Throughput", "tokens per second"),
-    "mfu": Curve("Model FLOP utilisation", "% of the peak", scale=100.0),
-    "batch_tokens": Curve("Size of an update", "tokens"),
-    "noise_scale": Curve("Gradient noise scale, an estimate of the critical batch", "tokens", log_y=True),
-    "mask_rate": Curve("Mask rate", "% of the tokens", scale=100.0),
-    "gpu_memory_bytes": Curve("Peak GPU memory", "GB", scale=1e-9),
+    "tokens_per_second": Curve("Throughput", "tokens per second", unit="tokens per second"),
+    "mfu": Curve("Model FLOP utilisation", "% of the peak", scale=100.0, unit="%"),
+    "batch_tokens": Curve("Size of an update", "tokens", unit="tokens"),
+    "noise_scale": Curve(
+        "Gradient noise scale, an estimate of the critical batch", "tokens", log_y=True, unit="tokens"
+    ),
+    "mask_rate": Curve("Mask rate", "% of the tokens", scale=100.0, unit="% of the tokens"),
+    "gpu_memory_bytes": Curve("Peak GPU memory", "GB", scale=1e-9, unit="GB"),
     "weight_decay": Curve("Weight decay of the matrices", "decay"),
     "momentum": Curve("Momentum", "momentum"),
     "curriculum_share": Curve("Share of the data that the curriculum has reached", "share"),

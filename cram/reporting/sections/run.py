@@ -63,7 +63,7 @@ def curves_section(run: RunData) -> Section:
     large, small = charts[:1], charts[1:]
     pairs: list[Block] = [_pair(small[index : index + 2]) for index in range(0, len(small), 2)]
     facts = [
-        (curve.title, f"{format_number(curve.scale * value)} {curve.y_label}")
+        (curve.title, f"{format_number(curve.scale * value)} {curve.unit}".strip())
         for name, value in constant_values(run).items()
         for curve in (CURVES[name.split("/")[0]],)
     ]

@@ -1,20 +1,43 @@
-"""Bars of shares: each part can be told from the others."""
+"""Bars that show what a whole is made of."""
 
 import re
 
-from cram.reporting.pictures.shares import draw_shares
+import pytest
+
+from cram.reporting.pictures.shares import REST, draw_shares
 
 
-def looks(svg: str) -> set[str]:
-    """How the bars and the entries of the legend are filled, by colour or by the colour and lines of a hatch."""
-    patterns = dict(re.findall(r'<pattern id="([^"]+)"(.*?)</pattern>', svg, re.DOTALL))
-    fills = re.findall(r"fill: (?:url\(#([^)]+)\)|(var\(--series-\d\)))", svg)
-    return {f"hatched {re.findall(r'--series-[0-9]', patterns[name])}" if name else color for name, color in fills}
+@pytest.fixture(scope="module")
+def svg() -> str:
+    """Return two bars, whose parts are partly the same, partly small, and partly nothing."""
+    bars = [
+        ("charged", {"updates": 90.0, "probe": 8.0, "waiting": 0.4, "methods": 0.3, "crash": 0.0}),
+        ("not charged", {"probe": 20.0, "<b>$part</b>$": 5.0}),
+    ]
+    return draw_shares("time", bars, "seconds", lambda value: f"{value:.1f} s")
 
 
-def test_no_two_parts_look_the_same_and_small_ones_are_one() -> None:
-    parts = {f"part {number}": 10.0 for number in range(9)}
-    svg = draw_shares("many", [("one", parts | {"tiny": 0.2, "little": 0.3})], "seconds", str)
-    assert "the rest" in svg
-    assert "tiny" not in svg
-    assert len(looks(svg)) == len(parts) + 1
+def texts(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def test_the_legend_names_each_part_once_and_the_small_ones_as_one(svg: str) -> None:
+    found = texts(svg)
+    assert [name for name in found if name in ("updates", "probe", REST)] == ["updates", "probe", REST]
+    assert not {"waiting", "methods", "crash"} & set(found)
+    assert "&lt;b&gt;$part&lt;/b&gt;$" in found
+
+
+def test_large_parts_hold_their_value(svg: str) -> None:
+    found = texts(svg)
+    assert {"90.0 s", "8.0 s", "20.0 s", "charged", "not charged", "seconds"} <= set(found)
+    assert "5.0 s" not in found
+
+
+def test_large_numbers_have_their_thousands_apart() -> None:
+    svg = draw_shares("parameters", [("all", {"embedding": 200_000.0})], "parameters", str)
+    assert "100,000" in texts(svg)
+
+
+def test_nothing_at_all_can_be_drawn() -> None:
+    assert "<svg" in draw_shares("none", [("all", {})], "seconds", str)
