@@ -94,10 +94,10 @@ def make_subjects(workspace: Workspace, lines: int) -> Iterator[tuple[str, list[
 
 
 def kill_training(workspace: Workspace, name: str) -> Path:
-    """Train until there is a checkpoint, and kill the command."""
+    """Train until there is a checkpoint after the first update, and kill the command."""
     folder = workspace.new_folder(TRAIN, name)
     process = TRAIN.start(folder, workspace.folder / f"{name}.log")
-    while process.poll() is None and not any((folder / "run" / "checkpoints").glob("[0-9]*/state.json")):
+    while process.poll() is None and not any((folder / "run" / "checkpoints").glob("[1-9]*/state.json")):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -22,11 +22,12 @@ function startFolds() {
 function startContents() {
   const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
   const seen = new Set();
+  let [current] = links.keys(); // stays where no section is in the middle of the window
   const observer = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) seen[isIntersecting ? "add" : "delete"](target.id);
-      const first = [...links.keys()].find((name) => seen.has(name));
-      for (const [name, link] of links) link.toggleAttribute("aria-current", name === first);
+      current = [...links.keys()].find((name) => seen.has(name)) ?? current;
+      for (const [name, link] of links) link.toggleAttribute("aria-current", name === current);
     },
     { rootMargin: "-10% 0px -60% 0px" },
   );
