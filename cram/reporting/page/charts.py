@@ -10,6 +10,7 @@ from cram.reporting.page.scripts import escape_json, write_json
 from cram.reporting.pictures.palette import SERIES
 
 PLACE_DIGITS, HEIGHT_DIGITS = 8, 6
+SHIFT = 3  # of markers and dashes each time that the palette begins again
 
 
 class Places:
@@ -48,10 +49,16 @@ class Key:
     last: str
 
 
+def marker_number(series: Series) -> int:
+    """Index into the markers of `charts.js`. Series that share a colour, because the palette began again, differ."""
+    again, turn = divmod(series.color, len(SERIES))
+    return (turn + SHIFT * again) % len(SERIES)
+
+
 def dash_number(series: Series) -> int:
     """Index into the patterns of `charts.js`: 0 is a whole line, 1 what `dashed` asks for."""
-    turn = series.color % len(SERIES)
-    return 1 if series.dashed else 0 if turn == 0 else turn + 1
+    number = marker_number(series)
+    return 1 if series.dashed else 0 if number == 0 else number + 1
 
 
 def make_keys(chart: Chart) -> list[Key]:
@@ -61,7 +68,7 @@ def make_keys(chart: Chart) -> list[Key]:
             label=series.label,
             color=series.color % len(SERIES),
             dashes=dash_number(series),
-            marker=series.color % len(SERIES),
+            marker=marker_number(series),
             style=series.style,
             last=format_number(_last(series.y)),
         )
@@ -118,6 +125,7 @@ def _write_series(series: Series, places: Places) -> str:
             "color": series.color % len(SERIES),
             "style": series.style,
             "dashes": dash_number(series),
+            "marker": marker_number(series),
             "x": {name: places.add(own) for name, own in series.x.items()},
         }
     )

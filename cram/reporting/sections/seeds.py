@@ -28,7 +28,7 @@ def seed_blocks(runs: Sequence[RunData], labels: Sequence[str]) -> list[Block]:
             groups.setdefault(_recipe_of(run), []).append(number)
     if all(len(members) < 2 for members in groups.values()):
         return []
-    names = [_group_name([labels[number] for number in members]) for members in groups.values()]
+    names = _group_names([[labels[number] for number in members] for members in groups.values()])
     losses = [[score(runs[number], "nats_per_token") for number in members] for members in groups.values()]
     columns = [
         Column("recipe"),
@@ -60,10 +60,16 @@ def _recipe_of(run: RunData) -> tuple[str, ...]:
     return tuple(repr(get_value(run.config, name)) for name in (*names, "budget"))
 
 
-def _group_name(labels: Sequence[str]) -> str:
-    """What the names of some runs begin with, or else the first one and how many more."""
-    if len(labels) == 1:
-        return labels[0]
+def _group_names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """Name groups of runs: what the names of each begin with, or else the first one and how many more."""
+    starts = [labels[0] if len(labels) == 1 else _common_start(labels) for labels in groups]
+    return [
+        start if len(labels) == 1 or (start and starts.count(start) == 1) else f"{labels[0]} and {len(labels) - 1} more"
+        for start, labels in zip(starts, groups, strict=True)
+    ]
+
+
+def _common_start(labels: Sequence[str]) -> str:
+    """What some names begin with, without the number of a seed."""
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False))
-    common = "".join(letters[0] for letters in alike).rstrip(BETWEEN).removesuffix("seed").rstrip(BETWEEN)
-    return common or f"{labels[0]} and {len(labels) - 1} more"
+    return "".join(letters[0] for letters in alike).rstrip(BETWEEN).removesuffix("seed").rstrip(BETWEEN)

@@ -164,7 +164,7 @@ function optionsOfSeries(series, few, show) {
       show: few || series.style !== "line",
       size: 2 * radius,
       fill: color,
-      paths: markerPaths(series.color, radius),
+      paths: markerPaths(series.marker, radius),
     },
     ...(series.style === "points" && { paths: () => null }),
   };

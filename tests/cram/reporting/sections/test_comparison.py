@@ -151,6 +151,18 @@ def test_runs_that_differ_in_their_seed_alone_are_grouped_with_their_spread(writ
     assert [section.name for section in comparison_sections([runs[0], other])].count("seeds") == 0
 
 
+def test_groups_of_seeds_have_different_names(write: Write) -> None:
+    runs = [
+        write(f"r{number}", 4.0 + number, changes={"seed": number, "optimizer.lr": 0.001 * (1 + number % 2)})
+        for number in range(4)
+    ]
+    names = [row[0].text for row in first_table(blocks_of(comparison_sections(runs), "seeds")).rows]
+    assert names == ["r0 and 1 more", "r1 and 1 more"]
+    alone = write("r", changes={"optimizer.lr": 0.01})
+    names = [row[0].text for row in first_table(blocks_of(comparison_sections([*runs[::2], alone]), "seeds")).rows]
+    assert names == ["r0 and 1 more", "r"]
+
+
 def test_the_keys_that_differ_stand_alone_and_those_of_the_machine_apart(write: Write) -> None:
     changes = {"optimizer.lr": 0.01, "threads": 3, "data.filters.max_words": 50, "compile.cuda_graphs": True}
     blocks = blocks_of(comparison_sections([write("one"), write("two", changes=changes)]), "recipe-differences")
