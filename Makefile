@@ -1,6 +1,7 @@
 # make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
 # make proofs: kills, signals, full disks, damaged files, odd inputs, stopped processes, twins of held-out text,
-# kernels as compiled, and their count, the first pass beside a plain one, the table of words beside the library.
+# kernels as compiled, and their count, the first pass beside a plain one, the table of words beside the library,
+# pages of reports in a browser (Chromium).
 # Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,6 +32,7 @@ proofs: $(STAMP)
 	$(RUN) -m proofs.damage
 	$(RUN) -m proofs.fuzz
 	$(RUN) -m proofs.words
+	$(RUN) -m proofs.report
 	$(RUN) -m proofs.ptx
 	$(RUN) -m bench.count_kernels dtypes=[bf16,fp32] providers=[ours]
 

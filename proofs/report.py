@@ -42,7 +42,7 @@ TRAIN = DOORS["train"]
 class ReportProofConfig:
     """The keys of this proof."""
 
-    to: str = key("report-pages", "folder for pages and pictures", path=True)
+    to: str = key("build/report-pages", "folder for pages and pictures", path=True)
     pages: list[str] = key([], "words of cram.report for pages beside those that the proof makes")
     own: bool = key(True, "make the pages of every kind; false: only those of pages=")
     lines: int = key(100_000, "metric lines of the long run", "lines", least=10)
@@ -174,7 +174,8 @@ def look_at(browser: Browser, page: Path, seconds: float) -> PageCounts:
 def _try_controls(tab: Tab) -> None:
     """Use every axis and every heading that sorts, and open all folds, so that their messages are seen too."""
     tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-    tab.evaluate("document.querySelectorAll('.sort').forEach(button => button.click())")
+    for _ in range(3):  # up, down, and back
+        tab.evaluate("document.querySelectorAll('.sort').forEach(button => button.click())")
     tab.evaluate("document.querySelectorAll('.axis-choice input').forEach(input => input.click())")
     tab.evaluate("document.querySelector('.axis-choice input')?.click()")
     tab.evaluate("document.querySelectorAll('main details').forEach(fold => fold.open = false)")
