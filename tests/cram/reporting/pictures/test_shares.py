@@ -40,4 +40,4 @@ def test_large_numbers_have_their_thousands_apart() -> None:
 
 
 def test_nothing_at_all_can_be_drawn() -> None:
-    assert "<svg" in draw_shares("none", [("all", {})], "seconds", str)
+    assert "<svg" in draw_shares("nothing", [("all", {})], "seconds", str)
