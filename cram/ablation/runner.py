@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +42,23 @@ def run_table(config: AblateConfig, recipe_words: list[str]) -> int:
                 f"{word}: each run of a table has its own. Use seeds=N for more seeds, dir=FOLDER for another folder."
             )
     trials = plan_trials(table, folder, recipe_words)
-    runs = plan_runs(table, folder, recipe_words)
-    selected = select_runs(runs, config.arms, config.columns)
-    _check_arms(selected, table.jobs)
+
+    @cache
+    def plan(*rates: tuple[str, float]) -> list[ArmRun]:
+        return plan_runs(table, folder, recipe_words, dict(rates))
 
     def write() -> list[dict[str, Any]]:
         rates = choose_rates(trials)
-        planned = plan_runs(table, folder, recipe_words, rates)
-        outcomes = summarize_arms(planned, table, rates)
-        write_results(folder, table, outcomes, [*trials, *planned])
+        runs = plan(*rates.items())
+        outcomes = summarize_arms(runs, table, rates)
+        write_results(folder, table, outcomes, [*trials, *runs])
         return outcomes
 
-    if trials:
-        failed = _train_all(select_runs(trials, config.arms), table.jobs, write)
-        if failed is None:
-            return INTERRUPTED
-        runs = plan_runs(table, folder, recipe_words, choose_rates(trials))
-        selected = select_runs(runs, config.arms, config.columns)
-    failed = _train_all(selected, table.jobs, write)
+    _check_arms(select_runs(plan(), config.arms, config.columns), table.jobs)
+    if trials and _train_all(select_runs(trials, config.arms), table.jobs, write) is None:
+        return INTERRUPTED
+    runs = plan(*choose_rates(trials).items())
+    failed = _train_all(select_runs(runs, config.arms, config.columns), table.jobs, write)
     if failed is None:
         return INTERRUPTED
     print_outcomes(folder, table, write())
