@@ -55,7 +55,9 @@ USES = {
 QUICK_USES = ("evaluate", "verify")
 SLOW_USES = ("finished", "export", "resume", "shards", "glue", "start")
 # Files that do not influence a result: locks, pictures, reports of time.
-DERIVED = re.compile(r"\.lock$|\.png$|heartbeat\.json$|timing\.json$|tensorboard/|\.log$|README\.md$|\.zip$")
+DERIVED = re.compile(
+    r"\.lock$|\.png$|heartbeat\.json$|timing\.json$|tensorboard/|wandb/|tracker\.json$|\.log$|README\.md$|\.zip$"
+)
 DAMAGES = (
     *("field", "field", "bit", "bit"),  # these more often
     *("cut", "empty", "tail", "zeros", "gone", "another file", "a folder", "a pipe", "a dangling link"),

@@ -77,7 +77,7 @@ ODD_VALUES = {
     "evaluation.tokens": "1 33",
     "evaluation.mask_rate": "1e-9 1",
     "evaluation.interval": "1e-6 1",
-    "log_interval": "1 1000000000",
+    "log_interval": "null 1 1000000000",
     "seed": "9223372036854775807",
     "threads": "1",
     "data.order": "likely_first unlikely_first",

@@ -11,6 +11,7 @@ the tables. Nothing is imported before it is chosen, so this file needs no torch
 | `OPTIMIZERS` | `optimizer.kind`  | a subclass of `cram.optim.optimizer.Optimizer`                  |
 | `SCHEDULES`  | `schedule.kind`   | a function from `ScheduleConfig` to `cram.optim.schedule.Shape` |
 | `METHODS`    | `NAME.*`          | a subclass of `cram.methods.method.Method`                      |
+| `TRACKERS`   | `track`           | a class with the methods of `cram.run.trackers.tracker.Tracker` |
 
 Keys of an optimizer's own are a dataclass in `cram.config.training` and one line in `OptimizerConfig`, under the
 optimizer's name. If the dataclass has `lr` and `weight_decay`, these are for the matrices. Keys of a method are a

@@ -103,7 +103,7 @@ def rows_needed(session: Session) -> int:
         )
     if clock.budget.clock == "rst":
         return session.parts.loader.rows_taken + round(
-            (clock.budget.limit - clock.spent()) / clock.cost(session.parts.seq_len)
+            (clock.budget.limit - clock.spent()) / (clock.cost(session.parts.seq_len) or 1.0)
         )
     return sum(requested_rows(session, step / clock.budget.limit) for step in range(int(clock.budget.limit)))
 
@@ -115,17 +115,18 @@ def choose_log_interval(session: Session) -> int:
     chooses the same.
     """
     updates = predict_updates(session)
-    return next(interval for interval in _ROUND_INTERVALS if updates <= interval * MOST_RECORDS)
+    fitting = (interval for interval in _ROUND_INTERVALS if updates <= interval * MOST_RECORDS)
+    return next(fitting, _ROUND_INTERVALS[-1])
 
 
 def predict_updates(session: Session) -> float:
     """Predict the updates of the whole run, from the rows that it takes and the size of the updates over progress."""
-    parts = session.parts
-    if session.clock.budget.clock == "steps":
-        return session.clock.budget.limit
-    rows = min(rows_needed(session), parts.loader.rows_total / parts.methods.reads_ahead)
+    parts, budget = session.parts, session.clock.budget
     sizes = [requested_rows(session, (part + 0.5) / PARTS) for part in range(PARTS)]
-    return rows / PARTS * sum(1 / size for size in sizes)
+    available = parts.loader.rows_total / parts.methods.reads_ahead
+    if budget.clock == "steps":
+        return min(budget.limit, available / statistics.fmean(sizes))
+    return min(rows_needed(session), available) * statistics.fmean(1 / size for size in sizes)
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:

@@ -31,4 +31,5 @@ def test_the_predicted_updates_are_those_that_come(tmp_path: Path) -> None:
 
 
 def test_data_that_runs_out_ends_the_prediction(tmp_path: Path) -> None:
-    assert predict_updates(make_session(tmp_path, "1e9tokens", rows=800)) == pytest.approx(100)
+    for budget in ("1e9tokens", "1e9steps"):
+        assert predict_updates(make_session(tmp_path, budget, rows=800)) == pytest.approx(100)
