@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cram.reporting.page.blocks import Block, Cell, Code, Column, Fold, Picture, Section, Table, Text, Tone
 from cram.reporting.pictures.spread import Spread, draw_spread
 from cram.reporting.reading.tables import ArmFigures, TableData
+from cram.reporting.sections.comparable import losses_compare
 from cram.reporting.sections.formats import (
     ABSENT,
     format_bytes,
@@ -69,7 +70,7 @@ def _arm_blocks(table: TableData, panels: Sequence[Panel]) -> list[Block]:
 
 def _notes(table: TableData) -> list[Text]:
     """What stands between the figures and a fair comparison."""
-    notes = []
+    notes = [] if table.baseline else _notes_without_results(table)
     unfinished = [run for run in table.runs if run.nats is None]
     if unfinished:
         done = len(table.runs) - len(unfinished)
@@ -89,6 +90,21 @@ def _notes(table: TableData) -> list[Text]:
         notes.append(Text(f"The arms were trained on several devices: {', '.join(devices)}.", "note"))
     if table.baseline and not any(arm.arm == table.baseline for arm in table.arms):
         notes.append(Text(f"The baseline, {table.baseline}, has no finished run yet.", "note"))
+    return notes
+
+
+def _notes_without_results(table: TableData) -> list[Text]:
+    """What is told of a folder of runs that no table of cram.ablate may have planned."""
+    runs = [run.data for run in table.runs if run.nats is not None and run.data is not None]
+    if not runs:
+        return []
+    notes = [Text("There is no results.json, so each run is taken for an arm by the name of its folder.", "note")]
+    if not losses_compare(runs):
+        text = "The losses are not comparable: the objectives, vocabularies or held-out texts of the runs differ."
+        notes.append(Text(text, "warning"))
+    budgets = sorted({arm.budget for arm in table.arms})
+    if len(budgets) > 1:
+        notes.append(Text(f"The budgets differ: {', '.join(budgets)}.", "warning"))
     return notes
 
 

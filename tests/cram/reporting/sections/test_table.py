@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cram.config.config import Config
 from cram.files.atomic import write_json
 from cram.planner.fit_file import write_fits
 from cram.reporting.page.blocks import Block, Cell, Chart, Fold, Picture, Section, Table, Text
@@ -13,6 +14,7 @@ from cram.reporting.reading.tables import read_table
 from cram.reporting.sections.table import table_sections
 from tests.cram.planner.test_fit_file import made_fits
 from tests.cram.reporting.reading.test_tables import outcome, planned, write_arm_run
+from tests.cram.reporting.written_runs import write_run
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,21 @@ def test_fits_alone_are_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("cram.reporting.sections.scaling.draw_svg", lambda name, *_: name)
     write_fits(tmp_path, [made_fits()])
     assert [section.name for section in table_sections(read_table(tmp_path))] == ["scaling-0"]
+
+
+def test_a_folder_of_runs_without_results_says_what_does_not_compare(tmp_path: Path) -> None:
+    for arm in ("a", "b"):
+        write_run(tmp_path / arm)
+    alone = "There is no results.json, so each run is taken for an arm by the name of its folder."
+    (section,) = [section for section in table_sections(read_table(tmp_path)) if section.name == "arms"]
+    assert notes(section)[0] == alone
+    assert "differ" not in str(notes(section))
+    other = Config(budget="5s")
+    other.objective.kind = "causal"
+    write_run(tmp_path / "c", config=other)
+    (section,) = [section for section in table_sections(read_table(tmp_path)) if section.name == "arms"]
+    assert notes(section)[:3] == [
+        alone,
+        "The losses are not comparable: the objectives, vocabularies or held-out texts of the runs differ.",
+        "The budgets differ: 100s, 5s.",
+    ]
