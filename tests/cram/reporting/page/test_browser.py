@@ -275,6 +275,14 @@ def test_a_live_page_loads_itself_again_unless_it_is_held(tab: Tab, tmp_path: Pa
     tab.evaluate("document.readyState")
 
 
+def test_a_page_that_nothing_writes_any_more_gives_up(tab: Tab, tmp_path: Path) -> None:
+    open_page(tab, tmp_path, make_chart(), refresh_seconds=1, stale_seconds=0)
+    tab.evaluate("window.same = true")
+    time.sleep(2.2)
+    assert tab.evaluate("window.same")
+    assert "no longer loads itself again" in text_of(tab, "#page-live")
+
+
 def test_without_scripts_the_last_values_are_shown(tab: Tab, tmp_path: Path) -> None:
     tab.call("Emulation.setScriptExecutionDisabled", value=True)
     page = Page("a page", [Section("one", "One", [make_chart()])], 0.0)
