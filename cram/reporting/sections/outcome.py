@@ -138,16 +138,22 @@ def plan_section(run: RunData) -> Section | None:
         ratio_text = format_fixed(ratio, 2) if is_number(ratio) else ABSENT
         cells = [Cell(text, value) for text, value in zip(texts, (predicted, came), strict=True)]
         rows.append([Cell(label), *cells, Cell(ratio_text, ratio)])
-    columns = [Column("figure"), *(Column(name, numeric=True) for name in ("predicted", "came", "came / predicted"))]
+    came_word = "came" if run.receipt is not None else "so far"
+    columns = [Column("figure"), *(Column(name, numeric=True) for name in ("predicted", came_word, "came / predicted"))]
     facts = [("planned for", f"{plan.get('budget')} on {plan.get('device')}")]
     note = "A dash: not predicted, or not known yet."
     return Section("plan", "Plan and outcome", [Facts(facts), Table(columns, rows, note=note, sortable=False)])
 
 
 def _predictions(run: RunData) -> dict[str, Any] | None:
-    """The predictions of a run that is not finished, in the form of the receipt; None without a plan."""
-    plan = run.config.plan
+    """The predictions of a run that is not finished, beside its latest records; None without a plan."""
+    plan, last = run.config.plan, run.last("train")
     if plan.budget is None:
         return None
-    predicted = {name: {"predicted": getattr(plan, name), "came": None, "ratio": None} for name in PREDICTIONS}
+    so_far = {"tokens_per_second": last.get("tokens_per_second"), "nats": run.last("held_out").get("nats_per_token")}
+    so_far |= {"tokens": last.get("positions"), "updates": last.get("step")}
+    # Where the run stands now says nothing yet on how good the prediction is, so there is no ratio.
+    predicted = {
+        name: {"predicted": getattr(plan, name), "came": so_far.get(name), "ratio": None} for name in PREDICTIONS
+    }
     return {"budget": plan.budget, "device": plan.device, **predicted}

@@ -61,5 +61,7 @@ def test_a_plan_before_the_end(tmp_path: Path) -> None:
     plan = PlanConfig(budget="100s", device="A Processor", updates=120, nats=4.2)
     config = Config(recipe="bert_demo", budget="100s", plan=plan)
     found = rows(plan_section(read_run(write_run(tmp_path / "a", config=config, finished=False))))
-    assert ["updates", "120", "–", "–"] in found
+    assert ["updates", "120", "100", "–"] in found
+    assert ["held-out loss, nats per token", "4.200", "4.500", "–"] in found
+    assert ["time of an update, s", "–", "–", "–"] in found
     assert plan_section(read_run(write_run(tmp_path / "b", finished=False))) is None
