@@ -39,7 +39,10 @@ def read_plan(path: Path) -> PlanData:
         raise CramError(f"plan={path} is not a plan: give the yaml file that cram.plan to= has written.")
     if not path.is_file():
         raise CramError(f"plan={path}: there is no such file. Make it with python -m cram.plan recipe=... to={path}.")
-    config = load_config(path)
+    try:
+        config = load_config(path)
+    except CramError as error:
+        raise CramError(f"plan={path} is not a plan: {error}") from None
     if config.plan.budget is None:
         raise CramError(
             f"plan={path} is not a plan: it is a recipe without predictions, plan.budget is missing.\n"

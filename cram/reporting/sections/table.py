@@ -113,8 +113,10 @@ def _legend(table: TableData) -> Text:
     words = "Each point is a seed, and the bar is the mean of the seeds."
     if any(arm.arm == table.baseline for arm in table.arms):
         words += f" The dashed line is the mean of the baseline, {table.baseline}."
-    if any(arm.compares in TONES for arm in table.arms):
-        words += " All seeds of an arm in green are better than all of the baseline, all of one in orange are worse."
+    colors = {"better": "green", "worse": "orange"}
+    for compares, color in colors.items():
+        if any(arm.compares == compares for arm in table.arms):
+            words += f" In {color}: all seeds are {compares} than all of the baseline."
     return Text(words, "note")
 
 

@@ -51,7 +51,7 @@ def test_a_recipe_without_predictions_is_not_a_plan(recipe: Path) -> None:
 @pytest.mark.parametrize("content", ["layers: 3\n", "just words\n", "{\n"])
 def test_a_file_that_is_not_a_recipe_is_refused(recipe: Path, content: str) -> None:
     recipe.write_text(content)
-    with pytest.raises(CramError, match=r"mine\.yaml"):
+    with pytest.raises(CramError, match=r"plan=.*mine\.yaml is not a plan: "):
         read_plan(recipe)
 
 

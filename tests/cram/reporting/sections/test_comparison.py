@@ -211,6 +211,12 @@ def test_other_data_another_held_out_set_and_another_device_are_said(write: Writ
     ]
 
 
+def test_the_best_loss_is_not_marked_where_the_held_out_sets_differ(write: Write) -> None:
+    sections = comparison_sections([write("one"), write("other", 4.0, data="another")])
+    for name, heading in (("comparison", "held-out loss"), ("equal-budgets", "at 100 updates")):
+        assert {cell.tone for cell in column(first_table(blocks_of(sections, name)), heading)} == {"plain"}
+
+
 def test_another_vocabulary_is_said_with_its_size(write: Write) -> None:
     one, two = write("one"), write("two")
     (two.folder / "tokenizer.json").write_bytes(b"other")
