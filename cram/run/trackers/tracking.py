@@ -60,9 +60,9 @@ class Tracking:
             continues = state.get("tracker") == self._kind and not restart
             known: int = max(state["sent_step"], written_step) if continues else -1
             name = state["id"] if continues else uuid.uuid4().hex[:8]
-            write_json(run / STATE, {"tracker": self._kind, "id": name, "sent_step": known})
             tracker: Tracker = TRACKERS[self._kind].load()()
             told = tracker.begin(TrackedRun(run, name))
+            write_json(run / STATE, {"tracker": self._kind, "id": name, "sent_step": known})
             self._sent_step = known if told is None or not continues else told
             self._tracker = tracker
         for record in records:

@@ -121,6 +121,7 @@ def test_a_tracker_that_fails_costs_one_warning_and_no_run(
     )
     assert [line["step"] for line in read_metrics(metrics.path)] == [1, 2, 3]
     assert [what for name, what in CALLS if name == "write"] == ([1, 2, 3] if point == "end" else [])
+    assert (tmp_path / "tracker.json").exists() == (point != "begin"), "else a later process would leave records out"
 
 
 def test_a_run_sends_its_records_and_then_the_figures_of_the_receipt(tiny_words: list[str], tmp_path: Path) -> None:
