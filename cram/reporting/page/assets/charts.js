@@ -131,13 +131,15 @@ function optionsOf(chart, columns, width) {
         ...look,
         size: 30,
         space: 70,
-        values: (_, ticks) => ticks.map((tick) => (time ? formatDuration(tick, ticks.at(-1)) : formatNumber(tick))),
+        values: (_, ticks) =>
+          time ? ticks.map((tick) => formatDuration(tick, ticks.at(-1), ticks[1] - ticks[0])) : formatTicks(ticks),
         ...(time && { incrs: SECOND_STEPS }),
       },
       {
         ...look,
         size: (_, ticks) => 14 + 7.2 * Math.max(3, ...(ticks ?? []).map((tick) => tick.length)),
-        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatNumber(tick))),
+        values: (_, ticks) =>
+          chart.log ? ticks.map((tick) => (tick === null ? "" : formatNumber(tick))) : formatTicks(ticks),
         ...(chart.log && { splits: (_plot, _axis, low, high) => logTicks(low, high), filter: (_, ticks) => ticks }),
       },
     ],

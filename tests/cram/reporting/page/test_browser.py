@@ -306,8 +306,12 @@ def test_a_printed_page_is_light_and_whole(tab: Tab, tmp_path: Path) -> None:
     assert not tab.evaluate("document.querySelector('details.fold').open")
 
 
-def test_numbers_have_the_same_digits_in_both_languages(tab: Tab) -> None:
+def test_numbers_have_the_same_digits_in_both_languages_and_ticks_differ(tab: Tab) -> None:
     script = (files("cram.reporting.page") / "assets" / "numbers.js").read_text()
     values = [0, 1.5, -0.25, 999.96, 1000, 12345.6, 99_999.4, 123_456, 1e9, 2.5e12, 3.2e18, 1e-3, 2.5e-5, 1e-12, 7]
     written = tab.evaluate(f"{script}; {json.dumps(values)}.map(formatNumber)")
     assert written == [format_number(value) for value in values]
+    ticks = [[0, 8e4, 1e5], [1e5, 1.001e5, 1.002e5], [4.8366, 4.8367], [0, 2.5, 5], [-0.2, 0, 0.2], [0, 1e18], [5]]
+    assert tab.evaluate(f"{json.dumps(ticks)}.map((ticks) => formatTicks(ticks).join(' '))") == [
+        *("0 80k 100k", "100k 100.1k 100.2k", "4.8366 4.8367", "0 2.5 5", "-0.2 0 0.2", "0 1e18", "5")
+    ]
