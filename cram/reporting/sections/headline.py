@@ -136,7 +136,7 @@ def _remarks(run: RunData) -> list[Block]:
     held_out = run.figure("held_out") or {}
     remarks: list[Block] = []
     if too_few := held_out.get("too_few"):
-        remarks.append(Text(str(too_few), "warning"))
+        remarks.append(Text(f"{too_few}.", "warning"))
     if reason := held_out.get("why_not_below_unigram"):
         remarks.append(
             Text(f"Not below the baseline, which knows only how frequent each token is: {reason}.", "warning")

@@ -77,6 +77,11 @@ def test_the_facts(tmp_path: Path) -> None:
     }
 
 
+def test_a_rate_that_no_fault_has_lowered_is_not_told(tmp_path: Path) -> None:
+    told = facts(read_run(write_run(tmp_path / "a")))
+    assert told["faults"] == "0 updates left out, 0 rollbacks, 1 spike"
+
+
 def test_processes_are_listed_where_there_were_several(tmp_path: Path) -> None:
     assert "Processes" not in tables(read_run(write_run(tmp_path / "a")))
     receipt = usual_receipt() | {"processes": [usual_process(), usual_process(20, threads=1)]}

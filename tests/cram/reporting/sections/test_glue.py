@@ -70,6 +70,7 @@ def test_the_headline_compares_the_mean_of_nine_with_published_ones(glue: GlueDa
     )
     assert figures["BERT-base"] == ("80.9", "published") and figures["crammed v2"] == ("80.4", "published")
     assert figures["protocol"] == ("cramming", "departs in 1 point")
+    assert "Not finished" not in str(blocks)
 
 
 @pytest.mark.usefixtures("undrawn")
