@@ -108,7 +108,7 @@ def test_the_pinned_versions_are_in_the_allowed_ranges() -> None:
 def test_every_package_that_is_imported_is_required() -> None:
     required = {line.split(">")[0].split(";")[0].strip() for line in PROJECT["project"]["dependencies"]}
     names = {MODULES.get(name, name.replace("-", "_")) for name in required}
-    optional = {"flash_attn", "ray"}
+    optional = {"flash_attn", "ray", "trackio", "wandb"}
     for path in (ROOT / "cram").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
