@@ -46,9 +46,9 @@ def draw_svg(
     Returns:
         An SVG element, with the variables of `VARIABLES` in place of their colours.
     """
-    from cycler import cycler
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # `pyplot`, which chooses a window system, takes half a second more
+    from matplotlib.rcsetup import cycler
 
     own = {"axes.prop_cycle": cycler(color=list(SERIES)), "svg.hashsalt": name}
     settings: Any = SETTINGS | own  # matplotlib asks for a mapping of its own key type
