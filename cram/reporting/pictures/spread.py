@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cram.reporting.pictures.palette import INK, MUTED, series_color
-from cram.reporting.pictures.svg import draw_svg
+from cram.reporting.pictures.svg import draw_svg, replace_half_pairs
 
 WIDTH, LINE_HEIGHT, FRAME_HEIGHT = 6.0, 0.26, 0.75  # inches: the height is that of each group and the frame
 LONGEST_LABEL = 34  # characters of a label, which must leave room for the values
@@ -54,7 +54,9 @@ def draw_spread(name: str, groups: Sequence[Spread], x_label: str, reference: fl
             axes.plot(group.values, [place] * len(group.values), "o", color=color, markersize=5, alpha=0.8)
             if len(group.values) > 1:
                 axes.plot([group.mean], [place], "|", color=INK, markersize=12, markeredgewidth=1.8)
-        axes.set_yticks(range(len(groups)), [_shorten(group.label) for group in groups], parse_math=False)
+        axes.set_yticks(
+            range(len(groups)), [_shorten(replace_half_pairs(group.label)) for group in groups], parse_math=False
+        )
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.margins(x=0.06)
         axes.set_xlabel(x_label)

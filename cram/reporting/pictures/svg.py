@@ -50,7 +50,7 @@ def draw_svg(
     from matplotlib.figure import Figure  # `pyplot`, which chooses a window system, takes half a second more
     from matplotlib.rcsetup import cycler
 
-    own = {"axes.prop_cycle": cycler(color=list(SERIES)), "svg.hashsalt": name}
+    own = {"axes.prop_cycle": cycler(color=list(SERIES)), "svg.hashsalt": replace_half_pairs(name)}
     settings: Any = SETTINGS | own  # matplotlib asks for a mapping of its own key type
     text = StringIO()
     with rc_context(settings), warnings.catch_warnings():
@@ -60,6 +60,11 @@ def draw_svg(
         draw(figure, figure.subplots(**arguments))
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return adapt_svg(text.getvalue())
+
+
+def replace_half_pairs(text: str) -> str:
+    """Replace half surrogate pairs, which stand for the bytes of a path that is not UTF-8: matplotlib refuses them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def adapt_svg(text: str) -> str:

@@ -29,3 +29,7 @@ def test_a_long_label_is_cut_and_more_groups_are_taller() -> None:
 
 def test_the_mean_is_that_of_the_values() -> None:
     assert Spread("one", [4.0, 5.0, 4.5]).mean == 4.5
+
+
+def test_names_of_folders_that_are_not_utf_8_are_drawn() -> None:
+    assert ">by?tes</text>" in draw_spread("by\udcfftes", [Spread("by\udcfftes", [1.0])], "nats")
