@@ -19,7 +19,6 @@ from cram.run.trackers.tracker import TrackedRun
 from cram.run.trackers.tracking import Tracking
 
 # Values that readers compute with, so that they are checked wherever a record has them.
-_DECODER = json.JSONDecoder(parse_constant=refuse_constant)  # made once: a run has up to 100,000 lines
 NUMBERS = ("step", "time", "charged_seconds", "loss", "nats_per_token")
 _DECODER = json.JSONDecoder(parse_constant=refuse_constant)  # `json.loads` makes one a line: a fifth of its time
 

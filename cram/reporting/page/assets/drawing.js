@@ -118,6 +118,19 @@ function prepare(context) {
   context.textAlign = "left";
 }
 
+// Events of one label that stand closer together than the label is wide share it, with their number.
+function groupMarks(context, placed) {
+  const groups = [];
+  for (const mark of placed) {
+    const group = groups.findLast(({ label }) => label === mark.label);
+    if (group && mark.at - group.last < context.measureText(mark.label).width + onCanvas(12)) {
+      group.last = mark.at;
+      group.count += 1;
+    } else groups.push({ ...mark, last: mark.at, count: 1 });
+  }
+  return groups.map((group) => ({ ...group, label: group.count > 1 ? `${group.label} × ${group.count}` : group.label }));
+}
+
 // Vertical lines with labels in up to three rows at the top; a label for which there is no room is left out, and stands
 // below the chart when the cursor is near its line.
 function drawMarks(plot, marks, axis) {
@@ -134,7 +147,7 @@ function drawMarks(plot, marks, axis) {
     const color = colorOf(tone === "plain" || tone === "note" ? "muted" : tone);
     drawLine(context, at, top, at, top + height, color, tone === "bad" ? [] : [3, 3]);
   }
-  for (const { at, tone, label } of placed) {
+  for (const { at, tone, label } of groupMarks(context, placed)) {
     const size = context.measureText(label).width + onCanvas(8);
     const start = at + size > left + width ? at - size : at + onCanvas(4);
     const row = ends.findIndex((end) => start >= end);
