@@ -63,11 +63,16 @@ def finish_run(
     _write_receipt(run, receipt)
     if receipt["export"] == "export/":
         with clock.account("export"):
-            export_run(run, run / "export", config.card)
-            receipt["examples"] = stock_model(config.model.kind).task.examples(run / "export")
+            receipt["examples"] = _export(run, config)
         receipt["time"] = tabulate_time(clock.state()["booked"])
         _write_receipt(run, receipt)
     return receipt
+
+
+def _export(run: Path, config: Config) -> list[str]:
+    """Export a run into its folder, and give some examples of what the exported model answers."""
+    export_run(run, run / "export", config.card)
+    return stock_model(config.model.kind).task.examples(run / "export")
 
 
 def _write_receipt(run: Path, receipt: dict[str, Any]) -> None:

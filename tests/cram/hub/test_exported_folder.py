@@ -118,7 +118,7 @@ def test_card_of_a_decoder_names_its_class_and_both_baselines(decoder_run: Path,
         "pipeline_tag: text-generation",
         "unigram baseline 4.500",
         "A decoder of",
-        f"{bits:.3f} bits per byte (bigram baseline of bytes 3.750)",
+        f"| held-out bits per byte | {bits:.3f} (bigram baseline of bytes 3.750) |",
         'pipeline("text-generation"',
     ):
         assert part in card

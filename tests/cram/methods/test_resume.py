@@ -76,7 +76,7 @@ def train(
         with pytest.MonkeyPatch.context() as patch:
             for stop in [*stops, None]:
                 patch.setattr(start, "StopSignals", lambda stop=stop: StopAt(stop))
-                patch.setattr("cram.training.finish.export_run", lambda *_: None)
+                patch.setattr("cram.training.finish._export", lambda *_: [])
                 outcome = fit_config(read_config(keep_last_words([*base, *words])))
                 assert (outcome.receipt is None) == (stop is not None), "it was to be stopped here"
         return outcome
