@@ -55,9 +55,9 @@ def test_a_wheel_holds_everything_needed_and_no_tests(site: Path) -> None:
     names = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     recipes = {f"cram/{path.relative_to(ROOT)}" for path in (ROOT / "recipes").rglob("*.yaml")}
     kernels = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("cram_kernels/*.py")}
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cram").rglob("*.py")}
-    data = {str(path.relative_to(ROOT)) for path in (ROOT / "cram").rglob("*.json")}
-    assert recipes | kernels | modules | data | {"cram/py.typed", "cram_kernels/py.typed"} <= names
+    files = [path for path in (ROOT / "cram").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    sources = {str(path.relative_to(ROOT)) for path in files}
+    assert recipes | kernels | sources | {"cram_kernels/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"cram", "cram_kernels", "cram-0.1.0.dist-info"}
 
 
@@ -65,8 +65,9 @@ def test_a_run_from_a_wheel_inside_another_repository(
     site: Path, tiny_run: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    answer = run_python(site, ["-m", "cram.train", *tiny_run(tmp_path), "budget=2steps"], tmp_path)
+    answer = run_python(site, ["-m", "cram.train", *tiny_run(tmp_path), "budget=2steps", "report.page=true"], tmp_path)
     assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
     receipt = read_json(tmp_path / "run" / "receipt.json")
     assert receipt["commit"] is None  # not the commit of the repository around it
     assert {"cram", "torch", "transformers", "numpy", "datasets"} <= set(receipt["versions"])
