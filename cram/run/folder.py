@@ -30,7 +30,7 @@ from cram.run.checksums import (
 SUBFOLDERS = ("checkpoints", "export", "tensorboard", "wandb")  # folders that a run writes into
 # What `RunFolder.set_aside` does when a run gets a longer budget: it moves the results, and copies what stays valid.
 MOVED = (*RESULT_FILES, "loss.png", "export", "glue.json", "glue")
-PAGE = "report.html"  # moves with results, but is none itself: a run that is not finished may have one
+PAGE = "report.html"  # moves with the results, but is not a result: an unfinished run may have a page
 COPIED = (*START_FILES, "metrics.jsonl")
 
 

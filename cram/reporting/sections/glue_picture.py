@@ -46,7 +46,7 @@ def draw_scores(glue: GlueData) -> Picture:
         figure.legend(loc="outside lower center", ncols=3)
 
     with warnings.catch_warnings():
-        # The reader's own fonts draw the text, so a character that the measuring font lacks is no loss.
+        # The reader's own fonts draw the text, also a character that the measuring font lacks.
         warnings.filterwarnings("ignore", "Glyph")
         svg = draw_svg(f"glue-{glue.name}", draw, height=1.5 + 0.42 * len(glue.scores))
     medians = ", ".join(f"{printable(score.name)} {score.median:.1f}" for score in glue.scores)

@@ -220,7 +220,7 @@ def _show_document(number: int, document: RowDocument) -> Piece:
 
 def _draw(name: str, draw: Callable[[Any, Any], None]) -> str:
     with warnings.catch_warnings():
-        # The reader's own fonts draw the text, so a character that the measuring font lacks is no loss.
+        # The reader's own fonts draw the text, also a character that the measuring font lacks.
         warnings.filterwarnings("ignore", "Glyph")
         return draw_svg(f"data-{name}", draw)
 

@@ -87,7 +87,7 @@ class Tracking:
 
     @contextmanager
     def _survive(self) -> Iterator[None]:
-        """Turn any failure of a tracker into one warning. It is no reason to lose a run."""
+        """Turn any failure of a tracker into one warning. The run goes on without the tracker."""
         try:
             yield
         except Exception as error:

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cram.run.metrics import Metrics
+from tests.cram.run.trackers.written_records import write_records
 
 if importlib.util.find_spec("trackio") is None:
     pytest.skip("trackio is not installed (pip install -e '.[track]')", allow_module_level=True)
@@ -23,16 +23,6 @@ print(json.dumps({"name": run.name, "config": run.config, "logs": SQLiteStorage.
 """
 
 
-def record(step: int) -> dict[str, Any]:
-    return {"kind": "train", "step": step, "time": 1000.0 + step, "loss": 1.0 / step, "lr": {"gains": 0.5}}
-
-
-def write(metrics: Metrics, steps: range) -> None:
-    for step in steps:
-        metrics.write(record(step))
-        metrics.track(record(step))
-
-
 def test_a_resumed_run_is_one_run_without_gaps_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Before trackio is imported for the first time, because it reads the variable then.
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
@@ -40,12 +30,12 @@ def test_a_resumed_run_is_one_run_without_gaps_and_repeats(tmp_path: Path, monke
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text("seed: 3\n")
     first = Metrics(run, track="trackio")
-    write(first, range(1, 4))
+    write_records(first, range(1, 4))
     state = first.state()
-    write(first, range(4, 7))
+    write_records(first, range(4, 7))
     first.end_tracking()
     second = Metrics(run, state, track="trackio")
-    write(second, range(4, 9))
+    write_records(second, range(4, 9))
     second.end_tracking({"receipt/updates": 8, "receipt/device": "a CPU"})
     command = [sys.executable, "-c", READ]
     said = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ)).stdout

@@ -11,19 +11,10 @@ from typing import Any
 import pytest
 
 from cram.run.metrics import Metrics
+from tests.cram.run.trackers.written_records import write_records
 
 if importlib.util.find_spec("wandb") is None:
     pytest.skip("wandb is not installed (pip install -e '.[track]')", allow_module_level=True)
-
-
-def record(step: int) -> dict[str, Any]:
-    return {"kind": "train", "step": step, "time": 1000.0 + step, "loss": 1.0 / step, "lr": {"gains": 0.5}}
-
-
-def write(metrics: Metrics, steps: range) -> None:
-    for step in steps:
-        metrics.write(record(step))
-        metrics.track(record(step))
 
 
 def scan(data: bytes) -> Iterator[bytes]:
@@ -81,12 +72,12 @@ def test_a_resumed_run_is_one_run_without_gaps_and_repeats(tmp_path: Path, monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     first = Metrics(tmp_path, track="wandb")
-    write(first, range(1, 4))
+    write_records(first, range(1, 4))
     state = first.state()
-    write(first, range(4, 7))
+    write_records(first, range(4, 7))
     first.end_tracking()
     second = Metrics(tmp_path, state, track="wandb")
-    write(second, range(4, 9))
+    write_records(second, range(4, 9))
     second.end_tracking({"receipt/updates": 8, "receipt/device": "a CPU"})
     ids, losses, summary = read_offline(tmp_path)
     assert ids == {json.loads((tmp_path / "tracker.json").read_text())["id"]}
