@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 
 from bench.timing import describe_machine, percentiles, time_alternating, write_results
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.data.shards.loader import Loader
 from cram.data.shards.order import OrderKind, open_order
 from cram.data.shards.pack import make_packer

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from cram.config.choices import METHODS, OBJECTIVES, OPTIMIZERS
 from cram.config.config import Config
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.data.shards.loader import Loader, TrainingRows
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens

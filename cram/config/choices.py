@@ -13,7 +13,7 @@ the tables. Nothing is imported before it is chosen, so this file needs no torch
 | `METHODS`    | `NAME.*`          | a subclass of `cram.methods.method.Method`                      |
 | `TRACKERS`   | `track`           | a class with the methods of `cram.run.trackers.tracker.Tracker` |
 
-Keys of an optimizer's own are a dataclass in `cram.config.training` and one line in `OptimizerConfig`, under the
+Keys of an optimizer's own are a dataclass in `cram.config.optimizer` and one line in `OptimizerConfig`, under the
 optimizer's name. If the dataclass has `lr` and `weight_decay`, these are for the matrices. Keys of a method are a
 dataclass with a property `enabled` and one line in `Config`, under the method's name.
 """

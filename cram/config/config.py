@@ -18,6 +18,8 @@ from cram.config.methods import (
     StackingConfig,
 )
 from cram.config.model import ModelConfig
+from cram.config.objective import ObjectiveConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.config.plan import PlanConfig
 from cram.config.report import PageConfig
 from cram.config.schema import group, key
@@ -29,8 +31,6 @@ from cram.config.training import (
     CompileConfig,
     EvaluationConfig,
     FaultsConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
     RstConfig,
     ScheduleConfig,
 )

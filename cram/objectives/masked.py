@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 from cram.objectives.objective import Objective, Setting
 from cram.objectives.slots import Keys, choose_slots, mix, row_keys

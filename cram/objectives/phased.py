@@ -4,7 +4,7 @@ Source: arXiv:2507.00994 (causal, then masked, is best at fixed compute), change
 phase, and the schedule and the state of the optimizer continue without a break.
 """
 
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.objectives.batch import Batch, PackedRows
 from cram.objectives.causal import CausalObjective
 from cram.objectives.masked import MaskedObjective

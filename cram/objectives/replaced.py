@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import cram_kernels as ck
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 from cram.objectives.masked import MaskedObjective
 from cram.objectives.objective import Objective, Setting

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cram.config.training import MuonConfig, OptimizerConfig
+from cram.config.optimizer import MuonConfig, OptimizerConfig
 from cram.machine.device import pick_precision
 from cram.optim.adamw import AdamW
 from cram.optim.groups import ParameterGroup

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.files.tensors import check_tensors, to_meta
 from cram.optim.groups import ParameterGroup, parameter_groups
 from cram.optim.schedule import Schedule, linear

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.optim.groups import ParameterGroup
 from cram.optim.optimizer import Optimizer
 

@@ -7,7 +7,7 @@ import torch
 
 from cram.config.config import Config
 from cram.config.model import ModelConfig
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.machine.device import pick_precision, total_memory
 from cram.model.backends.choose import BACKENDS, choose_backend
 from cram.model.count import count_parameters, flops_per_position, matrix_shapes

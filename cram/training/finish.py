@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from cram.clock import Clock
 from cram.config.config import Config
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer

@@ -14,8 +14,8 @@ import torch
 
 from cram.build import build_objective, build_optimizer, check, make_measure
 from cram.config.data import WordPieceConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.config.recipe import read_config
-from cram.config.training import OptimizerConfig
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.wordpiece import train_tokenizer
 from cram.errors import CramError

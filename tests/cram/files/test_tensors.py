@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from cram.build import build_optimizer
 from cram.config.config import Config
 from cram.config.model import ModelConfig
-from cram.config.training import AveragingConfig, OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
+from cram.config.training import AveragingConfig
 from cram.errors import CramError
 from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.hub.initial import check_tokenizer, read_initial

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from cram.config.config import Config
 from cram.config.data import DataConfig, WordPieceConfig
 from cram.config.model import ModelConfig
-from cram.config.training import EvaluationConfig, ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
+from cram.config.training import EvaluationConfig
 from cram.data.shards.shards import HeldOutDocument
 from cram.data.special_tokens import SpecialTokens
 from cram.data.wordpiece import train_tokenizer

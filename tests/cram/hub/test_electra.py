@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from cram.config.config import Config
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.errors import CramError
 from cram.hub.export import export_run
 from cram.hub.initial import read_initial

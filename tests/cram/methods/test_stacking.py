@@ -5,7 +5,7 @@ import torch
 
 from cram.config.methods import StackingConfig
 from cram.config.model import ModelConfig
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.errors import CramError
 from cram.methods.stacking import Stacking
 from cram.model.crammed import Crammed

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.files.atomic import read_json
 from cram.model.count import count_parameters
 from cram.model.crammed import Crammed

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.hub.qwen3 import QWEN3
 from cram.model.decoder import Decoder
 from cram.model.layers import RMSNorm

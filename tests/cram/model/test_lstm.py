@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cram.config.model import ModelConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.config.recipe import read_config
-from cram.config.training import OptimizerConfig
 from cram.model.count import count_parameters, flops_per_position
 from cram.model.lstm import LSTMBlock, LSTMModel, put_side_by_side
 from cram.optim.groups import parameter_groups

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.data.shards.loader import TrainingRows
 from cram.model.decoder import Decoder
 from cram.objectives.batch import IGNORED

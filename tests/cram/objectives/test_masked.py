@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.data.shards.loader import TrainingRows
 from cram.objectives.batch import IGNORED
 from cram.objectives.masked import SLOT_MULTIPLE, MaskedObjective

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cram.config.model import ModelConfig
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.data.shards.loader import TrainingRows
 from cram.model.encoder import Encoder
 from cram.objectives.causal import CausalObjective

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cram.config.model import ModelConfig
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.data.shards.loader import TrainingRows
 from cram.model.electra import Electra
 from cram.objectives.batch import IGNORED

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.optim.adam import Adam
 from cram.optim.groups import parameter_groups
 from tests.cram.optim.small_model import build, set_gradients

@@ -2,7 +2,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from cram.config.training import OptimizerConfig
+from cram.config.optimizer import OptimizerConfig
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups
 from tests.cram.optim.small_model import as_bytes, build, set_gradients

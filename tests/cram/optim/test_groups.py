@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from cram.config.model import ModelConfig
-from cram.config.training import MuonConfig, OptimizerConfig
+from cram.config.optimizer import MuonConfig, OptimizerConfig
 from cram.model.encoder import Encoder
 from cram.model.layers import LayerNorm
 from cram.optim.groups import ParameterGroup, parameter_groups

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cram.config.training import LionConfig, OptimizerConfig
+from cram.config.optimizer import LionConfig, OptimizerConfig
 from cram.optim.groups import parameter_groups
 from cram.optim.lion import Lion
 from tests.cram.optim.small_model import as_bytes, build, set_gradients

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.build import build_optimizer
 from cram.config.model import ModelConfig
-from cram.config.training import MuonConfig, OptimizerConfig
+from cram.config.optimizer import MuonConfig, OptimizerConfig
 from cram.model.encoder import Encoder
 from cram.optim.adamw import AdamW
 from cram.optim.groups import parameter_groups

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cram.config.training import MuonConfig
+from cram.config.optimizer import MuonConfig
 from cram.optim.muon import momentum_schedule, orthogonalise, product_dtype
 
 

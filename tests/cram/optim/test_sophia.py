@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cram.config.training import ObjectiveConfig, OptimizerConfig, SophiaConfig
+from cram.config.objective import ObjectiveConfig
+from cram.config.optimizer import OptimizerConfig, SophiaConfig
 from cram.model.heads import TiedHead
 from cram.objectives.batch import IGNORED, Batch
 from cram.objectives.objective import Objective, Setting

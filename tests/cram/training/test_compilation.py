@@ -20,7 +20,8 @@ from cram.build import assemble
 from cram.clock import Clock
 from cram.config.config import Config
 from cram.config.model import ModelConfig
-from cram.config.training import CompileConfig, ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
+from cram.config.training import CompileConfig
 from cram.data.shards.loader import TrainingRows
 from cram.errors import CramError
 from cram.model import attention

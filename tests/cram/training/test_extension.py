@@ -13,7 +13,9 @@ from cram import train as door
 from cram.build import assemble, check
 from cram.config.config import Config
 from cram.config.model import ModelConfig
-from cram.config.training import ObjectiveConfig, OptimizerConfig, ScheduleConfig
+from cram.config.objective import ObjectiveConfig
+from cram.config.optimizer import OptimizerConfig
+from cram.config.training import ScheduleConfig
 from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.model.kinds import build_model

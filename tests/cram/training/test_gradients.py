@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.config.model import ModelConfig
-from cram.config.training import ObjectiveConfig
+from cram.config.objective import ObjectiveConfig
 from cram.methods.method import Methods
 from cram.model.encoder import Encoder
 from cram.objectives.masked import MaskedObjective

@@ -1,0 +1,50 @@
+"""The keys of the objective."""
+
+from dataclasses import dataclass
+
+from cram.config.choices import OBJECTIVES
+from cram.config.schema import key
+
+
+@dataclass
+class ObjectiveConfig:
+    """The keys `objective.*`: what the model learns to predict."""
+
+    kind: str = key("masked", "what the model learns", choices=OBJECTIVES)
+    mask_rate: float = key(
+        0.30, "share of the tokens that are predicted, at the start of masking", "share", above=0, most=1
+    )
+    final_mask_rate: float | None = key(
+        0.15, "the same at the end of the budget, linear in between (null: constant)", "share", above=0, most=1
+    )
+    causal_share: float = key(
+        0.0,
+        "length of a first phase that predicts each token from those before it",
+        "share of the budget",
+        least=0,
+        below=1,
+    )
+    discriminator_weight: float = key(
+        50.0, "weight of the discriminator's mean loss beside the generator's, for objective.kind=replaced", least=0
+    )
+    replace_mask: float = key(
+        1.0, "share of the predicted tokens that the model sees as [MASK]", "share", least=0, most=1
+    )
+    replace_random: float = key(
+        0.0,
+        "share of the predicted tokens that it sees as a random token; the others stay visible",
+        "share",
+        least=0,
+        most=1,
+    )
+
+    @property
+    def held_out(self) -> str:
+        """How held-out text is scored: `masked` or `causal`."""
+        return OBJECTIVES[self.kind].held_out
+
+    @property
+    def words(self) -> str:
+        """The objective in words: one kind, or two phases."""
+        share = self.causal_share
+        return f"causal for the first {share:.0%}, then {self.kind}" if share else self.kind
