@@ -17,6 +17,14 @@ class ObjectiveConfig:
     final_mask_rate: float | None = key(
         0.15, "the same at the end of the budget, linear in between (null: constant)", "share", above=0, most=1
     )
+    mask_rate_spread: float = key(
+        0.0,
+        "spread of the mask rate of rows round that of the schedule: a Beta distribution whose standard deviation "
+        "is this share of the largest possible one, sqrt(rate * (1 - rate)) (0: one rate for all rows)",
+        "share",
+        least=0,
+        most=0.5,
+    )
     causal_share: float = key(
         0.0,
         "length of a first phase that predicts each token from those before it",

@@ -15,6 +15,7 @@ import torch
 from cram.config.objective import ObjectiveConfig
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 from cram.objectives.objective import Objective, Setting
+from cram.objectives.row_rates import RowRates
 from cram.objectives.slots import Keys, choose_slots, mix, row_keys
 from cram.optim.schedule import Schedule, linear
 
@@ -82,7 +83,9 @@ class MaskedObjective(Objective):
         super().__init__(config, setting)
         assert setting.mask_id is not None
         self.rate = mask_rate(config)
-        self.capacity = math.ceil(max(config.mask_rate, final_mask_rate(config)) * setting.seq_len)
+        self.row_rates = RowRates(config.mask_rate_spread)
+        most = self.row_rates.most(max(config.mask_rate, final_mask_rate(config)))
+        self.capacity = math.ceil(most * setting.seq_len)
         self._maskable = np.ones(setting.vocab_size, bool)
         self._maskable[setting.special] = False
         ordinary = np.flatnonzero(self._maskable)
@@ -92,7 +95,8 @@ class MaskedObjective(Objective):
         """Hide tokens of the rows, at the rate of this progress."""
         count, seq_len = rows.tokens.shape
         keys = row_keys(self.setting.seed, rows.epoch, rows.index)
-        positions, used = choose_slots(np.take(self._maskable, rows.tokens), keys, self.rate(progress), self.capacity)
+        rates = self.row_rates.draw(self.rate(progress), keys)
+        positions, used = choose_slots(np.take(self._maskable, rows.tokens), keys, rates, self.capacity)
         slots = positions + (np.arange(count) * seq_len)[:, None]
         slots, used = slots.ravel(), used.ravel()
         if not self.setting.static_shapes:

@@ -39,7 +39,7 @@ def row_keys(seed: int, epoch: npt.NDArray[np.integer], index: npt.NDArray[np.in
 
 
 def choose_slots(
-    maskable: npt.NDArray[np.bool_], keys: Keys, rate: float, capacity: int
+    maskable: npt.NDArray[np.bool_], keys: Keys, rate: float | npt.NDArray[np.float64], capacity: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Choose the tokens of each row that are predicted: `rate` of the maskable ones, at most `capacity`.
 
@@ -48,7 +48,7 @@ def choose_slots(
     Args:
         maskable: bool [rows, seq_len].
         keys: uint64 [rows].
-        rate: share of the maskable tokens.
+        rate: share of the maskable tokens, for all rows or for each, float64 [rows].
         capacity: slots of a row.
 
     Returns:
