@@ -32,6 +32,7 @@ def check_config(config: Config) -> None:
         raise CramError(
             f"data.seq_len={config.data.seq_len} is longer than model.positions={config.model.positions}: change one."
         )
+    _check_optimizer(config)
     _check_reference_time(config)
     _check_methods(config)
     _check_stacking(config)
@@ -55,6 +56,15 @@ def _check_plan(config: Config) -> None:
         raise CramError(
             f"init={config.init} brings weights of a given shape, but model.size=auto plans the shape: give "
             f"{', '.join(MODEL_KEYS)} as the weights have them."
+        )
+
+
+def _check_optimizer(config: Config) -> None:
+    muon = config.optimizer.muon
+    if muon.whitening == "mud" and muon.final_newton_schulz_steps is not None:
+        raise CramError(
+            f"optimizer.muon.final_newton_schulz_steps={muon.final_newton_schulz_steps} is for "
+            "optimizer.muon.whitening=newton_schulz: leave one of them out."
         )
 
 

@@ -1,6 +1,7 @@
 """The keys of the update rules."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cram.config.choices import OPTIMIZERS
 from cram.config.schema import group, key
@@ -27,8 +28,34 @@ class MuonConfig:
     newton_schulz_steps: int = key(
         5, "Newton-Schulz iterations that orthogonalise an update", "steps", least=1, most=100
     )
+    final_newton_schulz_steps: int | None = key(
+        None,
+        "Newton-Schulz iterations at the end of the budget, reached in a line, rounded (null: newton_schulz_steps)",
+        "steps",
+        least=1,
+        most=100,
+    )
+    whitening: Literal["newton_schulz", "mud"] = key(
+        "newton_schulz",
+        "how an update is made orthogonal; mud: roughly, by one product and a triangular solve instead of the products "
+        "of Newton-Schulz",
+    )
+    mud_passes: int = key(1, "passes of whitening=mud", "passes", least=1, most=100)
+    row_beta2: float | None = key(
+        None,
+        "decay rate of the mean square of each row's updates, whose root divides the row, as NorMuon does (null: off)",
+        least=0,
+        below=1,
+    )
     weight_decay: float = key(0.025, "decoupled weight decay", least=0)
     cautious: bool = key(False, "decay only weights that the update makes smaller in magnitude too")
+
+    def mean_steps(self) -> float:
+        """Newton-Schulz steps of a mean update. A pass of MUD counts as half of one, as its FLOPs are."""
+        if self.whitening == "mud":
+            return self.mud_passes / 2
+        final = self.newton_schulz_steps if self.final_newton_schulz_steps is None else self.final_newton_schulz_steps
+        return (self.newton_schulz_steps + final) / 2
 
 
 @dataclass

@@ -2,21 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cram.config.optimizer import MuonConfig, OptimizerConfig
-from cram.machine.device import pick_precision
 from cram.optim.adamw import AdamW
 from cram.optim.groups import ParameterGroup
 from cram.optim.optimizer import Optimizer
-from cram.optim.schedule import Schedule, ramp
+from cram.optim.schedule import Schedule, linear, ramp
+from cram.optim.whitening import product_dtype, whiten
 
-# a, b, c of x -> a x + b x^3 + c x^5. The curve is steep at zero, so that few steps suffice; in exchange the values end
-# near one and not at one.
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_TINY = torch.finfo(torch.float32).tiny
+# Below this root mean square a row of an update has no direction of its own.
+_TINY = 1e-10
 
 
 def momentum_schedule(config: MuonConfig) -> Schedule:
@@ -25,43 +24,18 @@ def momentum_schedule(config: MuonConfig) -> Schedule:
     return ramp(start, config.momentum, config.momentum_warmup)
 
 
-def product_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the matrix products for weights of this dtype: bf16 for fp32 weights on a device with fast bf16.
-
-    Other weights keep their own dtype. fp16 is never used, because its range is too small for the first products.
-    """
-    fast = dtype == torch.float32 and pick_precision("auto", device) == torch.bfloat16
-    return torch.bfloat16 if fast else dtype
+def newton_schulz_steps(config: MuonConfig, progress: float) -> int:
+    """Newton-Schulz steps at some progress: a line from `newton_schulz_steps` to the final number, rounded."""
+    first, final = config.newton_schulz_steps, config.final_newton_schulz_steps
+    return first if final is None else round(linear(first, final)(progress))
 
 
-def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Bring the singular values of each matrix near one and keep its singular vectors.
+class _Matrix(NamedTuple):
+    """One matrix of a weight: views of its weight, its update and, with `row_beta2`, its rows' squares (rows, 1)."""
 
-    Newton-Schulz iteration: each matrix is divided by its Frobenius norm, then x -> a x + b x^3 + c x^5 is applied
-    `steps` times to its singular values by matrix products. Five steps bring every singular value above 0.002 of the
-    norm between 0.68 and 1.21. A zero matrix stays zero.
-
-    Args:
-        matrices: (n, rows, columns); all n go through one chain of batched products, on the shorter side.
-        steps: number of iterations.
-        dtype: dtype of the products and of the result.
-
-    Returns:
-        The orthogonalised matrices, of the same shape.
-
-    Source: K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; changed: batched.
-    """
-    a, b, c = _COEFFICIENTS
-    # Divided by the largest element first: squares of small elements would vanish, and squares of large ones overflow.
-    scaled = matrices / matrices.abs().amax(dim=(1, 2), keepdim=True).clamp(min=_TINY)
-    norms = torch.linalg.vector_norm(scaled, dim=(1, 2), keepdim=True)
-    x: Tensor = (scaled / norms.clamp(min=_TINY)).to(dtype)
-    tall = x.shape[1] > x.shape[2]
-    for _ in range(steps):
-        gram = x.mT @ x if tall else x @ x.mT
-        change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, x, change, beta=a) if tall else torch.baddbmm(x, change, x, beta=a)
-    return x
+    weight: Tensor
+    update: Tensor
+    squares: Tensor | None
 
 
 class Muon(Optimizer):
@@ -69,7 +43,7 @@ class Muon(Optimizer):
 
         m <- mu m + (1 - mu) g
         u <- mu m + (1 - mu) g with Nesterov's momentum, else m
-        W <- W - lr (sqrt(max(1, rows / columns)) orthogonalise(u) + decay W)
+        W <- W - lr (sqrt(max(1, rows / columns)) whiten(u) + decay W)
 
     A fused weight is split into its matrices, and each is orthogonalised by itself. Matrices of one shape are
     orthogonalised together, in bf16 where the device has it. Cautious decay spares the elements of W that the update
@@ -78,6 +52,8 @@ class Muon(Optimizer):
     Source: as `orthogonalise`. The scale by the aspect ratio is the one that the published learning rates (0.02 to
     0.035) are for, not the one of arXiv:2502.16982, which matches AdamW's rates; changed: fused weights are split.
     Momentum that rises over the first updates: K. Jordan et al. 2024, modded-nanogpt. Cautious decay: arXiv:2510.12402.
+    Rows of even size (`row_beta2`): arXiv:2510.05491, algorithm 1; changed: the Frobenius norm of the matrix is kept,
+    as modded-nanogpt does it, so that the learning rate need not be another one.
     """
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig) -> None:
@@ -101,24 +77,34 @@ class Muon(Optimizer):
         super().step(multiplier, progress, finite)
         self._others.step(multiplier, progress, finite)
         decay = self._matrices.weight_decay * self.decay(progress)
+        steps = newton_schulz_steps(self.config.muon, progress)
         weights, splits, gradients = self._with_gradients()
         updates = self._updates(weights, gradients, self._momentum_at(progress), finite)
-        stacks: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        stacks: dict[torch.Size, list[_Matrix]] = {}
         for weight, rows, update in zip(weights, splits, updates, strict=True):
-            for matrix, change in zip(_split(weight, rows), _split(update, rows), strict=True):
-                stacks.setdefault(matrix.shape, []).append((matrix, change))
+            for matrix in self._matrices_of(weight, rows, update):
+                stacks.setdefault(matrix.weight.shape, []).append(matrix)
         for stack in stacks.values():
-            self._apply([matrix for matrix, _ in stack], [change for _, change in stack], decay, finite)
+            self._apply(stack, steps, decay, finite)
 
     def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
-        """A matrix' momentum, of its shape; AdamW's state for a parameter of another group."""
+        """A matrix' momentum, of its shape, and with `row_beta2` the mean squares of its rows, (rows, 1).
+
+        AdamW's state for a parameter of another group.
+        """
         if group is not self._matrices:
             return self._others.first_state(group, parameter)
-        return {"momentum": torch.zeros_like(parameter)}
+        state = {"momentum": torch.zeros_like(parameter)}
+        if self.config.muon.row_beta2 is not None:
+            state["row_squares"] = torch.zeros_like(parameter[:, :1])
+        return state
 
     def values(self, progress: float) -> dict[str, str]:
-        """Describe the weight decay and the momentum at some progress."""
-        return super().values(progress) | {"momentum": f"{self._momentum_at(progress):.3f}"}
+        """Describe the weight decay, the momentum and the Newton-Schulz steps, if they change, at some progress."""
+        texts = super().values(progress) | {"momentum": f"{self._momentum_at(progress):.3f}"}
+        if self.config.muon.final_newton_schulz_steps is not None:
+            texts["Newton-Schulz steps"] = str(newton_schulz_steps(self.config.muon, progress))
+        return texts
 
     def scheduled(self, progress: float) -> dict[str, float]:
         """The weight decay and the momentum of the matrices at some progress."""
@@ -150,18 +136,50 @@ class Muon(Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1.0 - momentum)
         return torch._foreach_lerp(gradients, momenta, momentum) if self.config.muon.nesterov else momenta
 
-    def _apply(self, weights: list[Tensor], updates: list[Tensor], decay: float, finite: Tensor | None) -> None:
+    def _matrices_of(self, weight: Tensor, rows: tuple[int, ...], update: Tensor) -> list[_Matrix]:
+        """The matrices of a weight, one below the other."""
+        squares = self.state[weight].get("row_squares")
+        parts = [_split(tensor, rows) for tensor in (weight, update)]
+        of_rows = _split(squares, rows) if squares is not None else [None] * len(parts[0])
+        return [_Matrix(*matrix) for matrix in zip(*parts, of_rows, strict=True)]
+
+    def _apply(self, stack: list[_Matrix], steps: int, decay: float, finite: Tensor | None) -> None:
         """Decay and move weights of one shape."""
+        config, weights = self.config.muon, [matrix.weight for matrix in stack]
         rows, columns = weights[0].shape
         scale = math.sqrt(max(1.0, rows / columns))
-        directions = orthogonalise(torch.stack(updates), self.config.muon.newton_schulz_steps, self._product_dtype)
+        directions = whiten(torch.stack([matrix.update for matrix in stack]), config, steps, self._product_dtype)
         change = directions.to(weights[0].dtype) * scale
+        if config.row_beta2 is not None:
+            squares = [matrix.squares for matrix in stack if matrix.squares is not None]
+            change = even_rows(change, squares, config.row_beta2, finite)
         if decay:
             stacked = torch.stack(weights)
-            change += decay * (stacked * (stacked * change > 0) if self.config.muon.cautious else stacked)
+            change += decay * (stacked * (stacked * change > 0) if config.cautious else stacked)
         if finite is not None:
             change *= finite
         torch._foreach_add_(weights, list(change.unbind()), alpha=-self._matrices.peak_lr * self._multiplier)
+
+
+def even_rows(matrices: Tensor, squares: list[Tensor], beta2: float, finite: Tensor | None) -> Tensor:
+    """Divide each row by the root of its running mean square; each matrix keeps its Frobenius norm.
+
+    Args:
+        matrices: (n, rows, columns).
+        squares: the running mean of each row's mean square, n tensors (rows, 1), which are brought up to date.
+        beta2: decay rate of the mean. It begins at zero, which the norm that is kept makes up for.
+        finite: bool scalar; where it is False, the means stay as they are.
+    """
+    means = matrices.square().mean(dim=2, keepdim=True)
+    before = torch.stack(squares)
+    means = before.lerp(means, 1.0 - beta2)
+    if finite is not None:
+        means = torch.where(finite, means, before)
+    torch._foreach_copy_(squares, list(means.unbind()))
+    even = matrices / means.sqrt().clamp(min=_TINY)
+    norms = [torch.linalg.vector_norm(each, dim=(1, 2), keepdim=True) for each in (matrices, even)]
+    even *= norms[0] / norms[1].clamp(min=_TINY)
+    return even
 
 
 def _split(matrix: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, ...]:

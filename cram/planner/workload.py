@@ -117,7 +117,7 @@ class Workload:
             "products": positions * (size.body + share * size.head),
             "logits": positions * share * self.vocab_size,
             "activations": positions * shape.layers * (8 * shape.width + 4 * shape.mlp_width + scores),
-            "orthogonalisation": size.newton_schulz * optimizer.muon.newton_schulz_steps * (optimizer.kind == "muon"),
+            "orthogonalisation": size.newton_schulz * optimizer.muon.mean_steps() * (optimizer.kind == "muon"),
             "parameters": size.parameters,
             "layers": shape.layers * rows / self.micro_rows(shape),
             "update": 1.0,

@@ -60,6 +60,10 @@ GIVEN = ["model.size=given"]
         ([*ELECTRA, "rho.keep=0.5"], "rho needs the loss of each row"),
         ([*ELECTRA, "pruning.keep=0.5"], "pruning needs the loss of each row"),
         ([*ELECTRA, "optimizer.kind=sophia"], "optimizer.kind=sophia draws labels from the predictions"),
+        (
+            ["optimizer.muon.whitening=mud", "optimizer.muon.final_newton_schulz_steps=2"],
+            "optimizer.muon.final_newton_schulz_steps=2 is for optimizer.muon.whitening=newton_schulz: leave one",
+        ),
         ([*ELECTRA, "objective.causal_share=0.1"], "objective.causal_share=0.1 is for objective.kind=masked"),
         (["model.kind=electra"], "model.kind=electra cannot learn objective.kind=masked: set objective.kind=replaced"),
         (["objective.kind=replaced"], "model.kind=encoder cannot learn objective.kind=replaced"),

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cram.config.recipe import read_config
 from cram.model.count import flops_per_position
-from cram.optim.muon import orthogonalise
+from cram.optim.whitening import orthogonalise
 from cram.planner.memory import activation_bytes
 from cram.planner.shape import Shape
 from cram.planner.workload import Workload, predicted_share
@@ -51,6 +51,10 @@ def test_newton_schulz_steps_are_counted() -> None:
         for rows, columns in matrices:
             orthogonalise(torch.ones(1, rows, columns), 2, torch.float32)
     assert counts["orthogonalisation"] == counter.get_total_flops()
+    ending = make_work("optimizer.muon.newton_schulz_steps=3", "optimizer.muon.final_newton_schulz_steps=1")
+    assert ending.counts(SMALL, 0.3)["orthogonalisation"] == counts["orthogonalisation"]
+    decorrelated = make_work("optimizer.muon.whitening=mud").counts(SMALL, 0.3)
+    assert decorrelated["orthogonalisation"] == counts["orthogonalisation"] / 4
     assert make_work("optimizer.kind=adamw").counts(SMALL, 0.3)["orthogonalisation"] == 0
 
 
