@@ -28,7 +28,9 @@ from cram.model.flop_count import FlopCount
 from cram.model.kinds import build_model, new_model
 from cram.model.transformer import Transformer
 from cram.objectives.objective import Setting
+from cram.optim.ema_nesterov import EmaNesterov
 from cram.optim.groups import parameter_groups
+from cram.optim.optimizer import Optimizer
 from cram.optim.schedule import batch_tokens, decay_begins, make_schedule
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
@@ -45,8 +47,10 @@ from cram.training.update_timing import TrialSession, time_update
 
 
 def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> OptimizerProtocol:
-    """Make the update rule of `optimizer.kind` for the parameters of a model."""
-    optimizer: OptimizerProtocol = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
+    """Make the update rule of `optimizer.kind` for the parameters of a model, ahead of the weights if asked for."""
+    optimizer: Optimizer = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
+    if config.ema_nesterov.lookahead is not None:
+        return EmaNesterov(optimizer, config.ema_nesterov)
     return optimizer
 
 

@@ -60,7 +60,12 @@ def _check_plan(config: Config) -> None:
 
 
 def _check_optimizer(config: Config) -> None:
-    muon = config.optimizer.muon
+    muon, ahead = config.optimizer.muon, config.optimizer.ema_nesterov
+    if ahead.lookahead is not None and ahead.start >= ahead.end:
+        raise CramError(
+            f"optimizer.ema_nesterov.start={ahead.start} is not before optimizer.ema_nesterov.end={ahead.end}: "
+            "change one."
+        )
     if muon.whitening == "mud" and muon.final_newton_schulz_steps is not None:
         raise CramError(
             f"optimizer.muon.final_newton_schulz_steps={muon.final_newton_schulz_steps} is for "

@@ -84,6 +84,22 @@ class SophiaConfig:
 
 
 @dataclass
+class EmaNesterovConfig:
+    """The keys `optimizer.ema_nesterov.*`: gradients are taken ahead of the weights, whatever the optimizer."""
+
+    lookahead: float | None = key(
+        None,
+        "how far ahead of the weights gradients are taken, times the mean movement of an update and the schedule; "
+        "published: 0.6 (null: off)",
+        above=0,
+        most=10,
+    )
+    decay: float = key(0.99, "decay rate of the mean movement", least=0, below=1)
+    start: float = key(0.16, "progress from which gradients are taken ahead", "share of the budget", least=0, most=1)
+    end: float = key(0.76, "progress until which they are", "share of the budget", least=0, most=1)
+
+
+@dataclass
 class OptimizerConfig:
     """The keys `optimizer.*`: the update rule. Keys without a group belong to AdamW, or to all optimizers."""
 
@@ -102,6 +118,7 @@ class OptimizerConfig:
     muon: MuonConfig = group(MuonConfig)
     lion: LionConfig = group(LionConfig)
     sophia: SophiaConfig = group(SophiaConfig)
+    ema_nesterov: EmaNesterovConfig = group(EmaNesterovConfig)
 
     def matrices(self) -> "OptimizerConfig | MuonConfig | LionConfig | SophiaConfig":
         """Return the group with the learning rate and weight decay of the matrices: `optimizer.KIND.*` if it exists."""

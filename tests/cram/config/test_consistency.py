@@ -64,6 +64,10 @@ GIVEN = ["model.size=given"]
             ["optimizer.muon.whitening=mud", "optimizer.muon.final_newton_schulz_steps=2"],
             "optimizer.muon.final_newton_schulz_steps=2 is for optimizer.muon.whitening=newton_schulz: leave one",
         ),
+        (
+            ["optimizer.ema_nesterov.lookahead=0.5", "optimizer.ema_nesterov.start=0.8"],
+            "optimizer.ema_nesterov.start=0.8 is not before optimizer.ema_nesterov.end=0.76: change one.",
+        ),
         ([*ELECTRA, "objective.causal_share=0.1"], "objective.causal_share=0.1 is for objective.kind=masked"),
         (["model.kind=electra"], "model.kind=electra cannot learn objective.kind=masked: set objective.kind=replaced"),
         (["objective.kind=replaced"], "model.kind=encoder cannot learn objective.kind=replaced"),

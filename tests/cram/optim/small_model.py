@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from cram.optim.optimizer import Optimizer
+from cram.training.protocols import OptimizerProtocol
 
 
 def build(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -24,6 +24,6 @@ def set_gradients(model: nn.Module, step: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-def as_bytes(model: nn.Module, optimizer: Optimizer) -> tuple[bytes, bytes]:
+def as_bytes(model: nn.Module, optimizer: OptimizerProtocol) -> tuple[bytes, bytes]:
     """Give weights and state as bytes."""
     return save(model.state_dict()), save(optimizer.state_tensors())

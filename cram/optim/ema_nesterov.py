@@ -1,0 +1,123 @@
+"""EMA-Nesterov: gradients are taken ahead of the weights, in the direction of their mean movement."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from cram.config.optimizer import EmaNesterovConfig
+from cram.files.tensors import check_tensors, to_meta
+from cram.optim.optimizer import Optimizer
+
+ENTRY = "movement"
+
+
+class EmaNesterov:
+    """Wraps an update rule A, whose weights x it moves ahead by a mean m of their past movements.
+
+        y <- x + b m
+        x' <- A(y), with the gradient at y
+        m <- decay m + (1 - decay) (x' - x)
+
+    b is `lookahead` times the multiplier of the learning rate while progress is between `start` and `end`, else 0. The
+    model holds y, so that evaluations, checkpoints and methods see the weights that are ahead. From `end` on these are
+    x, and m is not needed any more.
+
+    Source: arXiv:2605.25395, as its authors run it in modded-nanogpt's optimizer track; changed: b is that of the
+    update before, which leaves y in the model, and `decay m + (1 - decay) b m` is kept instead of m and a copy of x.
+
+    Args:
+        inner: the rule A, for all parameters.
+        config: the keys `optimizer.ema_nesterov.*`, with a `lookahead`.
+
+    Attributes:
+        kind: that of the rule, as are the attributes that follow.
+        curvature_interval: updates between two estimates of the curvature, or None.
+        curvature_rows: rows of an estimate, or None.
+    """
+
+    def __init__(self, inner: Optimizer, config: EmaNesterovConfig) -> None:
+        self.kind = inner.kind
+        self.curvature_interval, self.curvature_rows = inner.curvature_interval, inner.curvature_rows
+        self._inner, self._config = inner, config
+        self._movements: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+        """Update the weights by the rule from where they are, then move them ahead; see `Optimizer.step`."""
+        config = self._config
+        if progress >= config.end:
+            self._inner.step(multiplier, progress, finite)
+            return
+        parameters = self._parameters()
+        if not self._movements:
+            self._movements = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        weights: list[Tensor] = list(parameters.values())
+        movements = list(self._movements.values())
+        moved = [weight.detach().clone() for weight in weights]
+        self._inner.step(multiplier, progress, finite)
+        # The movement is a difference: exactly zero, and not NaN, after a step that was not finite.
+        torch._foreach_sub_(moved, weights)
+        torch._foreach_add_(movements, moved, alpha=config.decay - 1.0)
+        ahead = config.lookahead * multiplier if config.lookahead and progress >= config.start else 0.0
+        if ahead:
+            _move_ahead(weights, movements, ahead, finite)
+        kept = config.decay + (1.0 - config.decay) * ahead
+        if finite is None:
+            torch._foreach_mul_(movements, kept)
+        else:
+            torch._foreach_mul_(movements, torch.where(finite, kept, 1.0))
+
+    def take_curvature(self, predicted: int, finite: Tensor) -> None:
+        """Take an estimate of the curvature; see `Optimizer.take_curvature`."""
+        self._inner.take_curvature(predicted, finite)
+
+    def lr(self) -> dict[str, float]:
+        """Learning rate of each group at the latest update."""
+        return self._inner.lr()
+
+    def values(self, progress: float) -> dict[str, str]:
+        """Describe what the rule changes over the run, at some progress."""
+        return self._inner.values(progress)
+
+    def scheduled(self, progress: float) -> dict[str, float]:
+        """Numbers that the rule changes over the run, at some progress."""
+        return self._inner.scheduled(progress)
+
+    def regroup(self, model: nn.Module, inherited: Mapping[str, str]) -> None:
+        """Take a model that has changed its shape; a parameter without an inherited state has not moved yet."""
+        old = self._movements
+        self._inner.regroup(model, inherited)
+        self._movements = {}
+        for name, parameter in self._parameters().items() if old else ():
+            movement = old.get(inherited.get(name, ""))
+            self._movements[name] = torch.zeros_like(parameter) if movement is None else movement.clone()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The state of the rule, and `PARAMETER/movement` for each parameter."""
+        return self._inner.state_tensors() | {f"{name}/{ENTRY}": value for name, value in self._movements.items()}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Replace the state by what `state_tensors` gave.
+
+        Raises:
+            CramError: naming the first tensor that is missing, not expected, or of another shape or dtype.
+        """
+        own = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[2] == ENTRY}
+        self._inner.load_state_tensors({name: tensor for name, tensor in tensors.items() if name not in own})
+        parameters = self._parameters()
+        if tensors:
+            check_tensors(own, {f"{name}/{ENTRY}": to_meta(parameter) for name, parameter in parameters.items()})
+        self._movements = {
+            name: own[f"{name}/{ENTRY}"].to(parameter.device) for name, parameter in parameters.items() if tensors
+        }
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for group in self._inner.groups for name, parameter in group.named()}
+
+
+def _move_ahead(weights: list[Tensor], movements: list[Tensor], ahead: float, finite: Tensor | None) -> None:
+    if finite is None:
+        torch._foreach_add_(weights, movements, alpha=ahead)
+    else:
+        torch._foreach_add_(weights, list(torch._foreach_mul(movements, torch.where(finite, ahead, 0.0))))
