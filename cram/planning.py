@@ -54,7 +54,7 @@ class Setting:
     Attributes:
         work: the config, with `model.size=auto`, the vocabulary and the device.
         shapes: that fit into memory.
-        available: tokens that the data has, all epochs together; None if unknown.
+        available: positions that the data suffices for, all epochs together; None if unknown.
         unigram: nats per token of the unigram baseline; None if unknown.
         law: predicts the loss; None where no fit suits the config.
     """
@@ -69,6 +69,7 @@ class Setting:
     def here(cls, config: Config, shards: ShardSet, device: torch.device) -> "Setting":
         """Collect it for a config, its data and a device of this machine."""
         work = Workload.of(config, shards.vocab_size, device)
+        rows = count_epoch_rows(shards, config.data.subset_tokens) * config.data.epochs / config.objective.reading
         ladder = shape_ladder(config.model.kind, device.type, config.data.seq_len, _pins(config))
         held_out = build_held_out(
             shards.held_out(),
@@ -80,7 +81,7 @@ class Setting:
         return cls(
             work=work,
             shapes=tuple(shape for shape in ladder if work.fits(shape)),
-            available=count_epoch_rows(shards, config.data.subset_tokens) * shards.seq_len * config.data.epochs,
+            available=int(rows * shards.seq_len),
             unigram=unigram_nats(shards.token_counts(), held_out.labels),
             law=find_law(config),
         )
@@ -231,8 +232,7 @@ def give_plan(setting: Setting, plan: Plan, cost: CostModel, budget: str, device
         "plan.updates": chosen.updates,
         "plan.nats": None if nats is None else round(nats, 4),
     }
-    objective = setting.work.config.objective
-    begins_causal = objective.kind == "causal" or objective.causal_share > 0
+    begins_causal = setting.work.config.objective.begins_causal
     values = planned_values(chosen.shape, chosen.tokens, whole.limit if of_time else None, begins_causal)
     return give_values(setting.work.config, values | predictions)
 

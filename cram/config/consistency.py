@@ -10,6 +10,8 @@ from cram.config.model import ModelConfig
 from cram.config.plan import MODEL_KEYS, PLANNED_KEYS
 from cram.errors import CramError
 
+# Models whose input can be the mean of several embeddings.
+SUPERPOSED_MODELS = ("encoder", "decoder")
 LEARNED_POSITIONS = ("bert", "prenorm_bert", "minimal_bert")
 # Objectives whose loss is that of predicted tokens, for methods that rank rows or draw labels.
 ROW_LOSSES = ("masked", "causal")
@@ -182,8 +184,27 @@ def _check_objective(config: Config) -> None:
         )
     if objective.kind == "replaced" and objective.causal_share:
         raise CramError(f"objective.causal_share={objective.causal_share} is for objective.kind=masked: leave it out.")
+    if objective.superposition:
+        _check_superposition(config, objective.superposition)
     if objective.replace_mask + objective.replace_random > 1.0:
         raise CramError(
             f"objective.replace_mask={objective.replace_mask} and objective.replace_random={objective.replace_random}: "
             "their sum must be at most 1."
         )
+
+
+def _check_superposition(config: Config, size: int) -> None:
+    objective, word = config.objective, f"objective.superposition={size}"
+    if config.model.kind not in SUPERPOSED_MODELS:
+        raise CramError(f"{word} needs model.kind={' or '.join(SUPERPOSED_MODELS)}, not {config.model.kind}.")
+    if objective.kind == "masked" and objective.causal_share < objective.superposition_share:
+        raise CramError(
+            f"{word} is a causal phase: objective.causal_share={objective.causal_share} must be at least "
+            f"objective.superposition_share={objective.superposition_share}."
+        )
+    if config.data.seq_len % size:
+        raise CramError(f"{word} does not divide data.seq_len={config.data.seq_len}: change either.")
+    others = [name for name in ("selective", "rho", "pruning") if getattr(config, name).enabled]
+    others += ["optimizer.kind=sophia"] if config.optimizer.kind == "sophia" else []
+    if others:
+        raise CramError(f"{word} has no loss of single tokens, which {others[0]} needs: leave one out.")

@@ -32,6 +32,17 @@ class ObjectiveConfig:
         least=0,
         below=1,
     )
+    superposition: int | None = key(
+        None,
+        "tokens whose mean embedding is one position of a first phase, which predicts the next so many; updates read "
+        "so many times the rows then (null: no such phase)",
+        "tokens",
+        least=2,
+        most=64,
+    )
+    superposition_share: float = key(
+        0.3, "length of this phase, which is causal", "share of the budget", above=0, below=1
+    )
     discriminator_weight: float = key(
         50.0, "weight of the discriminator's mean loss beside the generator's, for objective.kind=replaced", least=0
     )
@@ -52,7 +63,19 @@ class ObjectiveConfig:
         return OBJECTIVES[self.kind].held_out
 
     @property
+    def begins_causal(self) -> bool:
+        """Whether later tokens are hidden at the start."""
+        return self.kind == "causal" or self.causal_share > 0
+
+    @property
+    def reading(self) -> float:
+        """Rows that are read for each row that the model computes, on average over the budget."""
+        return 1.0 if self.superposition is None else 1.0 + self.superposition_share * (self.superposition - 1.0)
+
+    @property
     def words(self) -> str:
-        """The objective in words: one kind, or two phases."""
-        share = self.causal_share
-        return f"causal for the first {share:.0%}, then {self.kind}" if share else self.kind
+        """The objective in words: its phases."""
+        phases = [(self.causal_share, "causal")] if self.causal_share else []
+        if self.superposition:
+            phases = [(self.superposition_share, f"bags of {self.superposition} tokens"), *phases]
+        return "".join(f"{name} for the first {share:.0%}, then " for share, name in phases) + self.kind

@@ -174,7 +174,7 @@ class Transformer(nn.Module):
         """Compute the hidden states after the final norm.
 
         Args:
-            tokens: int64 (rows, seq_len).
+            tokens: int64 (rows, seq_len), or bags of tokens, (rows, seq_len, size).
             documents: int (rows, seq_len), the document of each position within its row. A document lies in one piece;
                 documents never see each other, and positions count from each document's start. None: each row is one
                 document.
@@ -275,9 +275,12 @@ class Transformer(nn.Module):
         return True
 
     def embed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """The input of the embedding norm: (rows, seq_len, width), of tokens int64 (rows, seq_len)."""
+        """The input of the embedding norm: (rows, seq_len, width), of tokens int64 (rows, seq_len).
+
+        Of bags of tokens, int64 (rows, seq_len, size), it is the mean embedding.
+        """
         embedded: Tensor = self.embedding(tokens)
-        return embedded
+        return embedded.mean(2) if tokens.dim() == 3 else embedded
 
     def _pack(self, tokens: Tensor, documents: Tensor | None, causal: bool) -> Packing:
         device = tokens.device

@@ -61,6 +61,10 @@ class Objective:
         """Make the micro-batch of some rows, at a value of progress in [0, 1]; on the host."""
         raise NotImplementedError
 
+    def rows_joined(self, progress: float) -> int:
+        """Number of rows of the data that become one row of the model at some progress."""
+        return 1
+
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Sum over the predicted tokens of their negative log-likelihood in nats, an fp32 scalar."""
         hidden = model(batch.inputs, batch.documents, batch.slots, causal=batch.causal)

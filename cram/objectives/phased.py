@@ -4,6 +4,10 @@ Source: arXiv:2507.00994 (causal, then masked, is best at fixed compute), change
 phase, and the schedule and the state of the optimizer continue without a break.
 """
 
+from typing import Any
+
+from torch import Tensor
+
 from cram.config.objective import ObjectiveConfig
 from cram.objectives.batch import Batch, PackedRows
 from cram.objectives.causal import CausalObjective
@@ -15,14 +19,20 @@ class PhasedObjective(Objective):
     """Causal batches while progress is below `objective.causal_share`, then masked ones.
 
     The share is 0 unless a recipe sets it. Masked training has a progress of its own, which begins at 0 with the second
-    phase. In the first phase an encoder does not see later positions, and learns from every position.
+    phase. In the first phase an encoder does not see later positions, and learns from every position. The causal phase
+    may begin with one of superposition.
     """
 
     def __init__(self, config: ObjectiveConfig, setting: Setting) -> None:
         super().__init__(config, setting)
-        self.phases = (0.0, config.causal_share) if config.causal_share else (0.0,)
         self._causal = CausalObjective(config, setting)
         self._masked = MaskedObjective(config, setting)
+        if config.causal_share:
+            self.phases = tuple(sorted({*self._causal.phases, config.causal_share}))
+
+    def rows_joined(self, progress: float) -> int:
+        """The number of rows that become one, which is above 1 in a phase of superposition alone."""
+        return self._causal.rows_joined(progress) if self.config.causal_share else 1
 
     def prepare(self, rows: PackedRows, progress: float) -> Batch:
         """Make a batch of the phase that progress is in."""
@@ -30,6 +40,10 @@ class PhasedObjective(Objective):
         if progress < share:
             return self._causal.prepare(rows, progress)
         return self._masked.prepare(rows, (progress - share) / (1.0 - share))
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        """Sum of the nats of the predicted tokens or bags, an fp32 scalar."""
+        return (self._causal if batch.causal else self._masked).loss(model, batch)
 
     def values(self, progress: float) -> dict[str, str]:
         """Describe which phase it is, and the mask rate of the second one."""

@@ -248,7 +248,8 @@ def compare(session: Session, updates: int) -> Check:
 
 def _rows_to_check(session: Session) -> Any:
     """Look at the rows of a few whole micro-batches. Training takes them later."""
-    micro, left = session.state.micro_rows, session.parts.loader.rows_left
+    joined = max(map(session.parts.objective.rows_joined, session.parts.objective.phases))
+    micro, left = session.state.micro_rows * joined, session.parts.loader.rows_left
     return session.parts.loader.peek(min(CHECKED_MICRO_BATCHES * micro, left - left % micro))
 
 

@@ -36,12 +36,18 @@ def seed_dropout(session: Session) -> None:
         torch.manual_seed(choice_seed(session, "dropout"))
 
 
-def begin_probe(session: Session, rows: Any) -> NoiseProbe | None:
-    """Begin a measurement of the gradient noise in the next update, which trains on `rows`, if one is due."""
+def model_rows(session: UpdateSession, rows: Any, progress: float) -> int:
+    """Count the rows of the model that rows of the data become at some progress."""
+    count: int = -(-len(rows.tokens) // session.parts.objective.rows_joined(progress))
+    return count
+
+
+def begin_probe(session: Session, rows: int) -> NoiseProbe | None:
+    """Begin a measurement of the gradient noise in the next update, of so many rows of the model, if one is due."""
     state = session.state
     return state.noise_scale.begin(
         update=session.clock.updates + 1,
-        rows=len(rows.tokens),
+        rows=rows,
         seq_len=session.parts.seq_len,
         micro_rows=state.micro_rows,
         compiled=_is_compiled(session),
@@ -95,7 +101,8 @@ def _accumulate(
 ) -> tuple[int, torch.Tensor]:
     parts, micro = session.parts, session.state.micro_rows
     micro = min(micro, probe.micro_rows) if probe else micro
-    batches = [parts.objective.prepare(part, progress) for part in micro_batches(rows, micro)]
+    joined, left = parts.objective.rows_joined(progress), model_rows(session, rows, progress)
+    batches = [parts.objective.prepare(part, progress) for part in micro_batches(rows, micro * joined)]
     predicted = sum(batch.predicted for batch in batches)
     nats = torch.zeros((), device=parts.device)
     with ExitStack() as contexts:
@@ -110,7 +117,7 @@ def _accumulate(
         for number, batch in enumerate(batches):
             parts.methods.depth(parts.model, progress, seed + number)
             nats += backward(session, batch, 1.0 / max(predicted, 1))
-            parts.work.add_pass("training", parts.model.computed_blocks, min(micro, len(rows.tokens) - number * micro))
+            parts.work.add_pass("training", parts.model.computed_blocks, min(micro, left - number * micro))
     return predicted, nats
 
 

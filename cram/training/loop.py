@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from cram.machine.device import device_name
 from cram.training.curvature import curvature_is_due, estimate_curvature
-from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, seed_dropout
+from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, model_rows, seed_dropout
 from cram.training.launched import Launched
 from cram.training.records import (
     begin_phase,
@@ -89,14 +89,16 @@ def update(session: Session) -> None:
         begin_phase(session)
     seed_dropout(session)
     with clock.account("methods"):
-        selected = parts.methods.select(SessionRows(session, progress), rows, progress)
+        wanted = rows * parts.objective.rows_joined(progress)
+        selected = parts.methods.select(SessionRows(session, progress), wanted, progress)
         depth = parts.model.depth
         parts.methods.before_update(parts.model, parts.optimizer, progress)
         if parts.loss_scale and parts.model.depth != depth:
             parts.loss_scale.watch(parts.model.parameters())
         if curvature_is_due(session):
             estimate_curvature(session, selected, progress)
-    probe, flops_before = begin_probe(session, selected), parts.flops.of_blocks(parts.work.main)
+    positions = model_rows(session, selected, progress) * parts.seq_len
+    probe, flops_before = begin_probe(session, positions // parts.seq_len), parts.flops.of_blocks(parts.work.main)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
     norm, finite = clip(session, nats, probe)
     parts.optimizer.step(state.faults.lr_factor * parts.schedule(progress), progress, finite)
@@ -106,7 +108,6 @@ def update(session: Session) -> None:
     parts.model.zero_grad(set_to_none=True)
     with clock.account("methods"):
         parts.methods.after_step(parts.model, progress)
-    positions = len(selected.tokens) * parts.seq_len
     flops = parts.flops.of_blocks(parts.work.main) - flops_before
     session.in_flight.append(Launched(positions, predicted, nats, norm, finite, flops, probe))
     clock.count_update(positions)
@@ -144,7 +145,7 @@ def roll_back(session: Session) -> None:
 
 
 def requested_rows(session: Session, progress: float) -> int:
-    """Compute the rows of an update at some progress: whole micro-batches, nearest to the size of the ramp."""
+    """Compute the rows of the model in an update at some progress: whole micro-batches, nearest to the ramp's size."""
     parts, micro = session.parts, session.state.micro_rows
     rows = max(1, round(parts.batch_tokens(progress) / (micro * parts.seq_len))) * micro
     return max(1, parts.methods.rows(rows, progress) // micro) * micro
@@ -152,8 +153,13 @@ def requested_rows(session: Session, progress: float) -> int:
 
 def update_rows(session: Session, progress: float) -> int:
     """Compute the rows of the next update: as many as requested, at most the whole micro-batches that are left."""
-    micro, left = session.state.micro_rows, session.parts.loader.rows_left / session.parts.methods.reads_ahead
+    micro, left = session.state.micro_rows, session.parts.loader.rows_left / _rows_read(session, progress)
     return max(micro, min(requested_rows(session, progress), int(left) - int(left) % micro))
+
+
+def _rows_read(session: Session, progress: float) -> float:
+    """Compute how many rows are read for each row of the model at some progress."""
+    return session.parts.methods.reads_ahead * session.parts.objective.rows_joined(progress)
 
 
 def predicted_progress(session: Session, rows: int) -> float:
@@ -161,8 +167,9 @@ def predicted_progress(session: Session, rows: int) -> float:
 
     The last update, of the budget or of the data, gets exactly 1.0.
     """
-    read = rows * session.parts.methods.reads_ahead
-    if session.parts.loader.rows_left - read < session.state.micro_rows * session.parts.methods.reads_ahead:
+    reads = _rows_read(session, session.state.last_progress)
+    read = rows * reads
+    if session.parts.loader.rows_left - read < session.state.micro_rows * reads:
         return 1.0
     data_share = (session.parts.loader.rows_taken + read) / session.parts.loader.rows_total
     progress = session.clock.progress_after(rows * session.parts.seq_len, positions_in_flight(session))

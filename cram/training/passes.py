@@ -10,8 +10,9 @@ PROBE_SECONDS = 1.0  # that the passes of one measurement take together
 
 
 def run_pass(session: Session, rows: int) -> None:
-    """Run a pass over so many rows, of the phase that the run is in."""
-    batch = session.parts.objective.prepare(session.parts.loader.peek(rows), session.state.last_progress)
+    """Run a pass over so many rows of the model, of the phase that the run is in."""
+    objective, progress = session.parts.objective, session.state.last_progress
+    batch = objective.prepare(session.parts.loader.peek(rows * objective.rows_joined(progress)), progress)
     backward(session, batch, 1.0)
     session.parts.model.zero_grad(set_to_none=True)
     synchronize(session.parts.device)

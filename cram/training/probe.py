@@ -26,11 +26,11 @@ def check_one_batch(loader: LoaderProtocol, config: Config) -> None:
     Raises:
         CramError: where it does not.
     """
-    tokens = max(config.batch.tokens, config.batch.start_tokens or 0)
+    tokens = max(config.batch.tokens, config.batch.start_tokens or 0) * (config.objective.superposition or 1)
     available = loader.rows_total * config.data.seq_len
     if available < tokens:
         raise CramError(
-            f"the corpus is too small for one batch: it has {available:,} tokens, batch.tokens asks for {tokens:,}.\n"
+            f"the corpus is too small for one batch: it has {available:,} tokens, an update reads {tokens:,}.\n"
             "Give more text (data.source=), or lower batch.tokens."
         )
 
@@ -92,7 +92,7 @@ def measure_pace(session: Session) -> None:
 
 
 def rows_needed(session: Session) -> int:
-    """Compute the rows that the whole budget would take, however many the data has."""
+    """Compute the rows of the model that the whole budget would take, however many the data has."""
     clock = session.clock
     if clock.budget.clock == "tokens":
         return round(clock.budget.limit / session.parts.seq_len)
@@ -123,10 +123,16 @@ def predict_updates(session: Session) -> float:
     """Predict the updates of the whole run, from the rows that it takes and the size of the updates over progress."""
     parts, budget = session.parts, session.clock.budget
     sizes = [requested_rows(session, (part + 0.5) / PARTS) for part in range(PARTS)]
-    available = parts.loader.rows_total / parts.methods.reads_ahead
+    available = parts.loader.rows_total / _rows_read(session)
     if budget.clock == "steps":
         return min(budget.limit, available / statistics.fmean(sizes))
     return min(rows_needed(session), available) * statistics.fmean(1 / size for size in sizes)
+
+
+def _rows_read(session: Session) -> float:
+    """Compute how many rows are read for each row of the model, on average over the budget."""
+    joined = [session.parts.objective.rows_joined((part + 0.5) / PARTS) for part in range(PARTS)]
+    return session.parts.methods.reads_ahead * statistics.fmean(joined)
 
 
 def data_report(session: Session, needed: int, tokens: int) -> str:
@@ -135,7 +141,7 @@ def data_report(session: Session, needed: int, tokens: int) -> str:
     Args:
         needed: rows that the budget takes, and `tokens`: tokens that the data has, all epochs together.
     """
-    rows = session.parts.loader.rows_total / session.parts.methods.reads_ahead
+    rows = session.parts.loader.rows_total / _rows_read(session)
     share = rows / max(needed, 1)
     tokens_needed = float(f"{tokens / share:.2g}")
     line = f"data: {format_tokens(tokens)} tokens, about {format_tokens(tokens_needed)} needed for the budget"

@@ -89,6 +89,10 @@ class ObjectiveProtocol(Protocol):
         """Make a micro-batch, a `BatchProtocol`, of rows, on the host, as it is wanted at some progress."""
         ...
 
+    def rows_joined(self, progress: float) -> int:
+        """Give the number of rows of the data that become one row of the model at some progress."""
+        ...
+
     def loss(self, model: Any, batch: Any) -> torch.Tensor:
         """Compute the sum of the nats of a batch's predicted tokens, an fp32 scalar with gradients."""
         ...

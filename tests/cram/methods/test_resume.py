@@ -32,6 +32,15 @@ RUNS = {
     "lion": (["optimizer.kind=lion"], [5]),
     "sophia": (["optimizer.kind=sophia", "optimizer.sophia.interval=3"], [5]),
     "electra": (["model.kind=electra", "objective.kind=replaced", "model.heads=1"], [5]),
+    "superposition": (
+        [
+            "model.kind=decoder",
+            "objective.kind=causal",
+            "objective.superposition=4",
+            "objective.superposition_share=0.5",
+        ],
+        [4],
+    ),
     "bert with dropout": (["model.kind=bert", "model.dropout=0.1"], [5]),
 }
 

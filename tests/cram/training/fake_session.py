@@ -72,10 +72,14 @@ class FakeObjective:
     def __init__(self) -> None:
         self.progress: list[float] = []
         self.largest = 10**9
+        self.joined = 1
 
     def prepare(self, rows: FakeRows, progress: float) -> FakeBatch:
         self.progress.append(progress)
         return FakeBatch(torch.from_numpy(rows.tokens), int((rows.tokens % 3).sum()))
+
+    def rows_joined(self, progress: float) -> int:
+        return self.joined if progress < self.phases[-1] else 1
 
     def scheduled(self, progress: float) -> dict[str, float]:
         return {"mask_rate": 0.5}

@@ -249,7 +249,7 @@ def test_an_update_that_cannot_be_split_is_not_measured(
     session.state.micro_rows = 4
     session.state.compiled = {}
     session.clock.updates = EVERY - 1
-    assert begin_probe(session, FakeRows(np.ones(8, np.float32))) == NoiseProbe(8 * SEQ_LEN, 4)
+    assert begin_probe(session, 8) == NoiseProbe(8 * SEQ_LEN, 4)
     assert session.state.noise_scale.obstacle == ""
 
 
