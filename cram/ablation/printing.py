@@ -5,23 +5,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cram.ablation.outcomes import RULE
 from cram.ablation.plan import ArmRun
 from cram.ablation.table import AblationTable
+from cram.evaluation.halves import HALVES, JUDGING
 from cram.files.atomic import write_atomic, write_json
 from cram.terminal.progress import format_tokens
 
 RESULTS = "results.json"
-PLAIN_WIDTH = 180  # columns of the table where the output is not a terminal
+PLAIN_WIDTH = 220  # columns of the table where the output is not a terminal
+# Of the whole held-out text and of its halves, in the order of HALVES.
+NATS_HEADINGS = ("nats", "tuning", "judging")
+RULE_HEADINGS = ("by Cramming's rule", "tuning, by it", "judging, by it")
 # Headings that are left out where no arm has anything under them.
-OPTIONAL = ("column", "rate", "published", "agrees")
-TEXTS = ("arm", "column", "time", "published")
+OPTIONAL = ("column", *NATS_HEADINGS, *RULE_HEADINGS, "bits", "compares", "rate", "published", "agrees")
+TEXTS = ("arm", "column", "compares", "time", "published")
 HEADINGS = (
     "arm",
     "column",
     "budget",
-    "nats",
-    "nats, Cramming's rule",
+    *NATS_HEADINGS,
+    *RULE_HEADINGS,
+    "bits",
     "over baseline",
+    "compares",
     "rate",
     "tokens/s",
     "tokens",
@@ -76,7 +83,11 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     for row in rows:
         printed.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(printed)
-    print(f"{folder}: {RESULTS}, table.md; over baseline: nats above {table.baseline}'s, negative is better")
+    print(
+        f"{folder}: {RESULTS}, table.md; over baseline: nats above {table.baseline}'s, negative is better\n"
+        "tuning, judging: nats on the half of the held-out text by which rates are chosen, and on the one by which "
+        "arms are compared"
+    )
 
 
 def _markdown(headings: list[str], rows: list[list[str]]) -> str:
@@ -88,16 +99,13 @@ def _cells(outcome: dict[str, Any]) -> dict[str, str]:
     """The text under each heading."""
     over_baseline, rate = outcome["over_baseline"], outcome["rate"]
     seconds = {account: value for account, value in outcome["seconds"].items() if value >= 0.5}
-    published = outcome["published"]
-    if outcome["compares"]:
-        published += f"{'; ' if published else ''}here: {outcome['compares']}"
     return {
         "arm": outcome["arm"],
         "column": outcome["column"],
         "budget": outcome["budget"],
-        "nats": _format_nats(outcome["nats"]),
-        "nats, Cramming's rule": _format_nats(outcome["cramming_rule_nats"]),
+        **_loss_cells(outcome),
         "over baseline": "" if over_baseline is None else f"{over_baseline:+.3f}",
+        "compares": _comparison(outcome),
         "rate": "" if rate is None else f"x {rate:g}",
         "tokens/s": f"{outcome['tokens_per_second']['mean']:,.0f}",
         "tokens": format_tokens(outcome["tokens"]["mean"]),
@@ -105,13 +113,33 @@ def _cells(outcome: dict[str, Any]) -> dict[str, str]:
         "time": ", ".join(f"{account} {value:.0f} s" for account, value in seconds.items()),
         "memory": f"{outcome['peak_memory_bytes'] / 1e9:.1f} GB",
         "seeds": str(len(outcome["seeds"])),
-        "published": published if outcome["published"] else "",
+        "published": outcome["published"],
         "agrees": outcome["agrees"],
     }
 
 
+def _loss_cells(outcome: dict[str, Any]) -> dict[str, str]:
+    """The losses of both halves; those of the whole where no run has halves. The terminal has no room for all."""
+    halves = outcome["halves"]
+    whole = outcome if not any(halves[half]["nats"] for half in HALVES) else {}
+    parts = (whole, *(halves[half] for half in HALVES))
+    cells = dict(zip(NATS_HEADINGS, [_format_nats(part.get("nats")) for part in parts], strict=True))
+    cells |= zip(RULE_HEADINGS, [_format_nats(part.get(f"{RULE}nats")) for part in parts], strict=True)
+    # Of a masked model, nats by two rules tell more than bits.
+    causal = outcome[f"{RULE}nats"] is None
+    return cells | {"bits": _format_nats(halves[JUDGING]["bits"] or outcome["bits"]) if causal else ""}
+
+
+def _comparison(outcome: dict[str, Any]) -> str:
+    """How an arm compares with the baseline, and by Cramming's rule where that says something else."""
+    compares, by_rule = outcome["compares"], outcome[f"{RULE}compares"]
+    return compares if by_rule in ("", compares) else f"{compares}; by Cramming's rule {by_rule}"
+
+
 def _format_nats(figures: dict[str, Any] | None) -> str:
-    """`4.913 (4.901-4.920)`: mean, least and largest."""
+    """`4.913 (4.901-4.920)`: mean, least and largest; the mean alone of a single run."""
     if figures is None:
         return ""
+    if len(figures["all"]) == 1:
+        return f"{figures['mean']:.3f}"
     return f"{figures['mean']:.3f} ({figures['least']:.3f}-{figures['largest']:.3f})"

@@ -2,6 +2,7 @@
 
 The files, in the order in which they are used (`cram.hub.run_scores` does the work of `cram.evaluate`):
 
+    halves         the half of the held-out text that each document belongs to
     held_out_rows  make the rows that a model is evaluated on
     held_out       these rows, and their file
     scores         the loss of a model on them: nats per token, bits per byte, accuracy

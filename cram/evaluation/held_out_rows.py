@@ -8,6 +8,7 @@ favours the model that was trained with it. A causal model predicts every ordina
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from cram.data.shards.shards import HeldOutDocument
 from cram.data.special_tokens import SpecialTokens, find_written_controls, select_text_tokens
 from cram.data.token_bytes import count_token_bytes
 from cram.errors import CramError
+from cram.evaluation.halves import halves_of
 from cram.evaluation.held_out import HeldOutSet
 from cram.objectives.batch import IGNORED
 from cram.objectives.causal import next_tokens
@@ -80,18 +82,31 @@ class _Windows:
     byte_counts: int64 [rows, seq_len], the bytes of text that each token stands for.
     keys: uint64 [rows], a hash of the document's text and the window's number.
     unknown_share: share of the bytes that the unknown token stands for.
+    halves: uint8 [rows], the half of the held-out text that the document belongs to.
     """
 
     tokens: Ids
     byte_counts: Ids
     keys: npt.NDArray[np.uint64]
     unknown_share: float
+    halves: npt.NDArray[np.uint8]
+
+    def predicted_bytes(self, predicted: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        """The fields of `HeldOutSet` on the text behind the predicted tokens, a bool [rows, seq_len]."""
+        row_bytes = np.where(predicted, self.byte_counts, 0).sum(axis=1)
+        return {
+            "predicted_bytes": int(row_bytes.sum()),
+            "unknown_share": self.unknown_share,
+            "halves": torch.from_numpy(self.halves),
+            "row_bytes": torch.from_numpy(row_bytes),
+        }
 
 
 def _make_windows(documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, seq_len: int, max_rows: int) -> _Windows:
     token_rows: list[list[int]] = []
     byte_rows: list[list[int]] = []
     keys: list[np.uint64] = []
+    hashes: list[str] = []
     special = SpecialTokens.of(tokenizer)
     controls = find_written_controls(tokenizer, special)
     tokenizer.encode_special_tokens = True  # as in training: a "[PAD]" in a document is text, not padding
@@ -110,6 +125,7 @@ def _make_windows(documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, se
             token_rows.append(ids[begin : begin + seq_len] + [special.pad] * padding)
             byte_rows.append(byte_counts[begin : begin + seq_len] + [0] * padding)
             keys.append(mix(document_key ^ np.uint64(window))[0])
+            hashes.append(document.hash)
         if len(token_rows) >= max_rows:
             break
     if not token_rows:
@@ -117,7 +133,13 @@ def _make_windows(documents: Iterable[HeldOutDocument], tokenizer: Tokenizer, se
     tokens, byte_counts_of_rows = np.array(token_rows[:max_rows]), np.array(byte_rows[:max_rows])
     unknown_bytes = 0 if special.unk is None else byte_counts_of_rows[tokens == special.unk].sum()
     unknown_share = float(unknown_bytes / max(1, byte_counts_of_rows.sum()))
-    return _Windows(tokens, byte_counts_of_rows, np.array(keys[:max_rows], np.uint64), unknown_share)
+    return _Windows(
+        tokens,
+        byte_counts_of_rows,
+        np.array(keys[:max_rows], np.uint64),
+        unknown_share,
+        halves_of(hashes[:max_rows]),
+    )
 
 
 def _masked_rows(windows: _Windows, tokenizer: Tokenizer, rule: MaskRule) -> HeldOutSet:
@@ -138,8 +160,7 @@ def _masked_rows(windows: _Windows, tokenizer: Tokenizer, rule: MaskRule) -> Hel
         labels=torch.from_numpy(np.where(hidden, tokens, IGNORED)),
         documents=torch.from_numpy((tokens == special.pad).astype(np.int32)),
         objective="masked",
-        predicted_bytes=int(windows.byte_counts[hidden].sum()),
-        unknown_share=windows.unknown_share,
+        **windows.predicted_bytes(hidden),
     )
 
 
@@ -154,8 +175,7 @@ def _causal_rows(windows: _Windows, special: SpecialTokens) -> HeldOutSet:
         labels=torch.from_numpy(labels),
         documents=torch.from_numpy(padding),
         objective="causal",
-        predicted_bytes=int(windows.byte_counts[:, 1:][predicted].sum()),
-        unknown_share=windows.unknown_share,
+        **windows.predicted_bytes(np.pad(predicted, ((0, 0), (1, 0)))),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cram.evaluation.halves import HALVES
 from cram.evaluation.held_out import HeldOutSet
 from cram.objectives.batch import IGNORED
 
@@ -38,21 +39,41 @@ def score_batches(model: Any, rows: HeldOutSet, device: torch.device) -> Iterato
         yield slots, *model.head.score(hidden, labels[slots].to(device))
 
 
-def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, float]:
+def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, Any]:
     """Compute the scores of a model in fp32.
 
     Returns:
         By name, as `score_names` lists them: nats per predicted token, bits per byte, share of the predictions that
-        are right, and the number of predicted tokens.
+        are right, and the number of predicted tokens. Then the same scores of each half of the held-out text, by its
+        name in HALVES; None for a half without a predicted token, and for rows whose halves are not known.
     """
-    nats = correct = 0.0
-    for _, losses, is_correct in score_batches(model, rows, device):
-        nats += float(losses.double().sum())
-        correct += float(is_correct.sum())
-    predicted = int((rows.labels != IGNORED).sum())
-    bits_per_byte = nats / math.log(2) / max(rows.predicted_bytes, 1)
-    scores = (nats / predicted, bits_per_byte, correct / predicted, predicted)
-    return dict(zip(score_names(rows.objective), scores, strict=True))
+    seq_len = rows.labels.shape[1]
+    # Of each row: nats, predictions that are right, predicted tokens.
+    sums = torch.zeros(len(rows.labels), 3, dtype=torch.float64)
+    for number, (slots, losses, is_correct) in enumerate(score_batches(model, rows, device)):
+        figures = torch.stack([losses.double(), is_correct.double(), torch.ones_like(losses, dtype=torch.float64)], 1)
+        sums.index_add_(0, number * BATCH_ROWS + slots // seq_len, figures.cpu())
+    scores: dict[str, Any] = dict(_scores(sums, rows.predicted_bytes, rows.objective))
+    for number, half in enumerate(HALVES):
+        scores[half] = None
+        if rows.halves is not None and rows.row_bytes is not None:
+            chosen = rows.halves == number
+            if sums[chosen, 2].any():
+                scores[half] = _scores(sums[chosen], int(rows.row_bytes[chosen].sum()), rows.objective)
+    return scores
+
+
+def _scores(sums: Tensor, text_bytes: int, objective: str) -> dict[str, float]:
+    """Name the scores of some rows.
+
+    Args:
+        sums: float64 [rows, 3], nats, right predictions and predicted tokens of each row.
+        text_bytes: that the predicted tokens stand for.
+    """
+    nats, correct, predicted = sums.sum(0).tolist()
+    bits_per_byte = nats / math.log(2) / max(text_bytes, 1)
+    scores = (nats / predicted, bits_per_byte, correct / predicted, int(predicted))
+    return dict(zip(score_names(objective), scores, strict=True))
 
 
 def score_names(objective: str) -> tuple[str, str, str, str]:

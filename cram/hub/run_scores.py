@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cram.config.commands import EvaluateConfig
 from cram.data.shards.shards import HeldOutDocument
@@ -10,6 +11,7 @@ from cram.data.special_tokens import SpecialTokens
 from cram.data.text.options import DocumentRule
 from cram.data.text.sources import open_source
 from cram.errors import CramError
+from cram.evaluation.halves import HALVES
 from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import BITS_NAMES, evaluate, unknown_note
 from cram.hub.snapshot import open_snapshot
@@ -17,6 +19,8 @@ from cram.hub.trained import load_held_out, load_trained
 from cram.machine.device import pick_device
 from cram.run.checksums import read_run_config
 from cram.run.folder import find_run
+
+HELD_OUT_DOCUMENTS = "the held-out documents"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class RunScores:
 
     model: str
     text: str
-    scores: dict[str, float]
+    scores: dict[str, Any]
     objective: str
     predicted: str
     unknown_share: float
@@ -45,8 +49,15 @@ class RunScores:
         return (
             f"{self.model} on {self.text}: {self.scores['nats_per_token']:.4f} nats per token, "
             f"{self.scores[bits]:.4f} {bits.replace('_', ' ')}, accuracy {self.scores['accuracy']:.1%}, "
-            f"{self.scores['predicted_tokens']:,} tokens predicted ({self.predicted}){unknown_note(self.unknown_share)}"
+            f"{self.scores['predicted_tokens']:,} tokens predicted ({self.predicted})"
+            f"{unknown_note(self.unknown_share)}{self._halves()}"
         )
+
+    def _halves(self) -> str:
+        """The nats of the halves of the held-out documents, after the other figures."""
+        if self.text != HELD_OUT_DOCUMENTS or not all(self.scores[half] for half in HALVES):
+            return ""
+        return "; " + ", ".join(f"{self.scores[half]['nats_per_token']:.4f} nats on the {half} half" for half in HALVES)
 
 
 def score_run(config: EvaluateConfig) -> RunScores:
@@ -75,7 +86,7 @@ def score_run(config: EvaluateConfig) -> RunScores:
     }
     return RunScores(
         model=f"{run} at update {snapshot.step}" if snapshot else str(run),
-        text=config.text or "the held-out documents",
+        text=config.text or HELD_OUT_DOCUMENTS,
         scores=evaluate(model, rows, device),
         objective=rows.objective,
         predicted=predicted[rows.objective],

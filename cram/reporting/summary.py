@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cram.evaluation.halves import HALVES
 from cram.evaluation.scores import BITS_NAMES, unknown_note
 from cram.files.sealed import check_folder
 from cram.hub.kinds import stock_model
@@ -53,6 +54,9 @@ def _loss_lines(held_out: dict[str, Any]) -> list[Line]:
         ("held-out loss", f"{nats:.3f} nats per token; unigram baseline {unigram:.3f}"),
         ("", _bits_text(held_out)),
     ]
+    if all(held_out.get(half) for half in HALVES):  # receipts of early versions do not have them
+        halves = [f"{held_out[half]['nats_per_token']:.3f} on the {half} half" for half in HALVES]
+        lines.append(("", f"{' and '.join(halves)} of the held-out text"))
     if warning := held_out.get("too_few"):
         lines.append(("", warning))
     if reason := held_out.get("why_not_below_unigram"):

@@ -115,4 +115,4 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
         if config.objective.kind == "replaced":
             with eagerly(), in_evaluation_mode(parts.model):
                 unknown["discriminator"] = replaced_scores(parts.model, parts.held_out, parts.device)
-    return unknown | {"cramming_rule": {"nats_per_token": figures["nats_per_token"], **vars(CRAMMING_RULE)}}
+    return unknown | {"cramming_rule": figures | vars(CRAMMING_RULE)}

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from dataclasses import asdict
 from typing import Any
 
+from cram.evaluation.halves import HALVES
 from cram.machine.device import peak_gpu_memory
 from cram.run.receipt import compute_mfu
 from cram.training.compilation import compiled_graphs
@@ -176,10 +177,11 @@ def record_evaluation(session: Session) -> dict[str, Any]:
     """Evaluate on the held-out rows, off the clock, and write the figures to the metrics.
 
     Returns:
-        The figures by name, as `cram.evaluation.scores.evaluate` gives them.
+        The figures by name, as `cram.evaluation.scores.evaluate` gives them, with those of the halves, which are not
+        in the metrics: a run is judged by its end.
     """
     settle(session)
     with session.clock.account("evaluation"):
         figures = session.parts.evaluate(session.parts.held_out)
-    write_record(session, "held_out", figures)
+    write_record(session, "held_out", {name: value for name, value in figures.items() if name not in HALVES})
     return figures

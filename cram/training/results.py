@@ -11,6 +11,7 @@ from cram.config.choices import METHODS
 from cram.config.config import Config
 from cram.data.cleaning.held_out_split import describe_shortage
 from cram.data.shards.shards import ShardSet
+from cram.evaluation.halves import HALVES
 from cram.evaluation.scores import score_names
 from cram.files.sealed import hash_files
 from cram.hub.initial import name_initial
@@ -64,7 +65,7 @@ def make_receipt(
         "model": {"kind": config.model.kind, **figures},
         "export": f"none: {no_export}" if no_export else "export/",
         "held_out": {
-            **{name: held_out[name] for name in score_names(config.objective.held_out)},
+            **{name: held_out[name] for name in (*score_names(config.objective.held_out), *HALVES)},
             "unigram_nats_per_token": unigram,
             "too_few": describe_shortage(counts["held_out_documents"], counts["held_out_bytes"]),
             **({"mask_rate": config.evaluation.mask_rate} if config.objective.held_out == "masked" else {}),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cram.errors import CramError
+from cram.evaluation.halves import HALVES
 from cram.files.atomic import read_json
 from cram.planner.fit_file import FITS_FILE, KindFits, read_fits
 from cram.planner.repeated_data_report import FIGURES, RepeatedData, read_repeated_data
@@ -191,6 +192,8 @@ def _to_arm(outcome: Mapping[str, Any]) -> ArmFigures:
         rate=None if outcome["rate"] is None else _number(outcome["rate"]),
         figures={
             **{name: _mean(outcome[name]) for name in ("cramming_rule_nats", *RECEIPT_FIGURES)},
+            # Results of earlier versions do not have halves.
+            **{half: _mean(losses["nats"]) for half, losses in outcome.get("halves", {}).items()},
             "peak_memory_bytes": _number(outcome["peak_memory_bytes"]),
             "faults": _number(outcome["faults"]),
         },
@@ -252,6 +255,7 @@ def _summarize(arm: str, budget: str, runs: Sequence[TableRun]) -> ArmFigures:
             "cramming_rule_nats": _mean_of(
                 [run.figure("held_out", "cramming_rule", "nats_per_token") for run in finished]
             ),
+            **{half: _mean_of([run.figure("held_out", half, "nats_per_token") for run in finished]) for half in HALVES},
             **{name: _mean_of([run.figure(key) for run in finished]) for name, key in RECEIPT_FIGURES.items()},
             "peak_memory_bytes": max((value for value in memory if value), default=None),
             "faults": sum(run.figure("faults", "skipped") or 0 for run in finished),

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from cram.evaluation.halves import HALVES
 from cram.reporting.page.blocks import Block, Cell, Column, Facts, Figure, Fold, Headline, Section, Table, Text, Tone
 from cram.reporting.reading.runs import RunData, find_value
 from cram.reporting.sections.formats import (
@@ -147,6 +148,9 @@ def _remarks(run: RunData) -> list[Block]:
     if rule := held_out.get("cramming_rule"):
         label = f"loss with Cramming's masks, {format_share(rule.get('rate'))} of the tokens"
         facts.append((label, f"{format_fixed(rule.get('nats_per_token'))} nats per token"))
+    for half in HALVES:
+        if scores := held_out.get(half):
+            facts.append((f"loss on its {half} half", f"{format_fixed(scores.get('nats_per_token'))} nats per token"))
     if is_number(unknown := held_out.get("unknown_share")):
         facts.append(("bytes behind the unknown token, not counted", format_share(unknown, 2)))
     if facts:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cram.evaluation.halves import HALVES
 from cram.reporting.page.blocks import Block, Cell, Code, Column, Fold, Picture, Section, Table, Text, Tone
 from cram.reporting.pictures.spread import Spread, draw_spread
 from cram.reporting.reading.tables import ArmFigures, TableData
@@ -140,6 +141,7 @@ def _figures(table: TableData, panel: Panel) -> Table:
         Column("least", "nats", numeric=True),
         Column("largest", "nats", numeric=True),
         Column("seeds", numeric=True),
+        *(Column(f"{half} half", "nats", numeric=True) for half in HALVES),
         Column("over baseline", "nats", numeric=True),
         Column("compares"),
         Column("Cramming's rule", "nats", numeric=True),
@@ -156,7 +158,10 @@ def _figures(table: TableData, panel: Panel) -> Table:
     rows = [_figures_row(table, rank, arm) for rank, arm in enumerate(panel.arms, 1)]
     kept = [number for number in range(len(columns)) if any(row[number].text not in ("", ABSENT) for row in rows)]
     title = f"Figures{f', {panel.title}' if panel.title else ''}"
-    note = "Better or worse: all seeds of an arm are on that side of all seeds of the baseline."
+    note = (
+        "Better or worse: all seeds of an arm are on that side of all seeds of the baseline. Rates are chosen by the "
+        "tuning half of the held-out text; where there is a judging half, arms are compared by it."
+    )
     return Table(
         [columns[number] for number in kept],
         [[row[number] for number in kept] for row in rows],
@@ -177,6 +182,7 @@ def _figures_row(table: TableData, rank: int, arm: ArmFigures) -> list[Cell]:
         Cell(format_fixed(min(losses)), min(losses)),
         Cell(format_fixed(max(losses)), max(losses)),
         Cell(str(len(losses)), len(losses)),
+        *(Cell(format_fixed(figures.get(half)), figures.get(half)) for half in HALVES),
         Cell(ABSENT if over is None else f"{over:+.3f}", over),
         Cell(arm.compares, tone=TONES.get(arm.compares, "plain")),
         Cell(format_fixed(figures.get("cramming_rule_nats")), figures.get("cramming_rule_nats")),

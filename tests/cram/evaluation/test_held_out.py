@@ -1,5 +1,6 @@
 """The file of held-out rows: read back as it was written, or refused with the tensor that is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ def test_rows_are_read_back(rows: HeldOutSet, tmp_path: Path) -> None:
     assert back.to_bytes() == rows.to_bytes()
     assert back.predicted_bytes == rows.predicted_bytes
     assert torch.equal(back.documents, rows.documents)
+    assert back.halves is not None and rows.halves is not None and torch.equal(back.halves, rows.halves)
+
+
+def test_a_file_of_an_earlier_version_is_read(rows: HeldOutSet, tmp_path: Path) -> None:
+    earlier = replace(rows, halves=None, row_bytes=None)
+    (tmp_path / "rows").write_bytes(earlier.to_bytes())
+    back = HeldOutSet.from_file(tmp_path / "rows")
+    assert back.halves is None and back.to_bytes() == earlier.to_bytes() != rows.to_bytes()
+
+
+@pytest.mark.parametrize(("name", "value"), [("halves", 2), ("row_bytes", 1_000_000), ("row_bytes", -1)])
+def test_halves_that_do_not_add_up_are_refused(name: str, value: int, rows: HeldOutSet, tmp_path: Path) -> None:
+    getattr(rows, name)[0] = value
+    (tmp_path / "rows").write_bytes(rows.to_bytes())
+    with pytest.raises(CramError, match=r"rows: the halves of the held-out rows do not add up to the whole\."):
+        HeldOutSet.from_file(tmp_path / "rows")
 
 
 def test_causal_rows_are_read_back_as_such(causal_rows: HeldOutSet, tmp_path: Path) -> None:
@@ -51,6 +68,7 @@ def test_a_damaged_file_of_rows_is_named(rows: HeldOutSet, tmp_path: Path) -> No
         ({"labels": torch.zeros(1, 2, dtype=torch.int64)}, r"the tensor labels is \[1, 2\] of int64, and \["),
         ({"inputs": torch.zeros(3)}, r"the tensor inputs is \[3\] of float32, and \["),
         ({"tokens": torch.zeros((), dtype=torch.int64)}, r"the tensor tokens is \[\] of int64, and \["),
+        ({"halves": None}, r"the tensor halves, \[\d+\] of uint8, is missing"),
         ({"more": torch.zeros(1)}, r"the tensor more does not belong there"),
         ({"unknown_share": torch.tensor(2.0, dtype=torch.float64)}, r"2 of them unknown"),
         ({"labels": "none"}, r"or predict nothing"),

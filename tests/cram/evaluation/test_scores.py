@@ -9,9 +9,12 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 
 from cram.config.model import ModelConfig
+from cram.config.training import EvaluationConfig
+from cram.data.shards.shards import HeldOutDocument
 from cram.data.special_tokens import SpecialTokens
 from cram.evaluation import scores
 from cram.evaluation.held_out import HeldOutSet
+from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import evaluate
 from cram.model.decoder import Decoder
 from cram.model.encoder import Encoder
@@ -59,9 +62,34 @@ def test_scores_of_a_causal_model_are_those_of_a_plain_cross_entropy(
             correct += int(logits.argmax() == tokens[place])
             count += 1
     values = evaluate(model, causal_rows, torch.device("cpu"))
-    assert values == {
+    assert {name: values[name] for name in scores.score_names("causal")} == {
         "nats_per_token": pytest.approx(nats / count, rel=1e-5),
         "bits_per_byte": pytest.approx(nats / math.log(2) / causal_rows.predicted_bytes, rel=1e-5),
         "accuracy": correct / count,
         "predicted_tokens": count,
     }
+
+
+@pytest.mark.parametrize("kind", ["rows", "causal_rows"])
+def test_each_half_has_the_scores_of_its_documents_alone(
+    kind: str, request: pytest.FixtureRequest, documents: list[HeldOutDocument], tokenizer: Tokenizer
+) -> None:
+    rows: HeldOutSet = request.getfixturevalue(kind)
+    causal = rows.objective == "causal"
+    size = ModelConfig(kind="decoder" if causal else "encoder", layers=1, width=16, heads=2, mlp_width=16, init_std=0.3)
+    model = (Decoder if causal else Encoder)(size, VOCAB)
+    model.initialise(0)
+    values = evaluate(model, rows, torch.device("cpu"))
+    for bit, half in enumerate(("tuning", "judging")):
+        chosen = [document for document in documents if int(document.hash, 16) % 2 == bit]
+        alone = build_held_out(chosen, tokenizer, SEQ_LEN, EvaluationConfig(), objective=rows.objective)
+        expected = evaluate(model, alone, torch.device("cpu"))
+        assert values[half] == {name: pytest.approx(expected[name]) for name in scores.score_names(rows.objective)}
+        assert expected[half] == values[half] and expected["judging" if bit == 0 else "tuning"] is None
+
+
+def test_rows_of_earlier_versions_have_no_halves(rows: HeldOutSet) -> None:
+    model = Encoder(ModelConfig(layers=1, width=16, heads=2, mlp_width=16), VOCAB)
+    model.initialise(0)
+    values = evaluate(model, replace(rows, halves=None, row_bytes=None), torch.device("cpu"))
+    assert values["tuning"] is None and values["judging"] is None and values["nats_per_token"] > 0
