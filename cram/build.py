@@ -27,7 +27,8 @@ from cram.model.backends.choose import choose_backend
 from cram.model.flop_count import FlopCount
 from cram.model.kinds import build_model, new_model
 from cram.model.transformer import Transformer
-from cram.objectives.objective import Setting
+from cram.objectives.objective import Objective, Setting
+from cram.objectives.short_rows import ShortRows
 from cram.optim.ema_nesterov import EmaNesterov
 from cram.optim.groups import parameter_groups
 from cram.optim.optimizer import Optimizer
@@ -80,8 +81,8 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
         seed=config.seed,
         static_shapes=device.type == "cuda",
     )
-    objective: ObjectiveProtocol = OBJECTIVES[config.objective.kind].load()(config.objective, setting)
-    return objective
+    objective: Objective = OBJECTIVES[config.objective.kind].load()(config.objective, setting)
+    return ShortRows(config.objective, setting, objective) if config.objective.short_rows else objective
 
 
 def check(config: Config) -> None:

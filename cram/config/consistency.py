@@ -184,6 +184,8 @@ def _check_objective(config: Config) -> None:
         )
     if objective.kind == "replaced" and objective.causal_share:
         raise CramError(f"objective.causal_share={objective.causal_share} is for objective.kind=masked: leave it out.")
+    if objective.short_rows:
+        _check_short_rows(config, objective.short_rows)
     if objective.superposition:
         _check_superposition(config, objective.superposition)
     if objective.replace_mask + objective.replace_random > 1.0:
@@ -208,3 +210,11 @@ def _check_superposition(config: Config, size: int) -> None:
     others += ["optimizer.kind=sophia"] if config.optimizer.kind == "sophia" else []
     if others:
         raise CramError(f"{word} has no loss of single tokens, which {others[0]} needs: leave one out.")
+
+
+def _check_short_rows(config: Config, length: int) -> None:
+    word = f"objective.short_rows={length}"
+    if config.objective.kind == "replaced":
+        raise CramError(f"{word} cannot be used with objective.kind=replaced: leave it out.")
+    if length >= config.data.seq_len or config.data.seq_len % length:
+        raise CramError(f"{word} must be smaller than data.seq_len={config.data.seq_len} and divide it: change either.")

@@ -43,6 +43,13 @@ class ObjectiveConfig:
     superposition_share: float = key(
         0.3, "length of this phase, which is causal", "share of the budget", above=0, below=1
     )
+    short_rows: int | None = key(
+        None,
+        "length that rows are cut to in the first part of the budget, as many tokens an update (null: never cut)",
+        "tokens",
+        least=1,
+    )
+    short_share: float = key(0.5, "length of this part", "share of the budget", above=0, below=1)
     discriminator_weight: float = key(
         50.0, "weight of the discriminator's mean loss beside the generator's, for objective.kind=replaced", least=0
     )

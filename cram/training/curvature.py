@@ -54,5 +54,7 @@ def _backward_of_drawn_labels(session: Session, rows: Any, progress: float) -> i
                 parts.loss_scale.backward(loss)
             else:
                 loss.backward()
-        parts.work.add_pass("training", parts.model.computed_blocks, len(batch.inputs), overhead=True)
+        parts.work.add_pass(
+            "training", parts.model.computed_blocks, batch.inputs.numel() // parts.seq_len, overhead=True
+        )
     return predicted

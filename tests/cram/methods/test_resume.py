@@ -41,6 +41,7 @@ RUNS = {
         ],
         [4],
     ),
+    "short rows": (["objective.short_rows=8", "selective.beta=1"], [3]),
     "bert with dropout": (["model.kind=bert", "model.dropout=0.1"], [5]),
 }
 
