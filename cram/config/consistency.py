@@ -107,6 +107,11 @@ def _check_methods(config: Config) -> None:
             f"pruning.reference_share={config.pruning.reference_share} and "
             f"pruning.scoring_share={config.pruning.scoring_share} leave nothing of the budget: lower them."
         )
+    if config.batch.noise_share and (config.batch.start_tokens or config.batch.tokens) >= config.batch.tokens:
+        raise CramError(
+            f"batch.noise_share={config.batch.noise_share} chooses sizes between batch.start_tokens and batch.tokens: "
+            "set batch.start_tokens to the smallest."
+        )
     if config.curriculum.enabled and config.data.order != "shuffled":
         raise CramError(f"curriculum draws the rows itself: leave data.order={config.data.order} out.")
 

@@ -38,6 +38,13 @@ class BatchConfig:
         most=10**12,
     )
     ramp: float = key(0.5, "progress at which batch.tokens is reached", "share of the budget", least=0, most=1)
+    noise_share: float | None = key(
+        None,
+        "size of an update as a share of the measured gradient noise scale, from batch.start_tokens to batch.tokens, "
+        "instead of by batch.ramp; it never falls (null: by batch.ramp)",
+        above=0,
+        most=1000,
+    )
     micro_rows: int | None = key(
         None, "rows of a forward pass (null: measured before training)", "rows", least=1, most=2**24
     )

@@ -27,6 +27,9 @@ from cram.training.saving import save, share_is_due
 from cram.training.session import Session, load_tensors, weights_hash
 from cram.training.threads import adapt_threads
 
+# Measurements of the gradient noise scale before the size of an update follows it. One alone is worth nothing.
+NOISE_MEASUREMENTS = 8
+
 
 def train(session: Session) -> bool:
     """Train until the budget or the data is spent.
@@ -113,6 +116,7 @@ def update(session: Session) -> None:
     clock.count_update(positions)
     state.last_progress = progress
     settle(session, keep=0 if parts.device.type == "cpu" or progress == 1.0 else 1)
+    follow_noise_scale(session)
 
 
 def keep_before_decay(session: Session, progress: float) -> None:
@@ -144,10 +148,25 @@ def roll_back(session: Session) -> None:
     )
 
 
+def follow_noise_scale(session: Session) -> None:
+    """Let the size of the next updates grow to its share of the gradient noise scale, once that is known well enough.
+
+    Source: arXiv:1812.06162 section 2.2, where the noise scale is the size beyond which more tokens gain little,
+    changed: the size follows the scale as it grows during the run, and never falls, because single estimates scatter.
+    """
+    share, noise = session.config.noise_share, session.state.noise_scale
+    scale = noise.tokens() if share and noise.measured >= NOISE_MEASUREMENTS else None
+    if share and scale:
+        session.state.noise_tokens = max(session.state.noise_tokens, share * scale)
+
+
 def requested_rows(session: Session, progress: float) -> int:
     """Compute the rows of the model in an update at some progress: whole micro-batches, nearest to the ramp's size."""
     parts, micro = session.parts, session.state.micro_rows
-    rows = max(1, round(parts.batch_tokens(progress) / (micro * parts.seq_len))) * micro
+    tokens = parts.batch_tokens(progress)
+    if session.config.noise_share:
+        tokens = min(max(session.state.noise_tokens, parts.batch_tokens(0.0)), parts.batch_tokens(1.0))
+    rows = max(1, round(tokens / (micro * parts.seq_len))) * micro
     return max(1, parts.methods.rows(rows, progress) // micro) * micro
 
 

@@ -91,6 +91,7 @@ class LoopConfig:
         evaluation_interval: share of the budget between two evaluations; None for one at the end only.
         seed: of the random choices in each update.
         dropout: whether the model has dropout.
+        noise_share: size of an update as a share of the gradient noise scale; None where progress alone decides.
     """
 
     clip: float | None
@@ -100,6 +101,7 @@ class LoopConfig:
     seed: int = 0
     dropout: bool = False
     checkpoint_shares: tuple[float, ...] = ()
+    noise_share: float | None = None
 
 
 @dataclass
@@ -110,6 +112,7 @@ class RunState:
         micro_rows: rows of a micro-batch.
         predicted: tokens that were predicted.
         last_progress: progress at the end of the latest update.
+        noise_tokens: size of an update that the gradient noise scale has asked for, which never falls.
         out_of_memory: how often the micro-batch was halved.
         initial_weights: `weights_hash` before the first update.
         devices: names of all devices that the run has trained on.
@@ -126,6 +129,7 @@ class RunState:
     micro_rows: int = 1
     predicted: int = 0
     last_progress: float = 0.0
+    noise_tokens: float = 0.0
     out_of_memory: int = 0
     initial_weights: str = ""
     devices: list[str] = field(default_factory=list)

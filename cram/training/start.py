@@ -59,6 +59,7 @@ def loop_config(config: Config) -> LoopConfig:
     """Take the keys that the loop reads out of a config."""
     return LoopConfig(
         clip=config.optimizer.clip,
+        noise_share=config.batch.noise_share,
         faults=config.faults,
         checkpoint_seconds=parse_duration(config.checkpoint.interval, "checkpoint.interval"),
         evaluation_interval=config.evaluation.interval,

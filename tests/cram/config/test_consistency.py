@@ -83,6 +83,7 @@ GIVEN = ["model.size=given"]
             [*GIVEN, "model.layers=4", "stacking.layers=1", "compile.cuda_graphs=true"],
             "compile.cuda_graphs=true cannot be used with stacking",
         ),
+        (["batch.noise_share=1"], "batch.noise_share=1.0 chooses sizes between batch.start_tokens and batch.tokens"),
         (["curriculum.competence=sqrt", "data.order=likely_first"], "curriculum draws the rows itself"),
         (["pruning.reference_share=0.5", "pruning.scoring_share=0.5"], "pruning.reference_share=0.5 and"),
         (

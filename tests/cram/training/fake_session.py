@@ -171,6 +171,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "peak_flops": None,
         "checkpoint_seconds": 1e9,
         "checkpoint_shares": (),
+        "noise_share": None,
         "evaluation_interval": None,
         "seed": 0,
         "dropout": False,

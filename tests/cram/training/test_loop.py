@@ -14,6 +14,7 @@ from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics, read_metrics
 from cram.training import loop
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
+from cram.training.noise_scale import NoiseScale
 from cram.training.session import resume, weights_hash
 from tests.cram.training.fake_session import SEQ_LEN, make_session
 
@@ -194,3 +195,31 @@ def test_a_method_chooses_the_rows_of_an_update_and_what_it_takes_is_charged(tmp
     assert session.parts.work.state()["overhead"] == {"forward": {"1": 16}}
     assert session.parts.work.state()["main"] == {"optimizer": {"adamw/1": 1}, "training": {"1": 8}}
     assert session.clock.seconds("methods") > 0.0
+
+
+def test_the_size_of_an_update_follows_the_noise_scale_and_never_falls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scales = iter([None, 5.0, 30.0, 20.0, 80.0, 10.0, 1000.0, 1000.0])
+    changes = {"noise_share": 2.0, "batch_tokens": lambda progress: SEQ_LEN * (4 + 36 * progress)}
+    session = make_session(tmp_path, "8steps", **changes)
+    monkeypatch.setattr(NoiseScale, "tokens", lambda self: next(scales))
+    session.state.noise_scale.measured = loop.NOISE_MEASUREMENTS
+    save(session)
+    rows = []
+    for _ in range(6):
+        before = session.parts.loader.rows_taken
+        update(session)
+        rows.append(session.parts.loader.rows_taken - before)
+    assert rows == [4, 4, 4, 16, 16, 40]  # two scales in rows of 4 tokens, rounded to micro-batches of 2, from 4 to 40
+    save(session)
+    resumed = make_session(tmp_path, "8steps", **changes)
+    checkpoint = resumed.checkpoints.read_newest()
+    assert checkpoint is not None
+    resume(resumed, checkpoint)
+    assert resumed.state.noise_tokens == session.state.noise_tokens == 160.0
+    assert update_rows(resumed, 0.9) == 40
+    few = make_session(tmp_path / "few", "8steps", **changes)
+    few.state.noise_scale.measured = loop.NOISE_MEASUREMENTS - 1
+    update(few)
+    assert few.state.noise_tokens == 0.0
