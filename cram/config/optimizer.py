@@ -108,10 +108,19 @@ class OptimizerConfig:
     embedding_lr: float | None = key(None, "peak learning rate of the embedding (null: as the gains)", least=0)
     beta1: float = key(0.9, "decay rate of the first moment", least=0, below=1)
     beta2: float = key(0.98, "decay rate of the second moment", least=0, below=1)
+    gains_beta2: float | None = key(
+        None,
+        "decay rate of the second moment of gains and biases (null: as beta2)",
+        least=0,
+        below=1,
+    )
     eps: float = key(1e-8, "added to the square root of the second moment", least=1e-30, below=1)
     weight_decay: float = key(0.01, "decoupled weight decay of the matrices under AdamW", least=0)
     final_decay: float = key(
         1.0, "weight decay at the end of the budget, reached linearly", "share of weight_decay", least=0
+    )
+    embedding_decay: float | None = key(
+        None, "decoupled weight decay of the embedding (null: none, or with decay_others that of the matrices)", least=0
     )
     decay_others: bool = key(False, "decay the embedding and the gains of norms too; biases are never decayed")
     clip: float | None = key(1.0, "scale gradients down to this global norm (null: no clipping)", above=0)

@@ -17,6 +17,14 @@ class ScheduleConfig:
     )
     peak: float = key(0.5, "position of the peak, for triangle", "share of the budget", least=0, below=1)
     decay_start: float = key(0.35, "start of the fall, for trapezoid", "share of the budget", least=0, below=1)
+    others_decay_start: float | None = key(
+        None,
+        "start of a straight fall of their own for the learning rates of embedding, gains and biases (null: as the "
+        "matrices)",
+        "share of the budget",
+        least=0,
+        below=1,
+    )
 
 
 @dataclass

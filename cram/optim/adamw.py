@@ -1,5 +1,7 @@
 """AdamW, the update rule for all parameters unless another one is chosen."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,19 +25,22 @@ class AdamW(Optimizer):
         super().set_groups(groups)
         config = self.config
         self._torch = self.rule(
-            [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
+            [self._torch_group(group) for group in groups],
             lr=0.0,
-            betas=(config.beta1, config.beta2),
             eps=config.eps,
             fused=True,
         )
         self._torch.state = self.state
 
-    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
-        """Update with each group's peak learning rate times `multiplier`, and the weight decay of `progress`."""
-        super().step(multiplier, progress, finite)
+    def _torch_group(self, group: ParameterGroup) -> dict[str, Any]:
+        of_gains = group.name in ("gains", "biases") and self.config.gains_beta2 is not None
+        beta2 = self.config.gains_beta2 if of_gains else self.config.beta2
+        return {"params": group.parameters, "weight_decay": group.weight_decay, "betas": (self.config.beta1, beta2)}
+
+    def update(self, progress: float, finite: Tensor | None) -> None:
+        """Update with each group's learning rate, and the weight decay of `progress`."""
         for torch_group, group in zip(self._torch.param_groups, self.groups, strict=True):
-            torch_group["lr"] = group.peak_lr * multiplier
+            torch_group["lr"] = self.lr_of(group)
             torch_group["weight_decay"] = group.weight_decay * self.decay(progress)
         # Torch's gradient scaler tells a fused optimizer so: 1 leaves out the step, and does not count it.
         self._torch.found_inf = None if finite is None else 1.0 - finite.float()  # type: ignore[attr-defined]

@@ -43,11 +43,13 @@ class EmaNesterov:
         self._movements: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+    def step(
+        self, multiplier: float, progress: float, finite: Tensor | None = None, others: float | None = None
+    ) -> None:
         """Update the weights by the rule from where they are, then move them ahead; see `Optimizer.step`."""
         config = self._config
         if progress >= config.end:
-            self._inner.step(multiplier, progress, finite)
+            self._inner.step(multiplier, progress, finite, others)
             return
         parameters = self._parameters()
         if not self._movements:
@@ -55,7 +57,7 @@ class EmaNesterov:
         weights: list[Tensor] = list(parameters.values())
         movements = list(self._movements.values())
         moved = [weight.detach().clone() for weight in weights]
-        self._inner.step(multiplier, progress, finite)
+        self._inner.step(multiplier, progress, finite, others)
         # The movement is a difference: exactly zero, and not NaN, after a step that was not finite.
         torch._foreach_sub_(moved, weights)
         torch._foreach_add_(movements, moved, alpha=config.decay - 1.0)

@@ -36,7 +36,8 @@ class ParameterGroup:
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[ParameterGroup]:
     """Split the parameters into `matrices`, which are decayed, and `embeddings`, `gains` and `biases`, which are not.
 
-    With `optimizer.decay_others`, embeddings and gains are decayed too. Biases belong to `gains` without it.
+    With `optimizer.decay_others`, embeddings and gains are decayed too. Biases belong to `gains` without it. Embeddings
+    have their own decay with `optimizer.embedding_decay`.
 
     A tied parameter belongs to the module that comes first, as in `model.parameters()`. Groups without a parameter are
     left out; `matrices` is the first of the others. A linear layer whose weight holds several matrices, one below the
@@ -46,9 +47,10 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Paramete
     others_lr = matrices.lr if config.serves_all() else config.lr
     embedding_lr = others_lr if config.embedding_lr is None else config.embedding_lr
     decay = matrices.weight_decay if config.decay_others else 0.0
+    embedding_decay = decay if config.embedding_decay is None else config.embedding_decay
     groups = {
         "matrices": ParameterGroup("matrices", matrices.lr, matrices.weight_decay),
-        "embeddings": ParameterGroup("embeddings", embedding_lr, decay),
+        "embeddings": ParameterGroup("embeddings", embedding_lr, embedding_decay),
         "gains": ParameterGroup("gains", others_lr, decay),
         "biases": ParameterGroup("biases", others_lr, 0.0),
     }

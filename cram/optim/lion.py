@@ -17,12 +17,11 @@ class Lion(Optimizer):
     """
 
     @torch.no_grad()
-    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+    def update(self, progress: float, finite: Tensor | None) -> None:
         """Update all parameters that have a gradient."""
-        super().step(multiplier, progress, finite)
         config = self.config.lion
         for group in self.groups:
-            lr = group.peak_lr * multiplier
+            lr = self.lr_of(group)
             weights, gradients, momenta = self.with_momenta(group, finite)
             if not weights:
                 continue

@@ -69,13 +69,12 @@ class Muon(Optimizer):
         self._product_dtype = product_dtype(first.device, first.dtype)
 
     @torch.no_grad()
-    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
-        """Update with each group's peak learning rate times `multiplier`, momentum and decay those of `progress`.
+    def update(self, progress: float, finite: Tensor | None) -> None:
+        """Update with each group's learning rate, and the momentum and decay of `progress`.
 
         Where `finite` is False, the gradients are not looked at.
         """
-        super().step(multiplier, progress, finite)
-        self._others.step(multiplier, progress, finite)
+        self._others.step(self._multiplier, progress, finite, self._others_multiplier)
         decay = self._matrices.weight_decay * self.decay(progress)
         steps = newton_schulz_steps(self.config.muon, progress)
         weights, splits, gradients = self._with_gradients()
@@ -158,7 +157,7 @@ class Muon(Optimizer):
             change += decay * (stacked * (stacked * change > 0) if config.cautious else stacked)
         if finite is not None:
             change *= finite
-        torch._foreach_add_(weights, list(change.unbind()), alpha=-self._matrices.peak_lr * self._multiplier)
+        torch._foreach_add_(weights, list(change.unbind()), alpha=-self.lr_of(self._matrices))
 
 
 def even_rows(matrices: Tensor, squares: list[Tensor], beta2: float, finite: Tensor | None) -> Tensor:

@@ -23,7 +23,7 @@ def decay_schedule(config: OptimizerConfig) -> Schedule:
 class Optimizer:
     """An update rule for parameter groups whose state is a dictionary of named tensors.
 
-    A new rule implements `step` and `first_state`, keeps what it remembers of a parameter in `self.state[parameter]`,
+    A new rule implements `update` and `first_state`, keeps what it remembers of a parameter in `self.state[parameter]`,
     and has one line in `OPTIMIZERS` of `cram.config.choices`. Keys of its own stand in a group of `OptimizerConfig`
     that bears the rule's name.
 
@@ -45,7 +45,7 @@ class Optimizer:
         self.config = config
         self.decay = decay_schedule(config)
         self.state: State = defaultdict(dict) if state is None else state
-        self._multiplier = 0.0
+        self._multiplier = self._others_multiplier = 0.0
         self.set_groups(groups)
 
     def set_groups(self, groups: list[ParameterGroup]) -> None:
@@ -70,18 +70,29 @@ class Optimizer:
                 if state:
                     self.state[parameter] = {entry: value.clone() for entry, value in state.items()}
 
-    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+    def step(
+        self, multiplier: float, progress: float, finite: Tensor | None = None, others: float | None = None
+    ) -> None:
         """Update all parameters from their gradients; never waits for the device.
-
-        An implementation calls `super().step(...)` first, so that `lr` is known.
 
         Args:
             multiplier: the schedule's value; each group's learning rate is its `peak_lr` times this.
             progress: the spent share of the budget, for what the rule itself changes over the run.
             finite: bool scalar on the device. Where it is False, neither parameters nor state may change; None
                 stands for True.
+            others: the same as `multiplier` for all groups but `matrices`; None for no difference.
         """
         self._multiplier = multiplier
+        self._others_multiplier = multiplier if others is None else others
+        self.update(progress, finite)
+
+    def update(self, progress: float, finite: Tensor | None) -> None:
+        """Update all parameters that have a gradient, each group with `lr_of(group)`; see `step`."""
+        raise NotImplementedError
+
+    def lr_of(self, group: ParameterGroup) -> float:
+        """Learning rate of a group at this update."""
+        return group.peak_lr * (self._multiplier if group.name == "matrices" else self._others_multiplier)
 
     def with_gradients(self, group: ParameterGroup) -> tuple[list[Tensor], list[Tensor]]:
         """The parameters of a group that have a gradient, each with a state, and their gradients."""
@@ -144,7 +155,7 @@ class Optimizer:
 
     def lr(self) -> dict[str, float]:
         """Learning rate of each group at the latest update, by the group's name; 0 before the first update."""
-        return {group.name: group.peak_lr * self._multiplier for group in self.groups}
+        return {group.name: self.lr_of(group) for group in self.groups}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The state of all parameters, as tensors named `PARAMETER/ENTRY`; empty before the first update."""

@@ -35,9 +35,26 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
     return lambda progress: min(_rise(progress, shape.rise_ends), shape.fall(progress))
 
 
+def make_others_schedule(config: ScheduleConfig) -> Schedule | None:
+    """Make the multiplier of embedding, gains and biases: as that of the matrices, but for a fall of their own.
+
+    Returns:
+        None without `schedule.others_decay_start`.
+
+    Source: modded-nanogpt's optimizer track, result 24, where the matrices' rates fall from 0.2 of the run on and the
+    others from 0.6 on.
+    """
+    begins = config.others_decay_start
+    if begins is None:
+        return None
+    shape = _shape(config)
+    return lambda progress: min(_rise(progress, shape.rise_ends), _fall(progress, begins))
+
+
 def decay_begins(config: ScheduleConfig) -> float:
-    """Progress up to which the learning rate has not begun to fall, as a share of the budget."""
-    return _shape(config).fall_begins
+    """Progress up to which no learning rate has begun to fall, as a share of the budget."""
+    begins = _shape(config).fall_begins
+    return begins if config.others_decay_start is None else min(begins, config.others_decay_start)
 
 
 def linear_shape(config: ScheduleConfig) -> Shape:

@@ -31,9 +31,8 @@ class Sophia(Optimizer):
         self.curvature_interval, self.curvature_rows = config.sophia.interval, config.sophia.rows
 
     @torch.no_grad()
-    def step(self, multiplier: float, progress: float, finite: Tensor | None = None) -> None:
+    def update(self, progress: float, finite: Tensor | None) -> None:
         """Update all parameters that have a gradient."""
-        super().step(multiplier, progress, finite)
         config = self.config.sophia
         for group in self.groups:
             weights, gradients, momenta = self.with_momenta(group, finite)
@@ -45,7 +44,7 @@ class Sophia(Optimizer):
             updates = torch._foreach_div(torch._foreach_abs(momenta), scales)
             torch._foreach_clamp_max_(updates, 1.0)
             torch._foreach_mul_(updates, torch._foreach_sign(momenta))
-            lr, decay = group.peak_lr * multiplier, group.weight_decay * self.decay(progress)
+            lr, decay = self.lr_of(group), group.weight_decay * self.decay(progress)
             self.move(weights, list(updates), lr, decay, finite)
 
     @torch.no_grad()

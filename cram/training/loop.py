@@ -104,7 +104,9 @@ def update(session: Session) -> None:
     probe, flops_before = begin_probe(session, positions // parts.seq_len), parts.flops.of_blocks(parts.work.main)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
     norm, finite = clip(session, nats, probe)
-    parts.optimizer.step(state.faults.lr_factor * parts.schedule(progress), progress, finite)
+    factor = state.faults.lr_factor
+    others = factor * parts.others_schedule(progress) if parts.others_schedule else None
+    parts.optimizer.step(factor * parts.schedule(progress), progress, finite, others)
     parts.work.add_step(parts.optimizer.kind, parts.model.depth)
     if parts.loss_scale:
         parts.loss_scale.update()

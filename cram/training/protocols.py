@@ -133,13 +133,14 @@ class OptimizerProtocol(Protocol):
         """Take the gradients of the mean loss of so many drawn labels as an estimate of the curvature."""
         ...
 
-    def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor, others: float | None = None) -> None:
         """Update the weights from their gradients, without waiting for the device.
 
         Args:
             multiplier: what the peak learning rate of each group is multiplied by.
             progress: the spent share of the budget, for schedules of the optimizer's own.
             finite: bool scalar on the device; where it is False, weights and state stay as they are.
+            others: the same as `multiplier` for embedding, gains and biases; None for no difference.
         """
         ...
 

@@ -63,7 +63,8 @@ class Parts(UpdateParts):
 
     Attributes:
         schedule: multiplier of the peak learning rate over progress.
-        decay_begins: progress at which the learning rate begins to fall.
+        others_schedule: the same for embedding, gains and biases; None for no difference.
+        decay_begins: progress at which the first learning rate begins to fall.
         batch_tokens: tokens of an update over progress.
         evaluate: computes the figures of the model on held-out rows, by name.
         flops: counts the floating-point operations of executed passes.
@@ -78,6 +79,7 @@ class Parts(UpdateParts):
     evaluate: Callable[[HeldOutSet], dict[str, Any]]
     flops: FlopCountProtocol
     new_reference: Callable[[int | None], UpdateParts]
+    others_schedule: Callable[[float], float] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,13 @@ from cram.optim.optimizer import Optimizer
 
 class SignDescent(Optimizer):
     @torch.no_grad()
-    def step(self, multiplier, progress, finite=None):
-        super().step(multiplier, progress, finite)
+    def update(self, progress, finite):
         for group in self.groups:
             for parameter in group.parameters:
                 if not self.state[parameter]:
                     self.state[parameter] = self.first_state(group, parameter)
                 self.state[parameter]["updates"] += 1.0
-                parameter -= group.peak_lr * multiplier * parameter.grad.sign()
+                parameter -= self.lr_of(group) * parameter.grad.sign()
 
     def first_state(self, group, parameter):
         return {"updates": torch.zeros((), device=parameter.device)}

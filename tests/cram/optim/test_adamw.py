@@ -48,6 +48,19 @@ def test_updates_equal_those_of_torch_at_each_groups_rate_times_the_multiplier()
     assert not torch.equal(ours[1].weight, build(torch.float64)[1].weight)
 
 
+def test_gains_and_biases_have_their_own_beta2_if_it_is_given() -> None:
+    config = OptimizerConfig(**{**vars(CONFIG), "weight_decay": 0.0, "embedding_lr": None})
+    twins = {beta2: OptimizerConfig(**{**vars(config), "beta2": beta2}) for beta2 in (0.95, 0.7)}
+    models = {}
+    for name, chosen in [(None, OptimizerConfig(**{**vars(config), "gains_beta2": 0.7})), *twins.items()]:
+        models[name] = build(torch.float64)
+        run(models[name], AdamW(parameter_groups(models[name], chosen), chosen), range(4))
+    for name, parameter in models[None].named_parameters():
+        beta2 = 0.95 if name in ("0.weight", "1.weight") else 0.7
+        assert torch.equal(parameter, models[beta2].state_dict()[name]), name
+    assert not torch.equal(models[0.95][2].weight, models[0.7][2].weight)
+
+
 def test_a_multiplier_of_zero_moves_nothing() -> None:
     model = build()
     before = save(model.state_dict())

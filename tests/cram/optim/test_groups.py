@@ -91,6 +91,13 @@ def test_the_embedding_has_the_common_rate_unless_it_has_its_own_even_zero() -> 
         assert {group.name: group.peak_lr for group in groups}["embeddings"] == expected
 
 
+def test_the_embedding_has_its_own_decay_if_it_is_given() -> None:
+    for changes, expected in (({"embedding_decay": 0.5}, 0.5), ({"embedding_decay": 0.0, "decay_others": True}, 0.0)):
+        groups = {group.name: group for group in parameter_groups(encoder(), OptimizerConfig(**changes))}
+        assert groups["embeddings"].weight_decay == expected
+        assert groups["gains"].weight_decay == (0.01 if "decay_others" in changes else 0.0)
+
+
 def test_under_muon_the_matrices_have_its_rate_and_decay() -> None:
     muon = OptimizerConfig(
         kind="muon", lr=0.5, embedding_lr=0.25, weight_decay=0.125, muon=MuonConfig(lr=0.75, weight_decay=0.0625)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from cram.config.choices import SCHEDULES
 from cram.config.training import BatchConfig, ScheduleConfig
-from cram.optim.schedule import batch_tokens, linear, make_schedule
+from cram.optim.schedule import batch_tokens, decay_begins, linear, make_others_schedule, make_schedule
 
 KINDS = list(SCHEDULES)
 progresses = st.floats(0, 1)
@@ -44,6 +44,22 @@ def test_the_end_is_continuous(kind: str) -> None:
 )
 def test_known_points(kind: str, progress: float, value: float) -> None:
     assert make_schedule(ScheduleConfig(kind=kind))(progress) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(progress=progresses, begins=st.floats(0, 0.99))
+def test_others_rise_as_the_matrices_do_and_fall_in_a_line_of_their_own(
+    kind: str, progress: float, begins: float
+) -> None:
+    config = ScheduleConfig(kind=kind, others_decay_start=begins)
+    others = make_others_schedule(config)
+    assert others is not None
+    fall = 1.0 if progress <= begins else (1.0 - progress) / (1.0 - begins)
+    rise = {"triangle": progress / 0.5, "budget-triangle2": 1.0}.get(kind, progress / 0.02)
+    assert others(progress) == pytest.approx(min(1.0, rise, fall))
+    usual = ScheduleConfig(kind=kind)
+    assert decay_begins(config) == min(begins, decay_begins(usual))
+    assert make_others_schedule(usual) is None
 
 
 def test_no_warmup_begins_at_the_peak() -> None:
