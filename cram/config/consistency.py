@@ -189,6 +189,8 @@ def _check_objective(config: Config) -> None:
         )
     if objective.kind == "replaced" and objective.causal_share:
         raise CramError(f"objective.causal_share={objective.causal_share} is for objective.kind=masked: leave it out.")
+    if objective.difficulty and objective.kind != "masked":
+        raise CramError(f"objective.difficulty={objective.difficulty} is for objective.kind=masked: leave it out.")
     if objective.short_rows:
         _check_short_rows(config, objective.short_rows)
     if objective.superposition:

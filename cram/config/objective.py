@@ -25,6 +25,16 @@ class ObjectiveConfig:
         least=0,
         most=0.5,
     )
+    difficulty: float = key(
+        0.0,
+        "how readily pieces are hidden whose loss is above the mean: their weight is the relative loss to this power, "
+        "between 1/4 and 4 (0: all alike)",
+        least=0,
+        most=4,
+    )
+    difficulty_updates: int = key(
+        200, "updates from one measurement of these losses to the next", "updates", least=1, most=10**6
+    )
     causal_share: float = key(
         0.0,
         "length of a first phase that predicts each token from those before it",

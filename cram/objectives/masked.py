@@ -7,13 +7,17 @@ are static while the rate falls.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+import cram_kernels as ck
 from cram.config.objective import ObjectiveConfig
 from cram.objectives.batch import IGNORED, Batch, PackedRows
+from cram.objectives.difficulty import PieceDifficulty
 from cram.objectives.objective import Objective, Setting
 from cram.objectives.row_rates import RowRates
 from cram.objectives.slots import Keys, choose_slots, mix, row_keys
@@ -86,6 +90,11 @@ class MaskedObjective(Objective):
         self.row_rates = RowRates(config.mask_rate_spread)
         most = self.row_rates.most(max(config.mask_rate, final_mask_rate(config)))
         self.capacity = math.ceil(most * setting.seq_len)
+        self.difficulty = (
+            PieceDifficulty(setting.vocab_size, config.difficulty, config.difficulty_updates)
+            if config.difficulty
+            else None
+        )
         self._maskable = np.ones(setting.vocab_size, bool)
         self._maskable[setting.special] = False
         ordinary = np.flatnonzero(self._maskable)
@@ -96,7 +105,8 @@ class MaskedObjective(Objective):
         count, seq_len = rows.tokens.shape
         keys = row_keys(self.setting.seed, rows.epoch, rows.index)
         rates = self.row_rates.draw(self.rate(progress), keys)
-        positions, used = choose_slots(np.take(self._maskable, rows.tokens), keys, rates, self.capacity)
+        weights = np.take(self.difficulty.weights, rows.tokens) if self.difficulty else None
+        positions, used = choose_slots(np.take(self._maskable, rows.tokens), keys, rates, self.capacity, weights)
         slots = positions + (np.arange(count) * seq_len)[:, None]
         slots, used = slots.ravel(), used.ravel()
         if not self.setting.static_shapes:
@@ -120,8 +130,41 @@ class MaskedObjective(Objective):
         return {"objective": f"{self.rate(progress):.1%} masked"}
 
     def scheduled(self, progress: float) -> dict[str, float]:
-        """The mask rate at some progress."""
-        return {"mask_rate": self.rate(progress)}
+        """The mask rate at some progress, and how far the weights of the pieces lie apart."""
+        rate = {"mask_rate": self.rate(progress)}
+        return rate | {"mask_weight_spread": self.difficulty.spread()} if self.difficulty else rate
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        """Sum of the nats of the hidden tokens, an fp32 scalar, which are taken by piece in some updates."""
+        if not (self.difficulty and self.difficulty.listening):
+            return super().loss(model, batch)
+        hidden = model.head.transform(model(batch.inputs, batch.documents, batch.slots))
+        weight, bias = model.head.output_weight, model.head.bias
+        nats = ck.linear_cross_entropy(hidden, weight, batch.labels, bias=bias, reduction="none")
+        self.difficulty.record(batch.labels, nats)
+        return nats.sum()
+
+    def begin_update(self, update: int) -> None:
+        """See `PieceDifficulty.begin_update`."""
+        if self.difficulty:
+            self.difficulty.begin_update(update)
+
+    def end_update(self, update: int) -> None:
+        """See `PieceDifficulty.end_update`."""
+        if self.difficulty:
+            self.difficulty.end_update(update)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The difficulty of the pieces, where it counts."""
+        return self.difficulty.state_tensors() if self.difficulty else {}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave.
+
+        Raises:
+            CramError: for a tensor that does not fit.
+        """
+        self.difficulty.load_state_tensors(tensors) if self.difficulty else super().load_state_tensors(tensors)
 
 
 def _drop_unused(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cram.config.objective import ObjectiveConfig
+from cram.files.tensors import check_tensors
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 
 
@@ -40,8 +41,8 @@ class Objective:
     """Makes a micro-batch from packed rows on the host, and a loss from the micro-batch on the device.
 
     A new objective is a subclass with `prepare`, in a file of its own, and one line in `OBJECTIVES` of
-    `cram.config.choices`. What `prepare` returns for a row must depend on the row, the seed, the epoch and progress
-    only, so that a resumed run sees the same batches.
+    `cram.config.choices`. What `prepare` returns for a row must depend on the row, the seed, the epoch, progress and
+    the state tensors only, so that a resumed run sees the same batches.
 
     Args:
         config: the keys `objective.*`.
@@ -97,6 +98,24 @@ class Objective:
         rows, seq_len = batch.inputs.shape
         places = np.arange(rows * seq_len) if batch.slots is None else batch.slots.numpy()
         return np.bincount(places[(batch.labels != IGNORED).numpy()] // seq_len, minlength=rows).astype(np.int64)
+
+    def begin_update(self, update: int) -> None:
+        """Begin an update, of which so many were before, once its rows are chosen."""
+
+    def end_update(self, update: int) -> None:
+        """End this update, when its losses are known."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Give what the objective has learned from the updates, as named tensors."""
+        return {}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave; an empty mapping forgets everything.
+
+        Raises:
+            CramError: for a tensor that does not fit.
+        """
+        check_tensors(tensors, {})
 
     def values(self, progress: float) -> dict[str, str]:
         """Describe what the objective changes over the run, at some progress: text by name, to show a user."""

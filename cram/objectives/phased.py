@@ -58,3 +58,19 @@ class PhasedObjective(Objective):
         if progress < share:
             return self._causal.scheduled(progress)
         return self._masked.scheduled((progress - share) / (1.0 - share))
+
+    def begin_update(self, update: int) -> None:
+        """See `Objective.begin_update`."""
+        self._masked.begin_update(update)
+
+    def end_update(self, update: int) -> None:
+        """See `Objective.end_update`."""
+        self._masked.end_update(update)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """See `Objective.state_tensors`."""
+        return self._masked.state_tensors()
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """See `Objective.load_state_tensors`."""
+        self._masked.load_state_tensors(tensors)

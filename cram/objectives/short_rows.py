@@ -79,3 +79,19 @@ class ShortRows(Objective):
     def scheduled(self, progress: float) -> dict[str, float]:
         """See `Objective.scheduled`."""
         return self._objective.scheduled(progress)
+
+    def begin_update(self, update: int) -> None:
+        """See `Objective.begin_update`."""
+        self._objective.begin_update(update)
+
+    def end_update(self, update: int) -> None:
+        """See `Objective.end_update`."""
+        self._objective.end_update(update)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """See `Objective.state_tensors`."""
+        return self._objective.state_tensors()
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """See `Objective.load_state_tensors`."""
+        self._objective.load_state_tensors(tensors)

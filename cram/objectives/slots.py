@@ -39,7 +39,11 @@ def row_keys(seed: int, epoch: npt.NDArray[np.integer], index: npt.NDArray[np.in
 
 
 def choose_slots(
-    maskable: npt.NDArray[np.bool_], keys: Keys, rate: float | npt.NDArray[np.float64], capacity: int
+    maskable: npt.NDArray[np.bool_],
+    keys: Keys,
+    rate: float | npt.NDArray[np.float64],
+    capacity: int,
+    weights: npt.NDArray[np.float32] | None = None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Choose the tokens of each row that are predicted: `rate` of the maskable ones, at most `capacity`.
 
@@ -50,6 +54,7 @@ def choose_slots(
         keys: uint64 [rows].
         rate: share of the maskable tokens, for all rows or for each, float64 [rows].
         capacity: slots of a row.
+        weights: float32 [rows, seq_len], above 0: how readily each token is chosen; None for all alike.
 
     Returns:
         positions: int64 [rows, capacity], within the row.
@@ -62,12 +67,28 @@ def choose_slots(
     for start in range(0, len(maskable), step):
         part = slice(start, start + step)
         ranks = mix(keys[part, None] ^ places)
+        if weights is not None:
+            ranks = weigh(ranks, weights[part])
         ranks[~maskable[part]] = _LARGEST
         order[part] = smallest(ranks, capacity)
     available = maskable.sum(axis=1)
     rounding = mix(keys) / 2.0**64
     count = np.minimum(np.floor(rate * available + rounding), np.minimum(available, capacity))
     return order, np.arange(order.shape[1]) < count[:, None]
+
+
+def weigh(ranks: Keys, weights: npt.NDArray[np.float32]) -> Keys:
+    """Turn random ranks into ranks whose smallest ones are a weighted draw without replacement, uint64 in and out.
+
+    A rank is an exponential number whose rate is the weight. The bits of positive floats have the order of the floats.
+
+    Source: Efraimidis and Spirakis, Information Processing Letters 97 (2006).
+
+    Args:
+        weights: of the shape of the ranks, above 0.
+    """
+    uniform = (ranks >> np.uint64(11)).astype(np.float64) * 2.0**-53 + 2.0**-54
+    return (-np.log(uniform) / weights).view(np.uint64)
 
 
 def smallest(values: Keys, count: int) -> npt.NDArray[np.int64]:

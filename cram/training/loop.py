@@ -102,7 +102,9 @@ def update(session: Session) -> None:
             estimate_curvature(session, selected, progress)
     positions = model_rows(session, selected, progress) * parts.seq_len
     probe, flops_before = begin_probe(session, positions // parts.seq_len), parts.flops.of_blocks(parts.work.main)
+    parts.objective.begin_update(clock.updates)
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
+    parts.objective.end_update(clock.updates)
     norm, finite = clip(session, nats, probe)
     factor = state.faults.lr_factor
     others = factor * parts.others_schedule(progress) if parts.others_schedule else None

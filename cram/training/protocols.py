@@ -109,6 +109,26 @@ class ObjectiveProtocol(Protocol):
         """Count the predicted tokens of each row of a batch on the host, int64 [rows]."""
         ...
 
+    def begin_update(self, update: int) -> None:
+        """Begin an update, of which so many were before, once its rows are chosen."""
+        ...
+
+    def end_update(self, update: int) -> None:
+        """End this update, when its losses are known."""
+        ...
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Give what is learned from the updates, as named tensors."""
+        ...
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Put back what `state_tensors` gave; an empty mapping forgets everything.
+
+        Raises:
+            CramError: for a tensor that does not fit.
+        """
+        ...
+
     def values(self, progress: float) -> dict[str, str]:
         """Describe what is learned at some progress, by name."""
         ...

@@ -32,6 +32,8 @@ PROCESS_STATE = (
     "noise_scale",
 )  # parts of the state that are dataclasses of their own
 
+OF_OBJECTIVE = "objective/"  # prefix of the names of the objective's tensors in a checkpoint
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateParts:
@@ -225,8 +227,9 @@ def checkpoint_state(session: Session) -> dict[str, Any]:
 
 
 def checkpoint_tensors(parts: Parts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Give the tensors of both files of a checkpoint, on the CPU: the weights; the states of optimizer and methods."""
+    """Give the tensors of both files of a checkpoint, on the CPU: the weights; the states of all other parts."""
     memory = parts.optimizer.state_tensors()
+    memory |= {f"{OF_OBJECTIVE}{name}": tensor for name, tensor in parts.objective.state_tensors().items()}
     for method in parts.methods:
         memory |= {f"methods/{method.name}/{name}": tensor for name, tensor in method.state_tensors().items()}
     weights = {name: tensor.cpu() for name, tensor in parts.model.state_dict().items()}
@@ -247,22 +250,22 @@ def load_tensors(session: Session, checkpoint: Checkpoint) -> None:
     check_tensors(checkpoint.model, parts.model.state_dict(), f"{folder / 'model.safetensors'}: ")
     parts.model.load_state_dict(checkpoint.model)
     prefixes = {method: f"methods/{method.name}/" for method in parts.methods}
-    of_optimizer = {
-        name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith(tuple(prefixes.values()))
-    }
+    others = (OF_OBJECTIVE, *prefixes.values())
+    of_optimizer = {name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith(others)}
     try:
         if checkpoint.step and not of_optimizer:
             raise CramError("the state of the optimizer is missing.")
         parts.optimizer.load_state_tensors(of_optimizer)
+        parts.objective.load_state_tensors(_with_prefix(checkpoint.optimizer, OF_OBJECTIVE))
         for method, prefix in prefixes.items():
-            of_method = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in checkpoint.optimizer.items()
-                if name.startswith(prefix)
-            }
-            method.load_state_tensors(of_method, parts.model)
+            method.load_state_tensors(_with_prefix(checkpoint.optimizer, prefix), parts.model)
     except CramError as error:
         raise CramError(f"{folder / 'optimizer.safetensors'}: {error}") from None
+
+
+def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Take the tensors whose name has a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def resume(session: Session, checkpoint: Checkpoint) -> None:

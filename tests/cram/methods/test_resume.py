@@ -42,6 +42,7 @@ RUNS = {
         [4],
     ),
     "short rows": (["objective.short_rows=8", "selective.beta=1"], [3]),
+    "difficulty": (["objective.difficulty=1", "objective.difficulty_updates=2"], [5]),
     "bert with dropout": (["model.kind=bert", "model.dropout=0.1"], [5]),
 }
 

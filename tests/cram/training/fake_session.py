@@ -81,6 +81,18 @@ class FakeObjective:
     def rows_joined(self, progress: float) -> int:
         return self.joined if progress < self.phases[-1] else 1
 
+    def begin_update(self, update: int) -> None:
+        pass
+
+    def end_update(self, update: int) -> None:
+        pass
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        assert not tensors
+
     def scheduled(self, progress: float) -> dict[str, float]:
         return {"mask_rate": 0.5}
 
