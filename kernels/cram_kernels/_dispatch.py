@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cram_kernels import _cpu
 from cram_kernels._triton import HAS_TRITON
 
 SUPPORTED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -61,15 +62,37 @@ def use_triton(*tensors: Tensor | None, held_width: int = 0) -> bool:
     return False
 
 
+def use_cpu_kernels(*tensors: Tensor | None) -> bool:
+    """Return whether the C++ kernels compute an op of these tensors, the floating inputs of the op.
+
+    They take tensors of a CPU in fp32 and bf16 with at least one value, unless CRAM_KERNELS forces another
+    implementation.
+
+    Raises:
+        RuntimeError: where CRAM_KERNELS=cpu forces them and they cannot be compiled.
+        ValueError: for another value of CRAM_KERNELS.
+    """
+    present = [tensor for tensor in tensors if tensor is not None]
+    forced = forced_implementation()
+    if forced not in ("", "cpu") or any(tensor.device.type != "cpu" or not tensor.numel() for tensor in present):
+        return False
+    if any(tensor.dtype not in _cpu.DTYPES for tensor in present):
+        return False
+    if forced == "cpu" and _cpu.load_library() is None:
+        raise RuntimeError("CRAM_KERNELS=cpu: the kernels could not be compiled; they need Linux on x86-64 and c++")
+    return _cpu.load_library() is not None
+
+
 def forced_implementation() -> str:
-    """Return the implementation that CRAM_KERNELS forces, `reference` or `triton`; an empty text where it is not set.
+    """Return the implementation that CRAM_KERNELS forces: `reference`, `cpu` or `triton`; an empty text if not set.
 
     Raises:
         ValueError: for another value.
     """
     forced = os.environ.get("CRAM_KERNELS", "")
-    if forced not in ("", "reference", "triton"):
-        raise ValueError(f"CRAM_KERNELS={forced} is not a valid value. Set it to reference or triton, or unset it.")
+    if forced not in ("", "reference", "cpu", "triton"):
+        allowed = "reference, cpu or triton"
+        raise ValueError(f"CRAM_KERNELS={forced} is not a valid value. Set it to {allowed}, or unset it.")
     return forced
 
 

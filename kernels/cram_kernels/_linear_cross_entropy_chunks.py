@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cram_kernels._cpu_launchers import turn_into_gradient
 from cram_kernels._cross_entropy_kernels import LossTerms, launch_cross_entropy_forward
-from cram_kernels._dispatch import use_triton
+from cram_kernels._dispatch import use_cpu_kernels, use_triton
 from cram_kernels._linear_cross_entropy_kernels import launch_linear_cross_entropy, pad_classes
 from cram_kernels.cross_entropy import cross_entropy_reference
 
@@ -114,6 +115,8 @@ def compute_in_chunks(
 
 def consume_logits(logits: Tensor, target: Tensor, terms: LossTerms, needs_grad: bool, runs_triton: bool) -> Tensor:
     """Compute the losses (rows) of a chunk. With `needs_grad` its logits become the gradient of each row's loss."""
+    if needs_grad and not runs_triton and use_cpu_kernels(logits):
+        return turn_into_gradient(logits, target, terms)
     if not runs_triton:
         return cross_entropy_reference(logits, target, terms, in_place=needs_grad)[0]
     if needs_grad:

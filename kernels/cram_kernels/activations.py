@@ -21,7 +21,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels import _cpu_launchers
+from cram_kernels._dispatch import (
+    as_new,
+    refuse_double_backward,
+    register_autograd,
+    register_op,
+    use_cpu_kernels,
+    use_triton,
+)
 from cram_kernels._launch import as_rows, count_programs, launch
 from cram_kernels._settings import LaunchSettings, choose_settings
 from cram_kernels._triton import exp, tl, triton
@@ -32,28 +40,27 @@ _aten = torch.ops.aten
 # --- reference
 
 
-def gated_reference(x: Tensor, act: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Compute act(first half) * second half, and act(first half), each (..., H), for x (..., 2H)."""
+def gated_reference(x: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute act(first half) * second half, (..., H), for x (..., 2H)."""
     first, second = x.chunk(2, dim=-1)
-    activated = as_new(act(first))
-    return as_new(activated * second), activated
+    return as_new(act(first) * second)
 
 
 def gated_backward_reference(
-    grad_y: Tensor, x: Tensor, activated: Tensor, act_backward: Callable[..., Tensor]
+    grad_y: Tensor, x: Tensor, act: Callable[[Tensor], Tensor], act_backward: Callable[..., Tensor]
 ) -> Tensor:
     """Compute the gradient of x (..., 2H).
 
     Args:
         grad_y: (..., H), gradient of the product.
         x: (..., 2H).
-        activated: (..., H), act(first half).
+        act: the activation.
         act_backward: the aten gradient of the activation, the overload with an output argument.
     """
     first, second = x.chunk(2, dim=-1)
     grad_x = x.new_empty(x.shape)
     grad_first, grad_second = grad_x.chunk(2, dim=-1)
-    torch.mul(grad_y, activated, out=grad_second)
+    torch.mul(grad_y, act(first), out=grad_second)
     act_backward(grad_y * second, first, grad_input=grad_first)
     return grad_x
 
@@ -174,24 +181,18 @@ def launch_gated_backward(grad_y: Tensor, x: Tensor, silu: bool) -> Tensor:
 # --- op, fake, autograd
 
 
-def _forward_fake(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    # On a CPU, act(first half) is kept, because computing it again would cost more. The device decides this and not the
-    # implementation, because a compiled graph is cached with the outputs that the fake has.
-    half = (*x.shape[:-1], x.shape[-1] // 2)
-    return x.new_empty(half), x.new_empty(half) if x.device.type == "cpu" else None
+def _forward_fake(x: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
 
 
-def _backward_fake(_grad_y: Tensor, x: Tensor, _activated: Tensor | None) -> Tensor:
+def _backward_fake(_grad_y: Tensor, x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor | None]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
     (x,) = inputs
-    _, activated = output
     ctx.set_materialize_grads(False)
-    if activated is not None:
-        ctx.mark_non_differentiable(activated)
-    ctx.save_for_backward(x, activated)
+    ctx.save_for_backward(x)
 
 
 def _register_activation(name: str, act: Callable[[Tensor], Tensor], act_backward: Callable[..., Tensor]) -> Any:
@@ -204,27 +205,23 @@ def _register_activation(name: str, act: Callable[[Tensor], Tensor], act_backwar
     """
     silu = act is F.silu
 
-    def forward(x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if not use_triton(x):
-            y, activated = gated_reference(x, act)
-            return y, activated if x.device.type == "cpu" else None
-        _, unused = _forward_fake(x)  # a tensor only in the interpreter, where the backward kernel does not read it
-        return launch_gated_forward(x, silu), None if unused is None else unused.zero_()
+    def forward(x: Tensor) -> Tensor:
+        if use_triton(x):
+            return launch_gated_forward(x, silu)
+        return _cpu_launchers.gated_forward(x, silu) if use_cpu_kernels(x) else gated_reference(x, act)
 
-    def backward(grad_y: Tensor, x: Tensor, activated: Tensor | None) -> Tensor:
+    def backward(grad_y: Tensor, x: Tensor) -> Tensor:
         if use_triton(grad_y, x):
             return launch_gated_backward(grad_y, x, silu)
-        if activated is None:
-            activated = act(x.chunk(2, dim=-1)[0])
-        return gated_backward_reference(grad_y, x, activated, act_backward)
+        if use_cpu_kernels(grad_y, x):
+            return _cpu_launchers.gated_backward(grad_y.to(x.dtype), x, silu)
+        return gated_backward_reference(grad_y, x, act, act_backward)
 
-    def autograd_backward(ctx: Any, grad_y: Tensor | None, _: None) -> Tensor | None:
+    def autograd_backward(ctx: Any, grad_y: Tensor | None) -> Tensor | None:
         return None if grad_y is None else backward_op(grad_y, *ctx.saved_tensors)
 
-    op = register_op(f"{name}(Tensor x) -> (Tensor, Tensor)", forward, _forward_fake)
-    backward_op = register_op(
-        f"{name}_backward(Tensor grad_y, Tensor x, Tensor? activated) -> Tensor", backward, _backward_fake
-    )
+    op = register_op(f"{name}(Tensor x) -> Tensor", forward, _forward_fake)
+    backward_op = register_op(f"{name}_backward(Tensor grad_y, Tensor x) -> Tensor", backward, _backward_fake)
     register_autograd(op, autograd_backward, _setup_context)
     refuse_double_backward(backward_op)
     return op
@@ -256,7 +253,7 @@ def geglu(x: Tensor) -> Tensor:
         ValueError: for a scalar, and for an odd last dimension.
     """
     _check_last_dimension(x)
-    y: Tensor = _geglu_op(x)[0]
+    y: Tensor = _geglu_op(x)
     return y
 
 
@@ -273,5 +270,5 @@ def swiglu(x: Tensor) -> Tensor:
         ValueError: for a scalar, and for an odd last dimension.
     """
     _check_last_dimension(x)
-    y: Tensor = _swiglu_op(x)[0]
+    y: Tensor = _swiglu_op(x)
     return y

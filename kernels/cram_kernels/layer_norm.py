@@ -19,7 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels import _cpu_launchers
+from cram_kernels._dispatch import (
+    as_new,
+    refuse_double_backward,
+    register_autograd,
+    register_op,
+    use_cpu_kernels,
+    use_triton,
+)
 from cram_kernels._layer_norm_kernels import (
     allocate_layer_norm,
     launch_layer_norm_backward,
@@ -125,6 +133,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     if use_triton(x, residual, weight, bias, held_width=x.shape[-1]):
         return launch_layer_norm_forward(x, residual, weight, bias, eps)
+    if use_cpu_kernels(x, residual, weight, bias):
+        return _cpu_launchers.layer_norm_forward(x, residual, weight, bias, eps)
     return layer_norm_reference(x, residual, weight, bias, eps)
 
 
@@ -142,10 +152,14 @@ def _backward(
     rstd: Tensor,
     parameters_need_grad: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    if not use_triton(grad_y, grad_sum, s, weight, bias, held_width=s.shape[-1]):
+    if use_triton(grad_y, grad_sum, s, weight, bias, held_width=s.shape[-1]):
+        run = launch_layer_norm_backward
+    elif use_cpu_kernels(grad_y, grad_sum, s, weight, bias):
+        run = _cpu_launchers.layer_norm_backward
+    else:
         return layer_norm_backward_reference(grad_y, grad_sum, s, weight, bias, mean, rstd, parameters_need_grad)
     needs_grad = (parameters_need_grad and weight is not None, parameters_need_grad and bias is not None)
-    grad_s, grad_weight, grad_bias = launch_layer_norm_backward(grad_y, grad_sum, s, weight, mean, rstd, needs_grad)
+    grad_s, grad_weight, grad_bias = run(grad_y, grad_sum, s, weight, mean, rstd, needs_grad)
     return grad_s, _cast_like(grad_weight, weight), _cast_like(grad_bias, bias)
 
 

@@ -17,7 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram_kernels._dispatch import refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels import _cpu_launchers
+from cram_kernels._dispatch import (
+    refuse_double_backward,
+    register_autograd,
+    register_op,
+    use_cpu_kernels,
+    use_triton,
+)
 from cram_kernels._launch import count_programs, launch
 from cram_kernels._settings import choose_settings
 from cram_kernels._triton import tl, triton
@@ -188,7 +195,8 @@ def _rotate_pair(
 ) -> tuple[Tensor | None, Tensor | None]:
     if use_triton(q, k, cos, sin, held_width=2 * cos.shape[-1]):
         return launch_rope(q, k, cos, sin, sign)
-    q_rotated, k_rotated = (None if x is None else rope_reference(x, cos, sin, sign) for x in (q, k))
+    run = _cpu_launchers.rotate if use_cpu_kernels(q, k, cos, sin) else rope_reference
+    q_rotated, k_rotated = (None if x is None else run(x, cos, sin, sign) for x in (q, k))
     return q_rotated, k_rotated
 
 

@@ -16,7 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cram_kernels._dispatch import as_new, refuse_double_backward, register_autograd, register_op, use_triton
+from cram_kernels import _cpu_launchers
+from cram_kernels._dispatch import (
+    as_new,
+    refuse_double_backward,
+    register_autograd,
+    register_op,
+    use_cpu_kernels,
+    use_triton,
+)
 from cram_kernels._softmax_kernels import launch_softmax_backward, launch_softmax_forward
 
 # --- reference
@@ -47,11 +55,15 @@ def softmax_backward_reference(grad_shares: Tensor, shares: Tensor, scale: float
 
 
 def _forward(x: Tensor, scale: float, mask: Tensor | None) -> Tensor:
-    return (launch_softmax_forward if use_triton(x) else softmax_reference)(x, scale, mask)
+    if use_triton(x):
+        return launch_softmax_forward(x, scale, mask)
+    return (_cpu_launchers.softmax_forward if use_cpu_kernels(x) else softmax_reference)(x, scale, mask)
 
 
 def _backward(grad_shares: Tensor, shares: Tensor, scale: float) -> Tensor:
-    run = launch_softmax_backward if use_triton(grad_shares, shares) else softmax_backward_reference
+    if use_triton(grad_shares, shares):
+        return launch_softmax_backward(grad_shares, shares, scale)
+    run = _cpu_launchers.softmax_backward if use_cpu_kernels(grad_shares, shares) else softmax_backward_reference
     return run(grad_shares, shares, scale)
 
 

@@ -146,8 +146,7 @@ def test_the_op_and_its_gradient_pass_opcheck(name: str, device: torch.device) -
     x = randn(2, 3, 8, device=device)
     torch.library.opcheck(op, (x.clone().requires_grad_(),))
     torch.library.opcheck(op, (x.transpose(0, 1),))
-    activated = op(x)[1]
-    torch.library.opcheck(backward_op, (randn(2, 3, 4, device=device), x, activated))
+    torch.library.opcheck(backward_op, (randn(2, 3, 4, device=device), x))
 
 
 @pytest.mark.no_launch

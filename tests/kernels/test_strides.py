@@ -94,11 +94,10 @@ def softmax_calls(make: Make, contiguous: Make, shape: Shape) -> Iterator[Call]:
 
 def gated_calls(make: Make, contiguous: Make, shape: Shape) -> Iterator[Call]:
     x, half = make(shape), (*shape[:-1], shape[-1] // 2)
-    activated = contiguous(half) if x.device.type == "cpu" else None
     for name in ("geglu", "swiglu"):
         yield getattr(ops, name), (x,)
         for grad_y, inputs in ((make(half), x), (make(half), contiguous(shape)), (contiguous(half), x)):
-            yield getattr(ops, f"{name}_backward"), (grad_y, inputs, activated)
+            yield getattr(ops, f"{name}_backward"), (grad_y, inputs)
 
 
 def rope_calls(make: Make, contiguous: Make, shape: Shape) -> Iterator[Call]:
