@@ -129,7 +129,7 @@ class FakeOptimizer:
         self.finite: list[bool] = []
         self._model = model
 
-    def step(self, multiplier: float, progress: float, finite: torch.Tensor) -> None:
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor, others: float | None = None) -> None:
         self.multipliers.append(multiplier)
         self.finite.append(bool(finite))
         self.gradients.append(sum(float(p.grad.sum()) for p in self._model.parameters() if p.grad is not None))
@@ -169,6 +169,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "methods": Methods(),
         "loader": FakeLoader(rows),
         "schedule": lambda progress: 1.0 - progress,
+        "others_schedule": None,
         "decay_begins": 0.0,
         "batch_tokens": lambda progress: batch * SEQ_LEN,
         "held_out": None,
