@@ -32,7 +32,13 @@ from cram.objectives.short_rows import ShortRows
 from cram.optim.ema_nesterov import EmaNesterov
 from cram.optim.groups import parameter_groups
 from cram.optim.optimizer import Optimizer
-from cram.optim.schedule import batch_tokens, decay_begins, make_others_schedule, make_schedule
+from cram.optim.schedule import (
+    batch_tokens,
+    decay_begins,
+    make_others_schedule,
+    make_rate_progress,
+    make_schedule,
+)
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
@@ -200,6 +206,7 @@ def assemble(
         loader=loader,
         schedule=make_schedule(config.schedule),
         others_schedule=make_others_schedule(config.schedule),
+        rate_progress=make_rate_progress(config.schedule),
         decay_begins=decay_begins(config.schedule),
         batch_tokens=batch_tokens(config.batch),
         held_out=held_out,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cram.errors import CramError
 from cram.files.tensors import check_tensors
+from cram.methods.beginning import Beginning
 
 # The points of a run, in the order of their first call. `start` and `order` are called before the first update,
 # `finish` after the last one, the others in each update.
@@ -55,65 +56,6 @@ class RowSource(Protocol):
         Returns:
             nats: fp32 (rows,) on the device. predicted: int64 [rows].
         """
-        ...
-
-
-class ReferenceModel(Protocol):
-    """A model that is trained beside that of the run, or before it, on rows that a method chooses.
-
-    Attributes:
-        blocks: its number of blocks.
-    """
-
-    blocks: int
-
-    def update(self, rows: Any, progress: float) -> None:
-        """Train on rows, with the learning rate that the schedule of the run has at a progress in [0, 1]."""
-        ...
-
-    def nats_per_row(self, rows: Any, progress: float) -> tuple[Tensor, npt.NDArray[np.int64]]:
-        """See `RowSource.nats_per_row`; progress decides what is hidden, as in an update of the run."""
-        ...
-
-    def forget_optimizer(self) -> None:
-        """Free the state of the optimizer, once the model is trained."""
-        ...
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Give weights and optimizer as named tensors."""
-        ...
-
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_tensors` gave.
-
-        Raises:
-            CramError: for a tensor that does not fit.
-        """
-        ...
-
-
-class Beginning(Protocol):
-    """What a method finds before the first update.
-
-    Attributes:
-        numbers: int64 [n], the numbers of the rows of the data, in rising order.
-        update_rows: rows of the largest update.
-    """
-
-    numbers: npt.NDArray[np.int64]
-    update_rows: int
-
-    @property
-    def spent(self) -> float:
-        """Share of the budget that the point `start` has spent so far."""
-        ...
-
-    def read(self, numbers: npt.NDArray[np.int64], epoch: int = 0) -> Any:
-        """Read rows by their numbers; what is hidden in them depends on the epoch."""
-        ...
-
-    def reference(self, layers: int | None = None) -> ReferenceModel:
-        """Make a model like that of the run, with other random weights and so many blocks (None: as many)."""
         ...
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from cram.config.methods import PruningConfig
 from cram.errors import CramError
-from cram.methods.method import Beginning, Method
+from cram.methods.beginning import Beginning
+from cram.methods.method import Method
 from cram.methods.reference_training import ReferenceTraining, mean_nats, split_tensors
 
 

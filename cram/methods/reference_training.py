@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cram.methods.method import Beginning, ReferenceModel
+from cram.methods.beginning import Beginning, ReferenceModel
 
 PREFIX = "reference/"
 
@@ -56,7 +56,8 @@ class ReferenceTraining:
         epoch, part = divmod(self._updates, len(numbers) // rows)
         order = np.random.Generator(np.random.Philox(key=self._seed, counter=epoch)).permutation(numbers)
         chosen = order[part * rows : (part + 1) * rows]
-        self._model.update(beginning.read(chosen, epoch), min(1.0, beginning.spent / self._share))
+        begin, end = (min(1.0, (beginning.spent + cost) / self._share) for cost in (0.0, beginning.cost(rows)))
+        self._model.update(beginning.read(chosen, epoch), begin, end)
         self._updates += 1
         return False
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from cram.config.methods import RhoConfig
 from cram.errors import CramError
-from cram.methods.method import Beginning, Method, RowSource
+from cram.methods.beginning import Beginning
+from cram.methods.method import Method, RowSource
 from cram.methods.reference_training import ReferenceTraining, mean_nats, split_tensors
 
 

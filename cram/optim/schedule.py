@@ -1,7 +1,9 @@
 """Schedules: pure functions of progress, the spent share of the budget, in [0, 1].
 
-Every learning-rate schedule is a multiplier in [0, 1] of the peak and is zero when the budget is spent. A new one is a
-function from the keys `schedule.*` to a `Shape`, and one line in `SCHEDULES` of `cram.config.choices`.
+Every learning-rate schedule is a multiplier in [0, 1] of the peak and is zero when the budget is spent. An update reads
+it, and momentum and weight decay, in its middle, so that neither the first nor the last update has a learning rate of
+zero. A new one is a function from the keys `schedule.*` to a `Shape`, and one line in `SCHEDULES` of
+`cram.config.choices`.
 """
 
 import math
@@ -22,11 +24,13 @@ class Shape:
         rise_ends: progress at which the rise reaches 1; 0 for no rise.
         fall_begins: progress up to which the fall is at 1. A longer budget can be continued from there.
         fall: the fall over progress.
+        reads_end: whether an update reads its rates at its predicted end, and not in its middle.
     """
 
     rise_ends: float
     fall_begins: float
     fall: Schedule
+    reads_end: bool = False
 
 
 def make_schedule(config: ScheduleConfig) -> Schedule:
@@ -49,6 +53,18 @@ def make_others_schedule(config: ScheduleConfig) -> Schedule | None:
         return None
     shape = _shape(config)
     return lambda progress: min(_rise(progress, shape.rise_ends), _fall(progress, begins))
+
+
+def make_rate_progress(config: ScheduleConfig) -> Callable[[float, float], float]:
+    """Make the function that says where an update reads its rates: learning rate, momentum and weight decay.
+
+    Returns:
+        A function of the progress at which an update begins and of its predicted end, which returns the progress in
+        the middle of the two, or the end where the shape asks for it.
+    """
+    if _shape(config).reads_end:
+        return lambda begin, end: end
+    return lambda begin, end: 0.5 * (begin + end)
 
 
 def decay_begins(config: ScheduleConfig) -> float:
@@ -85,9 +101,10 @@ def trapezoid_shape(config: ScheduleConfig) -> Shape:
 def budget_triangle2_shape(config: ScheduleConfig) -> Shape:
     """Cramming's: from 0.25 up to 1 at three quarters of the budget, then linear to zero.
 
-    Source: arXiv:2212.14034, the scheduler of the final recipe in its code; changed: never below zero.
+    Source: arXiv:2212.14034, the scheduler of the final recipe in its code, which the last update therefore reads at
+    its end; changed: never below zero.
     """
-    return Shape(0.0, 0.75, lambda progress: max(0.0, min(0.25 + progress, 4.0 * (1.0 - progress))))
+    return Shape(0.0, 0.75, lambda progress: max(0.0, min(0.25 + progress, 4.0 * (1.0 - progress))), reads_end=True)
 
 
 def _shape(config: ScheduleConfig) -> Shape:

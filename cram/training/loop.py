@@ -82,6 +82,9 @@ def train(session: Session) -> bool:
 def update(session: Session) -> None:
     """Do one update: as many rows as the ramp asks for, at the progress that its end is predicted to have.
 
+    Rates are read where the schedule says, usually in the middle of the update: at its end, those of the last one would
+    be zero. The end of the update before is where this one begins, and is in every checkpoint.
+
     A GPU is given the next update before the figures of this one are read, so that it never waits for the host.
     """
     parts, state, clock = session.parts, session.state, session.clock
@@ -106,9 +109,9 @@ def update(session: Session) -> None:
     predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
     parts.objective.end_update(clock.updates)
     norm, finite = clip(session, nats, probe)
-    factor = state.faults.lr_factor
-    others = factor * parts.others_schedule(progress) if parts.others_schedule else None
-    parts.optimizer.step(factor * parts.schedule(progress), progress, finite, others)
+    at = state.rate_progress = parts.rate_progress(state.last_progress, progress)
+    multiplier, others = parts.multipliers(at, state.faults.lr_factor)
+    parts.optimizer.step(multiplier, at, finite, others)
     parts.work.add_step(parts.optimizer.kind, parts.model.depth)
     if parts.loss_scale:
         parts.loss_scale.update()

@@ -104,7 +104,7 @@ def log(session: Session) -> None:
 def _scheduled(session: Session) -> dict[str, float]:
     """Collect the numbers that optimizer, objective and methods change over the run."""
     parts, progress = session.parts, session.state.last_progress
-    numbers = parts.optimizer.scheduled(progress) | parts.objective.scheduled(progress)
+    numbers = parts.optimizer.scheduled(session.state.rate_progress) | parts.objective.scheduled(progress)
     for method in parts.methods:
         numbers |= method.scheduled(progress)
     return numbers

@@ -12,7 +12,7 @@ import torch
 from cram.files.tensors import check_tensors
 from cram.training.gradients import accumulate, clip, nats_per_row
 from cram.training.saving import save
-from cram.training.session import LoopConfig, RunState, Session, UpdateParts
+from cram.training.session import LoopConfig, Parts, RunState, Session, UpdateParts
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,26 @@ class ReferenceSession:
 
 
 class Reference:
-    """A `cram.methods.method.ReferenceModel`, trained with the settings of the run.
+    """A `cram.methods.beginning.ReferenceModel`, trained with the settings of the run.
 
     Args:
         session: model, optimizer and micro-batch.
-        schedule: multiplier of the peak learning rate over progress.
+        run: the parts of the run, for its schedule.
         count: called with the positions of each update.
     """
 
-    def __init__(
-        self, session: ReferenceSession, schedule: Callable[[float], float], count: Callable[[int], None]
-    ) -> None:
-        self._session, self._schedule, self._count = session, schedule, count
+    def __init__(self, session: ReferenceSession, run: Parts, count: Callable[[int], None]) -> None:
+        self._session, self._run, self._count = session, run, count
         self.blocks = int(session.parts.model.computed_blocks)
 
-    def update(self, rows: Any, progress: float) -> None:
-        """Train on rows."""
+    def update(self, rows: Any, begin: float, progress: float) -> None:
+        """Train on rows, from one value of progress to another."""
         parts = self._session.parts
         _, nats = accumulate(self._session, rows, progress)
         finite = clip(self._session, nats).finite
-        parts.optimizer.step(self._schedule(progress), progress, finite)
+        at = self._run.rate_progress(begin, progress)
+        multiplier, others = self._run.multipliers(at)
+        parts.optimizer.step(multiplier, at, finite, others)
         parts.work.add_step(parts.optimizer.kind, self.blocks)
         if parts.loss_scale:
             parts.loss_scale.update()
@@ -81,7 +81,7 @@ class Reference:
 
 
 class SessionBeginning:
-    """A `cram.methods.method.Beginning` of a run."""
+    """A `cram.methods.beginning.Beginning` of a run."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -94,6 +94,11 @@ class SessionBeginning:
         """Share of the budget that reference models have spent so far."""
         return self._session.clock.began / self._session.clock.budget.limit
 
+    def cost(self, rows: int) -> float:
+        """Share of the budget that an update of a reference model on so many rows is expected to spend."""
+        clock = self._session.clock
+        return clock.cost(rows * self._session.parts.seq_len) / clock.budget.limit
+
     def read(self, numbers: npt.NDArray[np.int64], epoch: int = 0) -> Any:
         """Read rows by their numbers."""
         return self._session.parts.loader.read(numbers, epoch)
@@ -104,7 +109,7 @@ class SessionBeginning:
         parts = session.parts.new_reference(layers)
         state = RunState(micro_rows=session.state.micro_rows)
         reference = ReferenceSession(parts, session.config, state)
-        return Reference(reference, session.parts.schedule, session.clock.count_reference)
+        return Reference(reference, session.parts, session.clock.count_reference)
 
 
 def begin_methods(session: Session) -> bool:

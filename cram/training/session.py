@@ -66,6 +66,8 @@ class Parts(UpdateParts):
     Attributes:
         schedule: multiplier of the peak learning rate over progress.
         others_schedule: the same for embedding, gains and biases; None for no difference.
+        rate_progress: progress at which an update reads learning rate, momentum and weight decay, from the progress at
+            its begin and at its predicted end.
         decay_begins: progress at which the first learning rate begins to fall.
         batch_tokens: tokens of an update over progress.
         evaluate: computes the figures of the model on held-out rows, by name.
@@ -75,12 +77,19 @@ class Parts(UpdateParts):
 
     loader: LoaderProtocol
     schedule: Callable[[float], float]
+    rate_progress: Callable[[float, float], float]
     decay_begins: float
     batch_tokens: Callable[[float], float]
     held_out: HeldOutSet
     evaluate: Callable[[HeldOutSet], dict[str, Any]]
     flops: FlopCountProtocol
     new_reference: Callable[[int | None], UpdateParts]
+
+    def multipliers(self, progress: float, factor: float = 1.0) -> tuple[float, float | None]:
+        """Multipliers of the peak learning rates at some progress: of all, or of the matrices and of the others."""
+        others = None if self.others_schedule is None else factor * self.others_schedule(progress)
+        return factor * self.schedule(progress), others
+
     others_schedule: Callable[[float], float] | None = None
 
 
@@ -117,6 +126,7 @@ class RunState:
         predicted: tokens that were predicted.
         last_progress: progress at the end of the latest update.
         noise_tokens: size of an update that the gradient noise scale has asked for, which never falls.
+        rate_progress: progress at which the latest update has read its rates.
         out_of_memory: how often the micro-batch was halved.
         initial_weights: `weights_hash` before the first update.
         devices: names of all devices that the run has trained on.
@@ -134,6 +144,7 @@ class RunState:
     predicted: int = 0
     last_progress: float = 0.0
     noise_tokens: float = 0.0
+    rate_progress: float = 0.0
     out_of_memory: int = 0
     initial_weights: str = ""
     devices: list[str] = field(default_factory=list)

@@ -331,7 +331,7 @@ def test_data_that_runs_out_is_said_and_the_schedule_still_lands(
     assert f"not kept: {BUDGET_RULE}" in said
     last = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["kind"] == "train"][-1]
     assert last["progress"] == 1.0
-    assert set(last["lr"].values()) == {0.0}
+    assert all(rate > 0.0 for rate in last["lr"].values())  # the last update counts
 
 
 @pytest.mark.parametrize(

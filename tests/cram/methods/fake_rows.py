@@ -54,13 +54,15 @@ class Reference:
 
     losses: np.ndarray
     trained: list[list[int]] = field(default_factory=list)
+    begins: list[float] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     blocks: int = 1
     forgotten: bool = False
 
-    def update(self, rows: TrainingRows, progress: float) -> None:
+    def update(self, rows: TrainingRows, begin: float, progress: float) -> None:
         self.trained.append(rows.index.tolist())
+        self.begins.append(begin)
         self.progress.append(progress)
 
     def nats_per_row(self, rows: TrainingRows, progress: float) -> tuple[torch.Tensor, np.ndarray]:
@@ -85,6 +87,9 @@ class FakeBeginning:
     numbers: np.ndarray
     update_rows: int = 4
     spent: float = 0.0
+
+    def cost(self, rows: int) -> float:
+        return 0.01
 
     def read(self, numbers: np.ndarray, epoch: int = 0) -> TrainingRows:
         return make_rows(numbers, epoch)

@@ -40,7 +40,8 @@ def test_the_reference_model_sees_the_held_out_rows_alone_for_its_share() -> Non
     assert seen.isdisjoint(loader.kept)
     assert seen | set(loader.kept) == set(range(100))
     assert len(reference.trained) == 10
-    assert reference.progress == pytest.approx([update / 10 for update in range(10)])
+    assert reference.begins == pytest.approx([update / 10 for update in range(10)])
+    assert reference.progress == pytest.approx([(update + 1) / 10 for update in range(10)])
     assert reference.forgotten
     assert all(len(set(update)) == 4 for update in reference.trained)
 

@@ -4,7 +4,14 @@ from hypothesis import strategies as st
 
 from cram.config.choices import SCHEDULES
 from cram.config.training import BatchConfig, ScheduleConfig
-from cram.optim.schedule import batch_tokens, decay_begins, linear, make_others_schedule, make_schedule
+from cram.optim.schedule import (
+    batch_tokens,
+    decay_begins,
+    linear,
+    make_others_schedule,
+    make_rate_progress,
+    make_schedule,
+)
 
 KINDS = list(SCHEDULES)
 progresses = st.floats(0, 1)
@@ -60,6 +67,30 @@ def test_others_rise_as_the_matrices_do_and_fall_in_a_line_of_their_own(
     usual = ScheduleConfig(kind=kind)
     assert decay_begins(config) == min(begins, decay_begins(usual))
     assert make_others_schedule(usual) is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "budget-triangle2"])
+@given(size=st.floats(1e-6, 1), warmup=st.floats(0, 0.5))
+def test_the_first_and_the_last_update_have_a_rate_above_zero(kind: str, size: float, warmup: float) -> None:
+    config = ScheduleConfig(kind=kind, warmup=warmup)
+    schedule, rate_progress = make_schedule(config), make_rate_progress(config)
+    assert schedule(rate_progress(0.0, size)) > 0.0
+    assert schedule(rate_progress(1.0 - size, 1.0)) > 0.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(ends=st.lists(progresses, min_size=1).map(sorted))
+def test_rates_are_read_inside_of_an_update_and_never_step_back(kind: str, ends: list[float]) -> None:
+    rate_progress = make_rate_progress(ScheduleConfig(kind=kind))
+    read = [rate_progress(begin, end) for begin, end in zip([0.0, *ends], ends, strict=False)]
+    assert all(begin <= at <= end for begin, at, end in zip([0.0, *ends], read, ends, strict=False))
+    assert read == sorted(read)
+
+
+def test_crammings_schedule_is_read_at_the_end_and_the_others_in_the_middle() -> None:
+    read = {kind: make_rate_progress(ScheduleConfig(kind=kind))(0.2, 0.4) for kind in KINDS}
+    assert {kind for kind, at in read.items() if at == 0.4} == {"budget-triangle2"}
+    assert all(at == pytest.approx(0.3) for kind, at in read.items() if kind != "budget-triangle2")
 
 
 def test_no_warmup_begins_at_the_peak() -> None:

@@ -170,6 +170,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "loader": FakeLoader(rows),
         "schedule": lambda progress: 1.0 - progress,
         "others_schedule": None,
+        "rate_progress": lambda begin, end: 0.5 * (begin + end),
         "decay_begins": 0.0,
         "batch_tokens": lambda progress: batch * SEQ_LEN,
         "held_out": None,

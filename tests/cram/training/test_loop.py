@@ -9,22 +9,76 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cram.config.choices import SCHEDULES
+from cram.config.training import ScheduleConfig
 from cram.methods.method import Method, Methods, RowSource
+from cram.optim.schedule import make_rate_progress, make_schedule
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics, read_metrics
 from cram.training import loop
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.training.noise_scale import NoiseScale
 from cram.training.session import resume, weights_hash
-from tests.cram.training.fake_session import SEQ_LEN, make_session
+from tests.cram.training.fake_session import SEQ_LEN, FakeModel, FakeOptimizer, make_session
 
 
-def test_each_update_takes_the_schedule_at_its_predicted_end(tmp_path: Path) -> None:
-    session = make_session(tmp_path)
+class Descent(FakeOptimizer):
+    """Plain gradient descent, which notes where it has read its rates, and the weights before each update."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__(model)
+        self.progress: list[float] = []
+        self.weights: list[float] = []
+
+    def step(self, multiplier: float, progress: float, finite: torch.Tensor, others: float | None = None) -> None:
+        super().step(multiplier, progress, finite)
+        self.progress.append(progress)
+        (weight,) = self._model.parameters()
+        self.weights.append(float(weight.detach().sum()))
+        with torch.no_grad():
+            weight -= multiplier * weight.grad  # type: ignore[operator]
+
+
+def test_each_update_reads_its_rates_in_its_middle_and_all_else_at_its_predicted_end(tmp_path: Path) -> None:
+    model = FakeModel()
+    session = make_session(tmp_path, model=model, optimizer=(optimizer := Descent(model)))
     assert train(session)
-    expected = [1.0 - (step + 1) / 10 for step in range(10)]
-    assert session.parts.optimizer.multipliers == pytest.approx(expected)  # type: ignore[attr-defined]
-    assert session.parts.optimizer.multipliers[-1] == 0.0  # type: ignore[attr-defined]
+    assert optimizer.progress == pytest.approx([(step + 0.5) / 10 for step in range(10)])
+    assert optimizer.multipliers == pytest.approx([1.0 - (step + 0.5) / 10 for step in range(10)])
+    ends = sorted(set(session.parts.objective.progress))  # type: ignore[attr-defined]
+    assert ends == pytest.approx([(step + 1) / 10 for step in range(10)]) and ends[-1] == 1.0
+
+
+@pytest.mark.parametrize("kind", list(SCHEDULES))
+def test_the_first_and_the_last_update_move_the_weights(kind: str, tmp_path: Path) -> None:
+    model, config = FakeModel(), ScheduleConfig(kind=kind)
+    optimizer = Descent(model)
+    rates = {"schedule": make_schedule(config), "rate_progress": make_rate_progress(config)}
+    train(make_session(tmp_path, model=model, optimizer=optimizer, **rates))
+    assert optimizer.weights[0] != optimizer.weights[1]
+    moved = optimizer.weights[-1] != float(model.weight.detach().sum())
+    assert moved == (kind != "budget-triangle2")  # Cramming's last update had a rate of zero
+
+
+def test_a_resumed_run_reads_its_rates_at_the_same_progress(tmp_path: Path) -> None:
+    read: list[float] = []
+    for budget in ("whole", "parts"):
+        run, progress, stop = tmp_path / budget, [], [budget == "parts"]
+        for _ in range(2):
+            model = FakeModel()
+            optimizer = Descent(model)
+            optimizer.progress = progress
+            session = make_session(run, model=model, optimizer=optimizer)
+            session.stop_requested = lambda session=session, stop=stop: stop[0] and session.clock.updates == 4
+            if (checkpoint := session.checkpoints.read_newest()) is not None:
+                resume(session, checkpoint)
+            stopped = not train(session)
+            assert session.state.rate_progress == progress[-1]
+            if not stopped:
+                break
+            stop[0] = False
+        read = read or progress
+        assert progress == read and len(progress) == 10
 
 
 @settings(max_examples=40, deadline=None)

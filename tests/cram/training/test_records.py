@@ -66,8 +66,8 @@ def test_a_training_record_says_what_was_set_and_what_was_measured(tmp_path: Pat
         *("mfu", "gpu_memory_bytes", "batch_tokens", "noise_scale", "progress", "positions", "flops"),
         "charged_seconds",
     ]
-    assert first["lr"] == {"matrices": pytest.approx(0.7)} and first["mask_rate"] == 0.5
-    assert first["weight_decay"] == pytest.approx(0.5 * 0.3)
+    assert first["lr"] == {"matrices": pytest.approx(0.75)} and first["mask_rate"] == 0.5
+    assert first["weight_decay"] == pytest.approx(0.5 * 0.25)  # as the rate, at the middle of the update
     # The gradient of an update is the mean over its predicted tokens of their row's number, before it is clipped to 1.
     rows = np.arange(24).reshape(3, 8)
     norms = (rows * (rows % 3)).sum(1) / (rows % 3).sum(1)

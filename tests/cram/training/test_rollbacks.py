@@ -64,7 +64,7 @@ def test_a_run_of_them_returns_to_the_checkpoint_with_a_lower_learning_rate(
     torch.testing.assert_close(session.parts.model.weight.detach(), before + 3)  # type: ignore[union-attr, operator]
     assert (session.clock.updates, session.parts.loader.rows_taken) == (10, 80)
     multipliers = session.parts.optimizer.multipliers  # type: ignore[attr-defined]
-    assert multipliers[6:8] == pytest.approx([0.3, 0.5 * 0.2])
+    assert multipliers[6:8] == pytest.approx([0.35, 0.5 * 0.25])
     faults = [line for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "fault"]
     assert [(line["event"], line["step"], line["to_step"]) for line in faults] == [("rollback", 7, 0)]
     check_agreement(tmp_path)
