@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cram.errors import CramError
+from cram.machine.allocator import keep_freed_memory
 from cram.machine.host import commit, cores, cpu_name, host_memory, package_versions, peak_host_memory
 from cram.machine.kernels import check_kernel_variables, describe_kernel_settings
 from cram.machine.peaks import peak_of
@@ -20,12 +21,16 @@ DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 def pick_device(name: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`. A numbered GPU becomes torch's current device.
 
+    For a CPU, freed memory stays in the process (`keep_freed_memory`).
+
     Raises:
         CramError: the name is not valid, torch does not find such a GPU, or what the environment says about the kernels
             is not valid for this device.
     """
     device = _find_device(name)
     check_kernel_variables(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
 
 
