@@ -98,7 +98,8 @@ def judge_rules(inputs: RuleInputs) -> list[dict[str, Any]]:
         compared = f"{inputs.decontaminated} documents dropped that share words with data.dedupe.decontaminate"
     longest = DAY + (_wall_tolerance(inputs) if inputs.budget.clock == "wall" else 0.0)
     named = ", ".join(downstream) or "none named in data.source"
-    masked = [(MASKED_RULE, inputs.objective == "masked", inputs.objective)] if inputs.objective != "causal" else []
+    is_causal = inputs.objective.endswith("causal")
+    masked = [] if is_causal else [(MASKED_RULE, inputs.objective == "masked", inputs.objective)]
     lines = [
         ("one device", len(inputs.devices) == 1, ", ".join(inputs.devices)),
         ("at most 24 hours", inputs.charged_seconds <= longest, f"{inputs.charged_seconds:.1f} s charged"),

@@ -124,8 +124,9 @@ def test_the_documents_that_decontamination_dropped_are_counted() -> None:
     assert found == ["none named in data.source; 12 documents dropped that share words with data.dedupe.decontaminate"]
 
 
-def test_a_causal_model_has_no_rule_on_masking() -> None:
-    lines = judge_rules(replace(KEPT, objective="causal"))
+@pytest.mark.parametrize("objective", ["causal", "bags of 4 tokens for the first 30%, then causal"])
+def test_a_causal_model_has_no_rule_on_masking(objective: str) -> None:
+    lines = judge_rules(replace(KEPT, objective=objective))
     assert all(line["passed"] for line in lines)
     assert MASKED_RULE not in [line["rule"] for line in lines]
     assert len(lines) == len(judge_rules(KEPT)) - 1
