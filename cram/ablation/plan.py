@@ -106,9 +106,7 @@ def _read_arm(
 ) -> tuple[list[str], Config]:
     """The words and the config of an arm in a column, without a seed."""
     arm, of_column = table.arms[name], table.columns.get(column, Column())
-    budget = scale_budget(table.budget, arm.budget_share * share)
-    if of_column.clock == "rst":
-        budget = RST + budget
+    budget = scale_budget(_budget(table, column), arm.budget_share * share)
     arm_words = keep_last_words((*ARM_WORDS, *table.words, *words, *arm.words, *of_column.words, f"budget={budget}"))
     parts = [name, *([column] if column else []), *([f"{share:g}"] if len(table.shares) > 1 else [])]
     run = f"run={folder / '-'.join(parts)}"
@@ -122,6 +120,20 @@ def _read_arm(
     except CramError as error:
         raise CramError(f"arm {name}: {error}") from None
     return arm_words, config
+
+
+def _budget(table: AblationTable, column: str) -> str:
+    """The budget of the arms in a column.
+
+    Raises:
+        CramError: for a column at equal tokens in a table without tokens.
+    """
+    clock = table.columns.get(column, Column()).clock
+    if clock != "tokens":
+        return RST + table.budget if clock == "rst" else table.budget
+    if table.tokens is None:
+        raise CramError(f"column {column} compares at equal tokens: give tokens=N, such as tokens=900_000.")
+    return f"{table.tokens:.15g}tokens"
 
 
 def scale_budget(budget: str, share: float) -> str:

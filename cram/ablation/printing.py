@@ -76,18 +76,34 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     cells = [_cells(outcome) for outcome in outcomes]
     headings = [name for name in HEADINGS if name not in OPTIONAL or any(row[name] for row in cells)]
     rows = [[row[name] for name in headings] for row in cells]
-    write_atomic(folder / "table.md", _markdown(headings, rows).encode())
+    arms = _arm_words(table)
+    text = _markdown(headings, rows) + "\n" + "".join(f"- `{name}`: {words}\n" for name, words in arms.items())
+    write_atomic(folder / "table.md", text.encode())
     printed = Table(title=table.about, title_justify="left", box=SIMPLE)
     for heading in headings:
         printed.add_column(heading, justify="left" if heading in TEXTS else "right")
     for row in rows:
         printed.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(printed)
+    for name, words in arms.items():
+        print(f"{name}: {words}")
+    print()
     print(
         f"{folder}: {RESULTS}, table.md; over baseline: nats above {table.baseline}'s, negative is better\n"
         "tuning, judging: nats on the half of the held-out text by which rates are chosen, and on the one by which "
         "arms are compared"
     )
+
+
+def _arm_words(table: AblationTable) -> dict[str, str]:
+    """What makes each arm, by its name: its words, and the learning rates that it tries."""
+    arms = {}
+    for name, arm in table.arms.items():
+        arms[name] = " ".join(arm.words) or "the words of the table"
+        if table.rates:
+            tried = ", ".join(f"{rate:g}" for rate in table.rates)
+            arms[name] += f"; {arm.rate_key or table.rate_key} tried at {tried} times its value"
+    return arms
 
 
 def _markdown(headings: list[str], rows: list[list[str]]) -> str:

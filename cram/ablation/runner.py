@@ -111,6 +111,7 @@ def _open_table(config: AblateConfig) -> tuple[Path, AblationTable]:
         raise CramError(f"table= is missing. Use table=NAME with one of: {', '.join(table_names())}.")
     name, table = load_table(config.table)
     table.budget = table.budget if config.budget is None else config.budget
+    table.tokens = table.tokens if config.tokens is None else config.tokens
     table.seeds = table.seeds if config.seeds is None else config.seeds
     table.jobs = table.jobs if config.jobs is None else config.jobs
     return Path(config.dir) / f"{name}-{table.budget}", table

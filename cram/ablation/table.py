@@ -46,7 +46,9 @@ class Column:
     """Another way to run all arms."""
 
     words: list[str] = key([], "words of this column, which override those of the arms")
-    clock: Literal["wall", "rst"] = key("wall", "whether the budget is one of reference system time")
+    clock: Literal["wall", "rst", "tokens"] = key(
+        "wall", "whether the budget is that of the table (wall), as reference system time (rst), or its tokens"
+    )
 
 
 @dataclass
@@ -55,6 +57,7 @@ class AblationTable:
 
     about: str = key("", "what the table compares")
     budget: str = key("10m", "of an arm, as in a recipe")
+    tokens: float | None = key(None, "budget of an arm in columns with clock=tokens", "tokens", least=1, most=1e15)
     seeds: int = key(1, "seeds of each arm", "seeds", least=1, most=1000)
     baseline: str = key("", "the arm that the others are compared with")
     words: list[str] = key([], "words of every arm")

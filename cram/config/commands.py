@@ -55,6 +55,13 @@ class AblateConfig:
 
     table: str = key("", "name of a table that comes with cram, or path of a yaml file", path=True)
     budget: str | None = key(None, "budget of each arm, as in a recipe (null: as in the table)")
+    tokens: float | None = key(
+        None,
+        "budget of each arm in the columns of a table that compare at equal tokens (null: as in the table)",
+        "tokens",
+        least=1,
+        most=1e15,
+    )
     seeds: int | None = key(None, "number of seeds for each arm (null: as in the table)", "seeds", least=1, most=1000)
     jobs: int | None = key(
         None,

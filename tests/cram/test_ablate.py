@@ -59,6 +59,12 @@ def test_a_table_is_trained_printed_and_resumed(
     assert all(path.stat().st_mtime_ns == when for path, when in times.items())
     table = (folder / "table.md").read_text().splitlines()
     assert table[2].startswith("| low | 4steps |") and table[2].endswith("| 2 |")
+    assert table[-3:] == [
+        "- `low`: optimizer.lr=1e-3",
+        "- `high`: optimizer.lr=2e-3",
+        "- `half`: optimizer.lr=2e-3",
+    ]
+    assert "high: optimizer.lr=2e-3" in out.splitlines()
     assert [read_json(folder / f"{arm}-seed1" / "receipt.json")["updates"] for arm in ("low", "half")] == [4, 2]
 
 

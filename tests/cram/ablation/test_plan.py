@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cram.ablation import plan
 from cram.ablation.plan import plan_runs, plan_trials, scale_budget, select_runs
-from cram.ablation.table import AblationTable, load_table, table_names
+from cram.ablation.table import AblationTable, Column, load_table, table_names
 from cram.budget import Budget
 from cram.build import check
 from cram.config.config import Config
@@ -67,6 +67,20 @@ def test_the_words_of_a_run_make_its_config_and_each_arm_is_read_once(
     assert len(calls) == 3
     for run in runs[-3:]:
         assert read_config(list(run.words)) == run.config
+
+
+def test_a_column_at_equal_tokens_has_the_tokens_of_the_table(table: AblationTable) -> None:
+    table.columns = {"time": Column(), "tokens": Column(clock="tokens")}
+    with pytest.raises(CramError, match=r"column tokens compares at equal tokens: give tokens=N, such as tokens=900"):
+        plan_runs(table, Path("runs"), [])
+    runs = plan_runs(replace(table, tokens=2e6, seeds=1), Path("runs"), [])
+    budgets = {(run.column, run.arm): run.config.parse_budget() for run in runs}
+    assert {arm: budget.limit for (column, arm), budget in budgets.items() if column == "tokens"} == {
+        "old": 2e6,
+        "new": 2e6,
+        "half": 1e6,
+    }
+    assert budgets["tokens", "old"].clock == "tokens" and budgets["time", "old"] == Budget.parse("10m")
 
 
 def test_some_arms_can_be_named(table: AblationTable) -> None:
