@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from bench import step_stock, step_training
+from bench import step_stock, step_training, step_turns
+from bench.checkouts import ROOT, check_checkout
 from bench.options import OUT_HELP, choose, results_folder
 from bench.timing import describe_machine, write_results
 from cram.command import run_door
@@ -20,9 +21,11 @@ ABOUT = """Measure cram's training step: tokens a second, MFU, and where the tim
     python -m bench.step
     python -m bench.step quick=true
     python -m bench.step parts=stock sizes=12x768 dtypes=bf16 rates=0.30,0.15 rounds=5
+    python -m bench.step against=../before threads=1 dtypes=fp32,bf16 optimizers=muon rounds=7
 
 The part `stock` times the step beside stock `transformers` models. The part `training` times the update of training
-runs as the loop does it, eager and compiled in each way, with AdamW and Muon, and profiles it.
+runs as the loop does it, eager and compiled in each way, with AdamW and Muon, and profiles it. `against` times the
+update in this checkout and in another one, in turns, by CPU and wall time.
 
 No contender begins after `limit` seconds, so that a run takes about 8 minutes on an H100. Those left out are named, and
 can be asked for by `settings` and `compile`. `quick=true` takes one case beside stock models, and both models eager, by
@@ -58,6 +61,11 @@ class StepBenchConfig:
         above=0,
         most=1e6,
     )
+    against: str | None = key(
+        None, "folder of another checkout of this project: only the updates of both are timed, in turns", path=True
+    )
+    words: list[str] = key([], "more words of the training runs that are timed against another checkout")
+    threads: int | None = key(None, "CPU threads (null: one per core)", "threads", least=1, most=1024)
     out: str | None = key(None, OUT_HELP, path=True)
 
 
@@ -102,7 +110,13 @@ class StepResults:
     def __init__(self, out: Path, device: torch.device, limit: float) -> None:
         self._out, self._device, self._limit = out, device, limit
         self._began = time.monotonic()
-        self.results: Result = {"machine": describe_machine(device), "cases": {}, "training": {}, "left_out": []}
+        self.results: Result = {
+            "machine": describe_machine(device),
+            "cases": {},
+            "training": {},
+            "against": {},
+            "left_out": [],
+        }
 
     def has_time(self, name: str) -> bool:
         """Return whether a contender may begin, and say so. If it may not, its name is recorded."""
@@ -154,6 +168,23 @@ def measure_training(
                     results.add("training", label, result, step_training.format_line(label, result))
 
 
+def measure_against(
+    other: Path, config: StepBenchConfig, choice: StepChoice, rounds: int, results: StepResults, device: torch.device
+) -> None:
+    """Time the eager updates of this checkout and of another one in turns, for each dtype and optimizer."""
+    threads = torch.get_num_threads()
+    usual = list(step_training.SETTINGS[device.type])
+    for setting in choose("settings", config.settings, step_training.setting_words(device), usual):
+        words = step_training.setting_words(device)[setting]
+        for dtype in choice.dtypes:
+            for optimizer in choice.optimizers:
+                name = f"{setting} {dtype} {optimizer}"
+                more = [f"precision={dtype}", f"optimizer.kind={optimizer}", *config.words]
+                checkouts = {"ours": ROOT, "theirs": other}
+                turns = step_turns.compare_updates(checkouts, threads, [*words, *more], rounds)
+                results.add("against", name, turns, step_turns.format_line(name, turns))
+
+
 def main(words: list[str]) -> None:
     """Measure what the words ask for and write `OUT/step-DEVICE.json`."""
     config = read_words(StepBenchConfig, words)
@@ -164,8 +195,12 @@ def main(words: list[str]) -> None:
     settings = choose("settings", config.settings, step_training.setting_words(device), usual)
     rounds = config.rounds or (QUICK_ROUNDS if config.quick else ROUNDS)
     limit = config.limit or (QUICK_LIMIT if config.quick else LIMIT)
-    set_threads(None)
+    set_threads(config.threads)
     results = StepResults(results_folder(config.out), device, limit)
+    if config.against is not None:
+        measure_against(check_checkout(config.against), config, choice, rounds, results, device)
+        print(results.write())
+        return
     if "stock" in parts:
         measure_beside_stock(choice, rounds, device, results)
     if "training" in parts:
