@@ -192,3 +192,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "kernel_settings": describe_kernel_settings(device),
         "commit": commit(),
     }
+
+
+def is_readable(tensor: torch.Tensor) -> bool:
+    """Whether the host can read the values of a tensor without waiting for a device."""
+    return tensor.device.type == "cpu"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cram.config.optimizer import EmaNesterovConfig
 from cram.files.tensors import check_tensors, to_meta
+from cram.machine.device import is_readable
 from cram.optim.optimizer import Optimizer
 
 ENTRY = "movement"
@@ -48,6 +49,10 @@ class EmaNesterov:
     ) -> None:
         """Update the weights by the rule from where they are, then move them ahead; see `Optimizer.step`."""
         config = self._config
+        if finite is not None and is_readable(finite):
+            if not finite:
+                return
+            finite = None
         if progress >= config.end:
             self._inner.step(multiplier, progress, finite, others)
             return

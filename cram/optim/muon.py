@@ -1,7 +1,6 @@
 """Muon for the hidden matrices, AdamW for all else."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,10 +11,12 @@ from cram.optim.adamw import AdamW
 from cram.optim.groups import ParameterGroup
 from cram.optim.optimizer import Optimizer
 from cram.optim.schedule import Schedule, linear, ramp
-from cram.optim.whitening import product_dtype, whiten
+from cram.optim.whitening import divide_by_norm_, product_dtype, whiten
 
 # Below this root mean square a row of an update has no direction of its own.
 _TINY = 1e-10
+# Elements that a CPU works on at a time. With their momentum, gradients and copies they fit into the cache of a core.
+_CACHED = 2**18
 
 
 def momentum_schedule(config: MuonConfig) -> Schedule:
@@ -31,10 +32,11 @@ def newton_schulz_steps(config: MuonConfig, progress: float) -> int:
 
 
 class _Matrix(NamedTuple):
-    """One matrix of a weight: views of its weight, its update and, with `row_beta2`, its rows' squares (rows, 1)."""
+    """One matrix of a weight: views of the weight and what belongs to it; with `row_beta2` squares of (rows, 1)."""
 
     weight: Tensor
-    update: Tensor
+    gradient: Tensor
+    momentum: Tensor
     squares: Tensor | None
 
 
@@ -75,16 +77,13 @@ class Muon(Optimizer):
         Where `finite` is False, the gradients are not looked at.
         """
         self._others.step(self._multiplier, progress, finite, self._others_multiplier)
-        decay = self._matrices.weight_decay * self.decay(progress)
-        steps = newton_schulz_steps(self.config.muon, progress)
-        weights, splits, gradients = self._with_gradients()
-        updates = self._updates(weights, gradients, self._momentum_at(progress), finite)
         stacks: dict[torch.Size, list[_Matrix]] = {}
-        for weight, rows, update in zip(weights, splits, updates, strict=True):
-            for matrix in self._matrices_of(weight, rows, update):
-                stacks.setdefault(matrix.weight.shape, []).append(matrix)
+        for weight, rows in zip(self._matrices.parameters, self._matrices.splits, strict=True):
+            if weight.grad is not None:
+                for matrix in self._matrices_of(weight, weight.grad, rows):
+                    stacks.setdefault(matrix.weight.shape, []).append(matrix)
         for stack in stacks.values():
-            self._apply(stack, steps, decay, finite)
+            self._move(stack, self._directions(stack, progress, finite), progress, finite)
 
     def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
         """A matrix' momentum, of its shape, and with `row_beta2` the mean squares of its rows, (rows, 1).
@@ -109,55 +108,66 @@ class Muon(Optimizer):
         """The weight decay and the momentum of the matrices at some progress."""
         return super().scheduled(progress) | {"momentum": self._momentum_at(progress)}
 
-    def _with_gradients(self) -> tuple[list[Tensor], list[tuple[int, ...]], list[Tensor]]:
-        """The weights that have a gradient, the rows of each matrix in them, and the gradients."""
-        weights: list[Tensor] = []
-        splits: list[tuple[int, ...]] = []
-        gradients: list[Tensor] = []
-        for weight, rows in zip(self._matrices.parameters, self._matrices.splits, strict=True):
-            if weight.grad is not None:
-                weights.append(weight)
-                splits.append(rows)
-                gradients.append(weight.grad)
-        return weights, splits, gradients
+    def _matrices_of(self, weight: Tensor, gradient: Tensor, rows: tuple[int, ...]) -> list[_Matrix]:
+        """The matrices of a weight, one below the other."""
+        if not self.state[weight]:
+            self.state[weight] = self.first_state(self._matrices, weight)
+        state = self.state[weight]
+        parts = [_split(tensor, rows) for tensor in (weight, gradient, state["momentum"])]
+        squares = _split(state["row_squares"], rows) if "row_squares" in state else [None] * len(parts[0])
+        return [_Matrix(*matrix) for matrix in zip(*parts, squares, strict=True)]
 
-    def _updates(
-        self, weights: list[Tensor], gradients: list[Tensor], momentum: float, finite: Tensor | None
-    ) -> Sequence[Tensor]:
-        """Take the gradients into the momentum and return one update for each weight, not yet orthogonalised."""
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight] = self.first_state(self._matrices, weight)
-        momenta = [self.state[weight]["momentum"] for weight in weights]
+    def _directions(self, stack: list[_Matrix], progress: float, finite: Tensor | None) -> Tensor:
+        """Take the gradients of matrices of one shape, and return the whitened directions, (n, rows, columns)."""
+        config, first = self.config.muon, stack[0].momentum
+        dtype = self._product_dtype if config.whitening == "newton_schulz" else first.dtype
+        updates = first.new_empty((len(stack), *first.shape), dtype=dtype)
+        parts = _parts(len(stack), first)
+        ahead = first.new_empty((len(stack[parts[0]]), *first.shape))
+        for part in parts:
+            updates[part] = divide_by_norm_(self._take_gradients(stack[part], ahead, progress, finite))
+        directions = whiten(updates, config, newton_schulz_steps(config, progress), self._product_dtype)
+        if config.row_beta2 is not None:
+            squares = [matrix.squares for matrix in stack if matrix.squares is not None]
+            directions = even_rows(directions.to(first.dtype), squares, config.row_beta2, finite)
+        return directions
+
+    def _take_gradients(self, stack: list[_Matrix], ahead: Tensor, progress: float, finite: Tensor | None) -> Tensor:
+        """Take the gradients into the momenta, and write what is to be whitened over the first matrices of `ahead`."""
+        momentum = self._momentum_at(progress)
+        momenta, gradients = [matrix.momentum for matrix in stack], [matrix.gradient for matrix in stack]
         if finite is not None:
             # lerp(m, m) = m: a step that is not finite leaves the momentum unchanged.
             gradients = [torch.where(finite, *pair) for pair in zip(gradients, momenta, strict=True)]
         torch._foreach_lerp_(momenta, gradients, 1.0 - momentum)
-        return torch._foreach_lerp(gradients, momenta, momentum) if self.config.muon.nesterov else momenta
+        weight = momentum if self.config.muon.nesterov else 1.0
+        for gradient, mean, out in zip(gradients, momenta, ahead[: len(stack)], strict=True):
+            torch.lerp(gradient, mean, weight, out=out)
+        return ahead[: len(stack)]
 
-    def _matrices_of(self, weight: Tensor, rows: tuple[int, ...], update: Tensor) -> list[_Matrix]:
-        """The matrices of a weight, one below the other."""
-        squares = self.state[weight].get("row_squares")
-        parts = [_split(tensor, rows) for tensor in (weight, update)]
-        of_rows = _split(squares, rows) if squares is not None else [None] * len(parts[0])
-        return [_Matrix(*matrix) for matrix in zip(*parts, of_rows, strict=True)]
-
-    def _apply(self, stack: list[_Matrix], steps: int, decay: float, finite: Tensor | None) -> None:
+    def _move(self, stack: list[_Matrix], directions: Tensor, progress: float, finite: Tensor | None) -> None:
         """Decay and move weights of one shape."""
-        config, weights = self.config.muon, [matrix.weight for matrix in stack]
-        rows, columns = weights[0].shape
-        scale = math.sqrt(max(1.0, rows / columns))
-        directions = whiten(torch.stack([matrix.update for matrix in stack]), config, steps, self._product_dtype)
-        change = directions.to(weights[0].dtype) * scale
-        if config.row_beta2 is not None:
-            squares = [matrix.squares for matrix in stack if matrix.squares is not None]
-            change = even_rows(change, squares, config.row_beta2, finite)
-        if decay:
-            stacked = torch.stack(weights)
-            change += decay * (stacked * (stacked * change > 0) if config.cautious else stacked)
+        rows, columns = stack[0].weight.shape
+        lr = self.lr_of(self._matrices)
+        alpha = -lr * math.sqrt(max(1.0, rows / columns))
+        decay: float | Tensor = lr * self._matrices.weight_decay * self.decay(progress)
         if finite is not None:
-            change *= finite
-        torch._foreach_add_(weights, list(change.unbind()), alpha=-self.lr_of(self._matrices))
+            directions = directions * finite
+            decay = finite.to(stack[0].weight.dtype) * decay
+        for part in _parts(len(stack), stack[0].weight):
+            weights, moves = [matrix.weight for matrix in stack[part]], list(directions[part].unbind())
+            if self.config.muon.cautious:
+                for weight, move in zip(weights, moves, strict=True):
+                    weight.sub_(weight * (weight * move > 0) * decay)
+            else:
+                torch._foreach_mul_(weights, 1.0 - decay)
+            torch._foreach_add_(weights, moves, alpha=alpha)
+
+
+def _parts(count: int, matrix: Tensor) -> list[slice]:
+    """Slices of so many matrices: a CPU keeps a part in its cache from one operation to the next."""
+    size = max(1, _CACHED // matrix.numel()) if matrix.device.type == "cpu" else count
+    return [slice(begin, begin + size) for begin in range(0, count, size)]
 
 
 def even_rows(matrices: Tensor, squares: list[Tensor], beta2: float, finite: Tensor | None) -> Tensor:

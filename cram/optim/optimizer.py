@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cram.config.optimizer import OptimizerConfig
 from cram.files.tensors import check_tensors, to_meta
+from cram.machine.device import is_readable
 from cram.optim.groups import ParameterGroup, parameter_groups
 from cram.optim.schedule import Schedule, linear
 
@@ -84,10 +85,20 @@ class Optimizer:
         """
         self._multiplier = multiplier
         self._others_multiplier = multiplier if others is None else others
-        self.update(progress, finite)
+        if finite is not None and is_readable(finite):
+            # The host knows it without waiting, which saves each rule several passes over all of its tensors.
+            if finite:
+                self.update(progress, None)
+        else:
+            self.update(progress, finite)
 
     def update(self, progress: float, finite: Tensor | None) -> None:
-        """Update all parameters that have a gradient, each group with `lr_of(group)`; see `step`."""
+        """Update all parameters that have a gradient, each group with `lr_of(group)`.
+
+        Args:
+            progress: the spent share of the budget.
+            finite: as in `step`. It is None on a CPU, where the method is not called for an update that is not finite.
+        """
         raise NotImplementedError
 
     def lr_of(self, group: ParameterGroup) -> float:

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from cram.config.optimizer import MuonConfig
-from cram.machine.device import pick_precision
+from cram.machine.device import is_readable, pick_precision
 
 # a, b, c of x -> a x + b x^3 + c x^5. The curve is steep at zero, so that few steps suffice; in exchange the values end
 # near one and not at one.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _TINY = torch.finfo(torch.float32).tiny
+# Where a norm lies between this and its inverse, squares of elements that count are numbers of fp32.
+_SAFE = 1e-12
 
 
 def product_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
@@ -25,7 +27,7 @@ def whiten(matrices: Tensor, config: MuonConfig, steps: int, dtype: torch.dtype)
     """Whiten matrices of one shape as `optimizer.muon.whitening` says.
 
     Args:
-        matrices: (n, rows, columns).
+        matrices: (n, rows, columns), divided by their norms; in `dtype` for Newton-Schulz.
         config: the keys `optimizer.muon.*`.
         steps: Newton-Schulz iterations; MUD has its own number of passes.
         dtype: dtype of the products.
@@ -35,7 +37,7 @@ def whiten(matrices: Tensor, config: MuonConfig, steps: int, dtype: torch.dtype)
     """
     if config.whitening == "mud":
         return decorrelate(matrices, config.mud_passes, dtype)
-    return orthogonalise(matrices, steps, dtype)
+    return newton_schulz(matrices, steps)
 
 
 def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
@@ -55,15 +57,18 @@ def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
 
     Source: K. Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; changed: batched.
     """
+    return newton_schulz(divide_by_norm_(matrices.clone()).to(dtype), steps)
+
+
+def newton_schulz(x: Tensor, steps: int) -> Tensor:
+    """The iteration of `orthogonalise`, on matrices (n, rows, columns) that are divided by their norms."""
     a, b, c = _COEFFICIENTS
-    scaled = _divide_by_largest(matrices)
-    norms = torch.linalg.vector_norm(scaled, dim=(1, 2), keepdim=True)
-    x: Tensor = (scaled / norms.clamp(min=_TINY)).to(dtype)
     tall = x.shape[1] > x.shape[2]
     for _ in range(steps):
         gram = x.mT @ x if tall else x @ x.mT
-        change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, x, change, beta=a) if tall else torch.baddbmm(x, change, x, beta=a)
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        x = x @ factor if tall else factor @ x
     return x
 
 
@@ -87,7 +92,8 @@ def decorrelate(matrices: Tensor, passes: int, dtype: torch.dtype) -> Tensor:
     `Muon`, and the diagonal of the Gram matrix is taken as exactly one.
     """
     tall = matrices.shape[1] > matrices.shape[2]
-    x = _unit_rows(_divide_by_largest(matrices.mT if tall else matrices))
+    x = matrices / _largest(matrices)
+    x = _unit_rows(x.mT if tall else x)
     for _ in range(passes):
         rows = x.to(dtype)
         gram = (rows @ rows.mT).to(x.dtype)
@@ -95,11 +101,21 @@ def decorrelate(matrices: Tensor, passes: int, dtype: torch.dtype) -> Tensor:
     return x.mT if tall else x
 
 
+def divide_by_norm_(matrices: Tensor) -> Tensor:
+    """Divide each matrix, (n, rows, columns), by its Frobenius norm, in place; a zero matrix stays zero."""
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    if is_readable(matrices) and bool(((norms > _SAFE) & (norms < 1.0 / _SAFE)).all()):
+        return matrices.div_(norms)
+    matrices.div_(_largest(matrices))
+    norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    return matrices.div_(norms.clamp(min=_TINY))
+
+
 def _unit_rows(matrices: Tensor) -> Tensor:
     lengths: Tensor = torch.linalg.vector_norm(matrices, dim=2, keepdim=True)
     return matrices / lengths.clamp(min=_TINY)
 
 
-def _divide_by_largest(matrices: Tensor) -> Tensor:
-    """Divide each matrix by its largest element: squares of small elements would vanish, those of large overflow."""
-    return matrices / matrices.abs().amax(dim=(1, 2), keepdim=True).clamp(min=_TINY)
+def _largest(matrices: Tensor) -> Tensor:
+    """The largest magnitude in each matrix, by which to divide: squares of small elements would vanish otherwise."""
+    return matrices.abs().amax(dim=(1, 2), keepdim=True).clamp(min=_TINY)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from safetensors.torch import load, save
 from torch import nn
@@ -118,6 +119,7 @@ def test_loading_replaces_the_state() -> None:
     assert optimizer.state_tensors() == {}
 
 
+@pytest.mark.usefixtures("where_values_are")
 def test_a_step_that_is_not_finite_changes_no_bit() -> None:
     model = build()
     optimizer = optimizer_of(model)

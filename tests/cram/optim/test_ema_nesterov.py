@@ -56,6 +56,7 @@ def test_weights_follow_the_published_recurrence() -> None:
         torch.testing.assert_close(mine.detach(), weight, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("where_values_are")
 def test_a_finite_step_is_the_same_with_and_without_the_check() -> None:
     watched, alone = build(), build()
     run(watched, build_optimizer(watched, config_of("lion")), range(5))
@@ -76,6 +77,7 @@ def test_nothing_is_ahead_outside_of_the_window() -> None:
             assert torch.equal(mine, other)
 
 
+@pytest.mark.usefixtures("where_values_are")
 @pytest.mark.parametrize("kind", RULES)
 def test_a_loaded_state_continues_bit_for_bit_and_a_sick_step_changes_nothing(kind: str) -> None:
     model = build()

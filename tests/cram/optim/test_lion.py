@@ -1,6 +1,7 @@
 """Lion against a float64 implementation of the paper's algorithm."""
 
 import numpy as np
+import pytest
 import torch
 
 from cram.config.optimizer import LionConfig, OptimizerConfig
@@ -41,6 +42,7 @@ def test_updates_are_those_of_the_paper() -> None:
         np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.usefixtures("where_values_are")
 def test_gradients_that_are_not_finite_change_nothing() -> None:
     model = build()
     optimizer = lion(model)

@@ -148,6 +148,7 @@ class Watch(TorchDispatchMode):
 
 def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cram.optim.muon.product_dtype", lambda device, dtype: dtype)
+    monkeypatch.setattr("cram.optim.whitening.is_readable", lambda tensor: False)
     model = encoder()
     optimizer = build_optimizer(model, CONFIG)
     run(model, optimizer, range(1))
@@ -155,8 +156,8 @@ def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits(mon
     with Watch() as watch:
         optimizer.step(0.5, 1.0)
     shapes = {(8, 8), (12, 8), (8, 12)}
-    assert watch.names.count("bmm") == len(shapes) * 5
-    assert watch.names.count("baddbmm") == 2 * len(shapes) * 5
+    assert watch.names.count("bmm") == 2 * len(shapes) * 5
+    assert watch.names.count("baddbmm") == len(shapes) * 5
     assert not {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "_to_copy"} & set(watch.names)
 
 
@@ -273,6 +274,7 @@ def test_loading_replaces_the_state() -> None:
     assert optimizer.state_tensors() == {}
 
 
+@pytest.mark.usefixtures("where_values_are")
 @pytest.mark.parametrize("sick", [float("nan"), float("inf")])
 def test_a_step_that_is_not_finite_changes_no_bit(sick: float) -> None:
     model = build((5, 4), (4, 12), dtype=torch.float32)
@@ -288,6 +290,7 @@ def test_a_step_that_is_not_finite_changes_no_bit(sick: float) -> None:
     assert as_bytes(model, optimizer) == before
 
 
+@pytest.mark.usefixtures("where_values_are")
 def test_a_finite_step_is_the_same_with_and_without_the_check() -> None:
     watched, alone = build((5, 4)), build((5, 4))
     for model, finite in ((watched, torch.tensor(True)), (alone, None)):

@@ -85,6 +85,7 @@ def test_updates_equal_those_of_a_plain_loop(changes: dict[str, Any]) -> None:
         torch.testing.assert_close(end, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("where_values_are")
 @pytest.mark.parametrize("changes", LEVERS)
 def test_a_loaded_state_continues_bit_for_bit_and_a_sick_step_changes_nothing(changes: dict[str, Any]) -> None:
     model = build(torch.float32)

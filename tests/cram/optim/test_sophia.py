@@ -52,6 +52,7 @@ def test_updates_are_those_of_the_paper() -> None:
         np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.usefixtures("where_values_are")
 def test_gradients_that_are_not_finite_change_nothing() -> None:
     model = build()
     optimizer = sophia(model)
