@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cram.errors import CramError
-from cram.machine.device import is_out_of_memory
+from cram.machine.device import is_out_of_memory, is_readable
 from cram.training.noise_scale import NoiseProbe
 from cram.training.session import Session, UpdateSession
 
@@ -225,7 +225,8 @@ def clip(session: UpdateSession, nats: torch.Tensor, probe: NoiseProbe | None = 
     norm = nn.utils.get_total_norm(gradients)
     if probe:
         probe.record_whole(norm)
-    if session.config.clip is not None:
+    limit = session.config.clip
+    if limit is not None and not (is_readable(norm) and norm <= limit):
         # Not torch's `clip_grad_norm_`, which adds 1e-6 to the norm: too much beside a small one.
-        torch._foreach_mul_(gradients, session.config.clip / norm.clamp(min=session.config.clip))
+        torch._foreach_mul_(gradients, limit / norm.clamp(min=limit))
     return Clipped(norm, torch.isfinite(norm) & torch.isfinite(nats))
