@@ -199,7 +199,8 @@ def predicted_progress(session: Session, rows: int) -> float:
         return 1.0
     data_share = (session.parts.loader.rows_taken + read) / session.parts.loader.rows_total
     progress = session.clock.progress_after(rows * session.parts.seq_len, positions_in_flight(session))
-    return max(progress, data_share)
+    # An update that leaves a phase of superposition reads fewer rows than was predicted.
+    return max(progress, data_share, session.state.last_progress)
 
 
 def _crosses(interval: float | None, before: float, after: float) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -21,7 +21,7 @@ from cram.objectives.causal import CausalObjective
 from cram.objectives.objective import Setting
 from cram.objectives.phased import PhasedObjective
 from cram.objectives.superposed import SuperposedBatch, fold, superpose, superposed_loss
-from cram.training.loop import update
+from cram.training.loop import train, update
 from tests.cram.training.fake_session import make_session
 
 PAD, VOCAB, SEQ_LEN = 0, 40, 16
@@ -141,3 +141,19 @@ def test_an_update_reads_its_rows_times_the_size_of_a_bag(tmp_path: Path) -> Non
 def test_what_does_not_go_together_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(CramError, match=message):
         read_config(["recipe=bert_demo", *words])
+
+
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(8, 300), batch=st.integers(2, 20), micro=st.integers(1, 2), share=st.floats(0.05, 0.95))
+@example(rows=12, batch=2, micro=1, share=0.5)
+def test_data_that_ends_first_is_not_read_beyond_its_end(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, batch: int, micro: int, share: float
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    session = make_session(run, "100000steps", rows=rows, batch=batch, micro_rows=micro)
+    objective = session.parts.objective
+    objective.phases, objective.joined = (0.0, share), 4
+    assert train(session)
+    assert session.state.last_progress == 1.0
+    assert session.parts.loader.rows_left >= 0
+    assert objective.progress == sorted(objective.progress)
