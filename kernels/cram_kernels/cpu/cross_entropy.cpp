@@ -1,7 +1,6 @@
 // Cross-entropy of rows of logits, which become the gradient of each row's loss in place; see cross_entropy.py.
 
 #include <cmath>
-#include <vector>
 
 #include "rows.h"
 
@@ -13,8 +12,8 @@ extern "C" void cram_cross_entropy_in_place(void* logits, int64_t dtype, int64_t
   float smoothing = static_cast<float>(label_smoothing), z = static_cast<float>(z_loss);
 #pragma omp parallel num_threads(count_threads(rows * classes, threads))
   {
-    std::vector<float> buffers(2 * classes);
-    float *copy = buffers.data(), *shares = copy + classes;
+    Buffers buffers(2, classes);
+    float *copy = buffers[0], *shares = buffers[1];
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       if (target[row] == ignore_index) {

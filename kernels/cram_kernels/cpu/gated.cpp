@@ -1,7 +1,6 @@
 // act(first half) * second half of rows, forward and backward; see activations.py.
 
 #include <cmath>
-#include <vector>
 
 #include "rows.h"
 
@@ -35,8 +34,8 @@ template <Activation ACTIVATE(float)>
 void forward(const void* x, void* y, int64_t dtype, int64_t x_stride, int64_t rows, int64_t half, int64_t threads) {
 #pragma omp parallel num_threads(count_threads(rows * half, threads))
   {
-    std::vector<float> buffers(3 * half);
-    float *first_copy = buffers.data(), *second_copy = first_copy + half, *result = second_copy + half;
+    Buffers buffers(3, half);
+    float *first_copy = buffers[0], *second_copy = buffers[1], *result = buffers[2];
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       const float* first = read_row(x, dtype, row * x_stride, half, first_copy);
@@ -53,9 +52,9 @@ void backward(const void* grad_y, const void* x, void* grad_x, int64_t dtype, in
               int64_t rows, int64_t half, int64_t threads) {
 #pragma omp parallel num_threads(count_threads(rows * half, threads))
   {
-    std::vector<float> buffers(5 * half);
-    float *first_copy = buffers.data(), *second_copy = first_copy + half, *upstream = second_copy + half;
-    float *grad_first = upstream + half, *grad_second = grad_first + half;
+    Buffers buffers(5, half);
+    float *first_copy = buffers[0], *second_copy = buffers[1], *upstream = buffers[2];
+    float *grad_first = buffers[3], *grad_second = buffers[4];
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       const float* first = read_row(x, dtype, row * x_stride, half, first_copy);

@@ -1,7 +1,6 @@
 // Layer normalisation of rows with an optional residual sum in front of it, forward and backward; see layer_norm.py.
 
 #include <cmath>
-#include <vector>
 
 #include "rows.h"
 
@@ -35,8 +34,8 @@ extern "C" void cram_layer_norm_forward(const void* x, int64_t x_dtype, const vo
                                         int64_t threads) {
 #pragma omp parallel num_threads(count_threads(rows * width, threads))
   {
-    std::vector<float> buffers(3 * width);
-    float *copy = buffers.data(), *other = copy + width, *centred = other + width;
+    Buffers buffers(3, width);
+    float *copy = buffers[0], *other = buffers[1], *centred = buffers[2];
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       const float* total = read_row(x, x_dtype, row * width, width, copy);
@@ -72,9 +71,8 @@ extern "C" void cram_layer_norm_backward(const void* grad_y, int64_t grad_y_dtyp
   int used = count_threads(rows * width, threads);
 #pragma omp parallel for num_threads(used) schedule(static, 1)
   for (int part = 0; part < used; ++part) {
-    std::vector<float> buffers(5 * width);
-    float *copy = buffers.data(), *upstream = copy + width, *other = upstream + width, *normal = other + width;
-    float* result = normal + width;
+    Buffers buffers(5, width);
+    float *copy = buffers[0], *upstream = buffers[1], *other = buffers[2], *normal = buffers[3], *result = buffers[4];
     float* weight_sum = weight_sums ? weight_sums + part * width : nullptr;
     float* bias_sum = bias_sums ? bias_sums + part * width : nullptr;
     for (int64_t row = rows * part / used; row < rows * (part + 1) / used; ++row) {

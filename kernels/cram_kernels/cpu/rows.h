@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 
 enum Dtype : int64_t { FLOAT32 = 0, BFLOAT16 = 1 };
 
@@ -14,6 +16,22 @@ inline int count_threads(int64_t values, int64_t threads) {
   int64_t most = values / SMALLEST_SHARE;
   return static_cast<int>(most < 1 ? 1 : most < threads ? most : threads);
 }
+
+// Some rows of fp32 values, each from the start of a cache line on: a vector that lies in two lines takes twice as long.
+class Buffers {
+ public:
+  Buffers(int64_t count, int64_t width)
+      : stride_((width + 15) / 16 * 16),
+        values_(static_cast<float*>(std::aligned_alloc(64, (count * stride_ + 16) * sizeof(float)))) {}
+  float* operator[](int64_t row) const { return values_.get() + row * stride_; }
+
+ private:
+  struct Free {
+    void operator()(float* values) const { std::free(values); }
+  };
+  int64_t stride_;
+  std::unique_ptr<float, Free> values_;
+};
 
 inline float widen(uint16_t value) {
   uint32_t bits = static_cast<uint32_t>(value) << 16;

@@ -1,7 +1,6 @@
 // Masked softmax of rows, forward and backward; see softmax.py.
 
 #include <limits>
-#include <vector>
 
 #include "rows.h"
 
@@ -14,8 +13,8 @@ extern "C" void cram_softmax_forward(const void* x, void* shares, int64_t dtype,
   float factor = static_cast<float>(scale);
 #pragma omp parallel num_threads(count_threads(rows * width, threads))
   {
-    std::vector<float> buffers(2 * width);
-    float *copy = buffers.data(), *result = copy + width;
+    Buffers buffers(2, width);
+    float *copy = buffers[0], *result = buffers[1];
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       const float* values = read_row(x, dtype, row * width, width, copy);
@@ -70,8 +69,8 @@ extern "C" void cram_softmax_backward(const void* grad_shares, const void* share
   float factor = static_cast<float>(scale);
 #pragma omp parallel num_threads(count_threads(rows * width, threads))
   {
-    std::vector<float> buffers(3 * width);
-    float *copy = buffers.data(), *upstream = copy + width, *result = upstream + width;
+    Buffers buffers(3, width);
+    float *copy = buffers[0], *upstream = buffers[1], *result = buffers[2];
 #pragma omp for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
       const float* p = read_row(shares, dtype, row * width, width, copy);
