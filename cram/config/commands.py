@@ -162,6 +162,14 @@ class GlueConfig:
     epochs: int = key(
         5, "passes over the training rows of a task; the rules of Cramming allow 5", "passes", least=1, most=1000
     )
+    optimizer: Literal["adamw", "muon"] = key(
+        "adamw",
+        "update rule; muon: Muon for the hidden matrices, scaled to take learning rates of AdamW's size, and AdamW for "
+        "the rest",
+    )
+    layer_decay: float = key(
+        1.0, "factor of the learning rate from each layer to the one below (1: one rate for all)", above=0, most=1
+    )
     length: int = key(128, "length at which rows are cut", "tokens", least=8, most=2**16)
     dropout: float = key(0.1, "dropout, wherever the class of the model has it", "share", least=0, below=1)
     pooling: Literal["auto", "first", "mean"] = key(

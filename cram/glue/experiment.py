@@ -59,7 +59,13 @@ class GlueExperiment:
             print(note)
         self._precision = pick_precision(config.precision, self._device)
         published = PROTOCOLS[config.protocol]
-        self._hyperparameters = replace(published, epochs=config.epochs, batch=config.batch or published.batch)
+        self._hyperparameters = replace(
+            published,
+            epochs=config.epochs,
+            batch=config.batch or published.batch,
+            optimizer=config.optimizer,
+            layer_decay=config.layer_decay,
+        )
         self._rates = learning_rates(config)
         self._progress = Progress()
         self._file = ResultsFile(folder / "glue.json", self._settings())
@@ -75,6 +81,8 @@ class GlueExperiment:
             "protocol": self._config.protocol,
             "batch": self._hyperparameters.batch,
             "epochs": self._hyperparameters.epochs,
+            "optimizer": self._hyperparameters.optimizer,
+            "layer_decay": self._hyperparameters.layer_decay,
             "length": self._pretrained.longest,
             "dropout": self._config.dropout,
             "pooling": self._config.pooling,

@@ -1,6 +1,7 @@
 """Fine-tune a classifier on the training set of one task, and compute its outputs on other splits.
 
-Source: Cramming, arXiv:2212.14034, its settings `GLUE_sane`; changed: examples of like length share a batch.
+Source: Cramming, arXiv:2212.14034, its settings `GLUE_sane`; changed: examples of like length share a batch; Muon and
+layer-wise learning rates can be chosen.
 """
 
 import contextlib
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from cram.glue.fused import fused
+from cram.glue.optimizers import make_optimizers
 from cram.glue.tokens import TokenizedSplit, epoch_batches, updates_per_epoch
 
-BETAS, EPS, WEIGHT_DECAY = (0.9, 0.98), 1e-6, 0.0
 WARMUP = 0.1  # share of the updates
 EVALUATION_EXAMPLES = 64  # in one forward pass
 
@@ -28,11 +29,15 @@ class Hyperparameters:
         learning_rate: the highest of the schedule.
         batch: examples of an update.
         epochs: passes over the training set.
+        optimizer: `adamw` or `muon`.
+        layer_decay: factor of the learning rate from each layer to the one below.
     """
 
     learning_rate: float
     batch: int
     epochs: int
+    optimizer: str = "adamw"
+    layer_decay: float = 1.0
 
     def updates(self, examples: int) -> int:
         """Number of updates on a training set of so many examples."""
@@ -52,7 +57,7 @@ def finetune(
     precision: torch.dtype,
     advance: Callable[[int], None],
 ) -> float:
-    """Train a classifier in place: AdamW, cosine to zero after 10% warm-up, no clipping.
+    """Train a classifier in place: cosine to zero after 10% warm-up, no clipping.
 
     On a GPU, our kernels compute the layer norms and gated MLPs.
 
@@ -69,10 +74,10 @@ def finetune(
 
     device = next(model.parameters()).device
     updates = hyperparameters.updates(len(train))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), hyperparameters.learning_rate, BETAS, EPS, WEIGHT_DECAY, fused=True
+    optimizers = make_optimizers(
+        model, hyperparameters.optimizer, hyperparameters.learning_rate, hyperparameters.layer_decay
     )
-    schedule = get_cosine_schedule_with_warmup(optimizer, int(WARMUP * updates), updates)
+    schedules = [get_cosine_schedule_with_warmup(each, int(WARMUP * updates), updates) for each in optimizers]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     torch.manual_seed(seed)
     model.train()
@@ -84,10 +89,12 @@ def finetune(
             for indices in epoch_batches(train.lengths, hyperparameters.batch, seed, epoch):
                 loss = _loss(model, train, indices, pad_id, device, precision)
                 scaler.scale(loss).backward()
-                scaler.step(optimizer)
+                for optimizer in optimizers:
+                    scaler.step(optimizer)
                 scaler.update()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
+                for schedule in schedules:
+                    schedule.step()
+                model.zero_grad(set_to_none=True)
                 total += loss.detach()  # stays on the device: reading it here would wait for the GPU
                 advance(1)
     return float(total) / updates_per_epoch(len(train), hyperparameters.batch)

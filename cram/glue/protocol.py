@@ -48,6 +48,8 @@ def compare_with_protocol(
         ("limit", config.limit, None),
         ("batch", hyperparameters.batch, published.batch),
         ("epochs", hyperparameters.epochs, published.epochs),
+        ("optimizer", hyperparameters.optimizer, published.optimizer),
+        ("layer_decay", hyperparameters.layer_decay, published.layer_decay),
         ("length", pretrained.longest, PROTOCOL_LENGTH),
         ("dropout", config.dropout, PROTOCOL_DROPOUT),
         ("pooling", config.pooling, "first"),

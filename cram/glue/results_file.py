@@ -13,6 +13,8 @@ from cram.glue.metrics import nan_to_zero
 
 # Keys that every outcome has, because results are computed from them.
 OUTCOME_KEYS = ("scores", "data", "train", "began_with", "learning_rate", "batch", "epochs")
+# Values of the settings that files of earlier versions do not hold.
+EARLIER_SETTINGS = {"optimizer": "adamw", "layer_decay": 1.0}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class ResultsFile:
 
     def _load(self, content: Any) -> None:
         try:
-            earlier_settings, jobs = content["settings"], content["jobs"]
+            earlier_settings, jobs = EARLIER_SETTINGS | content["settings"], content["jobs"]
             self.outcomes = {Job(**entry["job"]): entry["outcome"] for entry in jobs}
             complete = all(name in outcome for outcome in self.outcomes.values() for name in OUTCOME_KEYS)
         except (KeyError, TypeError):
@@ -66,11 +68,12 @@ class ResultsFile:
                 f"{self.path}: not a file of GLUE results, or one of another version. "
                 "Move it away, or choose another to=."
             )
-        names = dict.fromkeys((*earlier_settings, *self.settings))
-        different = [name for name in names if earlier_settings.get(name) != self.settings.get(name)]
+        settings = EARLIER_SETTINGS | self.settings
+        names = dict.fromkeys((*earlier_settings, *settings))
+        different = [name for name in names if earlier_settings.get(name) != settings.get(name)]
         if different:
             differences = "; ".join(
-                f"{name} is {earlier_settings.get(name)} there, {self.settings.get(name)} here" for name in different
+                f"{name} is {earlier_settings.get(name)} there, {settings.get(name)} here" for name in different
             )
             raise CramError(
                 f"{self.path} holds results of other settings: {differences}.\n"

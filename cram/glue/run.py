@@ -16,7 +16,17 @@ from cram.glue.plot import plot_scores
 from cram.glue.tasks import Task, find_tasks
 
 # Keys that only fine-tuning reads.
-FINE_TUNING_KEYS = ("protocol", "seeds", "learning_rate", "batch", "epochs", "dropout", "precision")
+FINE_TUNING_KEYS = (
+    "protocol",
+    "seeds",
+    "learning_rate",
+    "batch",
+    "epochs",
+    "optimizer",
+    "layer_decay",
+    "dropout",
+    "precision",
+)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,15 @@ def test_departures_from_the_protocol(checkpoint: Path, filled_file: NewFile, tm
     pretrained = open_pretrained(str(checkpoint), 128, "first")
     figures = collect_scores(filled_file(tmp_path), EIGHT, 4e-5)
     config = GlueConfig(limit=100, pooling="mean", dropout=0.0)
-    report = compare_with_protocol(config, Hyperparameters(4e-5, 8, 3), pretrained, figures, ["a file is short"])
+    report = compare_with_protocol(
+        config, Hyperparameters(4e-5, 8, 3, "muon", 0.9), pretrained, figures, ["a file is short"]
+    )
     assert report.departures == [
         "limit=100",
         "batch=8",
         "epochs=3",
+        "optimizer=muon",
+        "layer_decay=0.9",
         "length=32",
         "dropout=0.0",
         "pooling=mean",

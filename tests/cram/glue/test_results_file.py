@@ -50,7 +50,10 @@ def test_other_settings_other_examples_and_other_files_are_refused(tmp_path: Pat
         CramError, match=r"holds results of other settings: batch is 16 there, 32 here\.\nChoose another"
     ):
         ResultsFile(path, SETTINGS | {"batch": 32})
-    file = ResultsFile(path, SETTINGS)
+    with pytest.raises(CramError, match=r"optimizer is adamw there, muon here; layer_decay is 1\.0 there, 0\.9 here"):
+        ResultsFile(path, SETTINGS | {"optimizer": "muon", "layer_decay": 0.9})
+    # Files of earlier versions do not hold these settings.
+    file = ResultsFile(path, SETTINGS | {"optimizer": "adamw", "layer_decay": 1.0})
     file.check_data("rte", "d")
     file.check_data("cola", "anything")
     with pytest.raises(CramError, match="holds results of rte on other rows than these"):
