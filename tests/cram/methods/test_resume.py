@@ -15,6 +15,9 @@ STACKING = ["model.layers=4", "stacking.layers=1", "stacking.at=[0.3,0.6]"]
 DROPPING = ["dropping.theta=0.5", "dropping.gamma=5"]
 REFERENCE = ["rho.keep=0.5", "rho.reference_share=0.4"]
 PRUNING = ["pruning.keep=0.5", "pruning.reference_share=0.3", "pruning.scoring_share=0.2"]
+PHASES = ["model.kind=encoder", "objective.superposition=4", "objective.superposition_share=0.3"]
+PHASES += ["objective.causal_share=0.5", "objective.short_rows=8", "objective.short_share=0.6"]
+DIFFICULTY = ["objective.difficulty=1", "objective.difficulty_updates=1", "objective.mask_rate_spread=0.3"]
 # The words of each run, and the numbers of the looks at the wish to stop at which it is stopped. There is a look behind
 # each piece of work before the first update, and behind each update.
 RUNS = {
@@ -32,17 +35,7 @@ RUNS = {
     "lion": (["optimizer.kind=lion"], [5]),
     "sophia": (["optimizer.kind=sophia", "optimizer.sophia.interval=3"], [5]),
     "electra": (["model.kind=electra", "objective.kind=replaced", "model.heads=1"], [5]),
-    "superposition": (
-        [
-            "model.kind=decoder",
-            "objective.kind=causal",
-            "objective.superposition=4",
-            "objective.superposition_share=0.5",
-        ],
-        [4],
-    ),
-    "short rows": (["objective.short_rows=8", "selective.beta=1"], [3]),
-    "difficulty": (["objective.difficulty=1", "objective.difficulty_updates=2"], [5]),
+    "phases of bags, short rows, and pieces by difficulty": ([*PHASES, *DIFFICULTY], [2, 8]),
     "bert with dropout": (["model.kind=bert", "model.dropout=0.1"], [5]),
 }
 

@@ -39,7 +39,7 @@ def make_model() -> Encoder:
     return model
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), rows=st.integers(1, 5), causal=st.booleans())
 def test_the_loss_is_that_of_the_pieces_one_by_one(seed: int, rows: int, causal: bool) -> None:
     short, whole = both(causal_share=0.3 if causal else 0.0)
