@@ -163,7 +163,7 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
         plan, timed = search_plan(
             lambda timed: setting.plan(budget, kept.adapted(timed, TIMED_HERE)),
             lambda shape: TimedShape(shape, measure(shape), setting.work.share()),
-            lambda plan: time.monotonic() - began + PASSES * plan.chosen.seconds > 0.5 * share * clock.budget.limit,
+            lambda candidate: time.monotonic() - began + PASSES * candidate.seconds > 0.5 * share * clock.budget.limit,
         )
     cost = kept.adapted(timed, TIMED_HERE)
     print(describe_choice(plan, setting.unigram, len(timed)), flush=True)

@@ -9,7 +9,7 @@ from cram.planner.search import search_plan
 from cram.planner.shape import Shape
 from cram.planner.throughput import TimedShape
 
-SHAPES = tuple(Shape(1, width, width // 16, 2 * width, 512) for width in (32, 64, 128, 256))
+SHAPES = tuple(Shape(1, width, width // 16, 2 * width, 512) for width in (32, 64, 128, 256, 512, 1024))
 
 
 def modelled(shape: Shape) -> float:
@@ -62,3 +62,20 @@ def test_a_shape_that_does_not_fit_into_memory_is_not_chosen() -> None:
     first = plan_of([]).chosen.shape
     made, _ = search_plan(plan_of, times(lambda shape: math.inf if shape == first else 1.0), lambda _: False)
     assert made.chosen.shape != first
+
+
+def test_a_larger_shape_is_timed_too_so_that_one_that_is_quicker_than_modelled_is_found() -> None:
+    first = plan_of([]).chosen.shape
+    made, timed = search_plan(plan_of, times(lambda shape: 0.1 if shape.width > first.width else 1.0), lambda _: False)
+    second = timed[1].shape
+    assert first.width < second.width and second.batch_tokens == first.batch_tokens
+    assert 1.5 <= modelled(second) / modelled(first) <= 4.0
+    assert made.chosen.shape == second
+
+
+def test_the_largest_shape_that_there_is_time_for_is_timed_and_none_after_it() -> None:
+    seconds = modelled(plan_of([]).chosen.shape)
+    _, timed = search_plan(plan_of, times(lambda _: 1.0), lambda candidate: candidate.seconds > 2.5 * seconds)
+    assert [item.seconds / seconds for item in timed] == [1.0, 2.0]
+    _, timed = search_plan(plan_of, times(lambda _: 1.0), lambda candidate: candidate.seconds > 1.2 * seconds)
+    assert len(timed) == 1
