@@ -32,7 +32,13 @@ class Parameters:
 
 def count_parameters(config: ModelConfig, vocab_size: int) -> Parameters:
     """Count the parameters of the model of `config`, built without memory."""
-    model = _model_without_memory(astuple(config), vocab_size)
+    return _count(astuple(config), vocab_size)
+
+
+@lru_cache(maxsize=1024)
+def _count(config: tuple[Any, ...], vocab_size: int) -> Parameters:
+    """Count them for a config that is given as its values; kept, because a plan asks for hundreds of models again."""
+    model = _model_without_memory(config, vocab_size)
     total = sum(parameter.numel() for parameter in model.parameters())
     return Parameters(
         total=total,

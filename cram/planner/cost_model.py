@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,14 @@ class CostModel:
 
         For a shape that was timed, its own seconds count, and the model only for another share of predicted positions.
         """
-        seconds = self._seconds(shape, self.work.share(progress))
-        timed = self.timed.get(shape)
-        return seconds if timed is None else timed.seconds * seconds / self._seconds(shape, timed.share)
+        return self._correction(shape) * self._seconds(shape, self.work.share(progress))
 
     def tokens_per_second(self, shape: Shape) -> float:
         """Predict the tokens a second, on average over the time of a whole budget."""
-        tokens = self.work.rows(shape) * self.work.config.data.seq_len
-        moments = [(step + 0.5) / _PROGRESS_STEPS for step in range(_PROGRESS_STEPS)]
-        return statistics.fmean(tokens / self.predict(shape, progress) for progress in moments)
+        tokens = self.work.rows(shape) * self.work.config.data.seq_len / self._correction(shape)
+        # Seconds are a line over the share of the positions that is predicted, and a plan asks for hundreds of them.
+        none, every = (self._seconds(shape, share) for share in (0.0, 1.0))
+        return statistics.fmean(tokens / (none + share * (every - none)) for share in self._shares)
 
     def scaled(self, factor: float) -> "CostModel":
         """Give the model of a device that needs `factor` times as long for everything."""
@@ -115,6 +115,16 @@ class CostModel:
             "costs": {name: float(f"{cost:.3g}") for name, cost in self.costs.items()},
             "error": None if self.error is None else round(self.error, 3),
         }
+
+    @cached_property
+    def _shares(self) -> tuple[float, ...]:
+        """The share of the positions that is predicted, at moments spread over the budget."""
+        return tuple(self.work.share((step + 0.5) / _PROGRESS_STEPS) for step in range(_PROGRESS_STEPS))
+
+    def _correction(self, shape: Shape) -> float:
+        """Give the factor of the model's seconds that leads to those that a shape was timed with; else 1."""
+        timed = self.timed.get(shape)
+        return 1.0 if timed is None else timed.seconds / self._seconds(shape, timed.share)
 
     def _seconds(self, shape: Shape, share: float) -> float:
         counts = self.work.counts(shape, share)
