@@ -1,8 +1,9 @@
 """The C++ kernels for CPU tensors: compiled on this machine when the first one is needed, and how they are called.
 
-The sources are in `cpu/`. They are compiled by `c++` (the environment variable CXX names another compiler) for this
-processor, in about two seconds, into a folder of the user's cache, from where later processes load them. A machine
-without a compiler takes the reference implementations. The kernels split their rows over as many threads as torch uses.
+The sources are in `cpu/`. They are compiled by `c++` (the environment variable CXX names another compiler, and may give
+it arguments) for this processor, in about two seconds, into a folder of the user's cache, from where later processes
+load them. Where there is no such folder, each process compiles for itself. A machine without a compiler takes the
+reference implementations. The kernels split their rows over as many threads as torch uses.
 """
 
 import ctypes
@@ -10,9 +11,12 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,16 +33,42 @@ COMPILE_SECONDS = 120.0  # after which a compiler counts as broken
 @functools.cache
 def load_library() -> ctypes.CDLL | None:
     """Return the compiled kernels; None where they cannot be compiled here, for example for lack of a compiler."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    compiler = _find_compiler()
     if compiler is None or platform.system() != "Linux" or platform.machine() != "x86_64":
         return None
     try:
-        file = _cache_folder() / f"{_fingerprint(compiler)}.so"
-        if not file.exists():
-            _compile(compiler, file)
-        return ctypes.CDLL(str(file))
+        name = f"{_fingerprint(compiler)}.so"
+        with _folder(name) as folder:
+            file = folder / name
+            if not file.exists():
+                _compile(compiler, file)
+            return ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _find_compiler() -> list[str] | None:
+    """Return the command of the compiler, with the arguments that CXX gives it; None where it does not exist."""
+    try:
+        words = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    except ValueError:  # a quotation that does not end
+        return None
+    return words if shutil.which(words[0]) else None
+
+
+@contextmanager
+def _folder(name: str) -> Iterator[Path]:
+    """Yield the folder of a library of this name, or a temporary one where nothing can be kept for this user."""
+    try:
+        folder = _cache_folder()
+        usable = (folder / name).exists() or os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        usable = False
+    if usable:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)  # a library that is loaded stays so when its file is deleted
 
 
 def _cache_folder() -> Path:
@@ -49,20 +79,21 @@ def _cache_folder() -> Path:
     return folder
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: list[str]) -> str:
     """Return a hash of all that the compiled kernels depend on: sources, flags, compiler and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=COMPILE_SECONDS).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, timeout=COMPILE_SECONDS).stdout
     processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")][:1]
-    parts = [*(file.read_bytes() for file in sorted(SOURCES.iterdir())), repr((FLAGS, processor)).encode(), version]
+    settings = repr((compiler[1:], FLAGS, processor)).encode()
+    parts = [*(file.read_bytes() for file in sorted(SOURCES.iterdir())), settings, version]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
 
 
-def _compile(compiler: str, file: Path) -> None:
+def _compile(compiler: list[str], file: Path) -> None:
     """Compile all sources into one file. Several processes may do so at once, and each renames a whole file."""
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         output = Path(folder) / file.name
         sources = [str(source) for source in sorted(SOURCES.glob("*.cpp"))]
-        command = [compiler, *FLAGS, *LIBRARY_FLAGS, *sources, "-o", str(output)]
+        command = [*compiler, *FLAGS, *LIBRARY_FLAGS, *sources, "-o", str(output)]
         subprocess.run(command, capture_output=True, check=True, timeout=COMPILE_SECONDS)
         output.replace(file)
 

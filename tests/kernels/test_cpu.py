@@ -4,6 +4,7 @@ The other tests of this folder compare them with float64, where the machine has 
 """
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,48 @@ def test_a_compiler_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert shutil.which(str(compiler)) and _cpu.load_library() is None
     assert list((tmp_path / "cram_kernels").iterdir()) == []
+
+
+@pytest.fixture
+def quick_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compiler that copies what another one compiled; CXX names it with the argument -m64."""
+    library = _cpu.load_library()
+    assert library is not None
+    _cpu.load_library.cache_clear()
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = -m64 ] || exit 1\n[ "$2" = --version ] && exit 0\n'
+        f'while [ "$1" != -o ]; do shift; done\ncp "{library._name}" "$2"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", f"'{compiler}' -m64")
+    return compiler
+
+
+def test_the_compiler_may_have_arguments(
+    quick_compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert _cpu.load_library() is not None
+    _cpu.load_library.cache_clear()
+    monkeypatch.setenv("CXX", f"'{quick_compiler}")
+    assert _cpu.load_library() is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError, PermissionError])
+def test_without_a_cache_folder_a_process_compiles_for_itself(
+    error: type[Exception], quick_compiler: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: None
+) -> None:
+    def refuse() -> Path:
+        raise error
+
+    monkeypatch.setattr(_cpu, "_cache_folder", refuse)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert use_cpu_kernels(torch.ones(1))
+    assert ck.softmax(torch.zeros(2)).tolist() == [0.5, 0.5]
+    assert list(temporary.iterdir()) == []
 
 
 def test_every_bf16_number_is_read_and_written_as_itself() -> None:
