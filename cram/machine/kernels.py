@@ -11,13 +11,15 @@ def check_kernel_variables(device: torch.device) -> None:
     """Check CRAM_KERNELS and CRAM_KERNELS_SETTINGS.
 
     Raises:
-        CramError: for a value that is not valid, and for launch settings of another GPU.
+        CramError: for a value that is not valid, for kernels of a CPU that cannot be compiled, and for launch settings
+            of another GPU.
     """
-    from cram_kernels._dispatch import forced_implementation
+    from cram_kernels._dispatch import forced_implementation, use_cpu_kernels
 
     try:
-        forced_implementation()
-    except ValueError as error:
+        if forced_implementation() == "cpu":
+            use_cpu_kernels(torch.ones(1))
+    except (ValueError, RuntimeError) as error:
         raise CramError(str(error)) from None
     describe_kernel_settings(device)
 

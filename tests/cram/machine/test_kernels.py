@@ -50,6 +50,14 @@ def test_another_value_of_cram_kernels_is_refused_before_any_work(monkeypatch: p
         pick_device("cpu")
 
 
+def test_kernels_that_cannot_be_compiled_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cram_kernels._cpu.load_library", lambda: None)
+    pick_device("cpu")
+    monkeypatch.setenv("CRAM_KERNELS", "cpu")
+    with pytest.raises(CramError, match=r"^CRAM_KERNELS=cpu: the kernels could not be compiled"):
+        pick_device("cpu")
+
+
 def test_a_file_that_is_not_valid_is_refused_on_every_device(settings: Path) -> None:
     settings.write_text(json.dumps(FILE | {"format": 7}))
     with pytest.raises(CramError, match=r"settings\.json: has format 7, and this version reads format 1\."):
