@@ -8,9 +8,11 @@ import pytest
 from cram.budget import Budget
 from cram.config.config import Config
 from cram.config.recipe import load_config
+from cram.config.schema import collect_keys
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.errors import CramError
 from cram.files.atomic import read_json, write_atomic, write_json
+from cram.run import checksums
 from cram.run.checksums import (
     HELD_OUT,
     RECEIPT,
@@ -85,6 +87,17 @@ def test_the_same_config_opens_a_run_again_and_changes_nothing(config: Config, s
     folder = RunFolder(config)
     assert begin_in(folder, shards, {"python": "4"}) == folder.checkpoints().identity
     assert {name: (path / name).read_bytes() for name in before} == before
+
+
+def test_a_run_of_a_version_with_fewer_keys_is_opened_again(
+    config: Config, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = collect_keys(Config)
+    fewer = {name: spec for name, spec in keys.items() if name != "objective.difficulty"}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(checksums, "collect_keys", lambda _: fewer)
+        path = begin(config, shards)
+    assert begin_in(RunFolder(config), shards, {}) == checksums.read_identity(path)
 
 
 def test_a_run_is_not_continued_with_other_data(config: Config, shards: Path, tmp_path: Path) -> None:
