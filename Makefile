@@ -18,6 +18,7 @@ test: $(STAMP)
 	$(VENV)/bin/codespell
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 CRAM_KERNELS=reference $(RUN) -m pytest -n 2 tests/kernels
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 CRAM_KERNELS=triton $(RUN) -m pytest -n 2 tests/kernels
 
 # Long checks that are no part of CI: two hours on two cores.
