@@ -12,6 +12,7 @@ from cram.data.text.sources import PYDOCS, open_source
 from cram.errors import CramError
 from cram.machine.device import device_name, pick_device, pick_precision
 from cram.machine.host import cores
+from cram.machine.kernels import name_kernels
 from cram.model.backends.choose import choose_backend
 from cram.model.count import count_parameters
 from cram.optim.schedule import batch_tokens, decay_begins
@@ -111,6 +112,7 @@ def _machine(config: Config) -> list[tuple[str, str]]:
         ("device", f"{device}: {device_name(device)}, {config.threads or cores()} CPU threads"),
         ("precision", str(precision).removeprefix("torch.")),
         ("attention", choose_backend(config.model.attention, device, precision)),
+        ("kernels", name_kernels(device)),
         ("compiled", compiled),
         ("run", f"{config.run}, budget {config.budget}, seed {config.seed}"),
     ]

@@ -16,7 +16,7 @@ RESULTS = "results.json"
 PLAIN_WIDTH = 220  # columns of the table where the output is not a terminal
 # Of the whole held-out text and of its halves, in the order of HALVES.
 NATS_HEADINGS = ("nats", "tuning", "judging")
-RULE_HEADINGS = ("by Cramming's rule", "tuning, by it", "judging, by it")
+RULE_HEADINGS = ("by Cramming's rule", "tuning, Cramming's", "judging, Cramming's")
 # Headings that are left out where no arm has anything under them.
 OPTIONAL = ("column", *NATS_HEADINGS, *RULE_HEADINGS, "bits", "compares", "rate", "published", "agrees")
 TEXTS = ("arm", "column", "compares", "time", "published")

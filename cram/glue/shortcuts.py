@@ -41,7 +41,7 @@ def drop(hidden: Tensor, share: float) -> Tensor:
 
     One random number of 64 bits serves four elements, which takes a CPU a fraction of the time of `F.dropout`.
     """
-    dropped = round(share * _DRAWS)
+    dropped = min(round(share * _DRAWS), _DRAWS - 1)
     bits = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64, device=hidden.device)
     bits.random_(torch.iinfo(torch.int64).min, None)
     draws = bits.view(torch.int16)[: hidden.numel()].view(hidden.shape)

@@ -1,5 +1,6 @@
 """Devices: choice of the device and its precision, peak rate, memory. Only this module asks about accelerators."""
 
+import os
 import platform
 import re
 import threading
@@ -10,7 +11,7 @@ import torch
 from cram.errors import CramError
 from cram.machine.allocator import keep_freed_memory
 from cram.machine.host import commit, cores, cpu_name, host_memory, package_versions, peak_host_memory
-from cram.machine.kernels import check_kernel_variables, describe_kernel_settings
+from cram.machine.kernels import check_kernel_variables, describe_kernel_settings, name_kernels
 from cram.machine.peaks import peak_of
 
 X86 = ("x86_64", "AMD64")
@@ -59,6 +60,10 @@ def device_notes(name: str, device: torch.device) -> list[str]:
     notes = []
     if device.type == "cpu" and name == "auto" and torch.backends.mps.is_available():
         notes.append("device=auto takes the CPU: Apple's GPU (mps) is not supported.")
+    if name_kernels(device) == "reference" and "CRAM_KERNELS" not in os.environ and device.type == "cpu":
+        notes.append(
+            "The kernels take their slower reference: C++ kernels need Linux on x86-64 and a compiler (c++, or CXX)."
+        )
     if device.type == "cuda" and torch.version.hip:
         notes.append(
             "This torch is built for ROCm, on which cram is not tested. "
@@ -189,6 +194,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device_name": device_name(device),
         "cores": cores(),
         "cuda": torch.version.cuda,
+        "kernels": name_kernels(device),
         "kernel_settings": describe_kernel_settings(device),
         "commit": commit(),
     }

@@ -24,6 +24,18 @@ def check_kernel_variables(device: torch.device) -> None:
     describe_kernel_settings(device)
 
 
+def name_kernels(device: torch.device) -> str:
+    """Return which implementation computes the kernels on a device: `triton`, `cpu` (C++) or `reference`."""
+    from cram_kernels._dispatch import forced_implementation, use_cpu_kernels
+    from cram_kernels._triton import HAS_TRITON
+
+    if forced := forced_implementation():
+        return forced
+    if device.type == "cpu":
+        return "cpu" if use_cpu_kernels(torch.ones(1)) else "reference"
+    return "triton" if HAS_TRITON else "reference"
+
+
 def describe_kernel_settings(device: torch.device) -> dict[str, Any] | None:
     """Return path, SHA-256 and number of entries of the file of launch settings in use; None where there is none.
 

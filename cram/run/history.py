@@ -8,7 +8,7 @@ from cram.budget import Budget
 from cram.config.config import Config
 
 # Entries of a process that change the bytes of a result without changing the recipe.
-BYTE_CHANGING = ("threads", "device", "precision", "compile", "attention", "torch", "kernel_settings")
+BYTE_CHANGING = ("threads", "device", "precision", "compile", "attention", "torch", "kernels", "kernel_settings")
 
 DEFAULT_SETTINGS = "by rule"  # also of a process of an older version, which records none
 
@@ -77,6 +77,7 @@ def record_process(
         "compile": config.compile.kind,
         "attention": config.model.attention,
         "torch": environment["packages"]["torch"],
+        "kernels": environment["kernels"],
         "kernel_settings": _name_settings(environment["kernel_settings"]),
         "environment": environment,
     }

@@ -81,6 +81,7 @@ def make_receipt(
         "extensions": session.state.extensions,
         "init": name_initial(config),
         "seed": config.seed,
+        "kernels": machine["kernels"],
         "kernel_settings": machine["kernel_settings"],
         "versions": machine["packages"],
         "commit": machine["commit"],

@@ -1,8 +1,8 @@
 """Which implementation computes an op, and how an op is registered with torch. Both are decided only here.
 
-CPU tensors take the reference, CUDA tensors take the Triton kernels. `CRAM_KERNELS=reference` or `CRAM_KERNELS=triton`
-forces one of them. Triton takes CPU tensors only in its interpreter, under `TRITON_INTERPRET=1`. On every device the
-reference also takes:
+CPU tensors take the C++ kernels where these can be compiled, else the reference; CUDA tensors take the Triton kernels.
+`CRAM_KERNELS=reference`, `cpu` or `triton` forces one of them. Triton takes CPU tensors only in its interpreter, under
+`TRITON_INTERPRET=1`. On every device the reference also takes:
 
 - fp64, and every other dtype than fp32, fp16 and bf16, because the kernels compute in fp32
 - rows wider than MOST_WIDTH where a kernel must hold a whole row (layer_norm, and a head of rope)

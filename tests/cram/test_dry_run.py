@@ -33,7 +33,7 @@ def test_every_recipe_says_what_would_run_and_writes_nothing(
     if read_config([f"recipe={name}"]).data.source.startswith("hf:"):
         sizes.append("prepare")
         assert found["prepare"] == "cannot be estimated: the Hub cannot be reached"
-    assert list(found) == [*sizes, "device", "precision", "attention", "compiled", "run"]
+    assert list(found) == [*sizes, "device", "precision", "attention", "kernels", "compiled", "run"]
     assert planned or "parameters" in found["model"]
     assert found["compiled"] == "nothing"
 

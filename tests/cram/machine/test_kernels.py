@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cram.errors import CramError
-from cram.machine.device import environment, pick_device
-from cram.machine.kernels import describe_kernel_settings
+from cram.machine.device import device_notes, environment, pick_device
+from cram.machine.kernels import describe_kernel_settings, name_kernels
 from cram_kernels import _tuned
 
 FILE = {"format": 1, "device": "an H100", "capability": 90, "entries": []}
@@ -83,3 +83,20 @@ def test_no_file_is_named_where_none_is_used(
     assert environment(torch.device("cpu"))["kernel_settings"] is None
     monkeypatch.delenv("CRAM_KERNELS_SETTINGS")
     assert environment(gpu)["kernel_settings"] is None
+
+
+@pytest.mark.parametrize(("library", "name"), [(object(), "cpu"), (None, "reference")])
+def test_the_implementation_of_a_cpu_depends_on_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, library: object, name: str
+) -> None:
+    monkeypatch.delenv("CRAM_KERNELS", raising=False)
+    monkeypatch.setattr("cram_kernels._cpu.load_library", lambda: library)
+    assert name_kernels(torch.device("cpu")) == environment(torch.device("cpu"))["kernels"] == name
+    slower = "The kernels take their slower reference: C++ kernels need Linux on x86-64 and a compiler (c++, or CXX)."
+    assert device_notes("cpu", torch.device("cpu")) == ([] if library else [slower])
+
+
+def test_a_forced_implementation_is_named_without_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRAM_KERNELS", "reference")
+    assert name_kernels(torch.device("cpu")) == "reference"
+    assert device_notes("cpu", torch.device("cpu")) == []

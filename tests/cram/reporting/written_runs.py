@@ -30,6 +30,7 @@ ENVIRONMENT: dict[str, Any] = {
     "device_name": "A Processor",
     "cores": 2,
     "cuda": None,
+    "kernels": "cpu",
     "kernel_settings": None,
     "commit": "0123456789ab",
     "seed": 0,
@@ -79,7 +80,7 @@ def usual_records() -> list[dict[str, Any]]:
 def usual_process(update: int = 0, **facts: Any) -> dict[str, Any]:
     """A process of a run, as its receipt has it."""
     usual = {"update": update, "budget": "100s", "threads": 2, "device": "A Processor", "precision": "bfloat16"}
-    more = {"compile": "auto", "attention": "auto", "torch": "2.13.0", "kernel_settings": "by rule"}
+    more = {"compile": "auto", "attention": "auto", "torch": "2.13.0", "kernels": "cpu", "kernel_settings": "by rule"}
     return usual | more | {"environment": ENVIRONMENT} | facts
 
 

@@ -16,8 +16,9 @@ def test_the_newest_number_of_threads_is_that_of_the_last_process_or_of_a_choice
 
 def test_other_launch_settings_change_the_bytes() -> None:
     def process(update: int, settings: dict[str, Any] | None) -> dict[str, Any]:
-        environment = {"device_name": "a GPU", "packages": {"torch": "2"}, "kernel_settings": settings}
-        return record_process(Config(), update, 1, "bf16", environment)
+        environment = {"device_name": "a GPU", "packages": {"torch": "2"}}
+        kernels = {"kernels": "triton", "kernel_settings": settings}
+        return record_process(Config(), update, 1, "bf16", environment | kernels)
 
     tuned = {"file": "settings.json", "sha256": "0123456789abcdef", "entries": 3}
     processes = [process(0, None), process(5, tuned), process(9, tuned)]
@@ -25,3 +26,5 @@ def test_other_launch_settings_change_the_bytes() -> None:
     assert describe_changes(processes) == [change]
     del processes[0]["kernel_settings"]  # of an older version
     assert describe_changes(processes) == [change]
+    processes[2]["kernels"] = "reference"
+    assert describe_changes(processes) == [change, "kernels triton until update 9, then reference"]
