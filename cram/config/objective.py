@@ -58,6 +58,7 @@ class ObjectiveConfig:
         "length that rows are cut to in the first part of the budget, as many tokens an update (null: never cut)",
         "tokens",
         least=1,
+        most=2**20,
     )
     short_share: float = key(0.5, "length of this part", "share of the budget", above=0, below=1)
     discriminator_weight: float = key(

@@ -74,11 +74,7 @@ def make_receipt(
         **_speed(session),
         "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
         **_updates(session.state),
-        "threads": session.threads,
-        "thread_choices": session.state.thread_choices,
-        "processes": session.state.processes,
-        "bytes_repeat": not describe_changes(session.state.processes) and not threads_changed(session),
-        "extensions": session.state.extensions,
+        **_processes(session),
         "init": name_initial(config),
         "seed": config.seed,
         "kernels": machine["kernels"],
@@ -104,6 +100,18 @@ def _methods(session: Session) -> dict[str, Any]:
         **({"methods": foreign} if foreign else {}),
         "method_figures": {method.name: figures for method in methods if (figures := method.figures())},
         "executed": session.parts.work.state(),
+    }
+
+
+def _processes(session: Session) -> dict[str, Any]:
+    """The processes of the run and their threads, and whether the same run would give the same bytes."""
+    state = session.state
+    return {
+        "threads": session.threads,
+        "thread_choices": state.thread_choices,
+        "processes": state.processes,
+        "bytes_repeat": not describe_changes(state.processes) and not threads_changed(session),
+        "extensions": state.extensions,
     }
 
 

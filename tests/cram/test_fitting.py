@@ -76,7 +76,7 @@ def test_machines_of_different_speed_make_the_same_weights(
     rates = [
         [record["lr"] for record in read_metrics(run / "metrics.jsonl") if "lr" in record] for run in (here, there)
     ]
-    assert rates[0] == rates[1] and set(rates[0][-1].values()) == {0.0}
+    assert rates[0] == rates[1] and 0.0 < max(rates[0][-1].values()) < 1e-4
 
 
 def test_free_overheads_leave_more_updates(fit: Callable[..., Path]) -> None:

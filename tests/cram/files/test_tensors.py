@@ -111,7 +111,8 @@ def test_the_file_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     method.after_step(model, 0.5)
     average = {f"methods/averaging/{name}": value for name, value in method.state_tensors().items()}
     optimizer = SimpleNamespace(load_state_tensors=lambda tensors: check_tensors(tensors, {"mine": torch.zeros(2)}))
-    parts = SimpleNamespace(model=model, methods=[method], optimizer=optimizer)
+    objective = SimpleNamespace(load_state_tensors=lambda tensors: None)
+    parts = SimpleNamespace(model=model, methods=[method], optimizer=optimizer, objective=objective)
     session: Any = SimpleNamespace(parts=parts, checkpoints=Checkpoints(tmp_path))
     weights, memory = model.state_dict(), {"mine": torch.zeros(2), **average}
     load_tensors(session, Checkpoint(3, weights, memory, {}))

@@ -46,6 +46,7 @@ def session(micro_rows: int, precision: torch.dtype = torch.float32, scaled: boo
     parts = SimpleNamespace(
         model=model,
         objective=objective,
+        seq_len=SEQ_LEN,
         device=CPU,
         precision=precision,
         loss_scale=LossScale(model.parameters(), CPU) if scaled else None,
