@@ -1,6 +1,6 @@
 """Run our kernels inside a stock model while it is fine-tuned, without a trace in what is saved."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -19,6 +19,17 @@ def fused(model: nn.Module) -> Iterator[int]:
         Number of modules that use our kernels.
     """
     replaced = [(module, forward) for module in model.modules() if (forward := _fused_forward(module)) is not None]
+    with replaced_forwards(replaced) as count:
+        yield count
+
+
+@contextmanager
+def replaced_forwards(replaced: Sequence[tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[int]:
+    """In the `with` body, each of these modules computes the function beside it instead of its own forward pass.
+
+    Yields:
+        Number of the modules.
+    """
     for module, forward in replaced:
         module.forward = forward  # an attribute of the instance comes before the method of its class
     try:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cram.glue.fused import replaced_forwards
+
 _DRAWS = 2**16  # a dropout mask compares 16 random bits with the share
 
 
@@ -27,13 +29,8 @@ def shortcuts(model: nn.Module) -> Iterator[int]:
     ]
     if (last := _last_layer(model)) is not None:
         replaced.append((last, _first_token_forward(last)))
-    for module, forward in replaced:
-        module.forward = forward  # an attribute of the instance comes before the method of its class
-    try:
-        yield len(replaced)
-    finally:
-        for module, _ in replaced:
-            del module.forward
+    with replaced_forwards(replaced) as count:
+        yield count
 
 
 def drop(hidden: Tensor, share: float) -> Tensor:
