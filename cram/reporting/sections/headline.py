@@ -150,7 +150,7 @@ def _remarks(run: RunData) -> list[Block]:
         facts.append((label, f"{format_fixed(rule.get('nats_per_token'))} nats per token"))
     for half in HALVES:
         if scores := held_out.get(half):
-            facts.append((f"loss on its {half} half", f"{format_fixed(scores.get('nats_per_token'))} nats per token"))
+            facts.append((f"loss on the {half} half", f"{format_fixed(scores.get('nats_per_token'))} nats per token"))
     if is_number(unknown := held_out.get("unknown_share")):
         facts.append(("bytes behind the unknown token, not counted", format_share(unknown, 2)))
     if facts:
