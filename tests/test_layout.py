@@ -13,7 +13,19 @@ SOURCES = sorted(
 )
 
 # Floors, the lowest first; a module imports from its own floor and below. A room stands for all in it.
-GROUND = ["errors", "budget", "reference_time", "clock", "machine", "files", "config", "terminal", "command", "run"]
+GROUND = [
+    "errors",
+    "budget",
+    "reference_time",
+    "clock",
+    "machine",
+    "files",
+    "distributed",
+    "config",
+    "terminal",
+    "command",
+    "run",
+]
 PARTS = ["data", "model", "optim", "objectives", "methods", "evaluation", "hub", "planner", "reporting"]
 RHYTHM = ["training"]
 WIRING = ["build"]
