@@ -21,7 +21,7 @@ from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out
 from cram.evaluation.scores import evaluate
 from cram.hub.card import check_card
-from cram.machine.device import is_out_of_memory, pick_device, pick_precision, release_memory
+from cram.machine.device import find_device, is_out_of_memory, pick_device, pick_precision, release_memory
 from cram.methods.method import Method, Methods
 from cram.model.backends.choose import choose_backend
 from cram.model.flop_count import FlopCount
@@ -97,7 +97,7 @@ def check(config: Config) -> None:
     Raises:
         CramError: naming the key that is impossible here.
     """
-    device = pick_device(config.device)
+    device = find_device(config.device)
     check_card(config.card)
     check_tracker(config.track)
     check_compile(config.compile, device)

@@ -8,6 +8,7 @@ from cram.ablation.plan import ArmRun
 from cram.ablation.table import AblationTable, Arm
 from cram.evaluation.halves import HALVES, JUDGING, TUNING
 from cram.evaluation.scores import BITS_NAMES
+from cram.machine.different_devices import devices_of_receipt
 from cram.run.checksums import is_finished, read_receipt, read_run_config
 from cram.run.folder import keep_begun_plan, list_differences
 
@@ -144,7 +145,7 @@ def _summarize_arm(arm: Arm, runs: Sequence[ArmRun]) -> dict[str, Any] | None:
         "expected": arm.expected,
         "faults": sum(receipt["faults"]["skipped"] for receipt in receipts),
         "data": sorted({receipt["data"]["hash"] for receipt in receipts}),
-        "device": sorted({receipt["device"] for receipt in receipts}),
+        "device": sorted({name for receipt in receipts for name in devices_of_receipt(receipt)}),
     }
 
 

@@ -10,6 +10,7 @@ from cram.ablation.plan import ArmRun
 from cram.ablation.table import AblationTable
 from cram.evaluation.halves import HALVES, JUDGING
 from cram.files.atomic import write_atomic, write_json
+from cram.machine.different_devices import describe_different_devices
 from cram.terminal.progress import format_tokens
 
 RESULTS = "results.json"
@@ -77,7 +78,9 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     headings = [name for name in HEADINGS if name not in OPTIONAL or any(row[name] for row in cells)]
     rows = [[row[name] for name in headings] for row in cells]
     arms = _arm_words(table)
+    note = describe_different_devices((outcome["arm"], outcome["device"]) for outcome in outcomes)
     text = _markdown(headings, rows) + "\n" + "".join(f"- `{name}`: {words}\n" for name, words in arms.items())
+    text += f"\n{note}\n" if note else ""
     write_atomic(folder / "table.md", text.encode())
     printed = Table(title=table.about, title_justify="left", box=SIMPLE)
     for heading in headings:
@@ -87,7 +90,7 @@ def print_outcomes(folder: Path, table: AblationTable, outcomes: list[dict[str, 
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(printed)
     for name, words in arms.items():
         print(f"{name}: {words}")
-    print()
+    print(f"\n{note}\n" if note else "")
     print(
         f"{folder}: {RESULTS}, table.md; over baseline: nats above {table.baseline}'s, negative is better\n"
         "tuning, judging: nats on the half of the held-out text by which rates are chosen, and on the one by which "

@@ -70,6 +70,11 @@ class AblateConfig:
         least=1,
         most=1000,
     )
+    devices: list[str] | None = key(
+        None,
+        "GPUs that train one run each at the same time, by number, such as [0,1]; or [cpu,cpu], which needs threads=1 "
+        "(null: jobs= runs on the device of the recipe)",
+    )
     arms: list[str] = key([], "names of the arms to run (empty: all)")
     columns: list[str] = key([], "names of the columns to run (empty: all)")
     dir: str = key("runs/ablations", "folder in which the runs of the arms are made", path=True)

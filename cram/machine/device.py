@@ -25,34 +25,43 @@ def pick_device(name: str) -> torch.device:
     For a CPU, freed memory stays in the process (`keep_freed_memory`).
 
     Raises:
-        CramError: the name is not valid, torch does not find such a GPU, or what the environment says about the kernels
-            is not valid for this device.
+        CramError: as in `find_device`.
     """
-    device = _find_device(name)
-    check_kernel_variables(device)
+    device = find_device(name)
     if device.type == "cpu":
         keep_freed_memory()
+    elif device.index is not None:
+        # Events, streams and pinned memory are made on the current GPU unless a device is given for each of them.
+        torch.cuda.set_device(device.index)
     return device
 
 
-def _find_device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`, without taking any memory on it.
+
+    Raises:
+        CramError: the name is not valid, torch does not find such a GPU, or what the environment says about the kernels
+            is not valid for this device.
+    """
     if not DEVICES.fullmatch(name):
         apple = " Apple's GPU is not supported." if name == "mps" else ""
         raise CramError(f"device={name} is not a valid device.{apple} Use auto, cpu, cuda, or cuda:N for the GPU N.")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+        device = torch.device("cpu")
+    elif not torch.cuda.is_available():
         raise CramError(f"device={name}, but torch finds no CUDA device here. Use device=cpu, or install a driver.")
-    _, numbered, number = name.partition(":")
-    if not numbered:
-        return torch.device("cuda")
-    count = torch.cuda.device_count()
-    if int(number) >= count:
+    else:
+        device = torch.device("cuda", _gpu_number(name)) if ":" in name else torch.device("cuda")
+    check_kernel_variables(device)
+    return device
+
+
+def _gpu_number(name: str) -> int:
+    number, count = int(name.partition(":")[2]), torch.cuda.device_count()
+    if number >= count:
         last = f" to cuda:{count - 1}" if count > 1 else ""
         raise CramError(f"device={name}, but torch finds {count} CUDA device(s) here: use cuda:0{last}.")
-    # Events, streams and pinned memory are made on the current GPU unless a device is given for each of them.
-    torch.cuda.set_device(int(number))
-    return torch.device(name)
+    return number
 
 
 def device_notes(name: str, device: torch.device) -> list[str]:

@@ -42,9 +42,11 @@ def test_a_table_is_trained_printed_and_resumed(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "tables" / "mine-4steps"
-    assert main([*words, "seeds=1"]) == 0
+    without_device = [word for word in words if not word.startswith("device=")]
+    assert main([*without_device, "seeds=1", "devices=[cpu,cpu]"]) == 0
     out = capsys.readouterr().out
-    assert "[3/3] half, seed 0, 2steps" in out and "over baseline" in out
+    assert "[3/3] half, seed 0, 2steps, cpu: " in out and "over baseline" in out
+    assert "device: cpu" in (folder / "half-seed0" / "recipe.yaml").read_text()
     first = read_json(folder / "results.json")
     assert [(arm["arm"], arm["seeds"]) for arm in first["arms"]] == [("low", [0]), ("high", [0]), ("half", [0])]
     assert [(run["folder"], run["arm"], run["budget"], run["seed"], run["rate"]) for run in first["runs"]] == [
@@ -127,6 +129,16 @@ def test_a_table_that_ends_keeps_the_state_of_its_run(words: list[str], tmp_path
         (["table=recipe", "seeds=0"], "seeds=0 is out of range: give a number at least 1, at most 1000"),
         (["table=recipe", "seed=3"], r"seed=3: each run of a table has its own\. Use seeds=N for more seeds"),
         (["table=recipe", "run=mine"], r"run=mine: each run of a table has its own"),
+        (["table=recipe", "jobs=2", "devices=[cpu]"], r"jobs=2: devices= trains as many runs .* Leave one of the two"),
+        (
+            ["table=recipe", "device=cpu", "devices=[cpu]"],
+            r"device=cpu: devices= gives each run its device\.",
+        ),
+        (["table=recipe", "devices=[]"], r"devices=\[\] names no device\."),
+        (
+            ["table=recipe", "devices=[cpu,cpu]", "threads=2"],
+            r"devices=\[cpu,cpu\]: arm .* has threads=2, .*Add thr",
+        ),
         (["table=recipe", "budget=soon"], "budget=soon is not a valid budget"),
         (["table=recipe", "model.heads=5"], r"arm .*: model\.width=\d+ is not a multiple of model\.heads=5"),
     ],

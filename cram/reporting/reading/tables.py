@@ -11,6 +11,7 @@ from typing import Any
 from cram.errors import CramError
 from cram.evaluation.halves import HALVES
 from cram.files.atomic import read_json
+from cram.machine.different_devices import devices_of_receipt
 from cram.planner.fit_file import FITS_FILE, KindFits, read_fits
 from cram.planner.repeated_data_report import FIGURES, RepeatedData, read_repeated_data
 from cram.reporting.reading.runs import RunData, read_run
@@ -261,7 +262,7 @@ def _summarize(arm: str, budget: str, runs: Sequence[TableRun]) -> ArmFigures:
             "faults": sum(run.figure("faults", "skipped") or 0 for run in finished),
         },
         data=sorted({str(run.figure("data", "hash")) for run in finished}),
-        devices=sorted({str(run.figure("device")) for run in finished}),
+        devices=sorted({name for run in finished for name in devices_of_receipt(run.receipt or {})}),
     )
 
 

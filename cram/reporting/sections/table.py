@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cram.evaluation.halves import HALVES
+from cram.machine.different_devices import describe_different_devices
 from cram.reporting.page.blocks import Block, Cell, Code, Column, Fold, Picture, Section, Table, Text, Tone
 from cram.reporting.pictures.spread import Spread, draw_spread
 from cram.reporting.reading.tables import ArmFigures, TableData
@@ -86,9 +87,8 @@ def _notes(table: TableData) -> list[Text]:
         notes.append(
             Text("Not all arms were trained on the same rows, so their losses compare only roughly.", "warning")
         )
-    devices = sorted({device for arm in table.arms for device in arm.devices})
-    if len(devices) > 1:
-        notes.append(Text(f"The arms were trained on several devices: {', '.join(devices)}.", "note"))
+    if remark := describe_different_devices((arm.arm, arm.devices) for arm in table.arms):
+        notes.append(Text(remark, "note"))
     if table.baseline and not any(arm.arm == table.baseline for arm in table.arms):
         notes.append(Text(f"The baseline, {table.baseline}, has no finished run yet.", "note"))
     return notes

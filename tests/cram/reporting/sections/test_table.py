@@ -135,7 +135,10 @@ def test_other_data_and_another_device_are_said(tmp_path: Path) -> None:
     write_json(tmp_path / "results.json", {"about": "", "baseline": "gone", "arms": arms, "runs": []})
     said = notes(table_sections(read_table(tmp_path))[0])
     assert "Not all arms were trained on the same rows, so their losses compare only roughly." in said
-    assert "The arms were trained on several devices: A GPU, A Processor." in said
+    assert (
+        "The runs were trained on different devices: A GPU (old); A Processor (base). Their speeds do not compare, and "
+        "their losses only where the budgets are in tokens or updates."
+    ) in said
     assert "The baseline, gone, has no finished run yet." in said
 
 

@@ -1,0 +1,59 @@
+"""The entries of `devices=`: which ones are valid, and the word of `device=` for each."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from cram.errors import CramError
+from cram.machine.device_list import find_devices
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Has torch find so many GPUs; the answer fills with the ones that were made the current one."""
+
+    def pretend(count: int) -> list[int]:
+        current: list[int] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
+        return current
+
+    return pretend
+
+
+def test_gpus_are_named_by_number_or_word_and_no_memory_is_taken_on_them(gpus: Callable[[int], list[int]]) -> None:
+    current = gpus(3)
+    assert find_devices(["2", "cuda:0"]) == ["cuda:2", "cuda:0"]
+    assert find_devices(["01"]) == ["cuda:1"]
+    assert current == []  # the current GPU gets a context, which takes some hundred megabytes
+
+
+@pytest.mark.parametrize(
+    ("entries", "count", "message"),
+    [
+        ([], 2, r"^devices=\[\] names no device\. Use numbers of GPUs, such as devices=\[0,1\], or the CPU "),
+        (["0", ""], 2, r"^devices=\[0,\]: an empty entry is not a valid device\. Use numbers"),
+        (["-1"], 2, r"^devices=\[-1\]: -1 is not a valid device\. Use numbers"),
+        (["0", "auto"], 2, r"^devices=\[0,auto\]: auto is not a valid device\. Use numbers"),
+        (["cuda"], 2, r"^devices=\[cuda\]: cuda is not a valid device"),
+        (["1.5"], 2, r"^devices=\[1\.5\]: 1\.5 is not a valid device"),
+        (["\N{SUPERSCRIPT TWO}"], 3, "is not a valid device"),
+        (["0", "cpu"], 2, r"^devices=\[0,cpu\] mixes GPUs with the CPU\. .* name only one kind\.$"),
+        (["0", "1", "cuda:0"], 2, r"^devices=\[0,1,cuda:0\] names GPU 0 twice\. Name each GPU once\.$"),
+        (["0", "7"], 2, r"^devices=\[0,7\]: device=cuda:7, but torch finds 2 CUDA device\(s\) here: use cuda:0 to "),
+        (["0", "1"], 0, r"^devices=\[0,1\]: device=cuda:0, but torch finds no CUDA device here\. Use device=cpu, or "),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_refused(
+    gpus: Callable[[int], list[int]], entries: list[str], count: int, message: str
+) -> None:
+    gpus(count)
+    with pytest.raises(CramError, match=message) as caught:
+        find_devices(entries)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_cpu_may_be_named_several_times() -> None:
+    assert find_devices(["cpu", "cpu", "cpu"]) == ["cpu", "cpu", "cpu"]
