@@ -16,6 +16,7 @@ from cram.data.shards.loader import Loader, TrainingRows
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import check_mask, load_tokenizer
+from cram.distributed.ranks import ALONE, Ranks
 from cram.errors import CramError
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out
@@ -30,7 +31,7 @@ from cram.model.transformer import Transformer
 from cram.objectives.objective import Objective, Setting
 from cram.objectives.short_rows import ShortRows
 from cram.optim.ema_nesterov import EmaNesterov
-from cram.optim.groups import parameter_groups
+from cram.optim.groups import ParameterGroup, parameter_groups
 from cram.optim.optimizer import Optimizer
 from cram.optim.schedule import (
     batch_tokens,
@@ -39,6 +40,7 @@ from cram.optim.schedule import (
     make_rate_progress,
     make_schedule,
 )
+from cram.optim.sharding import Rule, ShardedOptimizer
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
@@ -53,12 +55,20 @@ from cram.training.start import loop_config
 from cram.training.update_timing import TrialSession, time_update
 
 
-def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> OptimizerProtocol:
-    """Make the update rule of `optimizer.kind` for the parameters of a model, ahead of the weights if asked for."""
-    optimizer: Optimizer = OPTIMIZERS[config.kind].load()(parameter_groups(model, config), config)
-    if config.ema_nesterov.lookahead is not None:
-        return EmaNesterov(optimizer, config.ema_nesterov)
-    return optimizer
+def build_optimizer(model: torch.nn.Module, config: OptimizerConfig, ranks: Ranks = ALONE) -> OptimizerProtocol:
+    """Make the update rule of `optimizer.kind` for the parameters of a model, ahead of the weights if asked for.
+
+    Args:
+        ranks: those that train the model, whose weights are equal on all of them.
+    """
+
+    def make(groups: list[ParameterGroup]) -> Rule:
+        optimizer: Optimizer = OPTIMIZERS[config.kind].load()(groups, config)
+        return optimizer if config.ema_nesterov.lookahead is None else EmaNesterov(optimizer, config.ema_nesterov)
+
+    if ranks.alone:
+        return make(parameter_groups(model, config))
+    return ShardedOptimizer(model, config, make, ranks)
 
 
 def build_methods(config: Config, others: Sequence[Method] = ()) -> Methods:

@@ -40,6 +40,11 @@ class MuonConfig:
         "how an update is made orthogonal; mud: roughly, by one product and a triangular solve instead of the products "
         "of Newton-Schulz",
     )
+    products: Literal["auto", "fp32"] = key(
+        "auto",
+        "precision of the matrix products that orthogonalise an update. auto: bf16 where the device multiplies it in "
+        "hardware; fp32: so that runs on different numbers of GPUs differ by the rounding of fp32 alone",
+    )
     mud_passes: int = key(1, "passes of whitening=mud", "passes", least=1, most=100)
     row_beta2: float | None = key(
         None,

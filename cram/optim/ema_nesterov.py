@@ -1,6 +1,7 @@
 """EMA-Nesterov: gradients are taken ahead of the weights, in the direction of their mean movement."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from cram.config.optimizer import EmaNesterovConfig
 from cram.files.tensors import check_tensors, to_meta
 from cram.machine.device import is_readable
+from cram.optim.groups import ParameterGroup
 from cram.optim.optimizer import Optimizer
 
 ENTRY = "movement"
@@ -35,13 +37,34 @@ class EmaNesterov:
         kind: that of the rule, as are the attributes that follow.
         curvature_interval: updates between two estimates of the curvature, or None.
         curvature_rows: rows of an estimate, or None.
+        whole_matrices: whether the update of a matrix needs the whole matrix.
+        moves_all: weights without a gradient are moved ahead too.
     """
+
+    moves_all = True
 
     def __init__(self, inner: Optimizer, config: EmaNesterovConfig) -> None:
         self.kind = inner.kind
         self.curvature_interval, self.curvature_rows = inner.curvature_interval, inner.curvature_rows
+        self.whole_matrices = inner.whole_matrices
         self._inner, self._config = inner, config
         self._movements: dict[str, Tensor] = {}
+
+    def overlap(self) -> AbstractContextManager[None]:
+        """Give the context of the last backward pass of an update; see `Optimizer.overlap`."""
+        return self._inner.overlap()
+
+    def collect(self, failed: bool = False) -> bool:
+        """Finish the gradients of an update; see `Optimizer.collect`."""
+        return self._inner.collect(failed)
+
+    def gradients(self, model: nn.Module) -> list[Tensor]:
+        """The gradients that the rule takes."""
+        return self._inner.gradients(model)
+
+    def owned(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameters that the rule updates."""
+        return self._inner.owned(model)
 
     @torch.no_grad()
     def step(
@@ -53,10 +76,10 @@ class EmaNesterov:
             if not finite:
                 return
             finite = None
-        if progress >= config.end:
+        parameters = self._parameters()
+        if progress >= config.end or not parameters:
             self._inner.step(multiplier, progress, finite, others)
             return
-        parameters = self._parameters()
         if not self._movements:
             self._movements = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         weights: list[Tensor] = list(parameters.values())
@@ -91,6 +114,10 @@ class EmaNesterov:
         """Numbers that the rule changes over the run, at some progress."""
         return self._inner.scheduled(progress)
 
+    def set_groups(self, groups: list[ParameterGroup]) -> None:
+        """Take parameters to update; see `Optimizer.set_groups`. The state must be empty."""
+        self._inner.set_groups(groups)
+
     def regroup(self, model: nn.Module, inherited: Mapping[str, str]) -> None:
         """Take a model that has changed its shape; a parameter without an inherited state has not moved yet."""
         old = self._movements
@@ -99,6 +126,24 @@ class EmaNesterov:
         for name, parameter in self._parameters().items() if old else ():
             movement = old.get(inherited.get(name, ""))
             self._movements[name] = torch.zeros_like(parameter) if movement is None else movement.clone()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any parameter has a state."""
+        return self._inner.begun
+
+    def fill_state(self) -> None:
+        """Give each parameter without a state the one before its first update; it has not moved yet."""
+        self._inner.fill_state()
+        if not self._movements:
+            self._movements = {name: torch.zeros_like(parameter) for name, parameter in self._parameters().items()}
+
+    def expected_state(self) -> dict[str, Tensor]:
+        """The names of `state_tensors` after an update, with tensors of the same shape and dtype on `meta`."""
+        return self._inner.expected_state() | self._expected_movements()
+
+    def _expected_movements(self) -> dict[str, Tensor]:
+        return {f"{name}/{ENTRY}": to_meta(parameter) for name, parameter in self._parameters().items()}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The state of the rule, and `PARAMETER/movement` for each parameter."""
@@ -114,7 +159,7 @@ class EmaNesterov:
         self._inner.load_state_tensors({name: tensor for name, tensor in tensors.items() if name not in own})
         parameters = self._parameters()
         if tensors:
-            check_tensors(own, {f"{name}/{ENTRY}": to_meta(parameter) for name, parameter in parameters.items()})
+            check_tensors(own, self._expected_movements())
         self._movements = {
             name: own[f"{name}/{ENTRY}"].to(parameter.device) for name, parameter in parameters.items() if tensors
         }

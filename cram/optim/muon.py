@@ -58,6 +58,8 @@ class Muon(Optimizer):
     as modded-nanogpt does it, so that the learning rate need not be another one.
     """
 
+    whole_matrices = True
+
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig) -> None:
         super().__init__(groups, config)
         self._momentum_at = momentum_schedule(config.muon)
@@ -67,8 +69,8 @@ class Muon(Optimizer):
         super().set_groups(groups)
         (self._matrices,) = [group for group in groups if group.name == "matrices"]
         self._others = AdamW([group for group in groups if group is not self._matrices], self.config, self.state)
-        first = self._matrices.parameters[0]
-        self._product_dtype = product_dtype(first.device, first.dtype)
+        first = next(iter(self._matrices.parameters), torch.empty(0))  # a rank may own no matrix
+        self._product_dtype = product_dtype(first.device, first.dtype, self.config.muon.products)
 
     @torch.no_grad()
     def update(self, progress: float, finite: Tensor | None) -> None:

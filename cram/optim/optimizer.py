@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +37,15 @@ class Optimizer:
     Attributes:
         curvature_interval: updates between two estimates of the curvature; None for a rule that needs none.
         curvature_rows: rows of an estimate; None for those of a micro-batch.
+        whole_matrices: whether the update of a matrix needs the whole matrix. Otherwise several ranks may each update
+            some of its rows.
+        moves_all: whether weights without a gradient may move too.
     """
 
     curvature_interval: int | None = None
     curvature_rows: int | None = None
+    whole_matrices = False
+    moves_all = False
 
     def __init__(self, groups: list[ParameterGroup], config: OptimizerConfig, state: State | None = None) -> None:
         self.kind = config.kind
@@ -70,6 +76,22 @@ class Optimizer:
                 state = old.get(inherited.get(name, ""), {})
                 if state:
                     self.state[parameter] = {entry: value.clone() for entry, value in state.items()}
+
+    def overlap(self) -> AbstractContextManager[None]:
+        """Give the context of the last backward pass of an update; of one rank it is an empty one."""
+        return nullcontext()
+
+    def collect(self, failed: bool = False) -> bool:
+        """Finish the gradients of an update. One rank has nothing to do, and returns whether it has failed itself."""
+        return failed
+
+    def gradients(self, model: nn.Module) -> list[Tensor]:
+        """The gradients of the model's parameters that have one, in their order."""
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    def owned(self, model: nn.Module) -> list[nn.Parameter]:
+        """All parameters of the model."""
+        return list(model.parameters())
 
     def step(
         self, multiplier: float, progress: float, finite: Tensor | None = None, others: float | None = None
@@ -152,7 +174,8 @@ class Optimizer:
     def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
         """The state of a group's parameter before its first update: tensors by a short name, on its device.
 
-        The parameter may be one without memory, on the device `meta`.
+        The parameter may be one without memory, on the device `meta`. A tensor that is no scalar has as many rows as
+        the parameter, row for row, so that some rows of a parameter can be updated without the others.
         """
         raise NotImplementedError
 
@@ -168,9 +191,20 @@ class Optimizer:
         """Learning rate of each group at the latest update, by the group's name; 0 before the first update."""
         return {group.name: self.lr_of(group) for group in self.groups}
 
+    @property
+    def begun(self) -> bool:
+        """Whether any parameter has a state."""
+        return any(self.state.values())
+
+    def fill_state(self) -> None:
+        """Give each parameter without a state the one before its first update."""
+        for group in self.groups:
+            for parameter in group.parameters:
+                self.state[parameter] = self.state[parameter] or self.first_state(group, parameter)
+
     def state_tensors(self) -> dict[str, Tensor]:
         """The state of all parameters, as tensors named `PARAMETER/ENTRY`; empty before the first update."""
-        if not any(self.state.values()):
+        if not self.begun:
             return {}
         return {
             f"{name}/{entry}": value
@@ -179,19 +213,26 @@ class Optimizer:
             for entry, value in (self.state[parameter] or self.first_state(group, parameter)).items()
         }
 
+    def expected_state(self) -> dict[str, Tensor]:
+        """The names of `state_tensors` after an update, with tensors of the same shape and dtype on `meta`."""
+        return {
+            f"{name}/{entry}": value
+            for group in self.groups
+            for name, parameter in group.named()
+            for entry, value in self.first_state(group, to_meta(parameter)).items()
+        }
+
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Replace the state by what `state_tensors` gave.
 
         Raises:
             CramError: naming the first tensor that is missing, not expected, or of another shape or dtype.
         """
-        expected = []
-        for group in self.groups:
-            for name, parameter in group.named():
-                entries = self.first_state(group, to_meta(parameter))
-                expected.append((parameter, {f"{name}/{entry}": value for entry, value in entries.items()}))
         if tensors:
-            check_tensors(tensors, {name: value for _, entries in expected for name, value in entries.items()})
-        for parameter, entries in expected:
-            names = entries if tensors else {}
-            self.state[parameter] = {name.rpartition("/")[2]: tensors[name].to(parameter.device) for name in names}
+            check_tensors(tensors, self.expected_state())
+        self.state.clear()
+        parameters = {name: parameter for group in self.groups for name, parameter in group.named()}
+        for name, tensor in tensors.items():
+            parameter_name, _, entry = name.rpartition("/")
+            parameter = parameters[parameter_name]
+            self.state[parameter][entry] = tensor.to(parameter.device)

@@ -14,12 +14,13 @@ _TINY = torch.finfo(torch.float32).tiny
 _SAFE = 1e-12
 
 
-def product_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+def product_dtype(device: torch.device, dtype: torch.dtype, products: str = "auto") -> torch.dtype:
     """The dtype of the matrix products for weights of this dtype: bf16 for fp32 weights on a device with fast bf16.
 
-    Other weights keep their own dtype. fp16 is never used, because its range is too small for the first products.
+    Other weights keep their own dtype, and so do all with `products` fp32. fp16 is never used, because its range is
+    too small for the first products.
     """
-    fast = dtype == torch.float32 and pick_precision("auto", device) == torch.bfloat16
+    fast = products == "auto" and dtype == torch.float32 and pick_precision("auto", device) == torch.bfloat16
     return torch.bfloat16 if fast else dtype
 
 

@@ -6,6 +6,7 @@ fulfil the protocol that bears their name. Methods have a base class only, `cram
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,6 +149,29 @@ class OptimizerProtocol(Protocol):
     kind: str
     curvature_interval: int | None
     curvature_rows: int | None
+
+    def overlap(self) -> AbstractContextManager[None]:
+        """Give the context of the last backward pass of an update, in which ranks may exchange gradients already."""
+        ...
+
+    def collect(self, failed: bool = False) -> bool:
+        """Finish the gradients of an update; several ranks add them up.
+
+        Args:
+            failed: whether this rank could not compute its gradients.
+
+        Returns:
+            Whether any rank has failed. Then no rank of several has gradients any more.
+        """
+        ...
+
+    def gradients(self, model: Any) -> list[torch.Tensor]:
+        """Give the gradients that `step` takes: one rank all of the model's, several ranks each those of its pieces."""
+        ...
+
+    def owned(self, model: Any) -> list[torch.nn.Parameter]:
+        """Give the parameters that have these gradients: those of the model, or this rank's pieces of them."""
+        ...
 
     def take_curvature(self, predicted: int, finite: torch.Tensor) -> None:
         """Take the gradients of the mean loss of so many drawn labels as an estimate of the curvature."""

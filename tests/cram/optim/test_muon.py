@@ -147,7 +147,7 @@ class Watch(TorchDispatchMode):
 
 
 def test_matrices_of_one_shape_share_one_chain_of_products_and_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cram.optim.muon.product_dtype", lambda device, dtype: dtype)
+    monkeypatch.setattr("cram.optim.muon.product_dtype", lambda device, dtype, products: dtype)
     monkeypatch.setattr("cram.optim.whitening.is_readable", lambda tensor: False)
     model = encoder()
     optimizer = build_optimizer(model, CONFIG)

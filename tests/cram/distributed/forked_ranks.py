@@ -1,0 +1,82 @@
+"""Ranks as processes of a test. One process imports torch and the test's module, and is forked once for each rank.
+
+A fork takes milliseconds, where a process that imports torch itself takes seconds.
+"""
+
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from cram.distributed.launch import Launch
+from cram.distributed.ranks import Ranks
+from cram.machine.processes import end_with_parent, start_child
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run_forked(function: Callable[[int, Path], None], size: int, folder: Path) -> None:
+    """Let `size` processes call a function of a module with their number and the folder, in a process group by gloo."""
+    log = folder / "ranks.log"
+    command = [sys.executable, "-m", __name__, function.__module__, function.__name__, str(size), str(folder)]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with log.open("w") as output:
+        child = start_child(command, output)
+        try:
+            child.wait()
+        finally:
+            child.kill()
+    assert child.returncode == 0, log.read_text()
+
+
+def ranks_of_first(size: int, number: int) -> Ranks:
+    """Make the ranks of the first `size` processes; all processes call it, in the same order of sizes."""
+    host, device = (dist.new_group(list(range(size))) for _ in range(2))
+    if number >= size:
+        return Ranks()
+    return Ranks(Launch(number, size, number, size), torch.device("cpu"), host, device)
+
+
+def _be_rank(module: str, function: str, number: int, size: int, folder: str) -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=size)
+        getattr(importlib.import_module(module), function)(number, Path(folder))
+        dist.barrier()
+    except BaseException:
+        # The other ranks may wait for this one, so all of them end.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _main(module: str, function: str, size: int, folder: str) -> int:
+    end_with_parent()
+    importlib.import_module(module)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_be_rank, args=(module, function, number, size, folder)) for number in range(size)]
+    for process in processes:
+        process.start()
+    waiting = {process.sentinel: process for process in processes}
+    while waiting:
+        for sentinel in multiprocessing.connection.wait(list(waiting)):
+            ended = waiting.pop(sentinel)  # type: ignore[call-overload]
+            ended.join()
+            if ended.exitcode:
+                for process in waiting.values():
+                    process.kill()
+                return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
