@@ -51,9 +51,9 @@ class ShardedOptimizer:
         ranks: Ranks,
     ) -> None:
         self._config, self._make, self._ranks = config, make, ranks
-        self._rule = make(self._take(model))
-        self.kind = self._rule.kind
-        self.curvature_interval, self.curvature_rows = self._rule.curvature_interval, self._rule.curvature_rows
+        self.rule = make(self._take(model))
+        self.kind = self.rule.kind
+        self.curvature_interval, self.curvature_rows = self.rule.curvature_interval, self.rule.curvature_rows
 
     def _take(self, model: nn.Module) -> list[ParameterGroup]:
         """Share out the parameters of a model, and return the groups of this rank's pieces; some may be empty."""
@@ -134,10 +134,10 @@ class ShardedOptimizer:
         Args:
             finite: equal on all ranks.
         """
-        self._rule.step(multiplier, progress, finite, others)
+        self.rule.step(multiplier, progress, finite, others)
         self._free_gradients()
         if finite is None or not is_readable(finite) or finite:
-            self._exchange.share_weights(set(self._parameters) if self._rule.moves_all else self._updated)
+            self._exchange.share_weights(set(self._parameters) if self.rule.moves_all else self._updated)
 
     def _free_gradients(self) -> None:
         for parameter in self._own.values():
@@ -145,34 +145,34 @@ class ShardedOptimizer:
 
     def take_curvature(self, predicted: int, finite: Tensor) -> None:
         """Take the collected gradients as an estimate of the curvature; see `Optimizer.take_curvature`."""
-        self._rule.take_curvature(predicted, finite)
+        self.rule.take_curvature(predicted, finite)
         self._free_gradients()
 
     def lr(self) -> dict[str, float]:
         """Learning rate of each group at the latest update."""
-        return self._rule.lr()
+        return self.rule.lr()
 
     def values(self, progress: float) -> dict[str, str]:
         """Describe what the rule changes over the run, at some progress."""
-        return self._rule.values(progress)
+        return self.rule.values(progress)
 
     def scheduled(self, progress: float) -> dict[str, float]:
         """Numbers that the rule changes over the run, at some progress."""
-        return self._rule.scheduled(progress)
+        return self.rule.scheduled(progress)
 
     def regroup(self, model: nn.Module, inherited: Mapping[str, str]) -> None:
         """Take a model that has changed its shape; see `Optimizer.regroup`."""
         heirs: dict[str, list[str]] = {}
         for name, source in inherited.items():
             heirs.setdefault(source, []).append(name)
-        begun, old = self._has_begun(), self._rule.state_tensors()
+        begun, old = self._has_begun(), self.rule.state_tensors()
         pieces = self._state_pieces()
-        self._rule.load_state_tensors({})
-        self._rule.set_groups(self._take(model))
+        self.rule.load_state_tensors({})
+        self.rule.set_groups(self._take(model))
         if not begun or heirs.keys().isdisjoint(piece.weight.name for _, _, piece in pieces):
             return
-        self._rule.fill_state()
-        new = self._rule.state_tensors()
+        self.rule.fill_state()
+        new = self.rule.state_tensors()
         for entry, meta, piece in pieces:
             if piece.weight.name in heirs:
                 value = self._send(old, entry, meta, piece)
@@ -183,7 +183,7 @@ class ShardedOptimizer:
         """The state of all ranks as one rank would have it, on the host of rank 0; empty on the other ranks."""
         if not self._has_begun():
             return {}
-        own = self._rule.state_tensors()
+        own = self.rule.state_tensors()
         full: dict[str, Tensor] = {}
         for entry, meta, piece in self._state_pieces():
             value = self._send(own, entry, meta, piece)
@@ -208,13 +208,13 @@ class ShardedOptimizer:
             for piece in self._pieces[parameter]:
                 if piece in self._own:
                     own[f"{piece.name}/{entry}"] = rows_of(tensor, piece.begin, piece.end).clone()
-        self._rule.load_state_tensors(own)
+        self.rule.load_state_tensors(own)
 
     def _has_begun(self) -> bool:
         """Whether any rank has a state. Then every rank has one of all its pieces."""
-        begun = bool(self._ranks.largest(torch.tensor([self._rule.begun], dtype=torch.uint8)).item())
+        begun = bool(self._ranks.largest(torch.tensor([self.rule.begun], dtype=torch.uint8)).item())
         if begun:
-            self._rule.fill_state()
+            self.rule.fill_state()
         return begun
 
     def _state_pieces(self) -> list[tuple[str, Tensor, Piece]]:

@@ -26,7 +26,6 @@ def run_forked(function: Callable[[int, Path], None], size: int, folder: Path) -
     """Let `size` processes call a function of a module with their number and the folder, in a process group by gloo."""
     log = folder / "ranks.log"
     command = [sys.executable, "-m", __name__, function.__module__, function.__name__, str(size), str(folder)]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with log.open("w") as output:
         child = start_child(command, output)
         try:
@@ -61,6 +60,7 @@ def _be_rank(module: str, function: str, number: int, size: int, folder: str) ->
 def _main(module: str, function: str, size: int, folder: str) -> int:
     end_with_parent()
     importlib.import_module(module)
+    importlib.import_module("torch._dynamo")  # which torch's optimizers import when the first one is made
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
     fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=_be_rank, args=(module, function, number, size, folder)) for number in range(size)]

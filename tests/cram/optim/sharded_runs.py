@@ -3,21 +3,28 @@
 Gradients are eighths, so that their sums do not depend on the order in which they are added.
 """
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from cram.build import build_optimizer
 from cram.config.optimizer import EmaNesterovConfig, MuonConfig, OptimizerConfig
 from cram.distributed.ranks import ALONE, Ranks
+from cram.errors import CramError
 from cram.model.layers import FusedLinear
+from cram.optim import buckets
+from cram.training.loss_scale import LossScale
 from cram.training.protocols import OptimizerProtocol
 from tests.cram.distributed.forked_ranks import ranks_of_first
 
 SIZES = (2, 3, 4)
 STEPS = 3
+FULL = 2**16  # bytes of a bucket, so that this small model has several
 MICRO_BATCHES = 12  # of an update, on all ranks together
 CONFIGS = {
     "adamw": OptimizerConfig(lr=0.02, gains_beta2=0.9, decay_others=True),
@@ -69,22 +76,22 @@ class Model(nn.Module):
 
 
 def gradient(name: str, shape: torch.Size, step: int, micro: int) -> Tensor:
-    """A gradient of eighths; the highest block has none in some micro-batches, and the scale none in some updates."""
+    """A gradient of eighths."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)) * 1000 + step * 50 + micro)
     return torch.randint(-8, 9, shape, generator=generator) / 8
 
 
 def has_gradient(name: str, step: int, micro: int) -> bool:
-    """Whether a micro-batch gives a parameter a gradient."""
+    """Whether a micro-batch gives a parameter a gradient: block 2 has one in some, the scale in some updates."""
     if name == "scale":
         return step != 1
     return not (name.startswith("blocks.2.") and micro % 4 != 1)
 
 
-def backward(model: nn.Module, step: int, micro: int) -> None:
+def backward(model: nn.Module, step: int, micro: int, factor: float = 1.0) -> None:
     """Do the backward pass of a micro-batch."""
     parts = [
-        (parameter * gradient(name, parameter.shape, step, micro)).sum()
+        (parameter * (factor * gradient(name, parameter.shape, step, micro))).sum()
         for name, parameter in model.named_parameters()
         if has_gradient(name, step, micro)
     ]
@@ -93,17 +100,13 @@ def backward(model: nn.Module, step: int, micro: int) -> None:
 
 def accumulate(model: nn.Module, optimizer: OptimizerProtocol, step: int, ranks: Ranks, idle: int = -1) -> None:
     """Compute this rank's gradients of an update. The rank `idle` leaves its share to rank 0."""
-    mine = [micro for micro in range(MICRO_BATCHES) if _worker(micro, ranks, idle) == ranks.rank]
+    workers = [0 if micro % ranks.size == idle else micro % ranks.size for micro in range(MICRO_BATCHES)]
+    mine = [micro for micro, worker in enumerate(workers) if worker == ranks.rank]
     for micro in mine[:-1]:
         backward(model, step, micro)
     for micro in mine[-1:]:
         with optimizer.overlap():
             backward(model, step, micro)
-
-
-def _worker(micro: int, ranks: Ranks, idle: int) -> int:
-    rank = micro % ranks.size
-    return 0 if rank == idle else rank
 
 
 def update(model: nn.Module, optimizer: OptimizerProtocol, step: int, ranks: Ranks, idle: int = -1) -> None:
@@ -119,13 +122,19 @@ def update(model: nn.Module, optimizer: OptimizerProtocol, step: int, ranks: Ran
     model.zero_grad(set_to_none=True)
 
 
-def train(config: OptimizerConfig, ranks: Ranks, steps: int = STEPS) -> tuple[Model, OptimizerProtocol]:
-    """Train a new model."""
+def train(name: str, ranks: Ranks, steps: int = STEPS) -> tuple[Model, OptimizerProtocol]:
+    """Train a new model by one of `CONFIGS`. In the second update rank 1 has no rows."""
     model = Model()
-    optimizer = build_optimizer(model, config, ranks)
+    optimizer = build_optimizer(model, CONFIGS[name], ranks)
     for step in range(steps):
         update(model, optimizer, step, ranks, idle=1 if step == 1 else -1)
     return model, optimizer
+
+
+@cache
+def by_one(name: str, steps: int = STEPS) -> tuple[Model, OptimizerProtocol]:
+    """The same by one rank; not to be changed."""
+    return train(name, ALONE, steps)
 
 
 def assert_close(name: str, value: Tensor, expected: Tensor) -> None:
@@ -150,9 +159,9 @@ def assert_equal_state(optimizer: OptimizerProtocol, expected: OptimizerProtocol
         assert_close(name, value, other[name])
 
 
-def check_weights_and_state(config: OptimizerConfig, ranks: Ranks) -> None:
-    """Several updates, after which the weights and the whole state are those of one rank."""
-    (model, optimizer), (expected, of_one) = train(config, ranks), train(config, ALONE)
+def check_weights_and_state(name: str, ranks: Ranks) -> None:
+    """After several updates the weights, the whole state and what is shown are those of one rank."""
+    (model, optimizer), (expected, of_one) = train(name, ranks), by_one(name)
     assert_equal(model, expected)
     assert_equal_state(optimizer, of_one, ranks)
     assert optimizer.lr() == of_one.lr()
@@ -160,24 +169,135 @@ def check_weights_and_state(config: OptimizerConfig, ranks: Ranks) -> None:
     assert optimizer.values(0.3) == of_one.values(0.3)
 
 
-SCENARIOS: dict[str, tuple[Callable[..., None], list[str]]] = {
-    "weights_and_state": (check_weights_and_state, list(CONFIGS)),
+def check_load(name: str, ranks: Ranks) -> None:
+    """Several ranks go on with the state of one, and one with that of several."""
+    expected, of_one = by_one(name, 2)
+    model = copy.deepcopy(expected)
+    optimizer = build_optimizer(model, CONFIGS[name], ranks)
+    optimizer.load_state_tensors({entry: value.clone() for entry, value in of_one.state_tensors().items()})
+    assert_equal_state(optimizer, of_one, ranks)
+    state = optimizer.state_tensors()
+    update(model, optimizer, 2, ranks)
+    assert_equal(model, by_one(name)[0])
+    if ranks.leads:
+        model = copy.deepcopy(expected)
+        optimizer = build_optimizer(model, CONFIGS[name])
+        optimizer.load_state_tensors(state)
+        update(model, optimizer, 2, ALONE)
+        assert_equal(model, by_one(name)[0])
+
+
+def check_forget(name: str, ranks: Ranks) -> None:
+    """An empty state forgets everything, and a state that does not fit is refused by all ranks."""
+    _, optimizer = train(name, ranks, 1)
+    state = by_one(name)[1].state_tensors()
+    first = next(iter(state))
+    for wrong in (
+        {entry: value for entry, value in state.items() if entry != first},
+        state | {"unknown/momentum": torch.zeros(1)},
+        state | {first: torch.zeros(7)},
+    ):
+        with pytest.raises(CramError, match="the tensor"):
+            optimizer.load_state_tensors(wrong)
+    assert bool(optimizer.state_tensors()) == ranks.leads
+    optimizer.load_state_tensors({})
+    assert optimizer.state_tensors() == {}
+
+
+def check_failed(name: str, ranks: Ranks) -> None:
+    """A rank that fails, before or after it has begun to exchange gradients, lets all ranks begin again."""
+    model, optimizer = train(name, ranks, 2)
+    before = copy.deepcopy(model)
+    last = ranks.rank == ranks.size - 1
+    for fails in range(2):
+        if not (last and fails == 0):
+            accumulate(model, optimizer, 2, ranks)
+        assert optimizer.collect(failed=last)
+        assert not optimizer.gradients(model)
+        assert all(parameter.grad is None for parameter in model.parameters())
+    accumulate(model, optimizer, 2, ranks)
+    assert not optimizer.collect()
+    optimizer.step(1.0, 0.5, torch.tensor(False))
+    assert_equal(model, before)
+    update(model, optimizer, 2, ranks)
+    assert_equal(model, by_one(name)[0])
+
+
+def check_regroup(name: str, ranks: Ranks) -> None:
+    """A model that grows keeps the states that it inherits, wherever they are; a model that inherits none forgets."""
+    (model, optimizer), (expected, of_one) = train(name, ranks, 2), train(name, ALONE, 2)
+    names, same = model.grow(), expected.grow()
+    assert names == same
+    optimizer.regroup(model, names)
+    of_one.regroup(expected, names)
+    assert_equal_state(optimizer, of_one, ranks)
+    for each, rule, these in ((model, optimizer, ranks), (expected, of_one, ALONE)):
+        update(each, rule, 3, these)
+    assert_equal(model, expected)
+    assert_equal_state(optimizer, of_one, ranks)
+    assert optimizer.lr() == of_one.lr()
+    optimizer.regroup(model, {})
+    assert optimizer.state_tensors() == {}
+
+
+def check_few_pieces(name: str, ranks: Ranks) -> None:
+    """There may be fewer matrices, and fewer pieces, than ranks."""
+    models = [nn.Sequential(nn.Linear(4, 4)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ranks.broadcast(models[0][0].weight.detach())
+    ranks.broadcast(models[0][0].bias.detach())
+    models[1].load_state_dict(models[0].state_dict())
+    rules = [build_optimizer(models[0], CONFIGS[name], ranks), build_optimizer(models[1], CONFIGS[name])]
+    for step in range(2):
+        update(models[0], rules[0], step, ranks)
+        update(models[1], rules[1], step, ALONE)
+    assert_equal(*models)
+    assert_equal_state(*rules, ranks)
+    assert rules[0].lr() == rules[1].lr()
+    assert rules[0].scheduled(0.3) == rules[1].scheduled(0.3)
+
+
+def check_loss_scale(name: str, ranks: Ranks) -> None:
+    """Where the gradients of one rank overflow, the factor shrinks on all; a rank may have neither pieces nor rows."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    optimizer = build_optimizer(model, CONFIGS[name], ranks)
+    scale = LossScale(optimizer.owned(model), ranks.device, ranks)
+    for overflows in (False, True):
+        if ranks.leads:
+            scale.backward((model[0].weight * (float("inf") if overflows else 3.0)).sum())
+        optimizer.collect()
+        scale.unscale()
+        if not overflows:
+            assert all(bool((gradient == 3.0).all()) for gradient in optimizer.gradients(model))
+        scale.update()
+    assert ranks.gather(scale.state()["scale"]) == [2.0**15] * ranks.size
+
+
+SCENARIOS: dict[Callable[[str, Ranks], None], dict[str, tuple[int, ...]]] = {
+    check_weights_and_state: {name: SIZES if name in ("adamw", "muon", "muon-ema") else (3,) for name in CONFIGS},
+    check_load: {"adamw": (2,), "muon": (3,), "muon-ema": (2,)},
+    check_forget: {"muon-ema": (3,)},
+    check_failed: {"adamw": (2,), "muon-ema": (3,)},
+    check_regroup: {"adamw": (3,), "muon": (4,), "muon-ema": (2,)},
+    check_few_pieces: {"adamw": (2,), "sophia": (4,), "muon": (4,), "muon-ema": (4,)},
+    check_loss_scale: {"adamw": (2,), "muon": (4,)},
 }
 
 
 def cases() -> Iterator[tuple[str, str, int]]:
-    """All scenarios, configs and numbers of ranks."""
-    for scenario, (_, configs) in SCENARIOS.items():
-        for config in configs:
-            for size in SIZES:
-                yield scenario, config, size
+    """The name of each check, with its configs and numbers of ranks."""
+    for check, sizes_of in SCENARIOS.items():
+        for config, sizes in sizes_of.items():
+            for size in sizes:
+                yield check.__name__, config, size
 
 
 def run_all(number: int, folder: Path) -> None:
-    """Run all scenarios on this rank. Each that has passed leaves a file."""
+    """Run all checks on this rank. Each that has passed leaves a file."""
+    buckets.FULL = FULL
     groups = {size: ranks_of_first(size, number) for size in SIZES}
-    for scenario, config, size in cases():
-        ranks = groups[size]
+    for check, config, size in cases():
         if number < size:
-            SCENARIOS[scenario][0](CONFIGS[config], ranks)
-            (folder / f"{scenario} {config} {size} {number}").touch()
+            print(check, config, size, flush=True)
+            globals()[check](config, groups[size])
+            (folder / f"{check} {config} {size} {number}").touch()

@@ -1,13 +1,16 @@
 """The parts of Muon: the schedules of momentum and steps, and rows of even size."""
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from cram.config.optimizer import MuonConfig
-from cram.optim.muon import even_rows, momentum_schedule, newton_schulz_steps
+from cram.config.optimizer import MuonConfig, OptimizerConfig
+from cram.optim.groups import parameter_groups
+from cram.optim.muon import Muon, even_rows, momentum_schedule, newton_schulz_steps
 
 
 def drawn(shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -43,3 +46,22 @@ def test_rows_are_divided_by_their_past_and_matrices_keep_their_norm(
                 means[row] = beta2 * means[row] + (1 - beta2) * float(matrix[row].square().mean())
             divided = torch.stack([matrix[row] / means[row] ** 0.5 for row in range(rows)])
             torch.testing.assert_close(result, divided * matrix.norm() / divided.norm())
+
+
+@pytest.mark.parametrize(("products", "expected"), [("auto", torch.bfloat16), ("fp32", torch.float32)])
+def test_products_are_in_fp32_if_asked_for(
+    products: Literal["auto", "fp32"], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cram.optim.whitening.pick_precision", lambda name, device: torch.bfloat16)
+    dtypes = []
+
+    def whiten(matrices: Tensor, config: MuonConfig, steps: int, dtype: torch.dtype) -> Tensor:
+        dtypes.append((matrices.dtype, dtype))
+        return matrices
+
+    monkeypatch.setattr("cram.optim.muon.whiten", whiten)
+    model = nn.Sequential(nn.Linear(4, 4))
+    config = OptimizerConfig(kind="muon", muon=MuonConfig(products=products))
+    model[0].weight.grad = torch.ones(4, 4)
+    Muon(parameter_groups(model, config), config).step(1.0, 0.5)
+    assert dtypes == [(expected, expected)]
