@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 from cram.config.config import Config
 from cram.config.help import help_text
 from cram.config.recipe import read_config
+from cram.distributed.door import close_rank, describe_failure, open_rank, refuse_ranks
+from cram.distributed.launch import Launch, read_launch
 from cram.errors import CramError
 from cram.files.limits import lift_open_files_limit, raise_if_out_of_memory, raise_if_too_many
-from cram.machine.processes import STOP_SIGNALS, end_with_parent
+from cram.machine.processes import INTERRUPTED, STOP_SIGNALS, URGENT, end_with_parent
 from cram.terminal.output import output_failed, protect_output
 
-INTERRUPTED = 130
-# The second one of these stops at once. Other signals are repeated by the system, SIGXCPU each second.
-URGENT = (signal.SIGINT, signal.SIGTERM)
+HELP = ("-h", "--help", "help")
 
 
 def run_door(
@@ -27,6 +28,7 @@ def run_door(
     instead: type | None = None,
     only_prints: bool = False,
     repeated: Collection[str] = (),
+    on_ranks: bool = False,
 ) -> None:
     """Run a command on the words of the command line and exit with its status.
 
@@ -41,27 +43,61 @@ def run_door(
         only_prints: whether the command does nothing but print. Only then does standard output that cannot be written
             make the status 2.
         repeated: names of the keys that may be given several times.
+        on_ranks: whether torchrun may start the command on several ranks. Other commands are refused there.
     """
     protect_output()
     lift_open_files_limit()
     words = sys.argv[1:]
-    if any(word in ("-h", "--help", "help") for word in words):
-        print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])
-        sys.exit(2 if output_failed() else 0)
-    _handle(_interrupt)
-    end_with_parent()
     try:
-        refuse_repeats(words, repeated)
-        status = _naming_limits(main, words)
+        launch = read_launch()
     except CramError as error:
         print(f"cram: {error}", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("cram: interrupted.", file=sys.stderr)
-        status = INTERRUPTED
+        sys.exit(2)
+    open_rank(launch)
+    only_shows = any(word in (*HELP, "--print") for word in words)
+    if only_shows and not launch.leads:
+        sys.exit(0)
+    if any(word in HELP for word in words):
+        print_help(schema, about, instead, [word for word in words if word.startswith("recipe=")])
+        sys.exit(2 if output_failed() else 0)
+    _handle(_interrupt if launch.leads else _ignore)
+    end_with_parent()
+    status, message = _run(main, words, launch, repeated, on_ranks)
     if not status and (only_prints or "--print" in words) and output_failed():
         status = 2
-    sys.exit(status or 0)
+    sys.exit(status if only_shows else close_rank(launch, status, message))
+
+
+def _run(
+    main: Callable[[list[str]], int | None],
+    words: list[str],
+    launch: Launch,
+    repeated: Collection[str],
+    on_ranks: bool,
+) -> tuple[int, str]:
+    """Run a command.
+
+    Returns:
+        The exit status, and what rank 0 has to say for this rank: only rank 0 prints.
+    """
+    try:
+        if not on_ranks:
+            refuse_ranks(launch)
+        refuse_repeats(words, repeated)
+        return _naming_limits(main, words) or 0, ""
+    except CramError as error:
+        if launch.leads:
+            print(f"cram: {error}", file=sys.stderr)
+        return 2, str(error)
+    except KeyboardInterrupt:
+        if launch.leads:
+            print("cram: interrupted.", file=sys.stderr)
+        return INTERRUPTED, ""
+    except Exception as error:
+        if launch.size == 1:
+            raise
+        traceback.print_exc()
+        return 1, describe_failure(launch, error)
 
 
 def _naming_limits(main: Callable[[list[str]], int | None], words: list[str]) -> int | None:
@@ -156,6 +192,10 @@ def _handle(handler: Callable[[int, Any], None]) -> dict[signal.Signals, object]
         return {}
     names = [name for name in STOP_SIGNALS if name.name != "SIGHUP" or signal.getsignal(name) != signal.SIG_IGN]
     return {name: signal.signal(name, handler) for name in names}
+
+
+def _ignore(*_: object) -> None:
+    """Leave a signal to rank 0, which has received it too."""
 
 
 def _interrupt(*_: object) -> None:

@@ -1,8 +1,9 @@
 """`python -m cram.train recipe=R`: text in, a trained and exported language model out, inside a budget."""
 
-from cram.command import INTERRUPTED, dry_run_words, run_door
+from cram.command import dry_run_words, run_door
 from cram.config.config import Config
 from cram.config.recipe import read_config
+from cram.machine.processes import INTERRUPTED
 
 ABOUT = """Train a language model from scratch inside a fixed budget.
 
@@ -31,4 +32,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_door(main, Config, ABOUT)
+    run_door(main, Config, ABOUT, on_ranks=True)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cram.command import INTERRUPTED, run_door
+from cram.command import run_door
 from cram.config.recipe import read_words
 from cram.config.schema import key
+from cram.machine.processes import INTERRUPTED
 from proofs.doors import (
     DOORS,
     Door,

@@ -14,11 +14,10 @@ from cram.ablation.outcomes import choose_rates, summarize_arms
 from cram.ablation.plan import ArmRun, plan_runs, plan_trials, select_runs
 from cram.ablation.printing import print_outcomes, write_results
 from cram.ablation.table import AblationTable, load_table, table_names
-from cram.command import INTERRUPTED
 from cram.config.commands import AblateConfig
 from cram.config.recipe import keep_last_words
 from cram.errors import CramError
-from cram.machine.processes import start_child
+from cram.machine.processes import INTERRUPTED, start_child
 from cram.run.checksums import read_receipt
 
 ArmRunChild = subprocess.Popen[bytes]

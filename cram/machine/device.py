@@ -36,6 +36,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def count_gpus() -> int:
+    """Return the number of CUDA devices that torch finds here."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def find_device(name: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`, without taking any memory on it.
 

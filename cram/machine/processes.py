@@ -19,6 +19,9 @@ from typing import IO
 # limit, or the limit of processor time. Windows has only the first two.
 STOP_SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 STOP_SIGNALS = tuple(signal.Signals[name] for name in STOP_SIGNAL_NAMES if hasattr(signal, name))
+# The second one of these stops at once. Other signals are repeated by the system, SIGXCPU each second.
+URGENT = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = 130  # exit status after a signal to stop
 PIPE_VARIABLE = "CRAM_PARENT"  # the environment variable that passes the pipe's descriptor to the child
 
 

@@ -52,6 +52,12 @@ def protect_output() -> None:
         _report_lost("it is closed")
 
 
+def silence_output() -> None:
+    """Discard what this process and its children print on standard output from now on."""
+    sys.stdout.flush()
+    _redirect_to_null(1)
+
+
 def output_failed() -> bool:
     """Whether standard output was lost for another reason than that the reader of a pipe has ended."""
     sys.stdout.flush()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cram.command import STOP_SIGNALS, URGENT, StopSignals, refuse_repeats, run_door
+from cram.command import StopSignals, refuse_repeats, run_door
 from cram.config.commands import ExportConfig
 from cram.errors import CramError
+from cram.machine.processes import STOP_SIGNALS, URGENT
 
 ROOT = Path(__file__).parents[2]
 
