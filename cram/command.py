@@ -11,8 +11,9 @@ from typing import Any
 from cram.config.config import Config
 from cram.config.help import help_text
 from cram.config.recipe import read_config
-from cram.distributed.door import close_rank, describe_failure, open_rank, refuse_ranks
+from cram.distributed.door import close_rank, open_rank, refuse_ranks
 from cram.distributed.launch import Launch, read_launch
+from cram.distributed.watch import describe_failure
 from cram.errors import CramError
 from cram.files.limits import lift_open_files_limit, raise_if_out_of_memory, raise_if_too_many
 from cram.machine.processes import INTERRUPTED, STOP_SIGNALS, URGENT, end_with_parent

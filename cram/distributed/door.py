@@ -15,7 +15,6 @@ from cram.errors import CramError
 from cram.machine.processes import INTERRUPTED, URGENT
 from cram.terminal.output import silence_output
 
-GO_ON = "The last checkpoint is kept: the same command goes on from there."
 PATIENCE = 5.0  # seconds until a second signal ends a process that does not end by itself
 
 
@@ -58,12 +57,6 @@ def refuse_ranks(launch: Launch) -> None:
             f"torchrun has started this command {launch.size} times, but only cram.train runs on several ranks.\n"
             "Start the command without torchrun."
         )
-
-
-def describe_failure(launch: Launch, error: BaseException) -> str:
-    """Say in a line that an error ends this rank, and so all ranks."""
-    reason = (str(error).splitlines() or [""])[0]
-    return f"rank {launch.rank} has failed ({type(error).__name__}: {reason}); all ranks end. {GO_ON}"
 
 
 def _watch_signals() -> None:

@@ -18,11 +18,10 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from cram import __version__
-from cram.distributed.door import describe_failure
 from cram.distributed.launch import Launch
 from cram.distributed.ranks import Ranks
 from cram.distributed.store import POLL, open_board
-from cram.distributed.watch import SILENCE, has_ended
+from cram.distributed.watch import SILENCE, describe_failure, has_ended
 from cram.distributed.watch_thread import Watch
 from cram.errors import CramError
 from cram.machine.host import commit

@@ -15,13 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cram.distributed.door import GO_ON
+from cram.distributed.launch import Launch
 
 ROUND = 1.0  # seconds between two signs of a rank
 LONGEST_ROUND = 2.0  # seconds that a round counts at most
 SILENCE = 20.0  # seconds without a sign after which a rank is dead or stopped; a busy machine delays a sign by few
 ALL_WAIT = 60.0  # seconds that all ranks may wait at the same time: an exchange takes seconds, the first one up to 30
 SLOWNESS = 10.0  # a state may last so many times as long as it has already lasted on this machine
+GO_ON = "The last checkpoint is kept: the same command goes on from there."
 WAITING = ("waiting for other ranks", "waiting for an order")
 
 # Seconds that a rank may be in a state without showing progress, which is to enter the state again.
@@ -166,6 +167,12 @@ class Judge:
         if self._all_wait > ALL_WAIT:
             return _fault(list(working), working, f"waited for each other for {ALL_WAIT:.0f} s")
         return None
+
+
+def describe_failure(launch: Launch, error: BaseException) -> str:
+    """Say in a line that an error ends this rank, and so all ranks."""
+    reason = (str(error).splitlines() or [""])[0]
+    return f"rank {launch.rank} has failed ({type(error).__name__}: {reason}); all ranks end. {GO_ON}"
 
 
 def _fault(culprits: list[int], working: Mapping[int, Sign], what: str) -> Fault:

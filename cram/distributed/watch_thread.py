@@ -18,10 +18,9 @@ from typing import Any
 
 from torch.distributed import DistError
 
-from cram.distributed.door import GO_ON
 from cram.distributed.launch import Launch
 from cram.distributed.store import Board, hosted_by_torchrun
-from cram.distributed.watch import LONGEST_ROUND, ROUND, SILENCE, Fault, Judge, OwnSign, Sign, is_gone, this_host
+from cram.distributed.watch import GO_ON, LONGEST_ROUND, ROUND, SILENCE, Fault, Judge, OwnSign, Sign, is_gone, this_host
 
 ANSWER = 5.0  # seconds that the host of the store may take
 # Seconds that the others stay when one rank speaks. torchrun ends all ranks as soon as one of them ends with an error,
