@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -19,7 +20,8 @@ from cram.distributed.launch import Launch
 from cram.distributed.ranks import Ranks
 from cram.machine.processes import end_with_parent, start_child
 
-ROOT = Path(__file__).resolve().parents[3]
+# After this time an exchange that another rank does not take part in ends with an error.
+LIMIT = timedelta(minutes=2)
 
 
 def run_forked(function: Callable[[int, Path], None], size: int, folder: Path) -> None:
@@ -37,7 +39,7 @@ def run_forked(function: Callable[[int, Path], None], size: int, folder: Path) -
 
 def ranks_of_first(size: int, number: int) -> Ranks:
     """Make the ranks of the first `size` processes; all processes call it, in the same order of sizes."""
-    host, device = (dist.new_group(list(range(size))) for _ in range(2))
+    host, device = (dist.new_group(list(range(size)), timeout=LIMIT) for _ in range(2))
     if number >= size:
         return Ranks()
     return Ranks(Launch(number, size, number, size), torch.device("cpu"), host, device)
@@ -47,7 +49,8 @@ def _be_rank(module: str, function: str, number: int, size: int, folder: str) ->
     end_with_parent()
     torch.set_num_threads(1)
     try:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=size)
+        store = f"file://{folder}/store"
+        dist.init_process_group("gloo", init_method=store, rank=number, world_size=size, timeout=LIMIT)
         getattr(importlib.import_module(module), function)(number, Path(folder))
         dist.barrier()
     except BaseException:

@@ -240,14 +240,18 @@ def check_regroup(name: str, ranks: Ranks) -> None:
     assert optimizer.state_tensors() == {}
 
 
+def small_models(name: str, ranks: Ranks) -> tuple[list[nn.Sequential], list[OptimizerProtocol]]:
+    """A model with two parameters of several ranks and of one, with the same weights, and their update rules."""
+    models = [nn.Sequential(nn.Linear(4, 4)) for _ in range(2)]
+    for parameter in models[0].parameters():
+        ranks.broadcast(parameter.detach())
+    models[1].load_state_dict(models[0].state_dict())
+    return models, [build_optimizer(models[0], CONFIGS[name], ranks), build_optimizer(models[1], CONFIGS[name])]
+
+
 def check_few_pieces(name: str, ranks: Ranks) -> None:
     """There may be fewer matrices, and fewer pieces, than ranks."""
-    models = [nn.Sequential(nn.Linear(4, 4)) for _ in range(2)]
-    models[1].load_state_dict(models[0].state_dict())
-    ranks.broadcast(models[0][0].weight.detach())
-    ranks.broadcast(models[0][0].bias.detach())
-    models[1].load_state_dict(models[0].state_dict())
-    rules = [build_optimizer(models[0], CONFIGS[name], ranks), build_optimizer(models[1], CONFIGS[name])]
+    models, rules = small_models(name, ranks)
     for step in range(2):
         update(models[0], rules[0], step, ranks)
         update(models[1], rules[1], step, ALONE)
@@ -255,6 +259,17 @@ def check_few_pieces(name: str, ranks: Ranks) -> None:
     assert_equal_state(*rules, ranks)
     assert rules[0].lr() == rules[1].lr()
     assert rules[0].scheduled(0.3) == rules[1].scheduled(0.3)
+
+
+def check_partly_begun(name: str, ranks: Ranks) -> None:
+    """The state is whole as soon as one rank has one, although other ranks have not updated anything yet."""
+    models, rules = small_models(name, ranks)
+    for model, rule in zip(models, rules, strict=True):
+        if rule is rules[1] or ranks.leads:
+            model[0].weight.sum().backward()
+        rule.collect()
+        rule.step(1.0, 0.5)
+    assert_equal_state(*rules, ranks)
 
 
 def check_loss_scale(name: str, ranks: Ranks) -> None:
@@ -280,6 +295,7 @@ SCENARIOS: dict[Callable[[str, Ranks], None], dict[str, tuple[int, ...]]] = {
     check_failed: {"adamw": (2,), "muon-ema": (3,)},
     check_regroup: {"adamw": (3,), "muon": (4,), "muon-ema": (2,)},
     check_few_pieces: {"adamw": (2,), "sophia": (4,), "muon": (4,), "muon-ema": (4,)},
+    check_partly_begun: {"adamw": (3,), "muon-ema": (2,)},
     check_loss_scale: {"adamw": (2,), "muon": (4,)},
 }
 

@@ -108,3 +108,11 @@ def test_matrices_left_over_are_shared_by_their_work() -> None:
     owners = {piece.weight.name: piece.owner for piece in pieces_of([*large, small], 2)}
     busy = Counter(owners[weight.name] for weight in large)
     assert busy[owners["small"]] == 1
+
+
+def test_the_longer_parts_of_parameters_alternate() -> None:
+    odd = [Weight(name, (1001, 5)) for name in "abcd"]
+    load = Counter({0: 0, 1: 0})
+    for piece in pieces_of(odd, 2):
+        load[piece.owner] += piece.elements
+    assert load[0] == load[1]
