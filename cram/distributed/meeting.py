@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from cram import __version__
 from cram.distributed.launch import Launch
 from cram.distributed.ranks import Ranks
 from cram.distributed.store import POLL, open_board
-from cram.distributed.watch import SILENCE, describe_failure, has_ended
+from cram.distributed.watch import SILENCE, Sign, describe_failure, has_ended
 from cram.distributed.watch_thread import Watch
 from cram.errors import CramError
 from cram.machine.host import commit
@@ -47,7 +48,7 @@ class Meeting:
 
     def __init__(self, launch: Launch, number: int = 0) -> None:
         self._launch = launch
-        self._state = ("starting", time.monotonic())
+        self._state = ("preparing" if launch.leads else "starting", time.monotonic())
         self._announced = 0
         self._reported = False  # whether the others know that this rank ends by an error
         if launch.size == 1:
@@ -130,7 +131,9 @@ class Meeting:
         """
         if self._launch.size == 1:
             return Ranks(self._launch, device)
+        self.enter("waiting for other ranks")
         self.check(rank_facts(device))
+        self.enter("starting")
         store = PrefixStore(f"{self._board.prefix}groups", self._board.store)
         dist.init_process_group(
             pick_backend(device),
@@ -189,11 +192,11 @@ class Meeting:
             self._watch.judges = not self._reported
             if not self._reported:
                 self._wait_until(self._first_has_ended, OWN_FAULT if status else math.inf)
-                first = self._watch.signs.get(0)
-                self._watch.end(first.status if first and first.status is not None else status, message)
+                first = self._first_status()
+                self._watch.end(status if first is None else first, message)
             self._wait_until(self._first_has_ended, LAST_WORDS)
-            first = self._watch.signs.get(0)
-            status = first.status if first and first.status is not None else status
+            first = self._first_status()
+            status = status if first is None else first
         self.stop()
         return status
 
@@ -202,13 +205,23 @@ class Meeting:
         if self._launch.size > 1:
             self._watch.stop()
 
+    def _first_status(self) -> int | None:
+        """The exit status of rank 0, if rank 0 has ended."""
+        with suppress(dist.DistError):
+            if sign := self._board.read("sign/0"):
+                return Sign(**sign).status
+        return None
+
     def _first_has_ended(self) -> bool:
-        first = self._watch.signs.get(0)
-        return first is not None and first.status is not None
+        return self._first_status() is not None
 
     def _others_have_ended(self) -> bool:
-        signs = self._watch.signs
-        return all(rank in signs and has_ended(signs[rank]) for rank in range(1, self._launch.size))
+        """Whether rank 0 is the last one that has not ended, or can no longer know it."""
+        try:
+            signs = self._board.read_all([f"sign/{rank}" for rank in range(1, self._launch.size)])
+        except dist.DistError:
+            return True
+        return all(sign and has_ended(Sign(**sign)) for sign in signs)
 
     def _wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds

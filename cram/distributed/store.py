@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -56,6 +57,13 @@ class Board:
         """Read a JSON value; None if there is none yet."""
         # The store waits for a key that is not there, so it is asked first.
         return orjson.loads(self._store.get(self.prefix + key)) if self._store.check([self.prefix + key]) else None
+
+    def read_all(self, keys: Sequence[str]) -> list[Any]:
+        """Read JSON values, None for those that are not there yet."""
+        names = [self.prefix + key for key in keys]
+        if not self._store.check(names):
+            return [self.read(key) for key in keys]
+        return [orjson.loads(value) for value in self._store.multi_get(names)]
 
     def wait(self, key: str) -> Any:
         """Read a JSON value, as soon as it is there, however long that takes."""

@@ -20,7 +20,7 @@ from cram.distributed.launch import Launch
 ROUND = 1.0  # seconds between two signs of a rank
 LONGEST_ROUND = 2.0  # seconds that a round counts at most
 SILENCE = 20.0  # seconds without a sign after which a rank is dead or stopped; a busy machine delays a sign by few
-ALL_WAIT = 60.0  # seconds that all ranks may wait at the same time: an exchange takes seconds, the first one up to 30
+ALL_WAIT = 120.0  # seconds that all ranks may wait at the same time; the first exchange of many GPUs takes up to 60
 SLOWNESS = 10.0  # a state may last so many times as long as it has already lasted on this machine
 GO_ON = "The last checkpoint is kept: the same command goes on from there."
 WAITING = ("waiting for other ranks", "waiting for an order")
@@ -183,8 +183,9 @@ def _fault(culprits: list[int], working: Mapping[int, Sign], what: str) -> Fault
     else:
         who = f"ranks {', '.join(map(str, culprits))} have"
     state = working[culprits[0]].state
+    doing = "" if state in WAITING else f" while {state}"
     return Fault(
-        f"{who} {what} while {state}; all ranks end. {GO_ON}",
+        f"{who} {what}{doing}; all ranks end. {GO_ON}",
         1,
         tuple(culprits),
     )
@@ -206,12 +207,12 @@ def has_ended(sign: Sign) -> bool:
 
 def is_gone(sign: Sign) -> bool:
     """Whether the process of a sign has ended, as far as this machine knows."""
-    if sign.host != this_host():
+    if os.name != "posix" or sign.host != this_host():
         return False
     try:
         os.kill(sign.pid, 0)
     except ProcessLookupError:
         return True
     except OSError:
-        return False
+        pass
     return False

@@ -103,9 +103,8 @@ class Watch:
 
     def _round(self, elapsed: float) -> None:
         self._write(elapsed)
-        for rank in range(self._launch.size):
-            if sign := self._board.read(f"sign/{rank}"):
-                self.signs[rank] = Sign(**sign)
+        signs = self._board.read_all([f"sign/{rank}" for rank in range(self._launch.size)])
+        self.signs = {rank: Sign(**sign) for rank, sign in enumerate(signs) if sign}
         fault = self._judge.look(self.signs, elapsed)
         if not self.judges or self._own.status is not None:
             return
@@ -123,11 +122,11 @@ class Watch:
     def _carry_out(self, verdict: dict[str, Any]) -> None:
         self._own.status = verdict["status"]
         self._write(0.0)
+        seconds = ROUND if self._launch.rank in verdict["culprits"] else SPEAKING
         if verdict["speaker"] == self._launch.rank and verdict["message"]:
             _say(verdict["message"])
-            if not self._wake(verdict["culprits"]):
-                _leave(verdict["status"])
-        time.sleep(ROUND if self._launch.rank in verdict["culprits"] else SPEAKING)
+            seconds = SPEAKING if self._wake(verdict["culprits"]) else 0.0
+        time.sleep(seconds)
         _leave(verdict["status"])
 
     def _wake(self, culprits: list[int]) -> bool:
