@@ -195,6 +195,11 @@ class GlueConfig:
     check_counts: bool = key(True, "stop when a file has another number of rows than was published")
     untrained: bool = key(False, "also score the same architecture with random weights, as a control")
     device: str = key("auto", "device to fine-tune on, as in a recipe")
+    devices: list[str] | None = key(
+        None,
+        "GPUs that fine-tune at the same time, by number, such as [0,1]; or [cpu,cpu], which needs threads=1 (null: "
+        "device= alone)",
+    )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = key(
         "auto", "number format of the training, as in a recipe; scores are computed in fp32"
     )

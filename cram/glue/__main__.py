@@ -1,5 +1,7 @@
 """`python -m cram.glue run=DIR [tasks=[cola,rte]] [data=DIR] [seeds=5]`: a checkpoint's score on GLUE."""
 
+import sys
+
 from cram.command import run_door
 from cram.config.commands import GlueConfig
 from cram.config.recipe import read_words
@@ -13,15 +15,20 @@ ABOUT = """Fine-tune a checkpoint on GLUE, score it by the published rules, and 
 
 
 def main(words: list[str]) -> int:
-    """Run the fine-tunings that are missing, or the frozen probe, and print the results."""
+    """Run the fine-tunings that are missing, or the frozen probe, and print the results; 1 where a process ended."""
     config = read_words(GlueConfig, words)
+    from cram.glue.device_workers import WorkerEndedError
     from cram.glue.printing import print_results
     from cram.glue.run import run_glue, run_probe
 
     if config.frozen:
         print("\n".join(run_probe(config)))
         return 0
-    report = run_glue(config)
+    try:
+        report = run_glue(config)
+    except WorkerEndedError as error:
+        print(f"cram: {error}", file=sys.stderr)
+        return 1
     print_results(report.results, report.folder, report.title, report.left_out)
     return 0
 

@@ -1,8 +1,7 @@
 """All fine-tunings of one command: load the examples, fine-tune what is missing, predict, and summarize."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from cram.errors import CramError
 from cram.files.atomic import write_atomic
 from cram.files.sealed import add_to_checksums, is_intact
 from cram.glue.data import load_task
-from cram.glue.finetune import PROTOCOLS, finetune, predict
+from cram.glue.device_workers import DeviceWorkers
+from cram.glue.finetune import PROTOCOLS, predict
+from cram.glue.job_runner import FineTuning, JobRunner
 from cram.glue.metrics import compute_metrics, majority_outputs, nan_to_zero
 from cram.glue.model_store import ModelStore, check_model, load_model
 from cram.glue.pretrained import PretrainedModel
@@ -27,8 +28,8 @@ from cram.glue.submission import (
     write_submission,
 )
 from cram.glue.tasks import TASKS, Task
-from cram.glue.tokens import TokenizedSplit, tokenize_split
-from cram.machine.device import device_name, device_notes, pick_device, pick_precision, set_threads
+from cram.machine.device import device_name, device_notes, find_device, pick_device, set_threads
+from cram.machine.device_list import common_precision
 from cram.terminal.progress import Progress
 
 
@@ -54,22 +55,25 @@ class GlueExperiment:
         self._tasks = tasks
         self._pretrained = pretrained
         set_threads(config.threads)
-        self._device = pick_device(config.device)
-        for note in device_notes(config.device, self._device):
-            print(note)
-        self._precision = pick_precision(config.precision, self._device)
+        self._devices = config.devices or [config.device]
+        self._device = find_device(self._devices[0])  # it is used, and its memory taken, where no worker uses it
+        if config.devices is None:
+            for note in device_notes(config.device, self._device):
+                print(note)
         published = PROTOCOLS[config.protocol]
-        self._hyperparameters = replace(
+        hyperparameters = replace(
             published,
             epochs=config.epochs,
             batch=config.batch or published.batch,
             optimizer=config.optimizer,
             layer_decay=config.layer_decay,
         )
+        precision = common_precision(config.precision, self._devices)
+        self._shared = FineTuning(config, folder, pretrained, hyperparameters, precision)
         self._rates = learning_rates(config)
         self._progress = Progress()
         self._file = ResultsFile(folder / "glue.json", self._settings())
-        self._models = ModelStore(folder / "glue", pretrained, self._file)
+        self._models = ModelStore(self._shared.models, self._file)
         finished = {job.task for job in self._file.outcomes if job.learning_rate in self._rates}
         self._all_tasks = [task for task in TASKS.values() if task in tasks or task.name in finished]
         self._data = self._load()
@@ -79,15 +83,15 @@ class GlueExperiment:
         return {
             "checkpoint": self._pretrained.identity,
             "protocol": self._config.protocol,
-            "batch": self._hyperparameters.batch,
-            "epochs": self._hyperparameters.epochs,
-            "optimizer": self._hyperparameters.optimizer,
-            "layer_decay": self._hyperparameters.layer_decay,
+            "batch": self._shared.hyperparameters.batch,
+            "epochs": self._shared.hyperparameters.epochs,
+            "optimizer": self._shared.hyperparameters.optimizer,
+            "layer_decay": self._shared.hyperparameters.layer_decay,
             "length": self._pretrained.longest,
             "dropout": self._config.dropout,
             "pooling": self._config.pooling,
             "limit": self._config.limit,
-            "precision": str(self._precision).removeprefix("torch."),
+            "precision": str(self._shared.precision).removeprefix("torch."),
         }
 
     def _load(self) -> dict[str, TaskData]:
@@ -122,10 +126,10 @@ class GlueExperiment:
             self._fine_tune(plan_jobs(names, [rate], seeds, untrained=True))
         remarks = [remark for data in self._data.values() for remark in data.remarks]
         figures = collect_scores(self._file, self._all_tasks, rate)
-        protocol = compare_with_protocol(self._config, self._hyperparameters, self._pretrained, figures, remarks)
+        protocol = compare_with_protocol(self._config, self._shared.hyperparameters, self._pretrained, figures, remarks)
         results = summarize(self._file, self._all_tasks, self._rates, protocol, self._majority_scores())
         results["checkpoint"] = {"run": self._config.run, "identity": self._pretrained.identity}
-        results["device"] = device_name(self._device)
+        results["device"] = ", ".join(dict.fromkeys(device_name(find_device(name)) for name in self._devices))
         results["models"], predictions = self._predict_all(rate)
         filled = write_submission(self._folder / "glue" / "submission.zip", predictions)
         results["submission"] = {
@@ -139,53 +143,57 @@ class GlueExperiment:
     def _fine_tune(self, jobs: list[Job]) -> None:
         """Run the jobs that have no outcome; of each task and rate, keep the model of the median seed."""
         missing = self._file.missing(jobs)
+        if len(self._devices) > 1 and len(missing) > 1:
+            self._run_side_by_side(missing)
+            self._file.arrange(jobs)
+        else:
+            self._run_one_by_one(missing)
         for task in self._tasks:
-            task_jobs = [job for job in missing if job.task == task.name]
-            if task_jobs:
-                data = self._data[task.name]
-                train = self._tokenize(data.train)
-                dev = {name: self._tokenize(split) for name, split in data.dev.items()}
-            for job in task_jobs:
-                self._run_job(job, task, train, dev, f"{missing.index(job) + 1} of {len(missing)}: {job.name}")
-            for rate in self._rates:  # the published score is a median, so its model is the one to keep
-                self._models.keep_median(task.name, rate, self._config.seeds)
+            self._keep_median(task.name)
 
-    def _tokenize(self, split: Split) -> TokenizedSplit:
-        cache = self._folder / "glue" / "tokens"
-        return tokenize_split(split, self._pretrained.tokenizer, self._pretrained.longest, cache)
+    def _run_one_by_one(self, jobs: list[Job]) -> None:
+        """Run jobs on one device, in this process."""
+        runner = JobRunner(self._shared, pick_device(self._devices[0]))
+        for number, job in enumerate(jobs, 1):
+            if number == 1 or job.task != jobs[number - 2].task:
+                runner.load(self._data[job.task])
+            title = f"{number} of {len(jobs)}: {job.name}"
+            with self._progress.stage(title, self._count_updates(job), "updates") as stage:
+                outcome = runner.run(job, stage.advance)
+            self._add(title, job, outcome)
 
-    def _run_job(
-        self, job: Job, task: Task, train: TokenizedSplit, dev: Mapping[str, TokenizedSplit], title: str
-    ) -> None:
-        """Fine-tune, score, save the model, and write the outcome to glue.json."""
-        began = time.monotonic()
-        config, pad_id, data = self._config, self._pretrained.pad_id, self._data[task.name]
-        hyperparameters = replace(self._hyperparameters, learning_rate=job.learning_rate)
-        model = self._pretrained.new_classifier(task, job.seed, config.dropout, config.pooling, job.untrained)
-        model = model.to(self._device)
-        updates = hyperparameters.updates(len(train))
-        with self._progress.stage(title, updates, "updates") as stage:
-            loss = finetune(model, train, hyperparameters, job.seed, pad_id, self._precision, stage.advance)
-        scores = {
-            name: compute_metrics(task, predict(model, split, pad_id), data.dev[name].known_labels)
-            for name, split in dev.items()
-        }
-        if not job.untrained:
-            self._models.save(model, job)
-        outcome = {
-            "scores": scores,
-            "loss": loss,
-            "rows": len(train),
-            "updates": updates,
-            **asdict(hyperparameters),
-            "train": data.train.hash,
-            "began_with": f"seed {job.seed}" if job.untrained else self._pretrained.identity,
-            "data": data.hash,
-            "seconds": round(time.monotonic() - began, 3),
-        }
+    def _run_side_by_side(self, jobs: list[Job]) -> None:
+        """Run jobs on several devices, each in a process of its own."""
+        devices = self._devices[: len(jobs)]
+        updates = sum(map(self._count_updates, jobs))
+        with (
+            self._progress.stage(f"fine-tuning on {len(devices)} devices", updates, "updates") as stage,
+            DeviceWorkers(self._shared, devices) as workers,
+        ):
+            for number, (job, device, outcome) in enumerate(workers.run(jobs, self._tokenized, stage.advance), 1):
+                self._add(f"{number} of {len(jobs)}: {job.name}, {device}", job, outcome)
+
+    def _count_updates(self, job: Job) -> int:
+        return self._shared.hyperparameters.updates(len(self._data[job.task].train))
+
+    def _tokenized(self, task: str) -> TaskData:
+        """The examples of a task, once their tokens are on the disk, so that no two processes write them."""
+        data = self._data[task]
+        for split in (data.train, *data.dev.values()):
+            self._shared.tokenize(split)
+        return data
+
+    def _add(self, title: str, job: Job, outcome: dict[str, Any]) -> None:
+        """Write the outcome of a job to glue.json, and print its scores."""
         self._file.add(job, outcome)
-        metric = task.metrics[0]
-        print(f"{title}: {metric} " + ", ".join(f"{subset[metric]:.1f}" for subset in scores.values()), flush=True)
+        metric = TASKS[job.task].metrics[0]
+        scores = ", ".join(f"{subset[metric]:.1f}" for subset in outcome["scores"].values())
+        print(f"{title}: {metric} {scores}", flush=True)
+        self._keep_median(job.task)
+
+    def _keep_median(self, task: str) -> None:
+        for rate in self._rates:  # the published score is a median, so its model is the one to keep
+            self._models.keep_median(task, rate, self._config.seeds)
 
     def _majority_scores(self) -> dict[str, float]:
         """The published metric of the most frequent training label, by name of the subset."""
@@ -206,6 +214,7 @@ class GlueExperiment:
         """
         models: dict[str, Any] = {}
         test_predictions: dict[str, list[str]] = {}
+        pick_device(self._devices[0])
         for task in self._all_tasks:
             folders = self._models.find(task.name, rate)
             if not folders:
@@ -231,7 +240,7 @@ class GlueExperiment:
             if not is_intact(path.parent, path.name):
                 model = model or load_model(folder, self._device)
                 with self._progress.stage(f"predicting {name}, {kind}", len(split), "rows") as stage:
-                    outputs = predict(model, self._tokenize(split), self._pretrained.pad_id, stage.advance)
+                    outputs = predict(model, self._shared.tokenize(split), self._pretrained.pad_id, stage.advance)
                 write_atomic(path, format_predictions(prediction_texts(task, outputs)).encode())
                 add_to_checksums(path.parent, path.name)
             predictions[name] = parse_predictions(path.read_text(encoding="utf-8"))

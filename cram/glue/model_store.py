@@ -13,33 +13,16 @@ from cram.glue.transformers_calls import quiet_transformers
 
 
 class ModelStore:
-    """Saves fine-tuned models, finds them again, and removes those that are not of the median seed.
+    """Finds fine-tuned models, and removes those that are not of the median seed.
 
     Args:
-        folder: where the models go, each in a folder with the name of its job.
-        pretrained: the checkpoint that they were fine-tuned from.
+        folder: where the models are, each in a folder with the name of its job.
         file: outcomes of the jobs.
     """
 
-    def __init__(self, folder: Path, pretrained: PretrainedModel, file: ResultsFile) -> None:
+    def __init__(self, folder: Path, file: ResultsFile) -> None:
         self._folder = folder
-        self._pretrained = pretrained
         self._file = file
-
-    def save(self, model: nn.Module, job: Job) -> None:
-        """Save a model, whole or not at all. An earlier model of the job is replaced; its predictions are removed."""
-        folder, partial = self._folder / job.name, self._folder / f".{job.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            self._pretrained.save(model, partial)
-            write_checksums(partial, sorted(path.name for path in partial.iterdir()))
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        for path in (self._folder / "predictions").glob(f"{job.name}-*.tsv"):
-            path.unlink()
-        partial.rename(folder)
 
     def find(self, task: str, rate: float) -> dict[int, Path]:
         """Folders of the models that exist, by seed."""
@@ -54,6 +37,28 @@ class ModelStore:
             median = median_seed(self._file.outcomes_by_seed(task, rate), folders)
             for seed in folders.keys() - {median}:
                 shutil.rmtree(folders[seed])
+
+
+def save_model(folder: Path, pretrained: PretrainedModel, model: nn.Module, name: str) -> None:
+    """Save a model, whole or not at all. An earlier model of the job is replaced; its predictions are removed.
+
+    Args:
+        folder: where the models are.
+        pretrained: the checkpoint that it was fine-tuned from.
+        name: of the job.
+    """
+    target, partial = folder / name, folder / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        pretrained.save(model, partial)
+        write_checksums(partial, sorted(path.name for path in partial.iterdir()))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for path in (folder / "predictions").glob(f"{name}-*.tsv"):
+        path.unlink()
+    partial.rename(target)
 
 
 def check_model(folder: Path) -> None:

@@ -102,6 +102,12 @@ class ResultsFile:
         self.outcomes[job] = nonfinite_to_none(outcome)
         self.write(None)
 
+    def arrange(self, jobs: Iterable[Job]) -> None:
+        """Put the outcomes of some jobs behind all others, in the order of the jobs. This does not write the file."""
+        for job in jobs:
+            if job in self.outcomes:
+                self.outcomes[job] = self.outcomes.pop(job)
+
     def write(self, results: dict[str, Any] | None) -> None:
         """Write the file, whole or not at all."""
         jobs = [{"job": asdict(job), "outcome": outcome} for job, outcome in self.outcomes.items()]

@@ -26,6 +26,7 @@ FINE_TUNING_KEYS = (
     "layer_decay",
     "dropout",
     "precision",
+    "devices",
 )
 
 
@@ -95,6 +96,7 @@ def _prepare(config: GlueConfig) -> tuple[GlueConfig, list[Task], list[str], Pat
         The config with its pooling chosen, the tasks, a line for each task without data, and the folder of results.
     """
     check_words(config)
+    config = replace(config, devices=choose_devices(config))
     tasks, left_out = find_tasks(config.tasks), list[str]()
     if not config.tasks:
         tasks, left_out = find_runnable(config.data, tasks)
@@ -121,6 +123,30 @@ def check_words(config: GlueConfig) -> None:
     for name in FINE_TUNING_KEYS if config.frozen else ():
         if getattr(config, name) != getattr(defaults, name):
             raise CramError(f"{name}= has no effect with frozen=true, which does not fine-tune. Leave it out.")
+    if config.devices is not None and config.device != defaults.device:
+        raise CramError(f"device={config.device}: devices= names the devices already. Leave one of the two out.")
+
+
+def choose_devices(config: GlueConfig) -> list[str] | None:
+    """Choose the devices that fine-tune side by side.
+
+    Returns:
+        The word for `device=` of each; None where `devices=` is not given.
+
+    Raises:
+        CramError: a device is not valid or not there, or several fine-tunings would take each other's cores.
+    """
+    if config.devices is None:
+        return None
+    from cram.machine.device_list import find_devices, format_devices  # imports torch, which takes seconds
+
+    devices = find_devices(config.devices)
+    if devices.count("cpu") > 1 and config.threads != 1:
+        raise CramError(
+            f"{format_devices(devices)} has threads={config.threads or 'null'}, and fine-tunings at the same time must "
+            "not take each other's cores. Add threads=1, or name the CPU once."
+        )
+    return devices
 
 
 def export_checkpoint(config: GlueConfig) -> GlueConfig:

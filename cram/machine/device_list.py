@@ -3,8 +3,10 @@
 import re
 from collections.abc import Sequence
 
+import torch
+
 from cram.errors import CramError
-from cram.machine.device import find_device
+from cram.machine.device import find_device, pick_precision, precision_name
 
 ENTRY = re.compile(r"cpu|(cuda:)?(?P<number>\d{1,9})", re.ASCII)
 EXAMPLES = "Use numbers of GPUs, such as devices=[0,1], or the CPU several times, as in devices=[cpu,cpu]."
@@ -48,3 +50,20 @@ def find_devices(entries: Sequence[str]) -> list[str]:
 def format_devices(entries: Sequence[str]) -> str:
     """Return the word of the command line that names the entries: `devices=[0,1]`."""
     return f"devices=[{','.join(entries)}]"
+
+
+def common_precision(name: str, devices: Sequence[str]) -> torch.dtype:
+    """Return the autocast dtype for `precision=name` on devices whose figures are to be the same.
+
+    Args:
+        name: word of the key `precision`.
+        devices: words of the key `device`.
+
+    Raises:
+        CramError: `auto` is not the same on all devices.
+    """
+    chosen = {device: pick_precision(name, find_device(device)) for device in devices}
+    if len(set(chosen.values())) > 1:
+        found = ", ".join(f"{precision_name(precision)} on {device}" for device, precision in chosen.items())
+        raise CramError(f"precision={name} is {found}. Give the one that all are to use, such as precision=fp16.")
+    return chosen[devices[0]]

@@ -10,7 +10,8 @@ import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing.connection import wait
 from typing import IO
@@ -50,6 +51,33 @@ def end_with_parent() -> None:
     pipe = parent.sentinel if parent else passed
     if pipe is not None:
         threading.Thread(target=_watch, args=(pipe,), name="parent", daemon=True).start()
+
+
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Block the stop signals in the `with` body, and in the processes that it starts, which inherit the mask."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows has none
+        yield
+        return
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
+
+
+def leave_stop_signals_to_parent() -> None:
+    """Let this worker process ignore the stop signals, apart from SIGTERM, and end when its parent ends.
+
+    The signals reach every process of a terminal or a job, and the parent decides what to do. It ends its workers by a
+    SIGTERM. Signals that `stop_signals_blocked` has blocked meanwhile arrive now.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    end_with_parent()
 
 
 @cache

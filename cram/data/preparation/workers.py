@@ -2,18 +2,16 @@
 
 import multiprocessing
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 from cram.errors import CramError
-from cram.machine.processes import STOP_SIGNALS, end_with_parent
+from cram.machine.processes import leave_stop_signals_to_parent, stop_signals_blocked
 
 Work = TypeVar("Work")
 Note = TypeVar("Note")
@@ -44,7 +42,7 @@ class Workers(Generic[Work, Result]):
         if self._processes > 1:
             # The process that multiprocessing keeps for its semaphores would ignore two of these signals and die of the
             # others with error messages, so they stay blocked in it.
-            with _stop_signals_blocked():
+            with stop_signals_blocked():
                 resource_tracker.ensure_running()
             self._pool = ProcessPoolExecutor(
                 self._processes, multiprocessing.get_context("spawn"), _start_worker, (self._function,)
@@ -74,7 +72,7 @@ class Workers(Generic[Work, Result]):
         waiting: deque[tuple[Note, Future[Result]]] = deque()
         try:
             for piece, note in work:
-                with _stop_signals_blocked():  # the first piece starts the processes, which unblock them when ready
+                with stop_signals_blocked():  # the first piece starts the processes, which unblock them when ready
                     waiting.append((note, self._pool.submit(_run, piece)))
                 if len(waiting) > AHEAD * self._processes:
                     first, future = waiting.popleft()
@@ -89,33 +87,15 @@ class Workers(Generic[Work, Result]):
             ) from None
 
 
-@contextmanager
-def _stop_signals_blocked() -> Iterator[None]:
-    """Block the stop signals in the `with` body, and in the processes that it starts, which inherit the mask."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows has none
-        yield
-        return
-    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
-
-
 _function: Callable[[Any], Any]
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:
     global _function  # noqa: PLW0603  # one copy in each process, where its tokenizer stays loaded
     _function = function
-    for number in STOP_SIGNALS:  # these reach every process of a terminal or a job; the parent decides what to do
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends the workers of a pool, also when the parent has ended
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
-    end_with_parent()  # without its parent it would wait for work forever
+    leave_stop_signals_to_parent()
 
 
 def _run(piece: Any) -> Any:
