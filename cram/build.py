@@ -44,12 +44,13 @@ from cram.optim.sharding import Rule, ShardedOptimizer
 from cram.planner.memory import check_memory
 from cram.planner.shape import Shape
 from cram.planner.workload import TIMED_PROGRESS, Workload
-from cram.reference_time import OPTIMIZER, TRAINING, ExecutedWork, ReferenceTimeTable, load_table
+from cram.reference_time import ExecutedWork, load_table
 from cram.run.trackers.tracking import check_tracker
 from cram.training.compilation import check_compile
 from cram.training.gradients import eagerly, in_evaluation_mode
 from cram.training.loss_scale import LossScale
 from cram.training.protocols import LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
+from cram.training.reference_table import check_reference_table
 from cram.training.session import Parts, RunState, UpdateParts
 from cram.training.start import loop_config
 from cram.training.update_timing import TrialSession, time_update
@@ -85,7 +86,9 @@ def build_methods(config: Config, others: Sequence[Method] = ()) -> Methods:
     return Methods([*own, *others])
 
 
-def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device) -> ObjectiveProtocol:
+def build_objective(
+    config: Config, tokenizer: Tokenizer, vocab_size: int, device: torch.device, ranks: Ranks = ALONE
+) -> ObjectiveProtocol:
     """Make the objective of `objective.kind`. Only a GPU gets batches of a static shape."""
     special = SpecialTokens.of(tokenizer)
     setting = Setting(
@@ -96,6 +99,7 @@ def build_objective(config: Config, tokenizer: Tokenizer, vocab_size: int, devic
         seq_len=config.data.seq_len,
         seed=config.seed,
         static_shapes=device.type == "cuda",
+        ranks=ranks,
     )
     objective: Objective = OBJECTIVES[config.objective.kind].load()(config.objective, setting)
     return ShortRows(config.objective, setting, objective) if config.objective.short_rows else objective
@@ -121,43 +125,19 @@ def check(config: Config) -> None:
         check_mask(config.tokenizer, config.special)
 
 
-def check_reference_table(config: Config, table: ReferenceTimeTable, methods: Methods) -> None:
-    """Check that a table of reference system time fits a config and has all entries that its run needs.
-
-    Raises:
-        CramError: naming the key that differs, or the entry that is missing.
-    """
-    ours = {f"model.{name}": getattr(config.model, name) for name in table.model}
-    theirs = {f"model.{name}": value for name, value in table.model.items()}
-    for name, value in (ours | {"data.seq_len": config.data.seq_len}).items():
-        wanted = (theirs | {"data.seq_len": table.seq_len})[name]
-        if value != wanted:
-            raise CramError(f"rst.table: the table of {table.machine} is for {name}={wanted}, not {value}.")
-    # The vocabulary of a given tokenizer is known with the data only.
-    trained = None if config.tokenizer else config.wordpiece.vocab_size
-    if trained and table.vocab_size and trained != table.vocab_size:
-        raise CramError(
-            f"rst.table: the table of {table.machine} is for wordpiece.vocab_size={table.vocab_size}, not {trained}: "
-            "the head, which is part of each pass, takes another time."
-        )
-    depths = {depth for method in methods for depth in method.depths(config.model.layers)} | {config.model.layers}
-    needed = [(kind, depth) for depth in sorted(depths) for kind in (TRAINING, "step")]
-    needed += [unit for method in methods for depth in sorted(depths) for unit in method.passes(depth)]
-    for kind, blocks in needed:
-        if kind == "step":
-            table.unit_seconds(OPTIMIZER, f"{config.optimizer.kind}/{blocks}")
-        elif config.rst.overheads or kind != "forward":
-            table.unit_seconds(kind, str(blocks))
-
-
 def build_parts(
-    config: Config, shards: ShardSet, work: ExecutedWork | None = None, methods: Sequence[Method] = ()
+    config: Config,
+    shards: ShardSet,
+    work: ExecutedWork | None = None,
+    methods: Sequence[Method] = (),
+    ranks: Ranks = ALONE,
 ) -> Parts:
     """Make all parts of a run, which are the same however far the run has come.
 
     Args:
         work: counts what the run executes; None for a counter of its own.
         methods: methods that no key of the config names.
+        ranks: that share the rows and the optimizer's state.
 
     Raises:
         CramError: where the data does not suffice for a method.
@@ -166,7 +146,7 @@ def build_parts(
     precision = pick_precision(config.precision, device)
     tokenizer = load_tokenizer(shards.tokenizer_path)
     model = build_model(config.model, shards.vocab_size, config.seed, device)
-    objective = build_objective(config, tokenizer, shards.vocab_size, device)
+    objective = build_objective(config, tokenizer, shards.vocab_size, device, ranks)
     held_out = build_held_out(
         shards.held_out(), tokenizer, config.data.seq_len, config.evaluation, objective=config.objective.held_out
     )
@@ -175,7 +155,7 @@ def build_parts(
     for method in chosen:
         method.check(loader.epoch_rows, max(1, round(batch_tokens(config.batch)(1.0) / config.data.seq_len)))
         method.shape(model)
-    return assemble(config, model, objective, loader, held_out, precision, chosen, work)
+    return assemble(config, model, objective, loader, held_out, precision, chosen, work, ranks)
 
 
 def assemble(
@@ -187,30 +167,33 @@ def assemble(
     precision: torch.dtype,
     methods: Methods | None = None,
     work: ExecutedWork | None = None,
+    ranks: Ranks = ALONE,
 ) -> Parts:
     """Add to a model and its data what else a run is made of: optimizer, schedules, evaluation.
 
     Args:
         methods: None for those of the config.
         work: counts what the run executes; None for a counter of its own.
+        ranks: that share the optimizer's state.
     """
     work = work or ExecutedWork()
     device = next(model.parameters()).device
 
-    def evaluate_eagerly(rows: HeldOutSet) -> dict[str, Any]:
+    def evaluate_eagerly(rows: HeldOutSet, sharing: Ranks) -> dict[str, Any]:
         # Held-out rows have other shapes than those that training is compiled for.
         with eagerly(), in_evaluation_mode(model):
-            return evaluate(model, rows, device)
+            return evaluate(model, rows, device, sharing)
 
     def new_reference(layers: int | None) -> UpdateParts:
         model_config = replace(config.model, layers=layers or config.model.layers)
         model_of_it = build_model(model_config, model.vocab_size, config.seed + 1, device)
-        return update_parts(replace(config, model=model_config), model_of_it, objective, work.as_overhead())
+        return update_parts(replace(config, model=model_config), model_of_it, objective, work.as_overhead(), ranks)
 
+    optimizer = build_optimizer(model, config.optimizer, ranks)
     return Parts(
         model=model,
         objective=objective,
-        optimizer=build_optimizer(model, config.optimizer),
+        optimizer=optimizer,
         methods=build_methods(config) if methods is None else methods,
         work=work,
         loader=loader,
@@ -224,32 +207,45 @@ def assemble(
         flops=FlopCount(config.model, model.vocab_size, config.data.seq_len),
         device=device,
         precision=precision,
-        # Small gradients would vanish in fp16.
-        loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
+        loss_scale=_loss_scale(model, optimizer, precision, ranks),
         seq_len=config.data.seq_len,
         new_reference=new_reference,
     )
 
 
+def _loss_scale(
+    model: Transformer, optimizer: OptimizerProtocol, precision: torch.dtype, ranks: Ranks
+) -> LossScale | None:
+    """Make the loss scale of fp16, in which small gradients would vanish; None in other precisions."""
+    if precision != torch.float16:
+        return None
+    return LossScale(optimizer.owned(model), next(model.parameters()).device, ranks)
+
+
 def update_parts(
-    config: Config, model: Transformer, objective: ObjectiveProtocol, work: ExecutedWork | None = None
+    config: Config,
+    model: Transformer,
+    objective: ObjectiveProtocol,
+    work: ExecutedWork | None = None,
+    ranks: Ranks = ALONE,
 ) -> UpdateParts:
     """Make what the updates of a model need that is not the run's own."""
     device = next(model.parameters()).device
     precision = pick_precision(config.precision, device)
+    optimizer = build_optimizer(model, config.optimizer, ranks)
     return UpdateParts(
         model=model,
         objective=objective,
-        optimizer=build_optimizer(model, config.optimizer),
+        optimizer=optimizer,
         device=device,
         precision=precision,
-        loss_scale=LossScale(model.parameters(), device) if precision == torch.float16 else None,
+        loss_scale=_loss_scale(model, optimizer, precision, ranks),
         seq_len=config.data.seq_len,
         work=work or ExecutedWork(),
     )
 
 
-def make_measure(config: Config, shards: ShardSet, seconds: float = 0.3) -> Callable[[Shape], float]:
+def make_measure(config: Config, shards: ShardSet, seconds: float = 0.3, ranks: int = 1) -> Callable[[Shape], float]:
     """Make a function that measures the seconds of an update of a shape, as a run of `config` would do it.
 
     It uses the device, precision and threads of the run, rows spread over the data, and the batches of the middle of
@@ -258,17 +254,18 @@ def make_measure(config: Config, shards: ShardSet, seconds: float = 0.3) -> Call
 
     Args:
         seconds: updates are timed for this long, and at least once.
+        ranks: that share the rows of an update; the share of one of them is timed.
     """
     device = pick_device(config.device)
     objective = build_objective(config, load_tokenizer(shards.tokenizer_path), shards.vocab_size, device)
     work = Workload.of(config, shards.vocab_size, device)
 
     def time_shape(shape: Shape) -> float:
-        rows, trial = spread_rows(shards, work.rows(shape)), shape.apply(config)
+        rows, trial = spread_rows(shards, max(1, work.rows(shape) // ranks)), shape.apply(config)
         session = TrialSession(
             _trial_parts(trial, shards.vocab_size, objective, device),
             loop_config(trial),
-            RunState(micro_rows=work.micro_rows(shape)),
+            RunState(micro_rows=max(1, work.micro_rows(shape) // ranks)),
         )
         return time_update(session, rows, TIMED_PROGRESS, seconds)
 

@@ -129,7 +129,7 @@ def _pins(config: Config) -> Pins:
     )
 
 
-def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
+def plan_run(config: Config, shards: ShardSet, clock: Clock, ranks: int = 1) -> Config:
     """Plan a run whose config has `model.size=auto`, and print the plan.
 
     For a budget of time, shapes are timed until the choice stands or half of `plan.probe_share` is spent; the other
@@ -139,6 +139,7 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
         config: of the run.
         shards: its data.
         clock: of the run, which is charged for the timing.
+        ranks: that share each update; this one times its share, without what they exchange.
 
     Returns:
         The config with every number given, and with predictions under `plan.*`.
@@ -157,8 +158,8 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
     budget = Budget("wall", (1 - share) * clock.budget.limit)
     with clock.account("probe"):
         began = time.monotonic()
-        measure = make_measure(config, shards)
-        if config.threads is None and device.type == "cpu":
+        measure = make_measure(config, shards, ranks=ranks)
+        if config.threads is None and device.type == "cpu" and ranks == 1:
             _choose_threads(measure, setting.plan(budget, kept).chosen.shape)
         plan, timed = search_plan(
             lambda timed: setting.plan(budget, kept.adapted(timed, TIMED_HERE)),
@@ -172,10 +173,7 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock) -> Config:
 
 
 def _choose_threads(measure: Callable[[Shape], float], shape: Shape) -> None:
-    """Set the number of CPU threads with which an update of a shape is quickest, so that all shapes are timed with it.
-
-    Training measures the threads again, with the shape that was chosen.
-    """
+    """Set the number of CPU threads with which an update of a shape is quickest; training measures them again."""
     seconds = {}
     for threads in numbers_to_try(cores()):
         set_threads(threads)
@@ -194,11 +192,11 @@ def plan_notes(config: Config) -> list[str]:
     return notes
 
 
-def probe_again(config: Config, shards: ShardSet) -> float | None:
+def probe_again(config: Config, shards: ShardSet, ranks: int = 1) -> float | None:
     """Time an update as the plan of a run did, to tell how far the machine has changed since; None without a plan."""
     if config.plan.update_seconds is None:
         return None
-    return make_measure(config, shards)(Shape.of(config))
+    return make_measure(config, shards, ranks=ranks)(Shape.of(config))
 
 
 def warn_of_unigram(setting: Setting, plan: Plan, budget: Budget, cost: CostModel) -> None:

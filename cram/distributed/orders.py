@@ -62,15 +62,26 @@ def on_all_ranks(
     return decorate
 
 
-def follow(run: Ordering) -> None:
-    """Carry out the orders of rank 0 until there is none left. Only other ranks call this."""
+def follow(run: Ordering) -> Any:
+    """Carry out the orders of rank 0 until there is none left. Only other ranks call this.
+
+    Returns:
+        What rank 0 gives to `end_orders`.
+    """
     while (order := run.ranks.receive())["do"] != END:
         run.learn(order["facts"])
         with run.ranks.inside():
             _FUNCTIONS[order["do"]](run, *order["arguments"])
+    run.ranks.wait()
+    return order["arguments"][0]
 
 
-def end_orders(ranks: Ranks) -> None:
-    """Tell the other ranks that there is nothing more to do."""
-    with ranks.order(END, (), {}):
-        pass
+def end_orders(ranks: Ranks, result: Any) -> None:
+    """Tell the other ranks that there is nothing more to do, unless an order has failed, which has ended them too.
+
+    Args:
+        result: a JSON value for all ranks.
+    """
+    if not ranks.failed:
+        with ranks.order(END, (result,), {}):
+            ranks.wait()  # a process that ends earlier would break the exchange of the others

@@ -44,6 +44,7 @@ class Ranks:
     Attributes:
         rank: of this process. size: number of ranks. local_size: ranks on this node.
         backend: `nccl` or `gloo`; empty for a process that is alone.
+        failed: whether an order has ended with an error on this rank.
         waited: seconds that this rank has waited for others inside of updates.
         state: what this rank is doing, and since when by `time.monotonic`; the watch reads it.
     """
@@ -60,6 +61,7 @@ class Ranks:
         self.device = device or torch.device("cpu")
         self._host, self._group = host, group
         self.backend = dist.get_backend(group) if group is not None else ""
+        self.failed = False
         self.waited = 0.0
         self.state: tuple[str, float] = ("starting", time.monotonic())
         self._inside = False  # whether an order is being carried out
@@ -113,6 +115,9 @@ class Ranks:
         before, self._inside = self._inside, True
         try:
             yield
+        except BaseException:
+            self.failed = True
+            raise
         finally:
             self._inside = before
 

@@ -27,7 +27,7 @@ def nats_by_position(model: Any, rows: HeldOutSet, device: torch.device) -> list
     counts = torch.zeros(bins, dtype=torch.int64)
     # A prediction at position p of a row has read p + 1 tokens.
     bin_of_position = torch.tensor([(position + 1).bit_length() - 1 for position in range(seq_len)])
-    for slots, losses, _ in score_batches(model, rows, device):
+    for _, slots, losses, _ in score_batches(model, rows, device):
         place = bin_of_position[slots % seq_len]
         nats.index_add_(0, place, losses.double().cpu())
         counts += torch.bincount(place, minlength=bins)

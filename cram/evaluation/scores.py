@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cram.distributed.ranks import ALONE, Ranks
 from cram.evaluation.halves import HALVES
 from cram.evaluation.held_out import HeldOutSet
 from cram.objectives.batch import IGNORED
@@ -23,24 +24,28 @@ LEAST_SHOWN_SHARE = 0.001  # share of unknown bytes below which there is no note
 
 
 @torch.no_grad()
-def score_batches(model: Any, rows: HeldOutSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Score the predictions of a model in fp32, some rows at a time.
+def score_batches(
+    model: Any, rows: HeldOutSet, device: torch.device, ranks: Ranks = ALONE
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Score the predictions of a model in fp32, some rows at a time, on each rank a share of them.
 
     Yields:
+        first: number of the first row of the batch.
         slots: int64 (n) on the CPU, indices into these rows * seq_len of the predicted tokens.
         losses: fp32 (n) on the device, their nats.
         correct: bool (n) on the device, whether the likeliest token is the label.
     """
-    for begin in range(0, len(rows.tokens), BATCH_ROWS):
+    for begin in range(ranks.rank * BATCH_ROWS, len(rows.tokens), ranks.size * BATCH_ROWS):
+        ranks.enter(ranks.state[0])
         batch = slice(begin, begin + BATCH_ROWS)
         labels = rows.labels[batch].flatten()
         slots = (labels != IGNORED).nonzero().squeeze(1)
         hidden = model(rows.inputs[batch].to(device), rows.documents[batch].to(device), slots.to(device))
-        yield slots, *model.head.score(hidden, labels[slots].to(device))
+        yield begin, slots, *model.head.score(hidden, labels[slots].to(device))
 
 
-def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, Any]:
-    """Compute the scores of a model in fp32.
+def evaluate(model: Any, rows: HeldOutSet, device: torch.device, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Compute the scores of a model in fp32. Each rank scores a share of the rows, and the scores are those of all.
 
     Returns:
         By name, as `score_names` lists them: nats per predicted token, bits per byte, share of the predictions that
@@ -50,9 +55,10 @@ def evaluate(model: Any, rows: HeldOutSet, device: torch.device) -> dict[str, An
     seq_len = rows.labels.shape[1]
     # Of each row: nats, predictions that are right, predicted tokens.
     sums = torch.zeros(len(rows.labels), 3, dtype=torch.float64)
-    for number, (slots, losses, is_correct) in enumerate(score_batches(model, rows, device)):
+    for first, slots, losses, is_correct in score_batches(model, rows, device, ranks):
         figures = torch.stack([losses.double(), is_correct.double(), torch.ones_like(losses, dtype=torch.float64)], 1)
-        sums.index_add_(0, number * BATCH_ROWS + slots // seq_len, figures.cpu())
+        sums.index_add_(0, first + slots // seq_len, figures.cpu())
+    ranks.sum(sums)
     scores: dict[str, Any] = dict(_scores(sums, rows.predicted_bytes, rows.objective))
     for number, half in enumerate(HALVES):
         scores[half] = None

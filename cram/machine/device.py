@@ -69,8 +69,12 @@ def _gpu_number(name: str) -> int:
     return number
 
 
-def device_notes(name: str, device: torch.device) -> list[str]:
-    """Return notes for the user about the device that was chosen for `device=name`, each one or two sentences."""
+def device_notes(name: str, device: torch.device, processes: int = 1) -> list[str]:
+    """Return notes for the user about the device that was chosen for `device=name`, each one or two sentences.
+
+    Args:
+        processes: of the run, each of which has a device of its own.
+    """
     notes = []
     if device.type == "cpu" and name == "auto" and torch.backends.mps.is_available():
         notes.append("device=auto takes the CPU: Apple's GPU (mps) is not supported.")
@@ -84,7 +88,7 @@ def device_notes(name: str, device: torch.device) -> list[str]:
             "If a kernel fails, set CRAM_KERNELS=reference, and compile.kind=eager."
         )
     count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if count > 1:
+    if count > 1 and processes == 1:
         used = torch.cuda.current_device() if device.index is None else device.index
         other = next(index for index in range(count) if index != used)
         notes.append(f"1 of {count} GPUs is used, cuda:{used}. Another run can use device=cuda:{other}.")

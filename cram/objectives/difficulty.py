@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cram.distributed.ranks import ALONE, Ranks
 from cram.files.tensors import check_tensors
 from cram.objectives.batch import IGNORED
 
@@ -33,16 +34,17 @@ class PieceDifficulty:
         vocab_size: number of pieces.
         strength: `objective.difficulty`.
         updates: `objective.difficulty_updates`.
+        ranks: whose losses are added up.
 
     Attributes:
         weights: float32 [vocab_size], how readily each piece is hidden.
         listening: whether the losses of the update in progress are taken.
     """
 
-    def __init__(self, vocab_size: int, strength: float, updates: int) -> None:
+    def __init__(self, vocab_size: int, strength: float, updates: int, ranks: Ranks = ALONE) -> None:
         self.weights = np.ones(vocab_size, np.float32)
         self.listening = False
-        self._strength, self._updates = strength, updates
+        self._strength, self._updates, self._ranks = strength, updates, ranks
         self._nats, self._count = np.zeros(vocab_size), np.zeros(vocab_size)
         self._heard: list[tuple[Tensor, Tensor]] = []
 
@@ -61,18 +63,23 @@ class PieceDifficulty:
 
     def end_update(self, update: int) -> None:
         """Add up the losses of the update, and make new weights after each `objective.difficulty_updates`."""
-        for labels, nats in self._heard:
-            self._add(labels.cpu().numpy(), nats.cpu().numpy().astype(np.float64))
+        if self.listening:
+            heard = np.zeros((2, len(self.weights)))
+            for labels, nats in self._heard:
+                heard += self._by_piece(labels.cpu().numpy(), nats.cpu().numpy().astype(np.float64))
+            self._ranks.sum(torch.from_numpy(heard))
+            self._nats += heard[0]
+            self._count += heard[1]
         self.listening, self._heard = False, []
         if (update + 1) % self._updates == 0 and self._count.any():
             self.weights = self._weigh()
             self._nats, self._count = self._nats / 2.0, self._count / 2.0
 
-    def _add(self, labels: npt.NDArray[np.int64], nats: npt.NDArray[np.float64]) -> None:
+    def _by_piece(self, labels: npt.NDArray[np.int64], nats: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sums of the nats and numbers of the predictions, [2, vocab_size]."""
         counts = (labels != IGNORED) & np.isfinite(nats)
         pieces, size = labels[counts], len(self.weights)
-        self._nats += np.bincount(pieces, nats[counts], size)
-        self._count += np.bincount(pieces, minlength=size)
+        return np.stack([np.bincount(pieces, nats[counts], size), np.bincount(pieces, minlength=size)])
 
     def _weigh(self) -> npt.NDArray[np.float32]:
         mean = self._nats.sum() / self._count.sum()

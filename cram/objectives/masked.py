@@ -91,7 +91,7 @@ class MaskedObjective(Objective):
         most = self.row_rates.most(max(config.mask_rate, final_mask_rate(config)))
         self.capacity = math.ceil(most * setting.seq_len)
         self.difficulty = (
-            PieceDifficulty(setting.vocab_size, config.difficulty, config.difficulty_updates)
+            PieceDifficulty(setting.vocab_size, config.difficulty, config.difficulty_updates, setting.ranks)
             if config.difficulty
             else None
         )

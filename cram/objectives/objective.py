@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cram.config.objective import ObjectiveConfig
+from cram.distributed.ranks import ALONE, Ranks
 from cram.files.tensors import check_tensors
 from cram.objectives.batch import IGNORED, Batch, PackedRows
 
@@ -26,6 +27,7 @@ class Setting:
         seed: seed of all random choices.
         static_shapes: whether every batch must have the same shapes, as compiled code on a GPU needs. A device that
             runs eagerly is quicker without.
+        ranks: that share the rows of an update.
     """
 
     special: list[int]
@@ -35,6 +37,7 @@ class Setting:
     seq_len: int
     seed: int = 0
     static_shapes: bool = False
+    ranks: Ranks = ALONE
 
 
 class Objective:

@@ -42,12 +42,14 @@ class Checkpoint:
         model: tensors of the model by name, on the CPU.
         optimizer: tensors of the optimizer and of the methods by name, on the CPU; none if only the weights are kept.
         state: everything else, as JSON.
+        folder: where it was read.
     """
 
     step: int
     model: Tensors
     optimizer: Tensors
     state: dict[str, Any]
+    folder: Path = Path()
 
 
 class Checkpoints:
@@ -240,7 +242,7 @@ class Checkpoints:
                 tensors[name] = load(data)
             except (SafetensorError, ValueError, KeyError) as error:
                 raise CramError(f"{folder / name}: not a readable safetensors file ({error}).") from None
-        return Checkpoint(step, tensors[MODEL], tensors[OPTIMIZER], state)
+        return Checkpoint(step, tensors[MODEL], tensors[OPTIMIZER], state, folder)
 
 
 def list_differing_hashes(identity: dict[str, str], other: dict[str, str] | None) -> list[str]:

@@ -8,9 +8,13 @@ from cram.budget import Budget
 from cram.config.config import Config
 
 # Entries of a process that change the bytes of a result without changing the recipe.
-BYTE_CHANGING = ("threads", "device", "precision", "compile", "attention", "torch", "kernels", "kernel_settings")
+BYTE_CHANGING = (
+    *("ranks", "threads", "device", "precision", "compile", "attention", "torch", "kernels", "kernel_settings"),
+)
 
 DEFAULT_SETTINGS = "by rule"  # also of a process of an older version, which records none
+# What else a process of an older version did, whose record does not say so.
+EARLIER = {"ranks": 1}
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ def describe_extension(extension: dict[str, Any]) -> str:
 
 
 def record_process(
-    config: Config, update: int, threads: int, precision: str, environment: dict[str, Any]
+    config: Config, update: int, threads: int, precision: str, environment: dict[str, Any], ranks: int = 1
 ) -> dict[str, Any]:
-    """Return the record of a process of a run, as JSON.
+    """Return the record of a process of a run, as JSON; several ranks count as one process.
 
     Args:
         config: of the process. Keys that do not identify a run may differ between its processes.
@@ -67,9 +71,11 @@ def record_process(
         threads: CPU threads.
         precision: number format, such as bfloat16.
         environment: versions and hardware.
+        ranks: number of ranks.
     """
     return {
         "update": update,
+        "ranks": ranks,
         "budget": config.budget,
         "threads": threads,
         "device": environment["device_name"],
@@ -105,7 +111,7 @@ def describe_changes(processes: list[dict[str, Any]]) -> list[str]:
     changes = []
     for earlier, later in itertools.pairwise(processes):
         for name in BYTE_CHANGING:
-            before, after = (process.get(name, DEFAULT_SETTINGS) for process in (earlier, later))
+            before, after = (process.get(name, EARLIER.get(name, DEFAULT_SETTINGS)) for process in (earlier, later))
             if before != after:
                 changes.append(f"{name} {before} until update {later['update']}, then {after}")
     return changes

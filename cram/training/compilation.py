@@ -15,11 +15,10 @@ gradients are added to the copies.
 Source: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
 """
 
-import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -27,9 +26,11 @@ from torch import Tensor, nn
 
 from cram.budget import Budget
 from cram.config.training import CompileConfig
+from cram.distributed.orders import on_all_ranks
+from cram.distributed.ranks import ALONE
 from cram.errors import CramError
-from cram.training.gradients import accumulate, eagerly, seed_dropout
-from cram.training.session import Session
+from cram.training.compile_check import Check, compare, warm_up
+from cram.training.session import RankSession, Session
 
 # Below this budget, compiling the blocks takes more time than it saves. How long a budget of tokens or updates takes is
 # not known, and compiling is not charged to it: there the blocks are compiled.
@@ -39,37 +40,7 @@ BLOCK_SECONDS = 600.0
 MODEL_SECONDS = 7200.0
 # Three kinds of blocks for each size of a micro-batch, which can be halved several times.
 RECOMPILE_LIMIT = 64
-CHECKED_MICRO_BATCHES = 2  # one that creates the gradients, one that adds to them
 ERROR_LENGTH = 300  # characters of a compiler's error that are shown
-WARMUP_PASSES = 3  # a CUDA graph is run, recorded and replayed
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """The largest relative differences that are allowed: of the loss, and of the gradient of a parameter."""
-
-    loss: float
-    gradient: float
-
-
-# Compiled code rounds at other places: it may keep in fp32 what eager code stores in half precision between two
-# operations. Measured on a CPU in bf16, six blocks of 256: 3e-6 for the loss; for gradients 4e-3 of a decoder, 0 of an
-# encoder. Attention on a GPU adds up in another order. Wrong code differs by about as much as the gradient itself.
-TOLERANCES = {torch.float32: Tolerance(1e-4, 1e-3)}
-HALF_TOLERANCE = Tolerance(1e-2, 1e-1)
-# A gradient is compared relative to its norm, or to this share of the norm of all gradients if that is larger.
-SMALLEST_SHARE = 1e-3
-
-
-@dataclass(frozen=True)
-class Check:
-    """The largest differences between compiled and eager code, and the parameter whose gradient differs most."""
-
-    updates: int
-    loss: float
-    gradient: float
-    parameter: str
-    passed: bool
 
 
 def check_compile(config: CompileConfig, device: torch.device) -> None:
@@ -168,20 +139,20 @@ def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
     executed = session.parts.work.state()
     report: dict[str, Any] = {"kind": "eager", "cuda_graphs": False, "seconds": 0.0, "check": None, "failed": {}}
     report |= session.state.compiled
-    if session.state.last_progress == 1.0 or session.parts.loader.rows_left < session.state.micro_rows:
+    if session.state.last_progress == 1.0 or session.parts.loader.rows_left < session.step_rows:
         return report  # nothing is left to train
     report |= {"kind": "eager", "cuda_graphs": False}
     with session.clock.account("compilation"):
         for kind in kinds_to_try(config, session.parts.device, session.clock.budget):
             if kind in report["failed"]:
                 continue
-            undo = compile_model(session.parts.model, kind, config.cuda_graphs)
-            check, failure = _try_compiled(session, 0 if session.clock.updates else config.check_updates)
+            check, failure = try_kind(
+                session, kind, config.cuda_graphs, 0 if session.clock.updates else config.check_updates
+            )
             report["check"] = asdict(check) if check else report["check"]
             if failure is None:
                 report |= {"kind": kind, "cuda_graphs": config.cuda_graphs}
                 break
-            undo()
             report["failed"][kind] = failure
             print(f"warning: compile.kind={kind} is not used: {failure}", flush=True)
     if report["failed"] and report["kind"] == "eager":
@@ -191,7 +162,32 @@ def compile_session(session: Session, config: CompileConfig) -> dict[str, Any]:
     return report
 
 
-def _try_compiled(session: Session, updates: int) -> tuple[Check | None, str | None]:
+@on_all_ranks("compiling")
+def try_kind(session: RankSession, kind: str, cuda_graphs: bool, updates: int) -> tuple[Check | None, str | None]:
+    """Compile a kind on each rank, compare it with eager code, and undo it on all ranks if it fails on one of them.
+
+    Args:
+        updates: that are compared; 0 only warms the compiled model up.
+
+    Returns:
+        The check of this rank, if there was one, and why the compiled model cannot be used, or None.
+    """
+    ranks = session.ranks
+    undo = compile_model(session.parts.model, kind, cuda_graphs)
+    # Each rank compares its own code, with rows of its own and without any exchange.
+    own = replace(session, ranks=ALONE)
+    check, failure = _try_compiled(own, updates)
+    session.state.micro_rows = min(ranks.gather(session.state.micro_rows))
+    failures = ranks.gather(failure)
+    failed = [(rank, reason) for rank, reason in enumerate(failures) if reason is not None]
+    if not failed:
+        return check, None
+    undo()
+    rank, reason = failed[0]
+    return check, reason if ranks.alone else f"on rank {rank}, {reason}"
+
+
+def _try_compiled(session: RankSession, updates: int) -> tuple[Check | None, str | None]:
     """Run the compiled model, compared with eager code over some updates; 0 only warms it up.
 
     Returns:
@@ -199,7 +195,7 @@ def _try_compiled(session: Session, updates: int) -> tuple[Check | None, str | N
     """
     try:
         if not updates:
-            _warm_up(session)
+            warm_up(session)
             return None, None
         check = compare(session, updates)
     except CramError:
@@ -209,87 +205,4 @@ def _try_compiled(session: Session, updates: int) -> tuple[Check | None, str | N
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:ERROR_LENGTH]}"
     if check.passed:
         return check, None
-    allowed = TOLERANCES.get(session.parts.precision, HALF_TOLERANCE)
-    return check, (
-        f"against eager code the loss is off by {check.loss:.1e} of it (allowed {allowed.loss:.0e}) and the gradient "
-        f"of {check.parameter} by {check.gradient:.1e} (allowed {allowed.gradient:.0e})"
-    )
-
-
-def compare(session: Session, updates: int) -> Check:
-    """Compute the same updates of each phase eagerly and compiled, from the same weights and rows, and compare.
-
-    The gradients are compared, not the weights after an optimizer: the optimizer is not compiled, and the first steps
-    of AdamW are the signs of the gradients, which rounding can flip. Each update moves the weights along the eager
-    gradients, because projections that begin at zero block the gradients of other weights. The weights are put back
-    bit for bit.
-    """
-    rows = _rows_to_check(session)
-    parameters = dict(session.parts.model.named_parameters())
-    weights = [parameter.detach().clone() for parameter in parameters.values()]
-    loss, gradient, worst = 0.0, 0.0, ""
-    try:
-        for progress in session.parts.objective.phases * updates:
-            with eagerly():
-                reference, expected = _pass(session, rows, progress)
-            value, gradients = _pass(session, rows, progress)
-            loss = max(loss, _nan_to_infinity(abs(value - reference) / max(abs(reference), 1e-9)))
-            for name, difference in _differences(gradients, expected).items():
-                if difference > gradient:
-                    gradient, worst = difference, name
-            _move(parameters, expected)
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(parameters.values()), weights)
-        session.parts.model.zero_grad(set_to_none=True)
-    allowed = TOLERANCES.get(session.parts.precision, HALF_TOLERANCE)
-    return Check(updates, loss, gradient, worst, loss <= allowed.loss and gradient <= allowed.gradient)
-
-
-def _rows_to_check(session: Session) -> Any:
-    """Look at the rows of a few whole micro-batches. Training takes them later."""
-    joined = max(map(session.parts.objective.rows_joined, session.parts.objective.phases))
-    micro, left = session.state.micro_rows * joined, session.parts.loader.rows_left
-    return session.parts.loader.peek(min(CHECKED_MICRO_BATCHES * micro, left - left % micro))
-
-
-def _pass(session: Session, rows: Any, progress: float) -> tuple[float, dict[str, Tensor]]:
-    """Compute nats per predicted token and the gradients by parameter, and leave no gradient in the model."""
-    seed_dropout(session)
-    predicted, nats = accumulate(session, rows, progress)
-    gradients = {name: p.grad for name, p in session.parts.model.named_parameters() if p.grad is not None}
-    session.parts.model.zero_grad(set_to_none=True)
-    return float(nats) / max(predicted, 1), gradients
-
-
-def _differences(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Compute the norm of each difference, relative to the norm of the gradient or a small share of all gradients."""
-    if gradients.keys() != expected.keys():
-        missing = sorted(gradients.keys() ^ expected.keys())
-        return dict.fromkeys(missing, math.inf)
-    norms = torch.stack(torch._foreach_norm(list(expected.values())))
-    apart = torch.stack([torch.linalg.vector_norm(gradients[name] - expected[name]) for name in expected])
-    shares = apart / norms.clamp(min=SMALLEST_SHARE * float(torch.linalg.vector_norm(norms)))
-    # Where fp16 overflows in both, there is nothing to compare.
-    shares = torch.where(norms.isfinite(), shares, 0.0)
-    return {name: _nan_to_infinity(share) for name, share in zip(expected, shares.tolist(), strict=True)}
-
-
-def _nan_to_infinity(difference: float) -> float:
-    """Count NaN as infinite, so that it is larger than every tolerance."""
-    return math.inf if math.isnan(difference) else difference
-
-
-@torch.no_grad()
-def _move(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor]) -> None:
-    """Move each parameter against its gradient, by 0.001 in the root mean square."""
-    for name, gradient in gradients.items():
-        size = gradient.square().mean().sqrt()
-        step = torch.where(size.isfinite() & (size > 0.0), gradient / size.clamp(min=1e-30), 0.0)
-        parameters[name].sub_(step, alpha=1e-3)
-
-
-def _warm_up(session: Session) -> None:
-    """Run everything that an update will call, so that it is compiled, and throw the gradients away."""
-    for progress in session.parts.objective.phases * WARMUP_PASSES:
-        _pass(session, _rows_to_check(session), progress)
+    return check, check.describe(session.parts.precision)

@@ -6,20 +6,23 @@ import torch
 from torch import nn
 
 from cram.training.gradients import autocast, choice_seed, eagerly, micro_batches, retry_within_memory
-from cram.training.session import Session
+from cram.training.session import RankSession
 
 
-def curvature_is_due(session: Session) -> bool:
+def curvature_is_due(session: RankSession) -> bool:
     """Whether the optimizer wants an estimate before the next update."""
     interval = session.parts.optimizer.curvature_interval
     return interval is not None and session.clock.updates % interval == 0
 
 
-def estimate_curvature(session: Session, rows: Any, progress: float) -> None:
+def estimate_curvature(session: RankSession, rows: Any, progress: float) -> None:
     """Give the optimizer the gradients of the mean loss of labels that are drawn from the model's predictions.
 
-    The pass takes the first rows of the next update, and all blocks. It is a training pass of the table of reference
-    time, and overhead.
+    The pass takes the first rows of the next update, a share of them on each rank, and all blocks. It is a training
+    pass of the table of reference time, and overhead.
+
+    Args:
+        rows: of this rank.
 
     Raises:
         CramError: where one row does not fit into memory.
@@ -31,19 +34,20 @@ def estimate_curvature(session: Session, rows: Any, progress: float) -> None:
         parts.loss_scale.unscale()
         parts.loss_scale.update()
     gradients = [parameter.grad for parameter in parts.model.parameters() if parameter.grad is not None]
-    parts.optimizer.take_curvature(predicted, torch.isfinite(nn.utils.get_total_norm(gradients)))
+    if not session.ranks.alone:
+        gradients = parts.optimizer.gradients(parts.model)
+    norm = session.ranks.sum(nn.utils.get_total_norm(gradients))
+    parts.optimizer.take_curvature(predicted, torch.isfinite(norm))
     parts.model.zero_grad(set_to_none=True)
 
 
-def _backward_of_drawn_labels(session: Session, rows: Any, progress: float) -> int:
-    """Add up the gradients, and return the number of the labels."""
-    parts, micro = session.parts, session.state.micro_rows
-    batches = [
-        parts.objective.prepare(part, progress)
-        for part in micro_batches(rows[0 : parts.optimizer.curvature_rows or micro], micro)
-    ]
-    predicted: int = sum(batch.predicted for batch in batches)
-    generator = torch.Generator(parts.device).manual_seed(choice_seed(session, "curvature"))
+def _backward_of_drawn_labels(session: RankSession, rows: Any, progress: float) -> int:
+    """Add up the gradients, and return the number of the labels of all ranks."""
+    parts, ranks, micro = session.parts, session.ranks, session.state.micro_rows
+    share = -(-(parts.optimizer.curvature_rows or micro * ranks.size) // ranks.size)
+    batches = [parts.objective.prepare(part, progress) for part in micro_batches(rows[0:share], micro)]
+    predicted: int = sum(ranks.gather(sum(batch.predicted for batch in batches)))
+    generator = torch.Generator(parts.device).manual_seed(choice_seed(session, f"curvature{ranks.rank or ''}"))
     for batch in batches:
         # Another graph than that of training, and not worth compiling for a pass now and then.
         with eagerly(), autocast(session):
@@ -55,6 +59,6 @@ def _backward_of_drawn_labels(session: Session, rows: Any, progress: float) -> i
             else:
                 loss.backward()
         parts.work.add_pass(
-            "training", parts.model.computed_blocks, batch.inputs.numel() // parts.seq_len, overhead=True
+            "training", parts.model.computed_blocks, batch.inputs.numel() // parts.seq_len * ranks.size, overhead=True
         )
     return predicted

@@ -12,6 +12,7 @@ from cram.config.optimizer import OptimizerConfig
 from cram.data.shards.shards import ShardSet
 from cram.data.special_tokens import SpecialTokens
 from cram.data.tokenizer import load_tokenizer
+from cram.distributed.ranks import ALONE
 from cram.evaluation.baselines import bigram_bits_per_byte, unigram_nats
 from cram.evaluation.by_position import nats_by_position
 from cram.evaluation.held_out_rows import CRAMMING_RULE, build_held_out
@@ -111,7 +112,7 @@ def further_figures(config: Config, parts: Parts, clock: Clock, shards: ShardSet
             return unknown | {"bigram_bits_per_byte": bigram, "by_position": by_position}
         documents, seq_len = shards.held_out(), config.data.seq_len
         rows = build_held_out(documents, tokenizer, seq_len, config.evaluation, CRAMMING_RULE)
-        figures = parts.evaluate(rows)
+        figures = parts.evaluate(rows, ALONE)
         if config.objective.kind == "replaced":
             with eagerly(), in_evaluation_mode(parts.model):
                 unknown["discriminator"] = replaced_scores(parts.model, parts.held_out, parts.device)

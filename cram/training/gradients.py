@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -10,15 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from cram.distributed.shares import places_of
 from cram.errors import CramError
 from cram.machine.device import is_out_of_memory, is_readable
 from cram.training.noise_scale import NoiseProbe
-from cram.training.session import Session, UpdateSession
+from cram.training.session import RankSession, UpdateSession
 
 Result = TypeVar("Result")
 
 
-def choice_seed(session: Session, what: str) -> int:
+def choice_seed(session: RankSession, what: str) -> int:
     """Compute the seed of some random choices of the next update, so that a resumed run makes the same ones.
 
     It is hashed, because the generator of a CPU reads 32 bits of it only.
@@ -30,10 +31,10 @@ def choice_seed(session: Session, what: str) -> int:
     return int.from_bytes(digest[:7], "little")
 
 
-def seed_dropout(session: Session) -> None:
-    """Seed torch's generators for the dropout of the next update. Nothing happens without dropout."""
+def seed_dropout(session: RankSession) -> None:
+    """Seed torch's generators for the dropout of the next update, each rank's by itself. No dropout, no seed."""
     if session.config.dropout:
-        torch.manual_seed(choice_seed(session, "dropout"))
+        torch.manual_seed(choice_seed(session, f"dropout{session.ranks.rank or ''}"))
 
 
 def model_rows(session: UpdateSession, rows: Any, progress: float) -> int:
@@ -42,7 +43,7 @@ def model_rows(session: UpdateSession, rows: Any, progress: float) -> int:
     return count
 
 
-def begin_probe(session: Session, rows: int) -> NoiseProbe | None:
+def begin_probe(session: RankSession, rows: int) -> NoiseProbe | None:
     """Begin a measurement of the gradient noise in the next update, of so many rows of the model, if one is due."""
     state = session.state
     return state.noise_scale.begin(
@@ -66,12 +67,17 @@ def accumulate(
 
     The count is that of all micro-batches together, so that the size of a micro-batch changes rounding alone.
 
+    Each rank computes the gradients of its own rows. Those of all ranks are added up while the last micro-batch is
+    computed, and each rank then has those of its share of the parameters.
+
     Args:
+        rows: of this rank.
         probe: where the gradient noise is measured; it watches the micro-batches.
         seed: of the blocks that layer dropping leaves out.
 
     Returns:
-        The number of predicted tokens, and the sum of their nats, an fp32 scalar on the device.
+        The number of predicted tokens of all ranks, and the sum of the nats of this rank's, an fp32 scalar on the
+        device.
 
     Raises:
         CramError: where one row does not fit into memory.
@@ -80,44 +86,57 @@ def accumulate(
 
 
 def retry_within_memory(session: UpdateSession, compute: Callable[[], Result]) -> Result:
-    """Compute gradients; running out of memory halves the micro-batch and starts again.
+    """Compute gradients; running out of memory on any rank halves the micro-batch and starts again on all.
 
     Raises:
         CramError: where one row does not fit into memory.
     """
     executed = session.parts.work.state()
     while True:
+        result = None
         try:
-            return compute()
+            result = compute()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            session.parts.work.load(executed)
-            halve_micro_batch(session)
+        failed = result is None
+        if not session.ranks.alone:
+            failed = session.parts.optimizer.collect(failed)
+        if result is not None and not failed:
+            return result
+        session.parts.work.load(executed)
+        halve_micro_batch(session)
 
 
 def _accumulate(
     session: UpdateSession, rows: Any, progress: float, probe: NoiseProbe | None, seed: int
 ) -> tuple[int, torch.Tensor]:
-    parts, micro = session.parts, session.state.micro_rows
+    parts, ranks, micro = session.parts, session.ranks, session.state.micro_rows
     micro = min(micro, probe.micro_rows) if probe else micro
-    joined, left = parts.objective.rows_joined(progress), model_rows(session, rows, progress)
+    joined = parts.objective.rows_joined(progress)
     batches = [parts.objective.prepare(part, progress) for part in micro_batches(rows, micro * joined)]
-    predicted = sum(batch.predicted for batch in batches)
+    # Of all ranks: predicted tokens and rows of the model, by micro-batch.
+    counts = ranks.gather([[batch.predicted for batch in batches], model_rows(session, rows, progress)])
+    predicted = sum(sum(of_rank) for of_rank, _ in counts)
+    left = sum(rows_of_rank for _, rows_of_rank in counts)
     nats = torch.zeros((), device=parts.device)
     with ExitStack() as contexts:
         # One context for all micro-batches: leaving it throws away the weights that were cast for it.
         contexts.enter_context(autocast(session))
         if probe:
             factor = parts.loss_scale.factor(parts.device) if parts.loss_scale else 1.0
-            contexts.enter_context(probe.watch(parts.model, [batch.predicted for batch in batches], factor))
+            contexts.enter_context(probe.watch(parts.model, [one for of_rank, _ in counts for one in of_rank], factor))
         if micro < session.state.micro_rows and _is_compiled(session):
             # Compiled code knows micro-batches of one size. Another size is not worth compiling for.
             contexts.enter_context(eagerly())
         for number, batch in enumerate(batches):
+            ranks.enter(ranks.state[0])
             parts.methods.depth(parts.model, progress, seed + number)
-            nats += backward(session, batch, 1.0 / max(predicted, 1))
-            parts.work.add_pass("training", parts.model.computed_blocks, min(micro, left - number * micro))
+            is_last = number == len(batches) - 1 and not ranks.alone
+            with parts.optimizer.overlap() if is_last else nullcontext():
+                nats += backward(session, batch, 1.0 / max(predicted, 1))
+            step = micro * ranks.size
+            parts.work.add_pass("training", parts.model.computed_blocks, min(step, left - number * step))
     return predicted, nats
 
 
@@ -140,15 +159,32 @@ def in_evaluation_mode(model: nn.Module) -> Iterator[None]:
 def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
     """Compute, in a forward pass without gradients, the nats of each row and the number of its predicted tokens.
 
+    Args:
+        rows: of all ranks, each of which computes its share.
+
     Returns:
         nats: fp32 (rows,) on the device. predicted: int64 [rows].
     """
+    ranks = session.ranks
+    if ranks.alone:
+        return _nats_per_row(session, rows, progress)
+    nats = torch.zeros(len(rows.tokens), device=session.parts.device)
+    predicted = torch.zeros(len(rows.tokens), dtype=torch.int64)
+    places = places_of(len(rows.tokens), session.state.micro_rows, ranks.rank, ranks.size)
+    if len(places):
+        own, own_predicted = _nats_per_row(session, rows[places], progress)
+        at = torch.from_numpy(places)
+        nats[at.to(nats.device)], predicted[at] = own, torch.from_numpy(own_predicted)
+    return ranks.sum(nats), ranks.sum(predicted).numpy()
+
+
+def _nats_per_row(session: UpdateSession, rows: Any, progress: float) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
     parts, objective = session.parts, session.parts.objective
     batches = [objective.prepare(part, progress) for part in micro_batches(rows, session.state.micro_rows)]
     predicted = np.concatenate([objective.predicted_per_row(batch) for batch in batches])
     with autocast(session), in_evaluation_mode(parts.model):
         nats = [objective.nats_per_row(parts.model, batch.to(parts.device)) for batch in batches]
-        parts.work.add_pass("forward", parts.model.computed_blocks, len(predicted), overhead=True)
+        parts.work.add_pass("forward", parts.model.computed_blocks, len(predicted) * session.ranks.size, overhead=True)
     return torch.cat(nats), predicted
 
 
@@ -201,32 +237,53 @@ def halve_micro_batch(session: UpdateSession) -> None:
 
 
 class Clipped(NamedTuple):
-    """What is known of the gradients of an update, as scalars on the device.
+    """What is known of the gradients of an update, of all ranks together, as scalars on the device.
 
     norm: fp32, of all gradients together, before clipping. finite: bool, whether the loss and all gradients are finite.
+    nats: fp32, the sum of the nats.
     """
 
     norm: torch.Tensor
     finite: torch.Tensor
+    nats: torch.Tensor
 
 
 def clip(session: UpdateSession, nats: torch.Tensor, probe: NoiseProbe | None = None) -> Clipped:
     """Undo the loss scale, and scale the gradients down to the clipping norm if their norm is larger.
 
     Args:
+        nats: of this rank, an fp32 scalar on the device.
         probe: where the gradient noise is measured; it is told the norm before clipping.
 
     Returns:
-        The norm before clipping, and whether the loss and all gradients are finite.
+        The norm before clipping, whether the loss and all gradients are finite, and the nats of all ranks.
     """
-    if session.parts.loss_scale:
-        session.parts.loss_scale.unscale()
-    gradients = [parameter.grad for parameter in session.parts.model.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    parts = session.parts
+    if parts.loss_scale:
+        parts.loss_scale.unscale()
+    if session.ranks.alone:
+        gradients = [parameter.grad for parameter in parts.model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+    else:
+        gradients = parts.optimizer.gradients(parts.model)
+        norm, nats = _add_up(session, gradients, nats, probe)
     if probe:
         probe.record_whole(norm)
     limit = session.config.clip
     if limit is not None and not (is_readable(norm) and norm <= limit):
         # Not torch's `clip_grad_norm_`, which adds 1e-6 to the norm: too much beside a small one.
         torch._foreach_mul_(gradients, limit / norm.clamp(min=limit))
-    return Clipped(norm, torch.isfinite(norm) & torch.isfinite(nats))
+    return Clipped(norm, torch.isfinite(norm) & torch.isfinite(nats), nats)
+
+
+def _add_up(
+    session: UpdateSession, gradients: list[torch.Tensor], nats: torch.Tensor, probe: NoiseProbe | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up what each rank knows of its share: the norm of all gradients, the nats, and the norms of the probe."""
+    own = nn.utils.get_total_norm(gradients).to(nats.device)
+    norms = probe.norms if probe else []  # of this rank's micro-batches
+    figures = torch.stack([own.double().square(), nats.double(), *(norm.double().square() for norm in norms)])
+    norm, total, *of_probe = session.ranks.sum(figures)
+    if probe:
+        probe.norms = [square.sqrt().float() for square in of_probe]
+    return norm.sqrt().float(), total.float()

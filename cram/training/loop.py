@@ -8,9 +8,10 @@ import math
 import time
 from dataclasses import asdict
 
+from cram.distributed.orders import on_all_ranks
 from cram.machine.device import device_name
 from cram.training.curvature import curvature_is_due, estimate_curvature
-from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, model_rows, seed_dropout
+from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, seed_dropout
 from cram.training.launched import Launched
 from cram.training.records import (
     begin_phase,
@@ -22,9 +23,10 @@ from cram.training.records import (
     slow_so_far,
 )
 from cram.training.reference import begin_methods
-from cram.training.row_source import SessionRows
+from cram.training.restoring import load_tensors, weights_hash
+from cram.training.row_source import take_rows
 from cram.training.saving import save, share_is_due
-from cram.training.session import Session, load_tensors, weights_hash
+from cram.training.session import RankSession, Session
 from cram.training.threads import adapt_threads
 
 # Measurements of the gradient noise scale before the size of an update follows it. One alone is worth nothing.
@@ -52,7 +54,7 @@ def train(session: Session) -> bool:
     with clock.account("updates"):
         clock.begin_updates()
         session.slow_before = slow_so_far(session)
-        while state.last_progress < 1.0 and parts.loader.rows_left >= state.micro_rows:
+        while state.last_progress < 1.0 and parts.loader.rows_left >= session.step_rows:
             before = state.last_progress
             update(session)
             if state.faults.in_a_row >= config.faults.patience and state.last_progress < 1.0:
@@ -75,8 +77,14 @@ def train(session: Session) -> bool:
         if clock.updates != session.saved:
             save(session)
     with clock.account("methods"):
-        parts.methods.finish(parts.model)
+        finish_methods(session)
     return True
+
+
+@on_all_ranks("updating")
+def finish_methods(session: RankSession) -> None:
+    """Let the methods turn the weights at the end of the budget into the result of the run."""
+    session.parts.methods.finish(session.parts.model)
 
 
 def update(session: Session) -> None:
@@ -93,24 +101,43 @@ def update(session: Session) -> None:
     keep_before_decay(session, progress)
     if any(state.last_progress < phase <= progress for phase in parts.objective.phases):
         begin_phase(session)
+    at = state.rate_progress = parts.rate_progress(state.last_progress, progress)
+    launched = compute_update(session, rows, progress, at, *parts.multipliers(at, state.faults.lr_factor))
+    session.in_flight.append(launched)
+    clock.count_update(launched.positions)
+    state.last_progress = progress
+    settle(session, keep=0 if parts.device.type == "cpu" or progress == 1.0 else 1)
+    follow_noise_scale(session)
+
+
+@on_all_ranks("updating")
+def compute_update(
+    session: RankSession, rows: int, progress: float, at: float, multiplier: float, others: float | None
+) -> Launched:
+    """Take the rows of an update, compute its gradients, and update the weights: each rank does its share.
+
+    Args:
+        rows: rows of the model, of all ranks together.
+        progress: at the predicted end of the update.
+        at: progress at which the rates are read.
+        multiplier: of the learning rates.
+        others: of the learning rates of all groups but `matrices`; None for no difference.
+    """
+    parts, clock = session.parts, session.clock
     seed_dropout(session)
     with clock.account("methods"):
-        wanted = rows * parts.objective.rows_joined(progress)
-        selected = parts.methods.select(SessionRows(session, progress), wanted, progress)
+        taken = take_rows(session, rows, progress)
         depth = parts.model.depth
         parts.methods.before_update(parts.model, parts.optimizer, progress)
         if parts.loss_scale and parts.model.depth != depth:
-            parts.loss_scale.watch(parts.model.parameters())
+            parts.loss_scale.watch(parts.optimizer.owned(parts.model))
         if curvature_is_due(session):
-            estimate_curvature(session, selected, progress)
-    positions = model_rows(session, selected, progress) * parts.seq_len
-    probe, flops_before = begin_probe(session, positions // parts.seq_len), parts.flops.of_blocks(parts.work.main)
+            estimate_curvature(session, taken.rows, progress)
+    probe, flops_before = begin_probe(session, taken.total), parts.flops.of_blocks(parts.work.main)
     parts.objective.begin_update(clock.updates)
-    predicted, nats = accumulate(session, selected, progress, probe, choice_seed(session, "depth"))
+    predicted, nats = accumulate(session, taken.rows, progress, probe, choice_seed(session, "depth"))
     parts.objective.end_update(clock.updates)
-    norm, finite = clip(session, nats, probe)
-    at = state.rate_progress = parts.rate_progress(state.last_progress, progress)
-    multiplier, others = parts.multipliers(at, state.faults.lr_factor)
+    norm, finite, nats = clip(session, nats, probe)
     parts.optimizer.step(multiplier, at, finite, others)
     parts.work.add_step(parts.optimizer.kind, parts.model.depth)
     if parts.loss_scale:
@@ -119,11 +146,7 @@ def update(session: Session) -> None:
     with clock.account("methods"):
         parts.methods.after_step(parts.model, progress)
     flops = parts.flops.of_blocks(parts.work.main) - flops_before
-    session.in_flight.append(Launched(positions, predicted, nats, norm, finite, flops, probe))
-    clock.count_update(positions)
-    state.last_progress = progress
-    settle(session, keep=0 if parts.device.type == "cpu" or progress == 1.0 else 1)
-    follow_noise_scale(session)
+    return Launched(taken.total * parts.seq_len, predicted, nats, norm, finite, flops, probe)
 
 
 def keep_before_decay(session: Session, progress: float) -> None:
@@ -145,7 +168,7 @@ def roll_back(session: Session) -> None:
     checkpoint = session.checkpoints.read_newest()
     assert checkpoint is not None
     rollback = session.state.faults.roll_back(session.clock.updates, checkpoint.step, session.config.faults)
-    load_tensors(session, checkpoint)
+    load_tensors(session, checkpoint=checkpoint)
     session.clock.begin_updates()
     record_fault(session, "rollback", asdict(rollback))
     print(
@@ -169,7 +192,7 @@ def follow_noise_scale(session: Session) -> None:
 
 def requested_rows(session: Session, progress: float) -> int:
     """Compute the rows of the model in an update at some progress: whole micro-batches, nearest to the ramp's size."""
-    parts, micro = session.parts, session.state.micro_rows
+    parts, micro = session.parts, session.step_rows
     tokens = parts.batch_tokens(progress)
     if session.config.noise_share:
         tokens = min(max(session.state.noise_tokens, parts.batch_tokens(0.0)), parts.batch_tokens(1.0))
@@ -179,7 +202,7 @@ def requested_rows(session: Session, progress: float) -> int:
 
 def update_rows(session: Session, progress: float) -> int:
     """Compute the rows of the next update: as many as requested, at most the whole micro-batches that are left."""
-    micro, left = session.state.micro_rows, session.parts.loader.rows_left / _rows_read(session, progress)
+    micro, left = session.step_rows, session.parts.loader.rows_left / _rows_read(session, progress)
     return max(micro, min(requested_rows(session, progress), int(left) - int(left) % micro))
 
 
@@ -195,7 +218,7 @@ def predicted_progress(session: Session, rows: int) -> float:
     """
     reads = _rows_read(session, session.state.last_progress)
     read = rows * reads
-    if session.parts.loader.rows_left - read < session.state.micro_rows * reads:
+    if session.parts.loader.rows_left - read < session.step_rows * reads:
         return 1.0
     data_share = (session.parts.loader.rows_taken + read) / session.parts.loader.rows_total
     progress = session.clock.progress_after(rows * session.parts.seq_len, positions_in_flight(session))

@@ -6,7 +6,6 @@ import torch
 
 from cram.config.config import Config
 from cram.errors import CramError
-from cram.machine.device import is_out_of_memory
 from cram.planner.micro_batch import cpu_micro_rows, power_of_two
 from cram.terminal.progress import format_tokens
 from cram.training.loop import requested_rows
@@ -36,13 +35,18 @@ def check_one_batch(loader: LoaderProtocol, config: Config) -> None:
 
 
 def find_micro_rows(session: Session, requested: int | None) -> None:
-    """Set the micro-batch: `requested` rows, or else the largest power of two that fits into memory and one update."""
+    """Set the micro-batch of a rank: `requested` rows, or the largest power of two that fits into memory and an update.
+
+    On a CPU the ranks share what would be the micro-batch of one of them, so that updates have the same sizes.
+    """
+    ranks = session.ranks.size
+    session.state.ranks = ranks
     most = max(1, round(session.parts.batch_tokens(1.0) / session.parts.seq_len))
-    most = min(most, session.parts.loader.rows_total)
+    most = max(1, min(most, session.parts.loader.rows_total) // ranks)
     if requested is not None:
         session.state.micro_rows = max(1, min(requested, most))
     elif session.parts.device.type == "cpu":
-        session.state.micro_rows = cpu_micro_rows(most, session.parts.seq_len)
+        session.state.micro_rows = max(1, cpu_micro_rows(most * ranks, session.parts.seq_len) // ranks)
     else:
         with session.clock.account("probe"):
             session.state.micro_rows = _largest_that_fits(session, power_of_two(most))
@@ -52,16 +56,11 @@ def _largest_that_fits(session: Session, most: int) -> int:
     """Double the rows until memory is short. The moments of the optimizer, which do not exist yet, are counted in."""
     total = torch.cuda.get_device_properties(session.parts.device).total_memory
     parameters = sum(p.numel() for p in session.parts.model.parameters())
-    moments = 2 * 4 * parameters
+    moments = 2 * 4 * parameters // session.ranks.size
     rows = 1
     while rows < most:
         torch.cuda.reset_peak_memory_stats(session.parts.device)
-        try:
-            run_pass(session, 2 * rows)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            session.parts.model.zero_grad(set_to_none=True)
+        if not run_pass(session, 2 * rows):
             torch.cuda.empty_cache()
             break
         if torch.cuda.max_memory_allocated(session.parts.device) + moments > HEADROOM * total:

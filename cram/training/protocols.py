@@ -31,8 +31,8 @@ class LoaderProtocol(Protocol):
         """Rows that are still to be given."""
         ...
 
-    def next(self, n: int, progress: float = 0.0) -> Any:
-        """Give the next n rows; which ones may depend on progress."""
+    def next(self, n: int, progress: float = 0.0, places: Any = None) -> Any:
+        """Give the next n rows, of them those at some places only if given; which ones may depend on progress."""
         ...
 
     def read(self, numbers: Any, epoch: int = 0) -> Any:

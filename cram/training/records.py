@@ -5,12 +5,13 @@ from collections.abc import Hashable
 from dataclasses import asdict
 from typing import Any
 
+from cram.distributed.orders import on_all_ranks
 from cram.evaluation.halves import HALVES
 from cram.machine.device import peak_gpu_memory
 from cram.run.receipt import compute_mfu
 from cram.training.compilation import compiled_graphs
 from cram.training.noise_scale import NoiseScale
-from cram.training.session import Session
+from cram.training.session import RankSession, Session
 from cram.training.window import Window
 
 SPIKE_UPDATES = 10  # updates whose mean loss is compared with the recent mean, to find spikes
@@ -182,6 +183,12 @@ def record_evaluation(session: Session) -> dict[str, Any]:
     """
     settle(session)
     with session.clock.account("evaluation"):
-        figures = session.parts.evaluate(session.parts.held_out)
+        figures = evaluate_held_out(session)
     write_record(session, "held_out", {name: value for name, value in figures.items() if name not in HALVES})
     return figures
+
+
+@on_all_ranks("evaluating")
+def evaluate_held_out(session: RankSession) -> dict[str, Any]:
+    """Compute the figures of the model on the held-out rows, of which each rank scores a share."""
+    return session.parts.evaluate(session.parts.held_out, session.ranks)

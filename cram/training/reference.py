@@ -1,7 +1,7 @@
 """Reference models, which methods train before the first update and ask for the loss of rows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cram.distributed.orders import on_all_ranks
+from cram.distributed.ranks import Ranks
 from cram.files.tensors import check_tensors
 from cram.training.gradients import accumulate, clip, nats_per_row
+from cram.training.row_source import share_out
 from cram.training.saving import save
-from cram.training.session import LoopConfig, Parts, RunState, Session, UpdateParts
+from cram.training.session import LoopConfig, Parts, RankSession, RunState, Session, UpdateParts
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class ReferenceSession:
     parts: UpdateParts
     config: LoopConfig
     state: RunState
+    ranks: Ranks
 
 
 class Reference:
@@ -38,9 +42,9 @@ class Reference:
         self.blocks = int(session.parts.model.computed_blocks)
 
     def update(self, rows: Any, begin: float, progress: float) -> None:
-        """Train on rows, from one value of progress to another."""
+        """Train on rows, of which each rank computes its share, from one value of progress to another."""
         parts = self._session.parts
-        _, nats = accumulate(self._session, rows, progress)
+        _, nats = accumulate(self._session, share_out(self._session, rows, progress), progress)
         finite = clip(self._session, nats).finite
         at = self._run.rate_progress(begin, progress)
         multiplier, others = self._run.multipliers(at)
@@ -81,23 +85,24 @@ class Reference:
 
 
 class SessionBeginning:
-    """A `cram.methods.beginning.Beginning` of a run."""
+    """A `cram.methods.beginning.Beginning` of a run, with what rank 0 knows of the budget.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    Args:
+        session: the run.
+        spent: see `spent`.
+        cost: share of the budget that an update costs, whatever its size, and that each row costs.
+    """
+
+    def __init__(self, session: RankSession, spent: float, cost: Sequence[float]) -> None:
+        self._session, self.spent, self._cost = session, spent, cost
         parts = session.parts
         self.numbers = parts.loader.numbers()
         self.update_rows = max(1, round(parts.batch_tokens(1.0) / parts.seq_len))
 
-    @property
-    def spent(self) -> float:
-        """Share of the budget that reference models have spent so far."""
-        return self._session.clock.began / self._session.clock.budget.limit
-
     def cost(self, rows: int) -> float:
         """Share of the budget that an update of a reference model on so many rows is expected to spend."""
-        clock = self._session.clock
-        return clock.cost(rows * self._session.parts.seq_len) / clock.budget.limit
+        of_update, of_row = self._cost
+        return of_update + of_row * rows
 
     def read(self, numbers: npt.NDArray[np.int64], epoch: int = 0) -> Any:
         """Read rows by their numbers."""
@@ -108,7 +113,7 @@ class SessionBeginning:
         session = self._session
         parts = session.parts.new_reference(layers)
         state = RunState(micro_rows=session.state.micro_rows)
-        reference = ReferenceSession(parts, session.config, state)
+        reference = ReferenceSession(parts, session.config, state, session.ranks)
         return Reference(reference, session.parts, session.clock.count_reference)
 
 
@@ -120,10 +125,10 @@ def begin_methods(session: Session) -> bool:
     """
     parts, clock = session.parts, session.clock
     if parts.methods.claims("start"):
-        beginning, worked, saved_at = SessionBeginning(session), False, time.monotonic()
+        worked, saved_at = False, time.monotonic()
         while True:
             with clock.beginning(), clock.account("methods"):
-                done = parts.methods.start(beginning)
+                done = start_methods(session, _spent(session), *_costs(session))
             if session.stop_requested() and not done:
                 save(session)
                 return False
@@ -135,9 +140,33 @@ def begin_methods(session: Session) -> bool:
             if time.monotonic() - saved_at >= session.config.checkpoint_seconds:
                 save(session)
                 saved_at = time.monotonic()
-                print(f"reference models: {beginning.spent:.1%} of the budget so far", flush=True)
+                print(f"reference models: {_spent(session):.1%} of the budget so far", flush=True)
         if worked:
-            print(f"reference models are trained; they took {beginning.spent:.1%} of the budget", flush=True)
+            print(f"reference models are trained; they took {_spent(session):.1%} of the budget", flush=True)
             save(session)
-    parts.methods.order(parts.loader)
+    order_rows(session)
     return True
+
+
+def _spent(session: Session) -> float:
+    """Share of the budget that reference models have spent so far."""
+    return session.clock.began / session.clock.budget.limit
+
+
+def _costs(session: Session) -> tuple[float, float]:
+    """Share of the budget that an update costs, whatever its size, and that each of its rows costs."""
+    clock, seq_len = session.clock, session.parts.seq_len
+    one, two = (clock.cost(rows * seq_len) / clock.budget.limit for rows in (1, 2))
+    return 2 * one - two, two - one
+
+
+@on_all_ranks("updating")
+def start_methods(session: RankSession, spent: float, of_update: float, of_row: float) -> bool:
+    """Do a piece of what comes before the first update, and say whether all is done; see `SessionBeginning`."""
+    return session.parts.methods.start(SessionBeginning(session, spent, (of_update, of_row)))
+
+
+@on_all_ranks("starting")
+def order_rows(session: RankSession) -> None:
+    """Let the methods say which rows are trained on."""
+    session.parts.methods.order(session.parts.loader)

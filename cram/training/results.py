@@ -23,7 +23,8 @@ from cram.model.kinds import build_model
 from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
 from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
-from cram.training.session import RunState, Session, weights_hash
+from cram.training.restoring import weights_hash
+from cram.training.session import RunState, Session
 from cram.training.threads import threads_changed
 
 

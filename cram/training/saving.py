@@ -2,7 +2,8 @@
 
 from cram.machine.device import synchronize
 from cram.training.records import settle
-from cram.training.session import Session, checkpoint_state, checkpoint_tensors
+from cram.training.restoring import checkpoint_state, checkpoint_tensors
+from cram.training.session import Session
 
 
 def share_is_due(session: Session) -> bool:
@@ -17,7 +18,7 @@ def save(session: Session) -> None:
     with session.clock.account("saving"):
         synchronize(session.parts.device)
         session.metrics.flush()
-        weights, memory = checkpoint_tensors(session.parts)
+        weights, memory = checkpoint_tensors(session)
         state, kept = checkpoint_state(session), share_is_due(session)
         session.checkpoints.save(session.clock.updates, weights, memory, state, kept=kept)
     session.saved, session.saved_progress = session.clock.updates, session.state.last_progress

@@ -1,21 +1,18 @@
 """One run in flight: what it is made of, and what has happened in it so far."""
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from cram.clock import Clock
 from cram.config.training import FaultsConfig
-from cram.errors import CramError
+from cram.distributed.ranks import ALONE, Ranks
 from cram.evaluation.held_out import HeldOutSet
-from cram.files.tensors import check_tensors
 from cram.methods.method import Methods
 from cram.reference_time import ExecutedWork
-from cram.run.checkpoint import Checkpoint, Checkpoints
+from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics
 from cram.training.faults import Faults
 from cram.training.launched import Launched
@@ -24,15 +21,6 @@ from cram.training.noise_scale import NoiseScale
 from cram.training.protocols import FlopCountProtocol, LoaderProtocol, ObjectiveProtocol, OptimizerProtocol
 from cram.training.thread_watch import ThreadWatch
 from cram.training.window import Window
-
-PROCESS_STATE = (
-    "window",
-    "spike_window",
-    "faults",
-    "noise_scale",
-)  # parts of the state that are dataclasses of their own
-
-OF_OBJECTIVE = "objective/"  # prefix of the names of the objective's tensors in a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +58,7 @@ class Parts(UpdateParts):
             its begin and at its predicted end.
         decay_begins: progress at which the first learning rate begins to fall.
         batch_tokens: tokens of an update over progress.
-        evaluate: computes the figures of the model on held-out rows, by name.
+        evaluate: computes the figures of the model on held-out rows, by name; the ranks share the rows.
         flops: counts the floating-point operations of executed passes.
         new_reference: makes the parts of a reference model, which has so many blocks (None: as many as the model).
     """
@@ -81,7 +69,7 @@ class Parts(UpdateParts):
     decay_begins: float
     batch_tokens: Callable[[float], float]
     held_out: HeldOutSet
-    evaluate: Callable[[HeldOutSet], dict[str, Any]]
+    evaluate: Callable[[HeldOutSet, Ranks], dict[str, Any]]
     flops: FlopCountProtocol
     new_reference: Callable[[int | None], UpdateParts]
 
@@ -122,7 +110,10 @@ class RunState:
     """What has happened in a run so far, beside clock, loader and tensors. All of it is in every checkpoint.
 
     Attributes:
-        micro_rows: rows of a micro-batch.
+        micro_rows: rows of a micro-batch of one rank.
+        ranks: number of ranks.
+        rank_waiting: seconds that a rank has waited for others in updates, a mean over the ranks.
+        lone_tokens_per_second: pace of passes of one rank while the others wait; None where it was not measured.
         predicted: tokens that were predicted.
         last_progress: progress at the end of the latest update.
         noise_tokens: size of an update that the gradient noise scale has asked for, which never falls.
@@ -141,6 +132,9 @@ class RunState:
     """
 
     micro_rows: int = 1
+    ranks: int = 1
+    rank_waiting: float = 0.0
+    lone_tokens_per_second: float | None = None
     predicted: int = 0
     last_progress: float = 0.0
     noise_tokens: float = 0.0
@@ -176,10 +170,53 @@ class UpdateSession(Protocol):
         """The size of the micro-batch, which may shrink, and what else has happened."""
         ...
 
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that share the rows of an update."""
+        ...
 
-@dataclass
-class Session:
-    """A run at work in this process.
+
+@dataclass(kw_only=True)
+class RankSession:
+    """A run as every rank has it: what the orders of rank 0 are carried out with.
+
+    Attributes:
+        clock: of rank 0; on the others it knows the number of updates only.
+        ranks: all ranks of the run.
+        state: of rank 0, and saved in every checkpoint; on the others only what `facts` gives is up to date.
+    """
+
+    parts: Parts
+    config: LoopConfig
+    clock: Clock
+    ranks: Ranks = ALONE
+    state: RunState = field(default_factory=RunState)
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of the model in a micro-batch of all ranks together."""
+        return self.state.micro_rows * self.ranks.size
+
+    def facts(self) -> dict[str, Any]:
+        """Give what every rank has to know before it carries out an order, as JSON."""
+        state = self.state
+        return {
+            "updates": self.clock.updates,
+            "micro_rows": state.micro_rows,
+            "last_progress": state.last_progress,
+            "compiled": {name: state.compiled[name] for name in ("kind", "cuda_graphs") if name in state.compiled},
+        }
+
+    def learn(self, facts: dict[str, Any]) -> None:
+        """Take over what rank 0 knows."""
+        self.clock.updates = facts["updates"]
+        self.state.micro_rows, self.state.last_progress = facts["micro_rows"], facts["last_progress"]
+        self.state.compiled = facts["compiled"]
+
+
+@dataclass(kw_only=True)
+class Session(RankSession):
+    """A run at work on rank 0, which decides.
 
     Attributes:
         show: shows progress and figures to a person.
@@ -189,16 +226,12 @@ class Session:
         log_interval: updates between two lines of metrics.
         peak_flops: of the device, in operations a second; None where it is not known.
         thread_watch: says when to measure the threads again; None where their number is fixed.
-        state: what is saved in every checkpoint.
         in_flight: updates whose figures have not come back from the device.
         saved: the update of the checkpoint that was written or read last; None before there is one.
         saved_progress: progress at that checkpoint.
         slow_before: `cram.training.records.slow_so_far` when the latest update ended.
     """
 
-    parts: Parts
-    config: LoopConfig
-    clock: Clock
     metrics: Metrics
     checkpoints: Checkpoints
     show: Callable[[float, dict[str, Any]], None]
@@ -208,101 +241,7 @@ class Session:
     log_interval: int = 1
     peak_flops: float | None = None
     thread_watch: ThreadWatch | None = None
-    state: RunState = field(default_factory=RunState)
     in_flight: list[Launched] = field(default_factory=list)
     saved: int | None = None
     saved_progress: float = 0.0
     slow_before: dict[str, int] = field(default_factory=dict)
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Compute the sha256 of a model's weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for _, tensor in sorted(model.state_dict().items()):
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def checkpoint_state(session: Session) -> dict[str, Any]:
-    """Give everything that a resumed run needs beside tensors, as JSON."""
-    loss_scale = session.parts.loss_scale
-    return {
-        "budget": asdict(session.clock.budget),
-        "clock": session.clock.state(),
-        "loader": session.parts.loader.state(),
-        "work": session.parts.work.state(),
-        "loss_scale": loss_scale.state() if loss_scale else None,
-        "metrics": session.metrics.state(),
-        **asdict(session.state),
-    }
-
-
-def checkpoint_tensors(parts: Parts) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Give the tensors of both files of a checkpoint, on the CPU: the weights; the states of all other parts."""
-    memory = parts.optimizer.state_tensors()
-    memory |= {f"{OF_OBJECTIVE}{name}": tensor for name, tensor in parts.objective.state_tensors().items()}
-    for method in parts.methods:
-        memory |= {f"methods/{method.name}/{name}": tensor for name, tensor in method.state_tensors().items()}
-    weights = {name: tensor.cpu() for name, tensor in parts.model.state_dict().items()}
-    return weights, {name: tensor.cpu() for name, tensor in memory.items()}
-
-
-def load_tensors(session: Session, checkpoint: Checkpoint) -> None:
-    """Put back the tensors of a checkpoint and nothing else.
-
-    Raises:
-        CramError: naming the file, and a tensor in it that does not fit.
-    """
-    parts, folder = session.parts, session.checkpoints.folder / str(checkpoint.step)
-    if parts.model.fit_blocks(checkpoint.model):  # a method had changed their number
-        parts.optimizer.regroup(parts.model, {})
-        if parts.loss_scale:
-            parts.loss_scale.watch(parts.model.parameters())
-    check_tensors(checkpoint.model, parts.model.state_dict(), f"{folder / 'model.safetensors'}: ")
-    parts.model.load_state_dict(checkpoint.model)
-    prefixes = {method: f"methods/{method.name}/" for method in parts.methods}
-    others = (OF_OBJECTIVE, *prefixes.values())
-    of_optimizer = {name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith(others)}
-    try:
-        if checkpoint.step and not of_optimizer:
-            raise CramError("the state of the optimizer is missing.")
-        parts.optimizer.load_state_tensors(of_optimizer)
-        parts.objective.load_state_tensors(_with_prefix(checkpoint.optimizer, OF_OBJECTIVE))
-        for method, prefix in prefixes.items():
-            method.load_state_tensors(_with_prefix(checkpoint.optimizer, prefix), parts.model)
-    except CramError as error:
-        raise CramError(f"{folder / 'optimizer.safetensors'}: {error}") from None
-
-
-def _with_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Take the tensors whose name has a prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def resume(session: Session, checkpoint: Checkpoint) -> None:
-    """Go on from a checkpoint. The metrics must have been cut back to it already.
-
-    Under another budget progress begins where what is spent stands: the only place where progress may fall.
-
-    Raises:
-        CramError: for a tensor that does not fit the recipe.
-    """
-    saved, parts, clock = checkpoint.state, session.parts, session.clock
-    load_tensors(session, checkpoint)
-    parts.work.load(saved.get("work", {}))  # checkpoints of earlier versions do not have it
-    clock.resume(saved["clock"])
-    parts.loader.resume(saved["loader"])
-    if parts.loss_scale and saved["loss_scale"]:  # a run may have begun on a GPU that needs no loss scale
-        parts.loss_scale.load(saved["loss_scale"])
-    session.state = RunState(
-        # A checkpoint of an earlier version does not have what came later.
-        **{name: saved[name] for name in vars(session.state) if name in saved and name not in PROCESS_STATE},
-        window=Window(**saved["window"]),
-        spike_window=Window(**saved.get("spike_window", {})),  # as the noise scale below
-        faults=Faults(**saved["faults"]),
-        noise_scale=NoiseScale(**saved.get("noise_scale", {})),  # checkpoints of early versions do not have it
-    )
-    if saved["budget"] != asdict(clock.budget):
-        data_share = parts.loader.rows_taken / parts.loader.rows_total
-        session.state.last_progress = min(1.0, max(clock.share(), data_share))
-    session.saved, session.saved_progress = checkpoint.step, session.state.last_progress

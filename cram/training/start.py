@@ -1,4 +1,4 @@
-"""A run in one process, from its parts to the end of its budget: start, resume or extend, then train.
+"""A run on rank 0, from its parts to the end of its budget: start, resume or extend, then train.
 
 The steps of `train_run` need each other in this order:
 
@@ -18,10 +18,13 @@ The steps of `train_run` need each other in this order:
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from cram.budget import parse_duration
 from cram.clock import Clock
 from cram.command import StopSignals
 from cram.config.config import Config
+from cram.distributed.ranks import Ranks
 from cram.machine.device import device_notes, environment, peak_flops, set_threads
 from cram.run.checkpoint import Checkpoint
 from cram.run.folder import RunFolder
@@ -32,6 +35,7 @@ from cram.terminal.progress import BudgetBar
 from cram.training.compilation import compile_session
 from cram.training.extension import ExtensionPlan
 from cram.training.loop import train
+from cram.training.passes import measure_lone_pace
 from cram.training.probe import (
     check_one_batch,
     choose_log_interval,
@@ -42,8 +46,9 @@ from cram.training.probe import (
 )
 from cram.training.protocols import ShardsProtocol
 from cram.training.records import record_resume
+from cram.training.restoring import resume, share_weights
 from cram.training.saving import save
-from cram.training.session import LoopConfig, Parts, Session, resume
+from cram.training.session import LoopConfig, Parts, Session
 from cram.training.threads import fit_threads, threads_are_measured
 
 
@@ -78,6 +83,7 @@ def train_run(
     extension: ExtensionPlan | None,
     threads: int,
     show_page: Callable[[], None],
+    ranks: Ranks,
 ) -> Trained:
     """Start, resume or extend a run, and train it until its budget is spent or it is asked to stop.
 
@@ -86,13 +92,12 @@ def train_run(
         extension: how a run that had a shorter budget goes on, or None.
         threads: CPU threads that this process uses.
         show_page: writes the page of the run, if it is to be written while the run goes on.
+        ranks: that share the updates; this is rank 0 of them.
 
     Raises:
         CramError: where the data does not suffice for one update, or the folder, a checkpoint or the metrics are not
             this run's.
     """
-    for note in device_notes(config.device, parts.device):
-        print(note)
     checkpoints = folder.checkpoints(parts.decay_begins)
     checkpoint = extension.checkpoint(checkpoints) if extension else checkpoints.read_newest()
     check_one_batch(parts.loader, config)
@@ -100,8 +105,8 @@ def train_run(
         parts.loader.resume(checkpoint.state["loader"])
     tokenizer = shards.tokenizer_path.read_bytes()
     checkpoints.identity = folder.begin(shards.folder, shards.hash, tokenizer, environment(parts.device))
-    if extension and (results := folder.set_aside(extension.old)):
-        print(f"the results of {extension.old.words()} are kept in {results}")
+    if extension:
+        _set_results_aside(folder, extension)
     with StopSignals() as stop, BudgetBar(folder.path.name, config.budget) as bar:
         session = Session(
             parts=parts,
@@ -113,22 +118,34 @@ def train_run(
             stop_requested=lambda: stop.asked,
             threads=threads,
             show_page=show_page,
-            peak_flops=peak_flops(parts.device),
+            peak_flops=_peak(parts.device, ranks),
+            ranks=ranks,
         )
-        if checkpoint:
-            _go_on(session, folder, checkpoint, extension)
+        _set_out(session, folder, checkpoint, extension)
         lost = _charge_crash(clock, folder, extension)
         with Heartbeat(folder.path, clock):
             if extension and checkpoint:
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
             _fit_to_machine(config, session, resumed=checkpoint is not None)
             _compile(session, config)
-            if not checkpoint and session.thread_watch is None:
-                _measure_pace(session)
+            if not checkpoint:
+                _measure_speed(session)
             _begin_records(session, config, lost)
             if not checkpoint or extension:
                 _report_data(session, config, shards)
             return Trained(session, train(session))
+
+
+def _set_results_aside(folder: RunFolder, extension: ExtensionPlan) -> None:
+    """Keep the results of the shorter budget in a subfolder."""
+    if results := folder.set_aside(extension.old):
+        print(f"the results of {extension.old.words()} are kept in {results}")
+
+
+def _peak(device: torch.device, ranks: Ranks) -> float | None:
+    """Add up the published FLOP/s of the devices of all ranks, which are alike; None where it is not known."""
+    peak = peak_flops(device)
+    return None if peak is None else peak * ranks.size
 
 
 def _open_metrics(
@@ -160,8 +177,13 @@ def _report_data(session: Session, config: Config, shards: ShardsProtocol) -> No
     print(data_report(session, rows_needed(session), tokens), flush=True)
 
 
-def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, extension: ExtensionPlan | None) -> None:
-    """Put the session back to the checkpoint, and book the longer budget of an extension."""
+def _set_out(
+    session: Session, folder: RunFolder, checkpoint: Checkpoint | None, extension: ExtensionPlan | None
+) -> None:
+    """Give all ranks the first weights, or put the session back to a checkpoint and book a longer budget."""
+    if checkpoint is None:
+        share_weights(session)
+        return
     resume(session, checkpoint)
     progress = session.state.last_progress
     print(f"resuming {folder.path} at update {checkpoint.step}, {progress:.1%} of the budget")
@@ -172,6 +194,8 @@ def _go_on(session: Session, folder: RunFolder, checkpoint: Checkpoint, extensio
 def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
     """Find the micro-batch and the threads for this machine, and record the machine in the state of the run."""
     parts, state, clock = session.parts, session.state, session.clock
+    for note in device_notes(config.device, parts.device, session.ranks.size):
+        print(note)
     before = state.processes[-1:]
     if not resumed:
         fixed = clock.reference.table.micro_rows if clock.reference else None
@@ -183,7 +207,9 @@ def _fit_to_machine(config: Config, session: Session, resumed: bool) -> None:
     if config.threads is None and threads_are_measured(session):
         fit_threads(session)
     precision = str(parts.precision).removeprefix("torch.")
-    this_process = record_process(config, clock.updates, session.threads, precision, environment(parts.device))
+    this_process = record_process(
+        config, clock.updates, session.threads, precision, environment(parts.device), session.ranks.size
+    )
     changes = describe_changes([*before, this_process])
     state.processes.append(this_process)
     if changes:
@@ -197,6 +223,13 @@ def _compile(session: Session, config: Config) -> None:
     session.state.compiled = compile_session(session, config.compile)
     if session.state.compiled["kind"] != "eager":
         session.thread_watch = None
+
+
+def _measure_speed(session: Session) -> None:
+    """Measure the pace, unless the measurement of the threads has told it, and what the ranks lose by each other."""
+    if session.thread_watch is None:
+        _measure_pace(session)
+    measure_lone_pace(session)
 
 
 def _measure_pace(session: Session) -> None:

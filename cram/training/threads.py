@@ -87,8 +87,12 @@ def pick_threads(paces: dict[int, float]) -> int:
 
 
 def threads_are_measured(session: Session) -> bool:
-    """Whether the number of threads follows the machine: on several cores without a GPU, for a budget of time."""
-    return session.parts.device.type == "cpu" and session.clock.budget.clock == "wall" and cores() > 1
+    """Whether the number of threads follows the machine: on several cores without a GPU, for a budget of time.
+
+    Several ranks share the cores evenly instead, because each waits for the slowest.
+    """
+    on_cores = session.parts.device.type == "cpu" and cores() > 1 and session.ranks.alone
+    return on_cores and session.clock.budget.clock == "wall"
 
 
 def fit_threads(session: Session) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cram.distributed.ranks import ALONE, Ranks
 from cram.machine.device import synchronize
 from cram.training.gradients import accumulate, clip
 from cram.training.session import LoopConfig, RunState, UpdateParts
@@ -18,6 +19,7 @@ class TrialSession:
     parts: UpdateParts
     config: LoopConfig
     state: RunState
+    ranks: Ranks = ALONE
 
 
 def time_update(

@@ -100,20 +100,23 @@ class Loader:
         """The number of rows that `next` can still return."""
         return self.rows_total - self.rows_taken
 
-    def next(self, n: int, progress: float = 0.0) -> TrainingRows:
+    def next(self, n: int, progress: float = 0.0, places: npt.NDArray[np.int64] | None = None) -> TrainingRows:
         """Return the next n rows, which may belong to two epochs, and move on.
 
         Args:
             progress: of the update, for a function given to `draw`.
+            places: among the n rows, in rising order, of those to return; None for all. The others are not copied.
 
         Raises:
             CramError: fewer than n rows are left.
         """
         if self._choose:
-            rows = self.read(self._choose(self.rows_taken, n, progress))
-            rows.epoch[:] = np.arange(self.rows_taken, self.rows_taken + n)
+            numbers = self._choose(self.rows_taken, n, progress)
+            chosen = np.arange(n) if places is None else places
+            rows = self.read(numbers[chosen])
+            rows.epoch[:] = self.rows_taken + chosen
         else:
-            rows = self.peek(n)
+            rows = self.peek(n, places)
             self._drop(n)
         self.rows_taken += n
         return rows
@@ -165,8 +168,8 @@ class Loader:
         """
         self._choose = choose
 
-    def peek(self, n: int) -> TrainingRows:
-        """Return the next n rows (n > 0) without moving on.
+    def peek(self, n: int, places: npt.NDArray[np.int64] | None = None) -> TrainingRows:
+        """Return the next n rows (n > 0), or those at some places among them, without moving on.
 
         Raises:
             CramError: fewer than n rows are left.
@@ -178,7 +181,7 @@ class Loader:
             )
         while sum(block.rows_left for block in self._blocks) < n:
             self._blocks.append(self._reader.next())
-        return _join(self._blocks, n)
+        return _join(self._blocks, n, places)
 
     def state(self) -> dict[str, Any]:
         """Return the position in the training order and what it belongs to, for JSON."""
@@ -234,18 +237,23 @@ def _read_blocks(shards: ShardSet, orders: EpochOrders, taken: int, total: int) 
             yield _RowBlock(*shards.read(index), index, epoch)
 
 
-def _join(blocks: list[_RowBlock], n: int) -> TrainingRows:
-    """Copy the first n rows that the blocks have left."""
-    slices: list[tuple[_RowBlock, slice]] = []
+def _join(blocks: list[_RowBlock], n: int, places: npt.NDArray[np.int64] | None = None) -> TrainingRows:
+    """Copy the first n rows that the blocks have left, or those at some places among them."""
+    parts: list[tuple[_RowBlock, slice | npt.NDArray[np.int64]]] = []
+    begin = 0
     for block in blocks:
-        taken = min(n, block.rows_left)
-        slices.append((block, slice(block.start, block.start + taken)))
-        n -= taken
+        end = min(n, begin + block.rows_left)
+        if places is None:
+            parts.append((block, slice(block.start, block.start + end - begin)))
+        else:
+            inside = places[np.searchsorted(places, begin) : np.searchsorted(places, end)]
+            parts.append((block, inside - begin + block.start))
+        begin = end
     return TrainingRows(
-        np.concatenate([block.tokens[rows] for block, rows in slices], dtype=np.int32),
-        np.concatenate([block.documents[rows] for block, rows in slices], dtype=np.int32),
-        np.concatenate([block.index[rows] for block, rows in slices]),
-        np.concatenate([np.full(rows.stop - rows.start, block.epoch, np.int32) for block, rows in slices]),
+        np.concatenate([block.tokens[rows] for block, rows in parts], dtype=np.int32),
+        np.concatenate([block.documents[rows] for block, rows in parts], dtype=np.int32),
+        np.concatenate([block.index[rows] for block, rows in parts]),
+        np.concatenate([np.full(len(block.index[rows]), block.epoch, np.int32) for block, rows in parts]),
     )
 
 

@@ -15,14 +15,15 @@ from cram.config.config import Config
 from cram.config.model import ModelConfig
 from cram.config.optimizer import OptimizerConfig
 from cram.config.training import AveragingConfig
+from cram.distributed.ranks import ALONE
 from cram.errors import CramError
 from cram.files.tensors import check_tensors, count_rows, read_tensors
 from cram.hub.initial import check_tokenizer, read_initial
 from cram.hub.modernbert import MODERNBERT
 from cram.methods.averaging import Averaging
 from cram.model.kinds import new_model
-from cram.run.checkpoint import Checkpoint, Checkpoints
-from cram.training.session import load_tensors
+from cram.run.checkpoint import Checkpoint
+from cram.training.restoring import load_tensors
 
 WANTED = {"a": torch.zeros(2, 3), "b": torch.zeros((), dtype=torch.int64)}
 Tensors = dict[str, Tensor]
@@ -113,9 +114,9 @@ def test_the_file_of_a_checkpoint_is_named(tmp_path: Path) -> None:
     optimizer = SimpleNamespace(load_state_tensors=lambda tensors: check_tensors(tensors, {"mine": torch.zeros(2)}))
     objective = SimpleNamespace(load_state_tensors=lambda tensors: None)
     parts = SimpleNamespace(model=model, methods=[method], optimizer=optimizer, objective=objective)
-    session: Any = SimpleNamespace(parts=parts, checkpoints=Checkpoints(tmp_path))
+    session: Any = SimpleNamespace(parts=parts, ranks=ALONE, facts=dict)
     weights, memory = model.state_dict(), {"mine": torch.zeros(2), **average}
-    load_tensors(session, Checkpoint(3, weights, memory, {}))
+    load_tensors(session, checkpoint=Checkpoint(3, weights, memory, {}, tmp_path / "3"))
     for tensors, rest, message in (
         (faulty(weights, "bias", "shape"), memory, r"3/model\.safetensors: the tensor bias is \[2, 7\] of"),
         (weights, faulty(memory, "mine", "dtype"), r"3/optimizer\.safetensors: the tensor mine is \[2\] of float16"),
@@ -123,9 +124,9 @@ def test_the_file_of_a_checkpoint_is_named(tmp_path: Path) -> None:
         (weights, average, r"3/optimizer\.safetensors: the state of the optimizer is missing\."),
     ):
         with pytest.raises(CramError, match=message):
-            load_tensors(session, Checkpoint(3, tensors, rest, {}))
+            load_tensors(session, checkpoint=Checkpoint(3, tensors, rest, {}, tmp_path / "3"))
     optimizer.load_state_tensors = lambda tensors: None
-    load_tensors(session, Checkpoint(0, weights, {}, {}))  # before the first update there is no state
+    load_tensors(session, checkpoint=Checkpoint(0, weights, {}, {}))  # before the first update there is no state
 
 
 SMALL = ModelConfig(layers=1, width=8, heads=2, mlp_width=8)

@@ -174,7 +174,7 @@ def make_session(run: Path, budget: str = "10steps", rows: int = 1000, batch: in
         "decay_begins": 0.0,
         "batch_tokens": lambda progress: batch * SEQ_LEN,
         "held_out": None,
-        "evaluate": lambda rows: {"nats_per_token": 1.0},
+        "evaluate": lambda rows, ranks: {"nats_per_token": 1.0},
         "device": torch.device("cpu"),
         "precision": torch.float32,
         "loss_scale": None,

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cram.config.model import ModelConfig
 from cram.config.objective import ObjectiveConfig
+from cram.distributed.ranks import ALONE
 from cram.methods.method import Methods
 from cram.model.encoder import Encoder
 from cram.objectives.masked import MaskedObjective
@@ -54,7 +55,10 @@ def session(micro_rows: int, precision: torch.dtype = torch.float32, scaled: boo
         work=ExecutedWork(),
     )
     return SimpleNamespace(
-        parts=parts, state=SimpleNamespace(micro_rows=micro_rows, compiled={}), config=SimpleNamespace(clip=None)
+        parts=parts,
+        state=SimpleNamespace(micro_rows=micro_rows, compiled={}),
+        config=SimpleNamespace(clip=None),
+        ranks=ALONE,
     )
 
 

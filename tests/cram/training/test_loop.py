@@ -18,7 +18,7 @@ from cram.run.metrics import Metrics, read_metrics
 from cram.training import loop
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.training.noise_scale import NoiseScale
-from cram.training.session import resume, weights_hash
+from cram.training.restoring import resume, weights_hash
 from tests.cram.training.fake_session import SEQ_LEN, FakeModel, FakeOptimizer, make_session
 
 

@@ -20,7 +20,8 @@ from cram.training.loop import settle, train, update
 from cram.training.loss_scale import LossScale
 from cram.training.noise_scale import EVERY, EVERY_EAGERLY, NoiseProbe, NoiseScale
 from cram.training.records import begin_phase
-from cram.training.session import Session, resume
+from cram.training.restoring import resume
+from cram.training.session import Session
 from tests.cram.training.fake_session import SEQ_LEN, FakeBatch, FakeModel, FakeObjective, FakeRows, make_session
 from tests.cram.training.test_rollbacks import Sick
 

@@ -12,7 +12,8 @@ from cram.errors import CramError
 from cram.run.metrics import read_metrics
 from cram.training.loop import save, train, update
 from cram.training.loss_scale import LossScale
-from cram.training.session import Session, resume
+from cram.training.restoring import resume
+from cram.training.session import Session
 from tests.cram.run.tensorboard_files import check_agreement
 from tests.cram.training.fake_session import FakeBatch, FakeObjective, make_session
 

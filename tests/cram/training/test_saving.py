@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cram.config.training import FaultsConfig
 from cram.training.loop import train
-from cram.training.session import Session, resume
+from cram.training.restoring import resume
+from cram.training.session import Session
 from tests.cram.training.fake_session import make_session
 
 

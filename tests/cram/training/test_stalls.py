@@ -79,7 +79,7 @@ def test_an_update_that_compiles_or_runs_out_of_memory_has_none(
 def test_time_spent_on_evaluation_and_saving_is_no_stall(tmp_path: Path) -> None:
     hand = Hand()
 
-    def evaluate(rows: Any) -> dict[str, float]:
+    def evaluate(rows: Any, ranks: Any) -> dict[str, float]:
         hand.now += 100.0
         return {"nats_per_token": 1.0}
 

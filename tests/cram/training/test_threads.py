@@ -12,7 +12,8 @@ from cram.clock import Clock
 from cram.run.metrics import read_metrics
 from cram.training import threads
 from cram.training.loop import train
-from cram.training.session import Session, checkpoint_state
+from cram.training.restoring import checkpoint_state
+from cram.training.session import Session
 from cram.training.thread_watch import ThreadWatch
 from cram.training.threads import (
     fit_threads,
