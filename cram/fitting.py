@@ -135,6 +135,7 @@ def _train(
             trained.session.metrics.close()
             trained.session.metrics.end_tracking()
             return Outcome(folder.path, None, progress)
+        ranks.enter("finishing")
         with clock.account("evaluation"):
             probe_seconds = probe_again(config, shards, ranks.size)
         receipt = finish_run(config, folder.path, trained.session, shards, probe_seconds)

@@ -28,6 +28,7 @@ WAITING = ("waiting for other ranks", "waiting for an order")
 # Seconds that a rank may be in a state without showing progress, which is to enter the state again.
 LIMITS: dict[str, float] = {
     "starting": 600.0,  # builds the model, or reads a checkpoint from a network disk
+    "restoring": 600.0,  # the same for all tensors of a checkpoint
     "preparing": math.inf,  # hours of text; the processes of the preparation are watched by their parent
     "compiling": 1800.0,  # Inductor needs minutes for a large model on a busy machine
     "probing": 600.0,  # each attempt compiles the kernels of another size

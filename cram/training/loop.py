@@ -51,6 +51,7 @@ def train(session: Session) -> bool:
         return False
     saved_at = time.monotonic()
     # All time of the loop is charged to the updates, except what it books to other accounts.
+    session.ranks.enter("updating")
     with clock.account("updates"):
         clock.begin_updates()
         session.slow_before = slow_so_far(session)

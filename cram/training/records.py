@@ -144,7 +144,7 @@ def write_record(session: Session, kind: str, figures: dict[str, Any]) -> dict[s
         "charged_seconds": clock.charged(),
     }
     session.metrics.write(record)
-    with clock.account("saving"):
+    with clock.account("saving"), session.ranks.doing("saving"):
         session.metrics.track(record)
     return record
 

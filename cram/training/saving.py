@@ -15,7 +15,7 @@ def share_is_due(session: Session) -> bool:
 def save(session: Session) -> None:
     """Write a checkpoint. Its time is not charged. The first one at or after each of `checkpoint.shares` is kept."""
     settle(session)
-    with session.clock.account("saving"):
+    with session.clock.account("saving"), session.ranks.doing("saving"):
         synchronize(session.parts.device)
         session.metrics.flush()
         weights, memory = checkpoint_tensors(session)

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ import torch
 
 from cram.build import build_objective, build_optimizer, check, make_measure
 from cram.config.data import WordPieceConfig
-from cram.config.optimizer import OptimizerConfig
 from cram.config.recipe import read_config
 from cram.data.shards.shards import ShardSet, ShardWriter
 from cram.data.wordpiece import train_tokenizer
@@ -101,9 +101,9 @@ def test_an_update_of_a_shape_is_timed_without_traces(
     config = read_config([f"recipe={recipe}", "device=cpu", "data.seq_len=16", "wordpiece.vocab_size=64"])
     before, models = torch.get_rng_state(), []
 
-    def build_and_note(model: torch.nn.Module, optimizer: OptimizerConfig) -> object:
+    def build_and_note(model: torch.nn.Module, *rest: Any) -> object:
         models.append(weakref.ref(model))
-        return build_optimizer(model, optimizer)
+        return build_optimizer(model, *rest)
 
     monkeypatch.setattr("cram.build.build_optimizer", build_and_note)
     measure = make_measure(config, shards, seconds=0.0)
