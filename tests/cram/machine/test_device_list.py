@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cram.errors import CramError
-from cram.machine.device_list import find_devices
+from cram.machine.device_list import common_precision, find_devices
 
 
 @pytest.fixture
@@ -57,3 +57,18 @@ def test_a_list_that_cannot_be_used_is_refused(
 
 def test_the_cpu_may_be_named_several_times() -> None:
     assert find_devices(["cpu", "cpu", "cpu"]) == ["cpu", "cpu", "cpu"]
+
+
+def test_devices_share_one_precision_or_are_refused(
+    gpus: Callable[[int], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus(3)
+    capability = {0: (9, 0), 1: (9, 0), 2: (7, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[device.index])
+    assert common_precision("auto", ["cuda:0", "cuda:1"]) == torch.bfloat16
+    assert common_precision("fp32", ["cuda:0", "cuda:2"]) == torch.float32
+    message = (
+        r"^precision=auto is bf16 on cuda:1, fp16 on cuda:2\. Give the one that all are to use, such as precision="
+    )
+    with pytest.raises(CramError, match=message):
+        common_precision("auto", ["cuda:1", "cuda:2"])
