@@ -146,7 +146,9 @@ class EmaNesterov:
         return {f"{name}/{ENTRY}": to_meta(parameter) for name, parameter in self._parameters().items()}
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """The state of the rule, and `PARAMETER/movement` for each parameter."""
+        """The state of the rule, and `PARAMETER/movement` for each parameter, zero where no update was ahead."""
+        if self.begun:
+            self.fill_state()
         return self._inner.state_tensors() | {f"{name}/{ENTRY}": value for name, value in self._movements.items()}
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:

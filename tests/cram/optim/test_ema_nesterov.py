@@ -101,6 +101,14 @@ def test_a_loaded_state_continues_bit_for_bit_and_a_sick_step_changes_nothing(ki
     assert again.state_tensors() == {}
 
 
+def test_a_state_of_a_run_that_was_never_ahead_can_be_loaded() -> None:
+    model, config = build(), config_of("lion", EmaNesterovConfig(lookahead=0.6, end=0.05))
+    optimizer, again = build_optimizer(model, config), build_optimizer(build(), config)
+    run(model, optimizer, range(2))
+    again.load_state_tensors(optimizer.state_tensors())
+    assert as_bytes(model, again)[1] == as_bytes(model, optimizer)[1]
+
+
 def test_a_state_without_movements_is_refused() -> None:
     model = build()
     plain = build_optimizer(model, OptimizerConfig(kind="lion", lr=0.02))
