@@ -20,6 +20,9 @@ from cram.distributed.launch import Launch
 ROUND = 1.0  # seconds between two signs of a rank
 LONGEST_ROUND = 2.0  # seconds that a round counts at most
 SILENCE = 20.0  # seconds without a sign after which a rank is dead or stopped; a busy machine delays a sign by few
+# The same in states in which a call can hold the lock of the interpreter for long, so that no other thread shows signs.
+LONG_SILENCE = 120.0
+LONG_CALLS = ("starting", "preparing", "compiling", "probing", "saving", "finishing")
 ALL_WAIT = 120.0  # seconds that all ranks may wait at the same time; the first exchange of many GPUs takes up to 60
 SLOWNESS = 10.0  # a state may last so many times as long as it has already lasted on this machine
 GO_ON = "The last checkpoint is kept: the same command goes on from there."
@@ -128,10 +131,11 @@ class Judge:
 
     Args:
         is_gone: whether the process of a sign is known to have ended.
+        is_stopped: whether it is known to be stopped.
     """
 
-    def __init__(self, is_gone: Callable[[Sign], bool]) -> None:
-        self._is_gone = is_gone
+    def __init__(self, is_gone: Callable[[Sign], bool], is_stopped: Callable[[Sign], bool]) -> None:
+        self._is_gone, self._is_stopped = is_gone, is_stopped
         self._beats: dict[int, int] = {}
         self.silent: dict[int, float] = {}  # seconds without a new sign, by rank
         self._all_wait = 0.0
@@ -155,9 +159,14 @@ class Judge:
     def _find_dead(self, working: Mapping[int, Sign]) -> Fault | None:
         if gone := [rank for rank, sign in working.items() if self._is_gone(sign)]:
             return _fault(gone, working, "died")
-        if silent := [rank for rank in working if self.silent[rank] >= SILENCE]:
-            return _fault(silent, working, f"not answered for {SILENCE:.0f} s")
+        if silent := [rank for rank, sign in working.items() if self._is_silent(rank, sign)]:
+            return _fault(silent, working, f"not answered for {self.silent[silent[0]]:.0f} s")
         return None
+
+    def _is_silent(self, rank: int, sign: Sign) -> bool:
+        if self.silent[rank] < SILENCE:
+            return False
+        return sign.state not in LONG_CALLS or self.silent[rank] >= LONG_SILENCE or self._is_stopped(sign)
 
     def _find_hanging(self, working: Mapping[int, Sign], elapsed: float) -> Fault | None:
         over = [rank for rank, sign in working.items() if sign.limit is not None and sign.seconds > sign.limit]
@@ -215,5 +224,19 @@ def is_gone(sign: Sign) -> bool:
     except ProcessLookupError:
         return True
     except OSError:
-        pass
-    return False
+        return False
+    return process_state(sign.pid) == "Z"  # ended, but its parent has not asked for its status
+
+
+def is_stopped(sign: Sign) -> bool:
+    """Whether the process of a sign is stopped, as by SIGSTOP, as far as this machine knows."""
+    return sign.host == this_host() and process_state(sign.pid) == "T"
+
+
+def process_state(number: int) -> str:
+    """Return the letter of Linux for the state of a process: T stopped, Z ended; empty where it is not known."""
+    try:
+        status = Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return ""
+    return status.rpartition(")")[2].split()[0]  # the name before it may hold anything

@@ -13,14 +13,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from torch.distributed import DistError
 
 from cram.distributed.launch import Launch
 from cram.distributed.store import Board, hosted_by_torchrun
-from cram.distributed.watch import GO_ON, LONGEST_ROUND, ROUND, SILENCE, Fault, Judge, OwnSign, Sign, is_gone, this_host
+from cram.distributed.watch import (
+    GO_ON,
+    LONGEST_ROUND,
+    ROUND,
+    SILENCE,
+    Fault,
+    Judge,
+    OwnSign,
+    Sign,
+    is_gone,
+    is_stopped,
+    process_state,
+    this_host,
+)
 
 ANSWER = 5.0  # seconds that the host of the store may take
 # Seconds that the others stay when one rank speaks. torchrun ends all ranks as soon as one of them ends with an error,
@@ -46,7 +58,7 @@ class Watch:
     def __init__(self, launch: Launch, read: Callable[[], tuple[str, float]], number: int = 0) -> None:
         self._launch = launch
         self._own = OwnSign(read)
-        self._judge = Judge(is_gone)
+        self._judge = Judge(is_gone, is_stopped)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._number = number
@@ -121,7 +133,8 @@ class Watch:
 
     def _carry_out(self, verdict: dict[str, Any]) -> None:
         self._own.status = verdict["status"]
-        self._write(0.0)
+        with suppress(DistError):  # this rank ends, whether the others hear of it or not
+            self._write(0.0)
         seconds = ROUND if self._launch.rank in verdict["culprits"] else SPEAKING
         if verdict["speaker"] == self._launch.rank and verdict["message"]:
             _say(verdict["message"])
@@ -146,7 +159,7 @@ class Watch:
 
     def _count_failure(self, since: float) -> None:
         """End this process when the host of the store has ended, or has not answered for long."""
-        if _parent_is_stopped():  # by Ctrl-Z, which stops torchrun, but not the ranks that it has started
+        if process_state(os.getppid()) == "T":  # by Ctrl-Z, which stops torchrun, but not the ranks that it has started
             return
         self._failures += max(time.monotonic() - since, ROUND)
         try:
@@ -171,15 +184,6 @@ class Watch:
             host = "torchrun has ended" if torchrun else "rank 0 has died"
             _say(f"{host} or cannot be reached; all ranks end. {GO_ON}")
         _leave(1)
-
-
-def _parent_is_stopped() -> bool:
-    """Whether Linux says that the process that has started this one is stopped."""
-    try:
-        status = Path(f"/proc/{os.getppid()}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] in ("T", "t")
 
 
 def _say(message: str) -> None:

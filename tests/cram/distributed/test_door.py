@@ -146,6 +146,29 @@ def test_the_second_signal_ends_a_rank_that_is_in_an_exchange(
         assert ended == expected
 
 
+def test_a_forked_child_does_not_report_its_signals() -> None:
+    """Two workers that are ended by SIGTERM would otherwise end the rank."""
+    code = """
+import os, signal, time
+from cram.distributed import door
+from cram.distributed.launch import Launch
+door.PATIENCE = 0.0
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+door.open_rank(Launch(size=2))
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGTERM)
+    os.waitpid(child, 0)
+time.sleep(0.3)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=environment, timeout=60)
+    assert done.returncode == 0
+
+
 def test_torchrun_and_words_that_are_not_valid() -> None:
     """Rank 0 prints one line, all ranks end with status 2, and torchrun with 1."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -1,7 +1,9 @@
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from cram.distributed.watch import (
     ALL_WAIT,
     LIMITS,
+    LONG_SILENCE,
     LONGEST_ROUND,
     SILENCE,
     SLOWNESS,
@@ -21,6 +24,8 @@ from cram.distributed.watch import (
     Sign,
     has_ended,
     is_gone,
+    is_stopped,
+    process_state,
     this_host,
 )
 
@@ -35,7 +40,8 @@ class Run:
         self.signs: dict[int, Sign] = {}
         self.stopped: set[int] = set()
         self.gone: set[int] = set()
-        self.judge = Judge(lambda sign: sign.pid in self.gone)
+        self.known_stopped: set[int] = set()
+        self.judge = Judge(lambda sign: sign.pid in self.gone, lambda sign: sign.pid in self.known_stopped)
 
     def enter(self, state: str, *ranks: int) -> None:
         for rank in ranks or range(len(self.states)):
@@ -85,6 +91,23 @@ def test_a_silent_rank_is_named() -> None:
     assert fault is not None
     assert fault.culprits == (2,)
     assert "rank 2 has not answered for 20 s while updating" in fault.message
+
+
+def test_a_rank_in_a_long_call_may_be_silent_for_longer_unless_it_is_stopped() -> None:
+    run = Run(2)
+    run.enter("saving", 0)
+    run.enter("waiting for an order", 1)
+    run.second()
+    run.stopped = {0}
+    assert run.seconds(SILENCE + 20) is None
+    run.known_stopped = {0}
+    fault = run.second()
+    assert fault is not None
+    assert fault.message.startswith("rank 0 has not answered for 41 s while saving")
+    run.known_stopped = set()
+    fault = run.seconds(LONG_SILENCE)
+    assert fault is not None
+    assert fault.culprits == (0,)
 
 
 def test_a_rank_that_is_continued_in_time_is_not_at_fault() -> None:
@@ -171,7 +194,7 @@ def test_whoever_dies_is_the_only_culprit(states: list[str], which: int) -> None
     for rank, state in enumerate(states):
         run.enter(state, rank)
     run.second()
-    run.stopped = {dead}
+    run.stopped = run.known_stopped = {dead}
     fault = run.seconds(SILENCE + 1)
     assert fault is not None
     assert fault.culprits == (dead,)
@@ -192,10 +215,20 @@ def test_every_rank_that_hangs_is_named() -> None:
     assert fault.message.startswith("all ranks have shown no progress")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_only_this_machine_knows_whether_a_process_has_ended() -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as child:
-        child.wait()
-    ended = Sign(1, "updating", 0.0, None, child.pid, this_host())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        ended = Sign(1, "updating", 0.0, None, child.pid, this_host())
+        assert not is_gone(ended)
+        child.send_signal(signal.SIGSTOP)
+        while process_state(child.pid) != "T":
+            time.sleep(0.01)
+        assert (is_gone(ended), is_stopped(ended)) == (False, True)
+        assert not is_stopped(replace(ended, host="another machine"))
+        child.kill()
+        while process_state(child.pid) != "Z":
+            time.sleep(0.01)
+        assert is_gone(ended)
     assert is_gone(ended)
     assert has_ended(ended)
     assert not is_gone(replace(ended, host="another machine"))
