@@ -65,7 +65,7 @@ def _watch_signals() -> None:
     theirs.setblocking(False)
     signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
     # A forked child would report its own signals here, such as the SIGTERM that ends a worker.
-    # os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=_count_signals, args=(ours,), name="signals of ranks", daemon=True).start()
 
 
