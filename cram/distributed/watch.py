@@ -22,7 +22,7 @@ LONGEST_ROUND = 2.0  # seconds that a round counts at most
 SILENCE = 20.0  # seconds without a sign after which a rank is dead or stopped; a busy machine delays a sign by few
 # The same in states in which a call can hold the lock of the interpreter for long, so that no other thread shows signs.
 LONG_SILENCE = 120.0
-LONG_CALLS = ("starting", "preparing", "compiling", "probing", "saving", "finishing")
+LONG_CALLS = ("starting", "restoring", "preparing", "compiling", "probing", "saving", "finishing")
 ALL_WAIT = 120.0  # seconds that all ranks may wait at the same time; the first exchange of many GPUs takes up to 60
 SLOWNESS = 10.0  # a state may last so many times as long as it has already lasted on this machine
 GO_ON = "The last checkpoint is kept: the same command goes on from there."

@@ -1,10 +1,12 @@
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from cram.distributed.watch import (
     ALL_WAIT,
     LIMITS,
+    LONG_CALLS,
     LONG_SILENCE,
     LONGEST_ROUND,
     SILENCE,
@@ -28,6 +31,8 @@ from cram.distributed.watch import (
     process_state,
     this_host,
 )
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Run:
@@ -234,3 +239,10 @@ def test_only_this_machine_knows_whether_a_process_has_ended() -> None:
     assert not is_gone(replace(ended, host="another machine"))
     assert not is_gone(replace(ended, pid=os.getpid()))
     assert has_ended(replace(ended, pid=os.getpid(), status=0))
+
+
+def test_every_state_that_a_rank_may_enter_has_a_limit() -> None:
+    name = re.compile(r"(?:on_all_ranks|\.doing|\.enter)\(\s*\"([^\"]+)\"")
+    states = {state for path in (ROOT / "cram").rglob("*.py") for state in name.findall(path.read_text())}
+    assert {"updating", "saving"} <= states <= LIMITS.keys()
+    assert {*WAITING, *LONG_CALLS} <= LIMITS.keys()
