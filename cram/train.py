@@ -3,6 +3,7 @@
 from cram.command import dry_run_words, run_door
 from cram.config.config import Config
 from cram.config.recipe import read_config
+from cram.distributed.launch import read_launch
 from cram.machine.processes import INTERRUPTED
 
 ABOUT = """Train a language model from scratch inside a fixed budget.
@@ -25,6 +26,8 @@ def main(words: list[str]) -> int:
     from cram.reporting.summary import print_summary
 
     outcome = fit_config(config)
+    if not read_launch().leads:
+        return 0  # rank 0 prints, and its status is that of all ranks
     if outcome.receipt is None:
         print(f"interrupted at {outcome.progress:.1%} of the budget; the state is saved. The same command resumes.")
         return INTERRUPTED

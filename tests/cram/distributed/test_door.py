@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cram import command
+from cram import command, fitting, train
 from cram.config.commands import ExportConfig
 from cram.distributed import door
 from cram.distributed.door import close_rank, open_rank, refuse_ranks
@@ -119,6 +119,13 @@ def test_other_commands_are_refused_on_several_ranks(
     printed = door.run(None, on_ranks=False)
     assert printed.startswith("cram: torchrun has started this command 2 times, but only cram.train") == (rank == 0)
     assert [status for status, _ in door.closed] == [2]
+
+
+def test_the_summary_of_a_run_is_left_to_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = fitting.Outcome(Path("run"), {}, 1.0)  # what another rank knows of a finished run
+    monkeypatch.setattr(fitting, "fit_config", lambda _: outcome)
+    monkeypatch.setattr(train, "read_launch", lambda: Launch(1, 2, 1, 2, "localhost", 1))
+    assert train.main(["recipe=bert_demo"]) == 0
 
 
 def test_a_process_that_is_alone_does_nothing_about_ranks() -> None:
