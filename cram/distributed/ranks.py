@@ -92,10 +92,11 @@ class Ranks:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        began = time.monotonic()
+        began, in_update = time.monotonic(), self.state[0] == "updating"
         with self.doing("waiting for other ranks"):
             yield
-        self.waited += time.monotonic() - began
+        if in_update:
+            self.waited += time.monotonic() - began
 
     @contextmanager
     def order(self, name: str, arguments: Sequence[Any], facts: dict[str, Any]) -> Iterator[None]:

@@ -97,7 +97,9 @@ class OwnSign:
             self._state, self._entered, self._seconds = state, entered, 0.0
         self._seconds = min(self._seconds + elapsed, max(now - entered, 0.0))
         self._beat += 1
-        limit = max(LIMITS.get(state, math.inf), SLOWNESS * self._longest.get(state, 0.0))
+        # The passes of a measurement show how long those of an update may take.
+        longest = max(self._longest.get(name, 0.0) for name in (state, *(["probing"] if state == "updating" else [])))
+        limit = max(LIMITS.get(state, math.inf), SLOWNESS * longest)
         sign = Sign(
             beat=self._beat,
             state=state,

@@ -127,6 +127,10 @@ class EmaNesterov:
             movement = old.get(inherited.get(name, ""))
             self._movements[name] = torch.zeros_like(parameter) if movement is None else movement.clone()
 
+    def held_bytes(self) -> int:
+        """Count the bytes of the state of the rule and of the movements."""
+        return self._inner.held_bytes() + sum(movement.nbytes for movement in self._movements.values())
+
     @property
     def begun(self) -> bool:
         """Whether any parameter has a state."""

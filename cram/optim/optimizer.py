@@ -191,6 +191,10 @@ class Optimizer:
         """Learning rate of each group at the latest update, by the group's name; 0 before the first update."""
         return {group.name: self.lr_of(group) for group in self.groups}
 
+    def held_bytes(self) -> int:
+        """Count the bytes of the state."""
+        return sum(int(value.nbytes) for state in self.state.values() for value in state.values())
+
     @property
     def begun(self) -> bool:
         """Whether any parameter has a state."""

@@ -210,6 +210,10 @@ class ShardedOptimizer:
                     own[f"{piece.name}/{entry}"] = rows_of(tensor, piece.begin, piece.end).clone()
         self.rule.load_state_tensors(own)
 
+    def held_bytes(self) -> int:
+        """Count the bytes of the state of this rank's pieces."""
+        return self.rule.held_bytes()
+
     def _has_begun(self) -> bool:
         """Whether any rank has a state. Then every rank has one of all its pieces."""
         begun = bool(self._ranks.largest(torch.tensor([self.rule.begun], dtype=torch.uint8)).item())

@@ -31,6 +31,7 @@ def print_summary(run: Path, receipt: dict[str, Any]) -> int:
         *_loss_lines(receipt["held_out"]),
         ("trained", _training_text(receipt)),
         *(("", describe_extension(extension)) for extension in receipt["extensions"]),
+        *_rank_lines(receipt),
         ("MFU", _mfu_text(receipt["mfu"])),
         *lost_time_lines(receipt),
         ("rules", _rules_text(receipt["rules"])),
@@ -80,6 +81,18 @@ def _training_text(receipt: dict[str, Any]) -> str:
         f"{format_duration(charged_seconds)} at {receipt['tokens_per_second']:,.0f} a second, "
         f"{receipt['budget']['progress']:.1%} of the schedule"
     )
+
+
+def _rank_lines(receipt: dict[str, Any]) -> list[Line]:
+    """A line on the ranks, where there were several."""
+    ranks = receipt.get("ranks")  # receipts of earlier versions do not have it
+    if not ranks or ranks["world_size"] == 1:
+        return []
+    waiting = format_duration(ranks["waiting_seconds"])
+    text = f"{ranks['world_size']} over {ranks['backend']}, {ranks['tokens_per_second']:,.0f} tokens a second each"
+    if ranks["scaling_efficiency"] is not None:
+        text += f", {ranks['scaling_efficiency']:.0%} of the passes of one alone"
+    return [("ranks", f"{text}; {waiting} of waiting for each other")]
 
 
 def _mfu_text(mfu: float | None) -> str:

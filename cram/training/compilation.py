@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from cram.budget import Budget
 from cram.config.training import CompileConfig
 from cram.distributed.orders import on_all_ranks
-from cram.distributed.ranks import ALONE
+from cram.distributed.ranks import ALONE, Ranks
 from cram.errors import CramError
 from cram.training.compile_check import Check, compare, warm_up
 from cram.training.session import RankSession, Session
@@ -173,6 +173,8 @@ def try_kind(session: RankSession, kind: str, cuda_graphs: bool, updates: int) -
         The check of this rank, if there was one, and why the compiled model cannot be used, or None.
     """
     ranks = session.ranks
+    if not ranks.alone:
+        _show_compilation(ranks)
     undo = compile_model(session.parts.model, kind, cuda_graphs)
     # Each rank compares its own code, with rows of its own and without any exchange.
     own = replace(session, ranks=ALONE)
@@ -185,6 +187,23 @@ def try_kind(session: RankSession, kind: str, cuda_graphs: bool, updates: int) -
     undo()
     rank, reason = failed[0]
     return check, reason if ranks.alone else f"on rank {rank}, {reason}"
+
+
+def _show_compilation(ranks: Ranks) -> None:
+    """Let the other ranks see that this one compiles, also later in the run, so that it does not seem to hang."""
+    states: list[str] = []
+
+    def begin(_: Any) -> None:
+        states.append(ranks.state[0])
+        ranks.enter("compiling")
+
+    def end(_: Any) -> None:
+        ranks.enter(states.pop())
+
+    handler = torch._dynamo.callback.callback_handler
+    handler.clear()  # an attempt before this one has left its own
+    handler.register_start_callback(begin)
+    handler.register_end_callback(end)
 
 
 def _try_compiled(session: RankSession, updates: int) -> tuple[Check | None, str | None]:

@@ -9,10 +9,10 @@ import time
 from dataclasses import asdict
 
 from cram.distributed.orders import on_all_ranks
-from cram.machine.device import device_name
 from cram.training.curvature import curvature_is_due, estimate_curvature
 from cram.training.gradients import accumulate, begin_probe, choice_seed, clip, seed_dropout
 from cram.training.launched import Launched
+from cram.training.rank_report import gather_facts, name_devices
 from cram.training.records import (
     begin_phase,
     log,
@@ -40,8 +40,9 @@ def train(session: Session) -> bool:
         Whether it was; False after a request to stop. The state is saved either way.
     """
     parts, state, clock, config = session.parts, session.state, session.clock, session.config
-    if (name := device_name(parts.device)) not in state.devices:
-        state.devices.append(name)
+    for name in name_devices(gather_facts(session)):
+        if name not in state.devices:
+            state.devices.append(name)
     if session.saved is None:
         with clock.account("saving"):
             state.initial_weights = weights_hash(parts.model)

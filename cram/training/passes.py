@@ -73,9 +73,13 @@ def time_pass(session: Session, rows: int | None = None) -> float:
 
 
 def measure_lone_pace(session: Session) -> None:
-    """Measure the pace of passes of rank 0 while the other ranks wait, with which the scaling is compared."""
-    if session.ranks.alone:
+    """Measure the pace of passes of rank 0 while the other ranks wait, with which the scaling is compared.
+
+    A pass on all ranks comes first. It makes their buffers, and shows their watch how long a pass takes.
+    """
+    if session.ranks.alone or session.parts.loader.rows_left < session.step_rows:
         return
+    time_pass(session)
     clock, rows, paces = session.clock, session.state.micro_rows, []
     with clock.account("probe"):
         for _ in range(LONE_PASSES):

@@ -173,6 +173,10 @@ class OptimizerProtocol(Protocol):
         """Give the parameters that have these gradients: those of the model, or this rank's pieces of them."""
         ...
 
+    def held_bytes(self) -> int:
+        """Count the bytes of the state that this rank holds."""
+        ...
+
     def take_curvature(self, predicted: int, finite: torch.Tensor) -> None:
         """Take the gradients of the mean loss of so many drawn labels as an estimate of the curvature."""
         ...

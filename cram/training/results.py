@@ -23,6 +23,7 @@ from cram.model.kinds import build_model
 from cram.run.checksums import HELD_OUT, TOKENIZER, WEIGHTS
 from cram.run.history import describe_changes, describe_extension
 from cram.run.receipt import MFU_FORMULA, RuleInputs, compare_plan, compute_mfu, judge_rules, tabulate_time
+from cram.training.rank_report import report_ranks
 from cram.training.restoring import weights_hash
 from cram.training.session import RunState, Session
 from cram.training.threads import threads_changed
@@ -73,6 +74,7 @@ def make_receipt(
         },
         **_methods(session),
         **_speed(session),
+        "ranks": report_ranks(session, _pace(session.clock)),
         "plan": _plan(config, clock, held_out["nats_per_token"], probe_seconds),
         **_updates(session.state),
         **_processes(session),
@@ -210,12 +212,9 @@ def _seeded_weights(config: Config, session: Session, shards: ShardSet) -> str:
 
 
 def _devices(session: Session) -> list[str]:
-    """Name every device that took part: those the run was resumed on, and those that hold parameters now."""
+    """Name every device that took part: of all ranks and all processes, and those that hold parameters now."""
     present = sorted({str(parameter.device) for parameter in session.parts.model.parameters()})
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    ranks = torch.distributed.get_world_size() if distributed else 1
-    others = [f"{name} of rank {rank}" for rank in range(1, ranks) for name in present]
-    return [*session.state.devices, *present[1:], *others]
+    return [*session.state.devices, *present[1:]]
 
 
 def _decontaminated(config: Config, shards: ShardSet) -> int | None:

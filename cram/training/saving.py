@@ -1,6 +1,7 @@
 """Writing a checkpoint of a run."""
 
 from cram.machine.device import synchronize
+from cram.training.rank_report import book_waiting
 from cram.training.records import settle
 from cram.training.restoring import checkpoint_state, checkpoint_tensors
 from cram.training.session import Session
@@ -18,6 +19,7 @@ def save(session: Session) -> None:
     with session.clock.account("saving"), session.ranks.doing("saving"):
         synchronize(session.parts.device)
         session.metrics.flush()
+        book_waiting(session)
         weights, memory = checkpoint_tensors(session)
         state, kept = checkpoint_state(session), share_is_due(session)
         session.checkpoints.save(session.clock.updates, weights, memory, state, kept=kept)

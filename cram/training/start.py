@@ -128,8 +128,7 @@ def train_run(
                 save(session)  # replaces the checkpoint that the extension goes on from; later ones are removed
             _fit_to_machine(config, session, resumed=checkpoint is not None)
             _compile(session, config)
-            if not checkpoint:
-                _measure_speed(session)
+            _measure_speed(session, resumed=checkpoint is not None)
             _begin_records(session, config, lost)
             if not checkpoint or extension:
                 _report_data(session, config, shards)
@@ -225,9 +224,9 @@ def _compile(session: Session, config: Config) -> None:
         session.thread_watch = None
 
 
-def _measure_speed(session: Session) -> None:
-    """Measure the pace, unless the measurement of the threads has told it, and what the ranks lose by each other."""
-    if session.thread_watch is None:
+def _measure_speed(session: Session, resumed: bool) -> None:
+    """Measure the pace, unless it is known, and what the ranks lose by each other."""
+    if not resumed and session.thread_watch is None:  # else the measurement of the threads has told it
         _measure_pace(session)
     measure_lone_pace(session)
 

@@ -73,10 +73,21 @@ def _held_out_sets(runs: Sequence[RunData]) -> list[Any]:
 
 def _machine_notes(runs: Sequence[RunData], labels: Sequence[str]) -> list[Text]:
     devices = _group(labels, [run.environment.get("device_name") for run in runs])
-    if len(devices) == 1:
-        return []
-    found = _describe(devices, str)
-    return [Text(f"The devices differ, so compare over tokens or compute rather than over time: {found}.", "note")]
+    ranks = _group(labels, [_ranks(run) for run in runs])
+    notes = []
+    for what, groups in (("devices", devices), ("numbers of ranks", ranks)):
+        if len(groups) > 1:
+            found = _describe(groups, str)
+            text = f"The {what} differ, so compare over tokens or compute rather than over time: {found}."
+            notes.append(Text(text, "note"))
+    return notes
+
+
+def _ranks(run: RunData) -> int:
+    """The number of ranks at the end of a run; 1 for a run of an earlier version."""
+    processes = run.told("processes") or [{}]
+    number: int = processes[-1].get("ranks", 1)
+    return number
 
 
 def _state_notes(runs: Sequence[RunData], labels: Sequence[str]) -> list[Text]:

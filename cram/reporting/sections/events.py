@@ -140,12 +140,26 @@ def _facts(run: RunData) -> list[tuple[str, str]]:
         facts.append(("faults", text))
     if compiled:
         facts.append(("compilation", _compilation(compiled)))
+    facts += _ranks(run.figure("ranks"))
     if (threads := run.figure("threads")) is not None:
         facts.append(("CPU threads at the end", str(threads)))
     if (rows := run.told("micro_rows")) is not None:
         halvings = run.told("out_of_memory_halvings" if run.receipt else "out_of_memory")
         facts.append(("rows of a micro-batch", f"{rows}, halved {halvings} times" if halvings else str(rows)))
     return facts
+
+
+def _ranks(ranks: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how many ranks there were, on which devices, and what they lost by each other; nothing for one alone."""
+    if not ranks or ranks["world_size"] == 1:  # receipts of earlier versions do not have it
+        return []
+    efficiency = ranks["scaling_efficiency"]
+    share = "" if efficiency is None else f", {efficiency:.0%} of the pace of passes of one alone"
+    waiting = f"{format_seconds(ranks['waiting_seconds'])} of waiting for each other"
+    return [
+        ("ranks", f"{ranks['world_size']} over {ranks['backend']}{share}, {waiting}"),
+        ("devices of the ranks", "; ".join(ranks["devices"])),
+    ]
 
 
 def _compilation(compiled: dict[str, Any]) -> str:
@@ -161,6 +175,7 @@ def _process_table(processes: list[dict[str, Any]], note: str) -> Table:
         Column("from update", numeric=True),
         Column("budget"),
         Column("device"),
+        Column("ranks", numeric=True),
         Column("threads", numeric=True),
         Column("precision"),
         Column("torch"),
@@ -169,8 +184,9 @@ def _process_table(processes: list[dict[str, Any]], note: str) -> Table:
     rows = []
     for process in processes:
         commit = find_value(process, "environment", "commit")
-        texts = (process.get(key) for key in ("budget", "device", "threads", "precision", "torch"))
-        rows.append([Cell(format_whole(process["update"]), process["update"]), *map(_cell, (*texts, commit))])
+        begin = (process.get("budget"), process.get("device"), process.get("ranks", 1))
+        texts = (process.get(key) for key in ("threads", "precision", "torch"))
+        rows.append([Cell(format_whole(process["update"]), process["update"]), *map(_cell, (*begin, *texts, commit))])
     return Table(columns, rows, title="Processes", note=note, sortable=False)
 
 

@@ -129,6 +129,9 @@ class FakeOptimizer:
         self.finite: list[bool] = []
         self._model = model
 
+    def held_bytes(self) -> int:
+        return 0
+
     def step(self, multiplier: float, progress: float, finite: torch.Tensor, others: float | None = None) -> None:
         self.multipliers.append(multiplier)
         self.finite.append(bool(finite))

@@ -15,7 +15,7 @@ from cram.methods.method import Method, Methods, RowSource
 from cram.optim.schedule import make_rate_progress, make_schedule
 from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import Metrics, read_metrics
-from cram.training import loop
+from cram.training import loop, rank_report
 from cram.training.loop import predicted_progress, save, settle, train, update, update_rows
 from cram.training.noise_scale import NoiseScale
 from cram.training.restoring import resume, weights_hash
@@ -168,7 +168,7 @@ def test_the_weights_are_hashed_right_before_the_first_update_and_each_device_is
         first.parts.model.weight.fill_(3.0)  # type: ignore[union-attr, operator]
     expected = weights_hash(first.parts.model)
     assert not train(first)
-    monkeypatch.setattr(loop, "device_name", lambda device: "another")
+    monkeypatch.setattr(rank_report, "device_name", lambda device: "another")
     for _ in range(2):
         second = make_session(tmp_path, metrics=first.metrics, stop_requested=lambda: True)
         resume(second, first.checkpoints.read_newest())  # type: ignore[arg-type]

@@ -91,6 +91,7 @@ def test_processes_are_listed_where_there_were_several(tmp_path: Path) -> None:
         "100s",
         "A Processor",
         "1",
+        "1",
         "bfloat16",
         "2.13.0",
         "0123456789ab",
