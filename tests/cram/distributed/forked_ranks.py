@@ -9,9 +9,10 @@ import multiprocessing.connection
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -64,9 +65,18 @@ def _main(module: str, function: str, size: int, folder: str) -> int:
     end_with_parent()
     importlib.import_module(module)
     importlib.import_module("torch._dynamo")  # which torch's optimizers import when the first one is made
+    return fork_ranks(_be_rank, [(module, function, number, size, folder) for number in range(size)])
+
+
+def fork_ranks(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> int:
+    """Fork a process for each tuple of arguments, and wait for all. If one fails, the others are killed.
+
+    Returns:
+        0 if all have ended without an error, else 1.
+    """
     os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
     fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_be_rank, args=(module, function, number, size, folder)) for number in range(size)]
+    processes = [fork.Process(target=target, args=of_rank) for of_rank in arguments]
     for process in processes:
         process.start()
     waiting = {process.sentinel: process for process in processes}
