@@ -32,7 +32,7 @@ hidden in them, and whether each row comes once. The last column is one rank tha
 which shows what another order of the same sums does. Exit status 1 if a difference is too large. Takes 25 minutes on
 two cores."""
 HALF = "1, half"  # name of the run on one rank with half the micro-batch
-PATIENCE = 900.0  # seconds for all runs of a number of ranks
+PATIENCE = 3600.0  # seconds for all runs of a number of ranks
 
 
 @dataclass

@@ -12,6 +12,8 @@ from cram.config.model import ModelConfig
 from cram.config.training import EvaluationConfig
 from cram.data.shards.shards import HeldOutDocument
 from cram.data.special_tokens import SpecialTokens
+from cram.distributed.launch import Launch
+from cram.distributed.ranks import Ranks
 from cram.evaluation import scores
 from cram.evaluation.held_out import HeldOutSet
 from cram.evaluation.held_out_rows import build_held_out
@@ -41,6 +43,44 @@ def test_scores_are_those_of_a_plain_cross_entropy(rows: HeldOutSet, monkeypatch
     assert values["bits_per_masked_byte"] == pytest.approx(nats / math.log(2) / rows.predicted_bytes, rel=1e-5)
     assert values["accuracy"] == (logits.argmax(-1) == labels).sum().item() / len(slots) > 0.3
     assert values["predicted_tokens"] == len(slots)
+
+
+class SharingRanks(Ranks):
+    """A rank whose sums are kept; rank 0, which is asked last, adds those of the others."""
+
+    def __init__(self, rank: int, size: int, sums: list[torch.Tensor]) -> None:
+        super().__init__(Launch(rank, size, rank, size))
+        self._sums = sums
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.leads:
+            for other in self._sums:
+                tensor += other
+        self._sums.append(tensor)
+        return tensor
+
+
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_scores_are_the_same_if_ranks_share_the_rows(
+    size: int, rows: HeldOutSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Encoder(ModelConfig(layers=1, width=16, heads=2, mlp_width=16, init_std=0.3, zero_init=False), VOCAB)
+    model.initialise(0)
+    monkeypatch.setattr(scores, "BATCH_ROWS", 2)
+    alone, sums = evaluate(model, rows, torch.device("cpu")), list[torch.Tensor]()
+    for rank in range(size - 1, -1, -1):
+        shared = evaluate_or_nothing(model, rows, SharingRanks(rank, size, sums))
+    assert shared == alone
+    of_ranks = torch.stack(sums[:-1])[..., 2]
+    assert ((of_ranks > 0).sum(0) <= 1).all()  # no row was scored twice
+
+
+def evaluate_or_nothing(model: Encoder, rows: HeldOutSet, ranks: Ranks) -> dict[str, object]:
+    """The scores as a rank knows them, which divides by zero predictions if its share has none."""
+    try:
+        return evaluate(model, rows, torch.device("cpu"), ranks)
+    except ZeroDivisionError:
+        return {}
 
 
 def test_scores_of_a_causal_model_are_those_of_a_plain_cross_entropy(
