@@ -1,7 +1,7 @@
 # make demo: train a small BERT from scratch in about two minutes.   make test: everything CI checks.
 # make proofs: kills, signals, full disks, damaged files, odd inputs, stopped processes, twins of held-out text,
-# runs by several ranks beside those of one, kernels as compiled, and their count, the first pass beside a plain one, the table of words beside the library,
-# pages of reports in a browser (Chromium).
+# runs by several ranks beside those of one, kernels as compiled, and their count, the first pass beside a plain one,
+# the table of words beside the library, pages of reports in a browser (Chromium).
 # Both set themselves up. An existing interpreter or environment: make PYTHON=python3.12 VENV=/path/to/venv
 PYTHON ?= python3
 VENV ?= .venv

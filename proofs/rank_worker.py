@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import patch
 
 import torch
 
-import cram.build
-import cram.training.loop
+from cram.build import build_objective
 from cram.command import run_door
 from cram.config.recipe import read_config, read_words
 from cram.config.schema import key
 from cram.distributed.launch import read_launch
 from cram.objectives.batch import IGNORED, Batch
+from cram.training.gradients import accumulate
 from proofs.rank_cases import CASES, STEP_ROWS, words_of
 
 ABOUT = """Do runs of proofs.ranks, which starts this command on each rank."""
@@ -94,16 +95,14 @@ class RowLog:
 @contextmanager
 def logged_rows(path: Path) -> Iterator[None]:
     """Write down the rows of the runs in the `with` block, of this rank."""
-    accumulate, build = cram.training.loop.accumulate, cram.build.build_objective
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         log = RowLog(file)
-        cram.training.loop.accumulate = log.watch_accumulation(accumulate)
-        cram.build.build_objective = log.watch_objective(build)
-        try:
+        with (
+            patch("cram.training.loop.accumulate", log.watch_accumulation(accumulate)),
+            patch("cram.build.build_objective", log.watch_objective(build_objective)),
+        ):
             yield
-        finally:
-            cram.training.loop.accumulate, cram.build.build_objective = accumulate, build
 
 
 def main(words: list[str]) -> int:
