@@ -131,7 +131,11 @@ def do_runs(config: RanksConfig, folder: Path, ranks: int, step_rows: int, names
 
 
 def main(words: list[str]) -> int:
-    """Do the runs and print a table."""
+    """Do the runs and print a table.
+
+    Raises:
+        CramError: a case is unknown, or a number of ranks does not divide the rows that are computed at once.
+    """
     config = read_words(RanksConfig, words)
     for name in config.cases:
         if name not in CASES:
