@@ -13,7 +13,7 @@ import torch
 
 from cram.build import build_objective
 from cram.command import run_door
-from cram.config.recipe import read_config, read_words
+from cram.config.recipe import keep_last_words, read_config, read_words
 from cram.config.schema import key
 from cram.distributed.launch import read_launch
 from cram.objectives.batch import IGNORED, Batch
@@ -31,6 +31,8 @@ class WorkerConfig:
     folder: str = key("", "folder of the runs", path=True)
     source: str = key("", "text to train on", path=True)
     step_rows: int = key(STEP_ROWS, "rows that all ranks compute at once", "rows", least=1)
+    words: list[str] = key([], "words in place of those of the runs")
+    attempt: int = key(0, "number of this start of an unfinished run", least=0)
 
 
 class RowLog:
@@ -96,7 +98,7 @@ class RowLog:
 def logged_rows(path: Path) -> Iterator[None]:
     """Write down the rows of the runs in the `with` block, of this rank."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", buffering=1) as file:
         log = RowLog(file)
         with (
             patch("cram.training.loop.accumulate", log.watch_accumulation(accumulate)),
@@ -113,9 +115,9 @@ def main(words: list[str]) -> int:
     for name in config.cases:
         folder = Path(config.folder) / name
         data = [f"data.source={config.source}", f"data.dir={Path(config.folder).parent / 'shards'}"]
-        run = [*words_of(CASES[name], launch.size, config.step_rows), *data, f"run={folder / 'run'}"]
-        with logged_rows(folder / f"rows-{launch.rank}.jsonl"):
-            fit_config(read_config(run))
+        run = [*words_of(CASES[name], launch.size, config.step_rows), *data, f"run={folder / 'run'}", *config.words]
+        with logged_rows(folder / f"rows-{config.attempt}-{launch.restart}-{launch.rank}.jsonl"):
+            fit_config(read_config(keep_last_words(run)))
     return 0
 
 

@@ -1,0 +1,330 @@
+"""`python -m proofs.rank_kills`: kill and stop ranks of a run, which goes on with another number of them each time."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cram.command import run_door
+from cram.config.recipe import read_words
+from cram.config.schema import key
+from cram.files.atomic import read_json
+from proofs.doors import environment, find_descendants, kill_survivors
+
+ABOUT = """Kill (SIGKILL) and stop (SIGSTOP) ranks of a run that torchrun has started: rank 0, another one, or all, in
+the preparation, in the compilation, in a save and in an update.
+
+    python -m proofs.rank_kills seed=1
+
+The run goes on with another number of ranks each time. Then all ranks are stopped and continued, one rank is killed
+under --max-restarts, and ranks that cannot read the folder of the run take part in one. Exit status 1 if the processes
+of a start take more than 60 seconds to end, if one is left behind, if a row is missing or comes twice, or if the
+receipt does not name the time that was lost. Takes 12 minutes on two cores."""
+CASE = "decoder_adamw"
+UPDATES = 300
+MICRO_ROWS = 6  # of each rank at the first start that is not ended in the preparation, which has two ranks
+LONGEST_END = 60.0  # seconds from a fault to the end of all processes
+PATIENCE = 240.0  # seconds until a phase must have come
+PAUSE = 25.0  # seconds for which all ranks are stopped, more than a single one may be silent
+
+
+@dataclass
+class KillsConfig:
+    """The keys of this proof."""
+
+    seed: int = key(0, "of moments, ranks and numbers of ranks", least=0)
+    source: str = key("pydocs", "text to train on, as data.source= of a recipe", path=True)
+    folder: str | None = key(None, "new folder of the runs, which are kept (null: a temporary one)", path=True)
+    rounds: list[int] = key([], "numbers of the faults to try, from 0 (empty: all)")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a start: the phase, whom it meets (`first`, `other` or `all`), and the signal."""
+
+    phase: str
+    target: str
+    signal: signal.Signals
+
+
+KILL, STOP = signal.SIGKILL, signal.SIGSTOP
+FAULTS = (
+    Fault("preparation", "first", KILL),
+    Fault("preparation", "other", STOP),
+    Fault("compilation", "other", KILL),
+    Fault("compilation", "first", STOP),
+    Fault("update", "other", KILL),
+    Fault("save", "first", KILL),
+    Fault("update", "first", STOP),
+    Fault("save", "all", KILL),
+    Fault("update", "all", KILL),
+    Fault("save", "other", STOP),
+)
+
+
+@dataclass
+class Trial:
+    """A run that is started again until it is finished.
+
+    Attributes:
+        folder: of shards, rows and run. source: text to train on.
+        attempts: starts so far.
+    """
+
+    folder: Path
+    source: str
+    attempts: int = 0
+
+    @property
+    def log(self) -> Path:
+        """What all starts have printed."""
+        return self.folder / "log.txt"
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.folder / "runs" / CASE / "run"
+
+    def start(self, ranks: int, *words: str, restarts: int = 0) -> "subprocess.Popen[bytes]":
+        """Start the run, or what is left of it, by torchrun."""
+        torchrun = ["torch.distributed.run", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "-m"]
+        own = [
+            f"batch.micro_rows={MICRO_ROWS}",
+            "batch.start_tokens=null",
+            "checkpoint.interval=0.5s",
+            "evaluation.interval=0.3",
+            f"budget={UPDATES}steps",
+            *words,
+        ]
+        keys = [f"cases=[{CASE}]", f"folder={self.folder / 'runs'}", f"source={self.source}"]
+        command = [sys.executable, "-m", *torchrun, "proofs.rank_worker", *keys, f"words=[{','.join(own)}]"]
+        command.append(f"attempt={self.attempts}")
+        self.attempts += 1
+        with self.log.open("ab") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output, env=environment(), process_group=0)
+
+    def checkpoints(self) -> set[str]:
+        """Names of the checkpoints that are there."""
+        return {path.name for path in (self.run / "checkpoints").glob("[0-9]*")}
+
+    def wait_for(self, phase: str, process: "subprocess.Popen[bytes]", source: random.Random) -> bool:
+        """Wait for a random moment of a phase; False if the run has ended or the phase has not come."""
+        before, records, heartbeat = self.checkpoints(), self.run / "metrics.jsonl", self.run / "heartbeat.json"
+        partial, began = self.folder / "shards", time.time()
+        size = records.stat().st_size if records.exists() else 0
+        begun: dict[str, Callable[[], Any]] = {
+            "preparation": lambda: any(path.stat().st_mtime > began for path in partial.glob(".*.partial/**/*")),
+            "compilation": lambda: heartbeat.exists() and heartbeat.stat().st_mtime > began,
+            "save": lambda: self.checkpoints() != before and list((self.run / "checkpoints").glob(".*.partial")),
+            "update": lambda: self.checkpoints() != before and records.stat().st_size > size,
+        }
+        deadline = time.monotonic() + PATIENCE
+        while not begun[phase]():
+            if process.poll() is not None or time.monotonic() > deadline:
+                return False
+            time.sleep(0.0 if phase == "save" else 0.01)
+        time.sleep({"save": 0.0, "preparation": 1.0, "update": 1.0, "compilation": 4.0}[phase] * source.random())
+        return process.poll() is None
+
+    def rows(self) -> dict[int, list[Any]]:
+        """The rows of each update, as the last start that has done the update has logged them."""
+        rows: dict[int, list[Any]] = {}
+        paths = self.run.parent.glob("rows-*.jsonl")
+        starts: dict[tuple[int, int], list[list[Any]]] = {}
+        for path in paths:
+            _, attempt, restart, _ = path.stem.split("-")
+            starts.setdefault((int(attempt), int(restart)), []).extend(_read_whole_lines(path))
+        for _, lines in sorted(starts.items()):
+            if lines:
+                resumed = min(line[0] for line in lines)
+                rows = {update: given for update, given in rows.items() if update < resumed}
+            for update, numbers, digest in lines:
+                rows.setdefault(update, []).append([numbers, digest])
+        return {update: sorted(given) for update, given in rows.items()}
+
+
+def _read_whole_lines(path: Path) -> Iterator[Any]:
+    """Read lines of JSON; the last one of a process that was killed may be cut."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def find_ranks(torchrun: int) -> dict[int, int]:
+    """The process number of each rank that torchrun has started."""
+    ranks: dict[int, int] = {}
+    for path in Path(f"/proc/{torchrun}/task").glob("*/children"):
+        for child in path.read_text().split():
+            variables = Path(f"/proc/{child}/environ").read_bytes().decode(errors="replace").split("\0")
+            ranks |= {int(word.removeprefix("RANK=")): int(child) for word in variables if word.startswith("RANK=")}
+    return ranks
+
+
+def choose(ranks: Sequence[int], target: str, source: random.Random) -> Sequence[int]:
+    """The ranks that a fault meets."""
+    if target == "all":
+        return ranks
+    others = [rank for rank in ranks if rank]
+    return [source.choice(others)] if target == "other" else [0]
+
+
+def disturb(trial: Trial, fault: Fault, ranks: int, source: random.Random) -> list[str]:
+    """Start the run, let a fault happen, and return what is wrong with the end of the processes."""
+    words = ["compile.kind=blocks"] if fault.phase == "compilation" else []
+    process = trial.start(ranks, *words)
+    if not trial.wait_for(fault.phase, process, source):
+        children = find_descendants(process.pid)
+        process.kill()
+        kill_survivors(children)
+        return [f"the phase has not come (status {process.wait()}), see {trial.log}"]
+    found = find_ranks(process.pid)
+    met = choose(sorted(found), fault.target, source)
+    children = find_descendants(process.pid)
+    began = time.monotonic()
+    for rank in met:
+        os.kill(found[rank], fault.signal)
+    wrong = []
+    try:
+        status = process.wait(LONGEST_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+        wrong.append("torchrun hangs")
+    seconds = time.monotonic() - began
+    if survivors := kill_survivors(children):
+        wrong.append(f"{survivors} processes left behind")
+    if not status:
+        wrong.append("status 0")
+    last = [line for line in trial.log.read_text(errors="replace").splitlines() if line.startswith("cram: ")]
+    who = ", ".join(map(str, met))
+    newest = max(map(int, trial.checkpoints()), default="-")
+    print(
+        f"| {fault.phase} | {fault.signal.name} | {who} of {ranks} | {seconds:.1f} | {last[-1] if last else 'nothing'} "
+        f"| {newest} |{'  <- WRONG' if wrong else ''}",
+        flush=True,
+    )
+    return wrong
+
+
+def pause(trial: Trial, ranks: int, source: random.Random) -> list[str]:
+    """Stop all ranks for a while, as a suspended machine does, and let the run go on until the next save."""
+    process = trial.start(ranks)
+    if not trial.wait_for("update", process, source):
+        return ["no update before the pause"]
+    children = find_descendants(process.pid)
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.killpg(process.pid, number)
+        time.sleep(PAUSE if number == signal.SIGSTOP else 0.0)
+    goes_on = trial.wait_for("update", process, source) or process.poll() == 0
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    print(
+        f"| update | all stopped for {PAUSE:.0f} s | all of {ranks} | | {'goes on' if goes_on else 'ENDED'} | |",
+        flush=True,
+    )
+    return [] if goes_on and not kill_survivors(children) else ["the run did not go on after a pause"]
+
+
+def restart(trial: Trial, ranks: int, source: random.Random) -> list[str]:
+    """Kill a rank under --max-restarts; the run must go on by itself, to its end."""
+    process = trial.start(ranks, restarts=2)
+    if not trial.wait_for("update", process, source):
+        return ["no update before the restart"]
+    found = find_ranks(process.pid)
+    os.kill(found[choose(sorted(found), "other", source)[0]], KILL)
+    status = process.wait()
+    print(f"| update | SIGKILL, --max-restarts=2 | other of {ranks} | | status {status} | |", flush=True)
+    return [f"status {status} with --max-restarts"] if status else []
+
+
+def check_end(trial: Trial, reference: Trial) -> list[str]:
+    """Compare rows and receipt with those of a run on one rank without a fault."""
+    receipt, expected = read_json(trial.run / "receipt.json"), read_json(reference.run / "receipt.json")
+    rows, wanted = trial.rows(), reference.rows()
+    crash, given = receipt["time"]["charged"]["crash"], [number for update in rows.values() for number, _ in update]
+    flat = [tuple(one) for number in given for one in number]
+    print(
+        f"{len(rows)} updates, {len(flat)} rows, {len(flat) - len(set(flat))} of them twice; {crash:.1f} s charged for "
+        f"what was lost; {len(receipt['processes'])} processes in the receipt; held-out loss "
+        f"{receipt['held_out']['nats_per_token']:.5f}, without faults {expected['held_out']['nats_per_token']:.5f}"
+    )
+    checks = {
+        "other rows": rows == wanted,
+        "rows twice": len(flat) == len(set(flat)) == receipt["rows_read"],
+        "no time charged for what was lost": crash > 0,
+        "another number of updates": receipt["updates"] == expected["updates"] == UPDATES,
+        "another number of predicted tokens": receipt["predicted_tokens"] == expected["predicted_tokens"],
+        "the run has failed": receipt["failed"] is None,
+    }
+    return [fault for fault, passed in checks.items() if not passed]
+
+
+def check_own_folders(source: Trial, folder: Path) -> list[str]:
+    """Do a run of two ranks of which the other one, in a working folder of its own, cannot read the run folder."""
+    processes = []
+    for rank in range(2):
+        place = folder / str(rank)
+        place.mkdir()
+        variables: dict[str, Any] = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": 2}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29571}
+        keys = [f"cases=[{CASE}]", f"folder={source.folder / 'runs'}", f"source={source.source}"]
+        command = [sys.executable, "-m", "proofs.rank_worker", *keys, "words=[run=run,budget=20steps]", "attempt=999"]
+        environ = environment() | {name: str(value) for name, value in variables.items()}
+        with (folder / f"log-{rank}.txt").open("w") as output:
+            processes.append(subprocess.Popen(command, cwd=place, env=environ, stdout=output, stderr=output))
+    statuses = [process.wait() for process in processes]
+    done = (folder / "0" / "run" / "receipt.json").exists()
+    print(f"| own working folders | | 2 ranks | | status {statuses}, receipt {'there' if done else 'MISSING'} | |")
+    other = list((folder / "1").iterdir())
+    return [] if done and statuses == [0, 0] and not other else ["ranks with folders of their own"]
+
+
+def main(words: list[str]) -> int:
+    """Do the trials and print a table."""
+    config = read_words(KillsConfig, words)
+    source = random.Random(config.seed)
+    print(f"seed={config.seed}")
+    print(
+        "| phase | signal | ranks | seconds to the end | said | newest checkpoint |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        wrong = prove(config, Path(config.folder or temporary).absolute(), source)
+    print(f"{len(wrong)} wrong" + "".join(f"\nWRONG: {fault}" for fault in wrong))
+    return 1 if wrong else 0
+
+
+def prove(config: KillsConfig, folder: Path, source: random.Random) -> list[str]:
+    """Do the trials below a folder, and return what is wrong."""
+    trial, reference = (Trial(folder / name, config.source) for name in ("disturbed", "undisturbed"))
+    for each in (trial, reference):
+        each.folder.mkdir(parents=True)
+    numbers = [2, 3, 4]
+    wrong, ranks = [], 0
+    for number, fault in enumerate(FAULTS):
+        ranks = source.choice([other for other in numbers if other != ranks])
+        ranks = 2 if number == len([one for one in FAULTS if one.phase == "preparation"]) else ranks
+        if not config.rounds or number in config.rounds:
+            wrong += [f"{fault.phase}, {fault.signal.name}: {one}" for one in disturb(trial, fault, ranks, source)]
+    wrong += pause(trial, 2, source)
+    wrong += restart(trial, 3, source)
+    if not (trial.run / "receipt.json").exists() and trial.start(1).wait():
+        return [*wrong, f"the run does not end\n{trial.log.read_text(errors='replace')[-2000:]}"]
+    if reference.start(1).wait():
+        return [*wrong, "the run without faults does not end"]
+    (folder / "own").mkdir()
+    return [*wrong, *check_end(trial, reference), *check_own_folders(reference, folder / "own")]
+
+
+if __name__ == "__main__":
+    run_door(main, KillsConfig, ABOUT)
