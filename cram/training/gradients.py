@@ -167,24 +167,27 @@ def nats_per_row(session: UpdateSession, rows: Any, progress: float) -> tuple[to
     """
     ranks = session.ranks
     if ranks.alone:
-        return _nats_per_row(session, rows, progress)
+        return _nats_per_row(session, rows, progress, len(rows.tokens))
     nats = torch.zeros(len(rows.tokens), device=session.parts.device)
     predicted = torch.zeros(len(rows.tokens), dtype=torch.int64)
     places = places_of(len(rows.tokens), session.state.micro_rows, ranks.rank, ranks.size)
     if len(places):
-        own, own_predicted = _nats_per_row(session, rows[places], progress)
+        own, own_predicted = _nats_per_row(session, rows[places], progress, len(rows.tokens))
         at = torch.from_numpy(places)
         nats[at.to(nats.device)], predicted[at] = own, torch.from_numpy(own_predicted)
     return ranks.sum(nats), ranks.sum(predicted).numpy()
 
 
-def _nats_per_row(session: UpdateSession, rows: Any, progress: float) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+def _nats_per_row(
+    session: UpdateSession, rows: Any, progress: float, total: int
+) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+    """See `nats_per_row`; these are the rows of this rank, of so many of all ranks."""
     parts, objective = session.parts, session.parts.objective
     batches = [objective.prepare(part, progress) for part in micro_batches(rows, session.state.micro_rows)]
     predicted = np.concatenate([objective.predicted_per_row(batch) for batch in batches])
     with autocast(session), in_evaluation_mode(parts.model):
         nats = [objective.nats_per_row(parts.model, batch.to(parts.device)) for batch in batches]
-        parts.work.add_pass("forward", parts.model.computed_blocks, len(predicted) * session.ranks.size, overhead=True)
+        parts.work.add_pass("forward", parts.model.computed_blocks, total, overhead=True)
     return torch.cat(nats), predicted
 
 
