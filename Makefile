@@ -31,6 +31,7 @@ proofs: $(STAMP)
 	$(RUN) -m proofs.signals
 	$(RUN) -m proofs.disks
 	$(RUN) -m proofs.ranks
+	$(RUN) -m proofs.rank_kills
 	$(RUN) -m proofs.damage
 	$(RUN) -m proofs.fuzz
 	$(RUN) -m proofs.words
