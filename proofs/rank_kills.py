@@ -77,18 +77,20 @@ def choose(ranks: Sequence[int], target: str, source: random.Random) -> Sequence
 def disturb(trial: Trial, fault: Fault, ranks: int, source: random.Random) -> list[str]:
     """Start the run, let a fault happen, and return what is wrong with the end of the processes."""
     words = ["compile.kind=blocks"] if fault.phase == "compilation" else []
+    printed = trial.log.stat().st_size if trial.log.exists() else 0
     process = trial.start(ranks, *words)
+    while len(found := find_ranks(process.pid)) < ranks and process.poll() is None:
+        time.sleep(0.1)
     if not trial.wait_for(fault.phase, process, source):
         children = find_descendants(process.pid)
         process.kill()
         kill_survivors(children)
         return [f"the phase has not come (status {process.wait()}), see {trial.log}"]
-    found = find_ranks(process.pid)
     met = choose(sorted(found), fault.target, source)
-    children = find_descendants(process.pid)
     began = time.monotonic()
-    for rank in met:
+    for rank in met:  # at once, because a save takes milliseconds
         os.kill(found[rank], fault.signal)
+    children = find_descendants(process.pid)
     wrong = []
     try:
         status = process.wait(LONGEST_END)
@@ -101,7 +103,7 @@ def disturb(trial: Trial, fault: Fault, ranks: int, source: random.Random) -> li
         wrong.append(f"{survivors} processes left behind")
     if not status:
         wrong.append("status 0")
-    last = [line for line in trial.log.read_text(errors="replace").splitlines() if line.startswith("cram: ")]
+    last = [line for line in trial.log.read_bytes()[printed:].decode().splitlines() if line.startswith("cram: ")]
     who = ", ".join(map(str, met))
     newest = max(map(int, trial.checkpoints()), default="-")
     print(
