@@ -183,7 +183,7 @@ def _check_shares(config: Config, ranks: int) -> None:
     Raises:
         CramError: naming the key whose tokens cannot.
     """
-    if config.model.size == "given":  # a plan chooses the batch
+    if config.model.size == "given" or "batch.tokens" in config.plan.keep:  # else a plan chooses the batch
         check_shares(config.batch.tokens, config.data.seq_len, ranks, "batch.tokens")
     if config.batch.start_tokens:
         check_shares(config.batch.start_tokens, config.data.seq_len, ranks, "batch.start_tokens")

@@ -66,11 +66,11 @@ class Setting:
     law: LossLaw | None
 
     @classmethod
-    def here(cls, config: Config, shards: ShardSet, device: torch.device) -> "Setting":
-        """Collect it for a config, its data and a device of this machine."""
+    def here(cls, config: Config, shards: ShardSet, device: torch.device, ranks: int = 1) -> "Setting":
+        """Collect it for a config, its data, a device of this machine, and so many ranks."""
         work = Workload.of(config, shards.vocab_size, device)
         rows = count_epoch_rows(shards, config.data.subset_tokens) * config.data.epochs / config.objective.reading
-        ladder = shape_ladder(config.model.kind, device.type, config.data.seq_len, _pins(config))
+        ladder = shape_ladder(config.model.kind, device.type, config.data.seq_len, _pins(config), ranks)
         held_out = build_held_out(
             shards.held_out(),
             load_tokenizer(shards.tokenizer_path),
@@ -148,7 +148,7 @@ def plan_run(config: Config, shards: ShardSet, clock: Clock, ranks: int = 1) -> 
         CramError: where no shape or no update is possible.
     """
     device = pick_device(config.device)
-    setting = Setting.here(config, shards, device)
+    setting = Setting.here(config, shards, device, ranks)
     kept = kept_cost(setting.work, precision_name(pick_precision(config.precision, device)))
     if clock.budget.clock != "wall":
         plan = setting.plan(clock.budget, kept)

@@ -47,7 +47,7 @@ _GPU = _Rungs(
 )
 
 
-def shape_ladder(kind: str, device_type: str, seq_len: int, pins: Pins = Pins()) -> list[Shape]:
+def shape_ladder(kind: str, device_type: str, seq_len: int, pins: Pins = Pins(), ranks: int = 1) -> list[Shape]:
     """List the shapes that a model kind may have on a type of device, from small to large.
 
     Args:
@@ -56,6 +56,7 @@ def shape_ladder(kind: str, device_type: str, seq_len: int, pins: Pins = Pins())
         seq_len: tokens of a row; an update has at least one row.
         pins: what the user has fixed. A fixed value need not be one of the usual ones, and where no aspect ratio is
             within the range, the nearest one is taken.
+        ranks: that share the rows of an update evenly. A fixed size of an update must fit them already.
 
     Raises:
         CramError: no model has what is fixed.
@@ -68,16 +69,21 @@ def shape_ladder(kind: str, device_type: str, seq_len: int, pins: Pins = Pins())
     if not pairs:
         raise CramError(_unknown_shape(kind, pins))
     excess = {pair: _excess(*pair) for pair in pairs}
-    if pins.batch_tokens is None:
-        batches = [tokens for tokens in rungs.batches if tokens >= seq_len] or [seq_len]
-    else:
-        batches = [pins.batch_tokens]
+    batches = _batches(rungs.batches, seq_len, ranks) if pins.batch_tokens is None else [pins.batch_tokens]
     return [
         Shape(depth, width, heads[width], pins.mlp_width or usual_mlp_width(kind, width), tokens)
         for depth, width in pairs
         if excess[depth, width] == min(excess.values())
         for tokens in batches
     ]
+
+
+def _batches(usual: tuple[int, ...], seq_len: int, ranks: int) -> list[int]:
+    """List the sizes of updates: the usual ones of at least a row; of several ranks, as many rows for each of them."""
+    if ranks == 1:
+        return [tokens for tokens in usual if tokens >= seq_len] or [seq_len]
+    step = ranks * seq_len
+    return sorted({max(1, round(tokens / step)) * step for tokens in usual})
 
 
 def usual_mlp_width(kind: str, width: int) -> int:

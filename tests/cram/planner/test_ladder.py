@@ -113,3 +113,11 @@ def test_fixing_everything_leaves_one_shape() -> None:
     assert shape_ladder("encoder", "cpu", 128, replace(Pins(), layers=2, width=64, batch_tokens=512)) == [
         Shape(2, 64, 4, 128, 512)
     ]
+
+
+@given(st.sampled_from(["cpu", "cuda"]), st.integers(1, 4096), st.integers(2, 12))
+def test_several_ranks_share_each_update_evenly(device_type: str, seq_len: int, ranks: int) -> None:
+    ladder = shape_ladder("encoder", device_type, seq_len, ranks=ranks)
+    assert ladder
+    assert len(set(ladder)) == len(ladder)
+    assert all(shape.batch_tokens % (ranks * seq_len) == 0 for shape in ladder)
