@@ -7,6 +7,7 @@ when rank 0 ends. From the beginning to the end all ranks watch each other (`cra
 import math
 import platform
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -230,6 +231,7 @@ class Meeting:
 
 
 _MEETINGS: list[Meeting] = []  # of this process; the first one keeps the store open
+_UNREACHED: set[Launch] = set()  # ranks of this process that have waited for the store in vain
 
 
 def meet(launch: Launch) -> Meeting:
@@ -240,14 +242,25 @@ def meet(launch: Launch) -> Meeting:
     """
     for before in _MEETINGS:
         before.stop()
-    meeting = Meeting(launch, len(_MEETINGS))
+    try:
+        meeting = Meeting(launch, len(_MEETINGS))
+    except CramError:
+        _UNREACHED.add(launch)
+        raise
     _MEETINGS.append(meeting)
     return meeting
 
 
 def leave(launch: Launch, status: int, message: str = "") -> int:
     """End a rank that may have met the others or not; see `Meeting.leave`."""
-    return (_MEETINGS[-1] if _MEETINGS else meet(launch)).leave(status, message)
+    if not _MEETINGS and launch not in _UNREACHED:
+        with suppress(CramError):
+            meet(launch)
+    if _MEETINGS:
+        return _MEETINGS[-1].leave(status, message)
+    if message and not launch.leads:  # rank 0 cannot hear it
+        print(f"cram: {message}", file=sys.stderr)
+    return status
 
 
 def rank_facts(device: torch.device) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from cram.distributed import meeting as meeting_module
 from cram.distributed import watch_thread
 from cram.distributed.launch import Launch
-from cram.distributed.meeting import Meeting, meet, pick_backend, rank_facts
+from cram.distributed.meeting import Meeting, leave, meet, pick_backend, rank_facts
 from cram.distributed.store import Board
 from cram.distributed.watch_thread import Watch
 from cram.errors import CramError
@@ -210,6 +210,26 @@ def test_a_store_that_cannot_be_opened_is_the_fault_of_the_words(ended: Ended, p
         taken.listen()
         with pytest.raises(CramError, match=f"MASTER_PORT={port}: the port cannot be opened"):
             Meeting(Launch(0, 2, 0, 2, "localhost", port))
+
+
+def test_a_rank_that_finds_no_store_says_so_itself_and_does_not_wait_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempts = []
+
+    def fail(launch: Launch, number: int) -> None:
+        attempts.append(number)
+        raise CramError("rank 1: no answer")
+
+    monkeypatch.setattr(meeting_module, "open_board", fail)
+    monkeypatch.setattr(meeting_module, "_MEETINGS", [])
+    monkeypatch.setattr(meeting_module, "_UNREACHED", set())
+    launch = Launch(rank=1, size=2, local_rank=1, local_size=2)
+    with pytest.raises(CramError, match="no answer"):
+        meet(launch)
+    assert leave(launch, 2, "rank 1: no answer") == 2
+    assert attempts == [0]
+    assert capsys.readouterr().err == "cram: rank 1: no answer\n"
 
 
 def test_a_torch_without_the_library_of_the_exchange_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
