@@ -148,6 +148,7 @@ class Meeting:
         assert isinstance(host, dist.ProcessGroup)
         ranks = Ranks(self._launch, device, host, dist.group.WORLD)
         self._watch.read_from(lambda: ranks.state)
+        ranks.open_device_group()
         return ranks
 
     def _report(self, error: BaseException) -> None:

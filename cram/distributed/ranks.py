@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cram.distributed.launch import Launch
+from cram.machine.device import synchronize
 
 PACKET = 4096  # bytes of a message that need one exchange; a longer one needs two
 _LENGTH = 8  # bytes of them that hold the length
@@ -225,6 +226,20 @@ class Ranks:
             return [dist.all_gather_into_tensor(flat, self.own(flat), group=self._group, async_op=True)]
         parts = flat.chunk(self.size)
         return [dist.broadcast(part, owner, group=self._group, async_op=True) for owner, part in enumerate(parts)]
+
+    def open_device_group(self) -> None:
+        """Do each kind of exchange between devices once.
+
+        NCCL connects GPUs in the first exchange of a kind, and takes memory for it outside of torch's. Before the
+        micro-batch is fitted into the memory this memory is free, and a connection that cannot be made is named early.
+        """
+        if self.alone:
+            return
+        flat = torch.ones(self.size, device=self.device)
+        self.finish(self.reduce_scatter(flat))
+        self.finish(self.all_gather(flat))
+        self.sum(self.broadcast(flat))
+        synchronize(self.device)
 
     def finish(self, pending: Sequence[Pending]) -> None:
         """Wait for exchanges; on a GPU, let the device wait."""

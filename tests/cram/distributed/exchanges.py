@@ -1,7 +1,9 @@
 """What three ranks exchange in `test_ranks`; each check is done by all of them."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -32,6 +34,9 @@ def sums_and_largest_values_are_of_all_ranks(ranks: Ranks) -> None:
         values = torch.tensor([ranks.rank, 2 - ranks.rank, 1], dtype=dtype)
         assert ranks.sum(values.clone()).tolist() == [3, 3, 3]
         assert ranks.largest(values).tolist() == [2, 2, 1]
+    assert not ranks.waited  # outside of an update waiting loses nothing
+    with ranks.doing("updating"):
+        ranks.wait()
     assert ranks.waited > 0
 
 
@@ -69,6 +74,15 @@ def parts_are_added_up_and_come_back(ranks: Ranks) -> None:
     assert all(torch.equal(flat, total) for flat, total in zip(flats, sums, strict=True))
 
 
+def every_kind_of_exchange_is_tried(ranks: Ranks) -> None:
+    """What a GPU needs memory for the first time."""
+    kinds = ("reduce_scatter", "all_gather", "broadcast", "sum")
+    with ExitStack() as patches:
+        tried = [patches.enter_context(patch.object(ranks, kind, wraps=getattr(ranks, kind))) for kind in kinds]
+        ranks.open_device_group()
+    assert all(exchange.call_count == 1 for exchange in tried)
+
+
 CHECKS: list[Callable[[Ranks], None]] = [
     spread_gives_the_message_of_rank_0,
     gather_keeps_the_order_of_the_ranks,
@@ -76,6 +90,7 @@ CHECKS: list[Callable[[Ranks], None]] = [
     broadcast_gives_the_values_of_one_rank,
     spread_tensors_gives_those_of_rank_0,
     parts_are_added_up_and_come_back,
+    every_kind_of_exchange_is_tried,
 ]
 
 
