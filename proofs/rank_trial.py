@@ -12,7 +12,7 @@ from typing import Any
 
 from proofs.doors import environment
 
-CASE = "decoder_adamw"
+CASE = "decoder_muon"
 UPDATES = 90
 MICRO_ROWS = 6  # of each rank at the first start that is not ended in the preparation, which has two ranks
 PATIENCE = 240.0  # seconds until a phase must have come
