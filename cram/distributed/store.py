@@ -13,6 +13,7 @@ from cram.distributed.launch import Launch
 from cram.errors import CramError
 
 CONNECT = 300.0  # seconds until the host of the store must be there: ranks start at the same time, on several nodes
+FOUND = 30.0  # the same where torchrun hosts it, which has the store before it starts any rank
 POLL = 0.2  # seconds between two looks for a key
 
 
@@ -83,8 +84,9 @@ def open_board(launch: Launch, number: int = 0) -> Board:
         CramError: there is no connection.
     """
     hosts = launch.leads and number == 0 and not hosted_by_torchrun()
+    patience = FOUND if hosted_by_torchrun() else CONNECT
     try:
-        return Board(launch, hosts, number)
+        return Board(launch, hosts, number, patience)
     except DistNetworkError as error:
         reason = str(error).splitlines()[0]
         raise CramError(
@@ -94,5 +96,5 @@ def open_board(launch: Launch, number: int = 0) -> Board:
     except DistError:
         raise CramError(
             f"rank {launch.rank}: no answer from MASTER_ADDR={launch.address} MASTER_PORT={launch.port} for "
-            f"{CONNECT:.0f} s. Start all ranks by torchrun at the same time."
+            f"{patience:.0f} s. Start all ranks by torchrun at the same time."
         ) from None
