@@ -20,6 +20,7 @@ from cram.errors import CramError
 from cram.files.atomic import read_json
 from cram.run.metrics import read_metrics
 from proofs.doors import environment, find_descendants, kill_survivors
+from proofs.rank_trial import find_ranks
 
 UPDATES = 30
 LONG = 1000  # updates of the run that is disturbed
@@ -206,14 +207,18 @@ def compare(case: Case, one: Run, several: Run) -> dict[str, Any]:
     loss, weights = _differences(one, several)
     wrong = [] if loss <= case.loss else [f"loss differs by {loss:.1e}"]
     wrong += [] if weights <= case.weights else [f"weights differ by {weights:.1e}"]
-    for name in ("predicted_tokens", "positions", "updates", "rows_read", "repeated_rows"):
-        if one.receipt[name] != several.receipt[name]:
-            wrong.append(f"{name}: {several.receipt[name]}, not {one.receipt[name]}")
+    wrong += _different_counts(one.receipt, several.receipt)
     for run in (one, several):
         compiled = run.receipt["compile"]
         if (compiled["kind"], compiled["cuda_graphs"]) != case.compiled:
             wrong.append(f"compiled: {compiled['kind']}, {compiled['failed']}")
     return {"loss": loss, "weights": weights, "wrong": wrong}
+
+
+def _different_counts(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """In what two receipts differ that depends on the rows of all updates only."""
+    names = ("predicted_tokens", "positions", "updates", "rows_read", "repeated_rows")
+    return [f"{name}: {other[name]}, not {one[name]}" for name in names if one[name] != other[name]]
 
 
 def _differences(one: Run, several: Run) -> tuple[float, float]:
@@ -260,7 +265,7 @@ def disturb(place: Place) -> dict[str, Any]:
     children = find_descendants(process.pid)
     began = time.monotonic()
     if found:
-        os.kill(_rank_process(process.pid, place.ranks - 1), signal.SIGKILL)
+        os.kill(find_ranks(process.pid)[place.ranks - 1], signal.SIGKILL)
     else:
         wrong.append(f"the run has not come to a checkpoint: {log.read_text(errors='replace')[-1000:]}")
         process.terminate()
@@ -283,12 +288,11 @@ def disturb(place: Place) -> dict[str, Any]:
 
 
 def _resume(place: Place, run: Path, words: Sequence[str]) -> list[str]:
-    """Let a run go on to its end, and say what is wrong with it."""
+    """Let a run go on to its end, and say in what it differs from a run that nothing disturbed."""
     place.finish(place.words(words, place.ranks, run), place.ranks, run)
     receipt = Run.read(run).receipt
-    wrong = [] if receipt["updates"] == LONG else [f"{receipt['updates']} updates after the resume"]
-    if receipt["repeated_rows"]:
-        wrong.append(f"{receipt['repeated_rows']} rows twice in an epoch")
+    undisturbed = run_case(place, Case("undisturbed", ()), words, place.ranks).receipt
+    wrong = _different_counts(undisturbed, receipt)
     wrong += [] if len(receipt["processes"]) == 2 else [f"{len(receipt['processes'])} processes in the receipt"]
     return wrong
 
@@ -302,16 +306,3 @@ def _wait_for_update(run: Path, process: "subprocess.Popen[bytes]") -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def _rank_process(torchrun: int, rank: int) -> int:
-    """The process number of a rank that torchrun has started.
-
-    Raises:
-        CramError: there is none.
-    """
-    for path in Path(f"/proc/{torchrun}/task").glob("*/children"):
-        for child in path.read_text().split():
-            if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_bytes().decode(errors="replace").split("\0"):
-                return int(child)
-    raise CramError(f"torchrun has no rank {rank}.")
