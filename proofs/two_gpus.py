@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from cram.config.schema import key
 from cram.errors import CramError
 from cram.machine.device import count_gpus
 from cram.machine.kernels import name_kernels
-from proofs.gpu_runs import EQUAL, SMALL, Case, Place, compare, disturb, pace_of, run_case
+from proofs.gpu_runs import EQUAL, Case, Place, compare, compare_orders, disturb, pace_of, run_case
 
 ABOUT = """Train with NCCL on several GPUs of this machine, beside one GPU: equality in fp32, bf16, compiled blocks,
 CUDA graphs, attention over packed rows, the death of a rank, and speed.
@@ -44,6 +44,7 @@ class GpusConfig:
 
 
 Found = dict[str, Any]
+SLACK = 5.0  # times the rounding of another order that several ranks may differ by in bf16
 Part = Callable[[Place], list[Found]]
 
 
@@ -53,12 +54,20 @@ def equal(place: Place) -> list[Found]:
 
 
 def variants(place: Place) -> list[Found]:
-    """Compare what GPUs are used for: bf16, compiled code, CUDA graphs, attention over packed rows."""
-    return [_beside_one(place, case) for case in place.variants()]
+    """Compare what GPUs are used for: bf16, compiled code, CUDA graphs, attention over packed rows.
+
+    In bf16 each order of the sums gives other weights. What one rank does to them by another order says how much
+    several ranks may do.
+    """
+    rounding = compare_orders(place)
+    cases = [
+        replace(case, loss=SLACK * rounding["loss"], weights=SLACK * rounding["weights"]) for case in place.variants()
+    ]
+    return [rounding, *(_beside_one(place, case) for case in cases)]
 
 
 def _beside_one(place: Place, case: Case) -> Found:
-    one, several = (run_case(place, case, SMALL, ranks) for ranks in (1, place.ranks))
+    one, several = (run_case(place, case, place.small, ranks) for ranks in (1, place.ranks))
     return {"case": case.name} | compare(case, one, several)
 
 

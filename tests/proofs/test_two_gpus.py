@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from cram.errors import CramError
 from proofs import two_gpus
-from proofs.gpu_runs import SMALL, Case, Place, Run, compare
+from proofs.gpu_runs import Case, Place, Run, compare
 
 CASE = Case("fp32", ())
 COUNTS = dict.fromkeys(("predicted_tokens", "positions", "updates", "rows_read", "repeated_rows"), 7)
@@ -56,6 +56,7 @@ def test_a_machine_with_too_few_gpus_is_refused(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_ranks_compute_the_same_rows_at_once(device: str, tmp_path: Path) -> None:
     for ranks in (1, 2):
-        words = Place(tmp_path, device, 2, "text").words(SMALL, ranks, tmp_path / "run")
+        place = Place(tmp_path, device, 2, "text")
+        words = place.words(place.small, ranks, tmp_path / "run")
         assert f"batch.micro_rows={16 // ranks}" in words
         assert f"device={device}" in words
