@@ -37,7 +37,7 @@ def quick_measure(monkeypatch: pytest.MonkeyPatch) -> list[Shape]:
         asked.append(shape)
         return 1e-9 * shape.batch_tokens * (1e4 + shape.layers * shape.width**2)
 
-    monkeypatch.setattr("cram.planning.make_measure", lambda config, shards: measure)
+    monkeypatch.setattr("cram.planning.make_measure", lambda config, shards, ranks=1: measure)
     return asked
 
 
