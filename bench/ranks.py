@@ -20,6 +20,7 @@ from cram.config.recipe import keep_last_words, read_words
 from cram.config.schema import key
 from cram.errors import CramError
 from cram.files.atomic import read_json
+from cram.run.checkpoint import Checkpoints
 from cram.run.metrics import read_metrics
 
 ABOUT = """Train with several ranks of one thread each beside one process with as many threads, in turns.
@@ -98,7 +99,11 @@ def train(folder: Path, ranks: int, threads: int, updates: int, words: Sequence[
     first, last = records[WARMING_UPDATES - 1], records[-1]
     seconds = last["charged_seconds"] - first["charged_seconds"]
     figures = [read_json(folder / f"rank-{rank}.json") for rank in range(ranks)]
-    waiting = median(rank["waited"] for rank in figures) / last["charged_seconds"] if ranks > 1 else None
+    waiting = None
+    if ranks > 1:
+        state = Checkpoints(folder / "run").read_newest_state()
+        assert state is not None
+        waiting = state["rank_waiting"] / last["charged_seconds"]
     return Pace((last["positions"] - first["positions"]) / seconds, waiting, figures)
 
 

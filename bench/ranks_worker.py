@@ -26,7 +26,6 @@ class Figures:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.optimizers: list[Any] = []
-        self.ranks: Any = None
 
     def counting(self, name: str, exchange: Exchange) -> Exchange:
         """Count the bytes of the tensors that an exchange is given."""
@@ -39,8 +38,7 @@ class Figures:
         return call
 
     def build(self, *arguments: Any, **named: Any) -> Any:
-        """Make the optimizer and keep it; also the ranks that it is made for."""
-        self.ranks = named.get("ranks", arguments[-1])
+        """Make the optimizer and keep it."""
         optimizer = build_optimizer(*arguments, **named)
         self.optimizers.append(optimizer)
         return optimizer
@@ -66,7 +64,7 @@ def main(words: list[str]) -> int:
     ):
         fit_config(read_config(words))
     path = Path(folder) / f"rank-{launch.rank}.json"
-    write_json(path, {"optimizer_bytes": figures.optimizer_bytes(), "waited": figures.ranks.waited, **figures.counts})
+    write_json(path, {"optimizer_bytes": figures.optimizer_bytes(), **figures.counts})
     return 0
 
 
