@@ -67,7 +67,8 @@ CASES = {
     "encoder_adamw": Case(ADAMW),
     "encoder_muon": Case(MUON),
     "constant_size": Case((*MUON, "batch.start_tokens=null"), reordered=True),
-    "decoder_adamw": Case(ADAMW, "gpt_demo"),
+    # With an eps of 1e-8, gradients near zero are divided by moments near zero, which magnifies their rounding.
+    "decoder_adamw": Case((*ADAMW, "optimizer.eps=1e-6"), "gpt_demo"),
     "decoder_muon": Case(MUON, "gpt_demo"),
     "few_matrices": Case((*MUON, "model.layers=1", "optimizer.clip=null")),
     "lion": Case(("optimizer.kind=lion",), weights=2e-3, why="a step is the sign of a momentum near zero"),
