@@ -13,7 +13,7 @@ from typing import Any
 from proofs.doors import environment
 
 CASE = "decoder_muon"
-UPDATES = 90
+UPDATES = 240  # enough that a quick machine has some left for the last fault
 MICRO_ROWS = 6  # of each rank at the first start that is not ended in the preparation, which has two ranks
 PATIENCE = 240.0  # seconds until a phase must have come
 

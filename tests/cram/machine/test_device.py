@@ -39,21 +39,6 @@ def test_the_cpu_can_always_be_asked_for() -> None:
     assert pick_device("cpu") == CPU
 
 
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """Has torch find so many GPUs; the answer fills with the ones that were made the current one."""
-
-    def pretend(count: int) -> list[int]:
-        current: list[int] = []
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(torch.cuda, "set_device", current.append)
-        return current
-
-    return pretend
-
-
 def test_a_gpu_is_taken_by_its_number_and_made_the_current_one(gpus: Callable[[int], list[int]]) -> None:
     current = gpus(2)
     assert pick_device("cuda:1") == torch.device("cuda", 1)

@@ -9,20 +9,6 @@ from cram.errors import CramError
 from cram.machine.device_list import common_precision, find_devices
 
 
-@pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """Has torch find so many GPUs; the answer fills with the ones that were made the current one."""
-
-    def pretend(count: int) -> list[int]:
-        current: list[int] = []
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(torch.cuda, "set_device", current.append)
-        return current
-
-    return pretend
-
-
 def test_gpus_are_named_by_number_or_word_and_no_memory_is_taken_on_them(gpus: Callable[[int], list[int]]) -> None:
     current = gpus(3)
     assert find_devices(["2", "cuda:0"]) == ["cuda:2", "cuda:0"]

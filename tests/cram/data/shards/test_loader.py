@@ -134,19 +134,18 @@ def test_a_loader_resumed_anywhere_continues_like_one_without_interruption(
 @pytest.mark.parametrize("chosen", [False, True], ids=["in order", "chosen by a function"])
 def test_places_among_the_next_rows_are_those_rows(chosen: bool, shard_set: ShardSet) -> None:
     whole, parts = Loader(shard_set, seed=0, epochs=2), Loader(shard_set, seed=0, epochs=2)
-    if chosen:
-        for each in (whole, parts):
-            each.draw(lambda taken, n, progress: (7 * (taken + np.arange(n))) % ROWS)
+    for each in (whole, parts) if chosen else ():
+        each.draw(lambda taken, n, progress: (7 * (taken + np.arange(n))) % ROWS)
     source = np.random.default_rng(0)
     for n in (1, 40, BLOCK_ROWS, 300, ROWS - 57, 1):  # within a block, over several, and over the end of an epoch
         places = np.flatnonzero(source.random(n) < 0.4)
-        assert same(whole.peek(n)[places], parts.peek(n, places)) or chosen
+        assert chosen or same(whole.peek(n)[places], parts.peek(n, places))
         assert same(whole.next(n)[places], parts.next(n, 0.0, places))
         assert parts.rows_taken == whole.rows_taken
     assert len(parts.next(5, 0.0, np.empty(0, np.int64)).tokens) == 0
     assert parts.rows_taken == whole.rows_taken + 5
-    whole.close()
-    parts.close()
+    for each in (whole, parts):
+        each.close()
 
 
 def test_counts_and_the_end(loader: Loader) -> None:
