@@ -81,7 +81,7 @@ def open_board(launch: Launch, number: int = 0) -> Board:
     """Connect to the store; rank 0 hosts it if torchrun does not.
 
     Raises:
-        CramError: there is no connection.
+        CramError: the store cannot be reached.
     """
     hosts = launch.leads and number == 0 and not hosted_by_torchrun()
     patience = FOUND if hosted_by_torchrun() else CONNECT

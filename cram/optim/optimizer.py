@@ -174,7 +174,7 @@ class Optimizer:
     def first_state(self, group: ParameterGroup, parameter: Tensor) -> dict[str, Tensor]:
         """The state of a group's parameter before its first update: tensors by a short name, on its device.
 
-        The parameter may be one without memory, on the device `meta`. A tensor that is no scalar has as many rows as
+        The parameter may be one without memory, on the device `meta`. A tensor that is not a scalar has as many rows as
         the parameter, row for row, so that some rows of a parameter can be updated without the others.
         """
         raise NotImplementedError
